@@ -1,0 +1,54 @@
+# Two commands are enough: `make results` and `make test`. Everything runs in .venv, made from the lock file.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ACTIVATE := . $(BIN)/activate &&
+
+.PHONY: results test check format bench demo-checkpoint generated lock clean
+
+results: .venv/ready
+	$(ACTIVATE) snakemake --cores 1 results/
+	@echo "Open results/index.html in a browser; the contact sheets are results/*/contact-sheet.png."
+
+test: .venv/ready
+	$(ACTIVATE) pytest
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(ACTIVATE) snakemake --lint
+	$(BIN)/python -m darkroom.generated --check
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow/rules
+
+generated: .venv/ready
+	$(BIN)/python -m darkroom.generated
+
+bench: .venv/ready
+	$(ACTIVATE) python -m benchmarks
+
+# Hours on two cores. Each step can be run alone; see demo/README.md.
+demo-checkpoint: .venv/ready
+	$(ACTIVATE) python -m demo
+
+# A torch that has builds for all that we run on; --upgrade-package holds it while the rest follows pyproject.toml.
+lock: .venv/ready
+	$(BIN)/pip-compile --quiet --upgrade-package torch==2.13.0 --extra dev --strip-extras --no-annotate --no-header --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock
+
+# torch first: other packages ask for a range, and would bring in another build.
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+clean:
+	rm -rf .venv build logs .snakemake .mypy_cache .ruff_cache .pytest_cache

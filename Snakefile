@@ -1,0 +1,51 @@
+"""Darkroom: fetch, convert, verify and render Stable Diffusion XL checkpoints.
+
+    snakemake --cores 1 results/
+
+The configuration is config/config.yaml, explained in config/README.md.
+"""
+
+from snakemake.utils import min_version
+
+from darkroom.planning import check_config_files
+
+min_version("9.14")
+check_config_files(workflow.configfiles, default="config/config.yaml")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/convert.smk"
+include: "workflow/rules/verify.smk"
+include: "workflow/rules/render.smk"
+include: "workflow/rules/gallery.smk"
+
+
+rule make_results:
+    name:
+        "results/"
+    default_target: True
+    input:
+        rules.build_gallery.output.page,
+        expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
+
+
+rule make_results_without_slash:
+    name:
+        "results"
+    input:
+        rules.build_gallery.output.page,
+        expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
+
+
+for sheet in plan.sheets:
+
+    rule:
+        name:
+            f"results/{sheet}/"
+        input:
+            plan.paths(sheet),
+            f"results/{sheet}/contact-sheet.png",

@@ -1,0 +1,37 @@
+"""Train the demo checkpoint from nothing, export it, convert it and score it: `make demo-checkpoint`."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from demo.models import ROOT
+
+CHECKPOINT = ROOT / "workflow/resources/demo/darkroom-demo.safetensors"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parts", type=Path, default=Path("build/demo"), help="where the networks are kept meanwhile")
+    parts = parser.parse_args().parts
+    parts.mkdir(parents=True, exist_ok=True)
+    steps = [
+        ("vae", parts / "vae", ["demo.train_vae", "--out", parts / "vae"]),
+        ("text encoders", parts / "text", ["demo.train_text", "--out", parts / "text"]),
+        ("unet", parts / "unet.pt", ["demo.train_unet", "--parts", parts, "--resume"]),
+        ("checkpoint", None, ["demo.export", "--parts", parts, "--out", CHECKPOINT]),
+        ("conversion", None, ["darkroom.cli", "convert", CHECKPOINT, parts / "model"]),
+        ("score", None, ["demo.score", parts / "model", "--out", parts / "score"]),
+    ]
+    for name, product, command in steps:
+        if product is not None and product.exists():
+            print(f"{name}: {product} is there already")
+            continue
+        print(f"{name} …", flush=True)
+        subprocess.run([sys.executable, "-m", *map(str, command)], check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    main()

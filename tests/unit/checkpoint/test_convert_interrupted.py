@@ -1,0 +1,128 @@
+"""A conversion killed at any moment leaves nothing that looks finished, and the next one cleans up and succeeds."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from darkroom.checkpoint import convert, verify_model
+from tests.fixtures.checkpoints import write_random_checkpoint
+
+# Each hook stops the process at a moment, by saying so and then waiting for the signal.
+PAUSE = "def pause(*a, **k):\n print('here', flush=True)\n while True: signal.pause()\n"
+MOMENTS = {
+    "while weights are copied": "transfer._carry = pause",
+    "before small files": "convert._write_small_files = pause",
+    "before the exchange": "staging.Staging.publish = pause",
+    "in the middle of the exchange": (
+        "rename = Path.rename\nPath.rename = lambda path, to: pause() if path.name == 'new' else rename(path, to)"
+    ),
+}
+SCRIPT = """
+import importlib, signal, sys
+from pathlib import Path
+convert, staging, transfer = (importlib.import_module('darkroom.checkpoint.' + n) for n in ('convert', 'staging', 'transfer'))
+{pause}
+{hook}
+convert.convert(sys.argv[1], sys.argv[2])
+"""
+
+
+def stop_at(moment: str, source: Path, dest: Path) -> subprocess.Popen[str]:
+    script = SCRIPT.format(pause=PAUSE, hook=MOMENTS[moment])
+    process = subprocess.Popen([sys.executable, "-c", script, source, dest], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.communicate()
+
+
+def staged(folder: Path) -> list[Path]:
+    return list(folder.glob(".m.darkroom-tmp-*"))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_there_is_no_model_and_a_rerun_succeeds(moment: str, checkpoint: Path, tmp_path: Path) -> None:
+    kill(stop_at(moment, checkpoint, tmp_path / "m"))
+    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / "m.audit.json").exists()
+    assert len(staged(tmp_path)) == 1
+    convert(checkpoint, tmp_path / "m")
+    verify_model(tmp_path / "m")
+    assert staged(tmp_path) == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_while_replacing_no_audit_speaks_for_another_model(moment: str, made: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    convert(made / "tiny.safetensors", model)
+    old = verify_model(model)
+    other = write_random_checkpoint(tmp_path / "other.safetensors", seed=9)
+    kill(stop_at(moment, other, model))
+    if model.exists():
+        found = verify_model(model)
+        assert found.digest == old.digest
+        assert found.source_sha256 in (old.source_sha256, None)
+    else:
+        assert moment == "in the middle of the exchange"
+        assert not (tmp_path / "m.audit.json").exists()
+    convert(made / "tiny.safetensors", model)
+    assert verify_model(model) == old
+    assert staged(tmp_path) == []
+
+
+def test_the_old_model_comes_back_if_the_rerun_fails_too(made: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m"
+    convert(made / "tiny.safetensors", model)
+    old = verify_model(model)
+    kill(stop_at("in the middle of the exchange", made / "tiny.safetensors", model))
+    assert not model.exists()
+    with pytest.raises(Exception, match="E-HASH"):
+        convert(made / "tiny.safetensors", model, expected_sha256="0" * 64)
+    assert verify_model(model).digest == old.digest
+
+
+def test_a_live_conversion_of_the_same_model_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+    process = stop_at("before the exchange", checkpoint, tmp_path / "m")
+    try:
+        theirs = staged(tmp_path)
+        convert(checkpoint, tmp_path / "m")
+        assert staged(tmp_path) == theirs
+        assert (theirs[0] / "new" / "model_index.json").exists()
+    finally:
+        kill(process)
+
+
+def test_ctrl_c_removes_what_was_staged(checkpoint: Path, tmp_path: Path) -> None:
+    process = stop_at("while weights are copied", checkpoint, tmp_path / "m")
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert staged(tmp_path) == []
+    assert not (tmp_path / "m").exists()
+
+
+def test_killed_at_any_time_there_is_a_whole_model_or_none(checkpoint: Path, tmp_path: Path) -> None:
+    script = "import sys; from darkroom.checkpoint import convert; convert(sys.argv[1], sys.argv[2])"
+    for attempt, fraction in enumerate((0.0, 0.4, 0.9)):
+        dest = tmp_path / str(attempt) / "m"
+        process = subprocess.Popen([sys.executable, "-c", script, checkpoint, dest])
+        deadline = time.monotonic() + 60
+        while process.poll() is None and time.monotonic() < deadline:
+            written = sum(path.stat().st_size for path in dest.parent.glob(".m.*/new/*/*.safetensors"))
+            if dest.parent.exists() and written >= fraction * checkpoint.stat().st_size:
+                break
+        kill(process)  # type: ignore[arg-type]
+        if dest.exists():
+            verify_model(dest)
+        convert(checkpoint, dest)
+        verify_model(dest)
+        assert staged(dest.parent) == []

@@ -1,0 +1,59 @@
+"""Changes of number format give torch's bits for every kind of number; what doesn't fit is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from darkroom.checkpoint.numbers import convert_numbers, transpose_numbers
+
+
+def some_numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """All magnitudes that fit into fp16, halfway cases, subnormals, zeros of both signs and infinities."""
+    generator = np.random.default_rng(0)
+    spread = generator.standard_normal(200_000) * 10.0 ** generator.uniform(-12, 4, 200_000)
+    ties = (1 + np.arange(4096) / 4096) * 2.0 ** generator.integers(-26, 10, 4096)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, 65504.0, 6e-8, 2.0**-25, 3 * 2.0**-26])
+    return np.concatenate([spread[np.abs(spread) < 65504], ties, -ties, special])
+
+
+@pytest.mark.parametrize("target", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32", "F64"])
+def test_same_bits_as_torch(dtype: str, target: str) -> None:
+    import torch
+
+    kinds = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+    source = torch.from_numpy(some_numbers()).to(kinds[dtype])
+    source = source[source.double().abs().isinf() | (source.double().abs() <= 65504)]
+    raw = source.view(torch.uint8).numpy().tobytes()
+    expected = source.to(kinds[target]).view(torch.uint8).numpy().tobytes()
+    assert convert_numbers(raw, dtype, target) == expected
+
+
+def test_nan_stays_nan() -> None:
+    nan = np.array([np.nan, -np.nan], "<f4").tobytes()
+    assert np.isnan(np.frombuffer(convert_numbers(nan, "F32", "F16"), "<f2")).all()
+    assert (
+        convert_numbers(convert_numbers(nan, "F32", "BF16"), "BF16", "F32")
+        == np.array([0x7FC00000] * 2, "<u4").tobytes()
+    )
+
+
+@pytest.mark.parametrize(
+    ("dtype", "target", "number"),
+    [("F32", "F16", 65520.0), ("F64", "F32", 1e39), ("BF16", "F16", 1e5), ("F32", "BF16", 3.4028e38)],
+)
+def test_a_number_that_does_not_fit_is_refused(dtype: str, target: str, number: float) -> None:
+    kind = {"F32": "<f4", "F64": "<f8"}.get(dtype)
+    raw = (
+        np.array([number], kind).tobytes()
+        if kind
+        else convert_numbers(np.array([number], "<f4").tobytes(), "F32", "BF16")
+    )
+    with pytest.raises(OverflowError, match="range"):
+        convert_numbers(raw, dtype, target)
+
+
+def test_transposing_exchanges_rows_and_columns() -> None:
+    matrix = np.arange(6, dtype="<u2").reshape(2, 3)
+    assert transpose_numbers(matrix.tobytes(), "BF16", (2, 3)) == matrix.T.tobytes()

@@ -1,0 +1,28 @@
+"""What users read when something fails: one line with a code, the value, the reason and one hint."""
+
+from __future__ import annotations
+
+from darkroom import errors
+
+
+def test_one_line_with_code_value_reason_and_hint() -> None:
+    error = errors.ConfigError("key", "sts", "unknown\n(config.yaml:3)", "did you mean 'steps'?")
+    assert str(error) == "E-CONFIG key 'sts': unknown (config.yaml:3). Hint: did you mean 'steps'?"
+
+
+def test_codes_are_stable_and_distinct() -> None:
+    kinds = errors._all_kinds(errors.DarkroomError)
+    assert len({kind.code for kind in kinds}) == len(kinds)
+
+
+def test_every_error_survives_the_way_over_a_socket() -> None:
+    for kind in errors._all_kinds(errors.DarkroomError):
+        error = kind("what", "value", "why", "hint")
+        again = errors.DarkroomError.from_dict(error.as_dict())
+        assert type(again) is kind
+        assert str(again) == str(error)
+
+
+def test_only_wrong_input_exits_with_2() -> None:
+    assert errors.SheetError("x").exit_code == 2
+    assert errors.ServerDiedError("x").exit_code == 1

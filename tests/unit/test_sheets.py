@@ -1,0 +1,86 @@
+"""Prompt sheets: which pictures they ask for, what the pictures are called, and where their settings come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom import errors
+from darkroom.config import parse_config
+from darkroom.sheets import Picture, load_pictures
+
+
+def pictures(folder: Path, text: str, name: str = "sheet.yaml", **config: Any) -> list[Picture]:
+    (folder / name).write_text(text, encoding="utf-8")
+    data = {"checkpoints": {"one": {"source": "x"}, "two": {"source": "y"}}, "sheets": [str(folder / name)], **config}
+    return load_pictures(parse_config(data))[Path(name).stem]
+
+
+def test_one_picture_per_checkpoint_and_seed(tmp_path: Path) -> None:
+    found = pictures(tmp_path, "prompts:\n  - {id: a, prompt: x, seeds: [3, 5]}\n")
+    assert [p.path for p in found] == [
+        "sheet/one/a-3.png",
+        "sheet/one/a-5.png",
+        "sheet/two/a-3.png",
+        "sheet/two/a-5.png",
+    ]
+
+
+def test_settings_come_from_prompt_then_sheet_then_config(tmp_path: Path) -> None:
+    text = "checkpoints: one\ndefaults: {steps: 30, cfg_scale: 5}\nprompts:\n  - {id: a, prompt: x, cfg_scale: 6}\n"
+    request = pictures(tmp_path, text, render={"steps": 10, "width": 512})[0].request
+    assert (request.cfg_scale, request.steps, request.width, request.height) == (6, 30, 512, 1024)
+
+
+def test_a_prompts_seed_beats_the_defaults_seeds(tmp_path: Path) -> None:
+    text = "checkpoints: one\ndefaults: {seeds: [1, 2]}\nprompts:\n  - {id: a, prompt: x, seed: 9}\n  - {id: b, prompt: y}\n"
+    assert [Path(p.path).name for p in pictures(tmp_path, text)] == ["a-9.png", "b-1.png", "b-2.png"]
+
+
+def test_text_sheet_skips_comments_and_names_by_content(tmp_path: Path) -> None:
+    first = pictures(tmp_path, "# heading\n\na red fox\n  a blue fox, running\n", "a.txt")
+    moved = pictures(tmp_path, "a blue fox, running\na red fox\n", "b.txt")
+    assert {p.request.prompt for p in first} == {"a red fox", "a blue fox, running"}
+    assert {p.id for p in first} == {p.id for p in moved}
+    assert all(p.id.startswith(("a-red-fox-", "a-blue-fox-running-")) for p in first)
+
+
+def test_other_spellings_of_a_sampler_are_one_request(tmp_path: Path) -> None:
+    text = "checkpoints: one\nprompts:\n" + "".join(
+        f"  - {{id: p{i}, prompt: x, sampler: {name}}}\n"
+        for i, name in enumerate(("Euler a", "euler A", "EulerAncestralDiscreteScheduler", "K_EULER_ANCESTRAL"))
+    )
+    assert len({p.request for p in pictures(tmp_path, text)}) == 1
+
+
+def test_same_request_same_json_whatever_the_number_format(tmp_path: Path) -> None:
+    text = "checkpoints: one\nprompts:\n  - {id: a, prompt: x, cfg_scale: 7}\n  - {id: b, prompt: x, cfg_scale: 7.0}\n"
+    a, b = pictures(tmp_path, text)
+    assert a.request.to_json() == b.request.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("prompts: []\n", errors.SheetError),
+        ("prompt: x\n", errors.SheetError),
+        ("prompts:\n  - 5\n", errors.SheetError),
+        ("- {prompt: x, seeds: []}\n", errors.RequestError),
+        ("- {prompt: x, seeds: 3}\n", errors.RequestError),
+        ("- {prompt: x, seed: -1}\n", errors.RequestError),
+        ("- {prompt: x, steps: 0}\n", errors.RequestError),
+        ("- {prompt: x, cfg_scale: .nan}\n", errors.RequestError),
+        ("- {prompt: x, id: aux}\n", errors.NameError),
+        ("- x\n- x\n", errors.NameError),
+    ],
+)
+def test_unusable_sheets_are_refused(tmp_path: Path, text: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind):
+        pictures(tmp_path, text)
+
+
+def test_a_wrong_default_is_refused_even_if_every_prompt_overrides_it(tmp_path: Path) -> None:
+    with pytest.raises(errors.RequestError, match="width"):
+        pictures(tmp_path, "- {prompt: x, width: 64}\n", render={"width": 100})

@@ -1,0 +1,39 @@
+"""One finished run that the tests copy, so that each begins where a user would: with everything made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.workflow.project import DEMO_SHEET, Project
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project after its first run. Not to be changed: take `project`."""
+    project = Project(tmp_path_factory.mktemp("finished"))
+    write_random_checkpoint(project.checkpoint)
+    project.configure()
+    project.write("prompts/first.yaml", DEMO_SHEET)
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of the finished project, to edit and run again."""
+    return finished.copy(tmp_path / "project")
+
+
+@pytest.fixture
+def empty(tmp_path: Path, finished: Project) -> Project:
+    """A project with a checkpoint and a sheet, where nothing was made yet."""
+    project = Project(tmp_path / "empty")
+    project.folder.mkdir()
+    project.checkpoint.hardlink_to(finished.checkpoint)
+    project.configure()
+    project.write("prompts/first.yaml", DEMO_SHEET)
+    return project

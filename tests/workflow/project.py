@@ -1,0 +1,137 @@
+"""A user's working folder for tests: a real Snakemake, a small random checkpoint, pictures of 64 × 64 in two steps."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = {"width": 64, "height": 64, "steps": 2, "cfg_scale": 3, "sampler": "Euler"}
+DEMO_SHEET = """\
+defaults: {cfg_scale: 4}
+prompts:
+  - id: circle
+    prompt: a red circle on a blue background
+    seeds: [1, 2]
+  - id: star
+    prompt: a green star
+    steps: 3
+"""
+
+
+@dataclass
+class Project:
+    """One working folder; `run` is what a user types in it."""
+
+    folder: Path
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def write(self, path: str, text: str) -> Path:
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        return file
+
+    def configure(self, **changes: Any) -> None:
+        """Write config/config.yaml: one checkpoint, one sheet, quick settings, and the changes."""
+        config = {
+            "checkpoints": {"tiny": {"source": "checkpoint.safetensors"}},
+            "sheets": ["prompts/first.yaml"],
+            "render": SETTINGS,
+        } | changes
+        self.write("config/config.yaml", yaml.safe_dump(config))
+
+    def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
+        return subprocess.Popen(
+            [*command, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            **options,
+        )
+
+    def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
+        """`snakemake --cores N ARGUMENTS`, to its end."""
+        process = self.start(*(arguments or ("results/",)), cores=cores)
+        output, _ = process.communicate()
+        return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def environment(self) -> dict[str, str]:
+        """Each project has a runtime folder of its own, so that engines of other tests don't answer."""
+        runtime = self.folder / "run"
+        runtime.mkdir(mode=0o700, exist_ok=True)
+        keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
+        return keep | {"XDG_RUNTIME_DIR": str(runtime)}
+
+    def pictures(self) -> dict[str, bytes]:
+        """The finished pictures by their place below results/."""
+        return {
+            str(p.relative_to(self.results)): p.read_bytes()
+            for p in self.results.glob("*/*/*.png")
+            if "thumbnails" not in p.parts
+        }
+
+    def times(self) -> dict[str, int]:
+        """When each picture was written, in nanoseconds."""
+        return {name: (self.results / name).stat().st_mtime_ns for name in self.pictures()}
+
+    def rendered_by(self, action: Callable[[], subprocess.CompletedProcess[str]]) -> set[str]:
+        """Which pictures an action made, new or again; the action must succeed."""
+        before = self.times()
+        done = action()
+        assert done.returncode == 0, done.stdout
+        return {name for name, when in self.times().items() if before.get(name) != when}
+
+    def engines(self) -> list[int]:
+        """The processes of this project's engines that are alive."""
+        alive = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and entry != Path(f"/proc/{os.getpid()}"):
+                try:
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                except OSError:
+                    continue
+                if b"darkroom.warm.server" in words and str(self.folder).encode() in b" ".join(words) and state != "Z":
+                    alive.append(int(entry.name))
+        return alive
+
+    def copy(self, folder: Path) -> Project:
+        """The same project elsewhere, times kept; big files are linked, not copied."""
+
+        def link_big(source: str, target: str) -> None:
+            if Path(source).stat().st_size > 2**20:
+                os.link(source, target)
+            else:
+                shutil.copy2(source, target)
+
+        shutil.copytree(self.folder, folder, copy_function=link_big, ignore=shutil.ignore_patterns("run", "log"))
+        return Project(folder)
+
+
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 120) -> None:
+    """Poll; the limit only keeps a broken test from hanging."""
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            raise AssertionError(f"never happened: {what}")
+        time.sleep(0.05)

@@ -1,0 +1,125 @@
+"""Mistakes in the input: one coded line, exit code 2, and nothing begun. Faults 28 and 29 are numbered as in the list of faults."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
+
+
+def refused(project: Project, code: str, *words: str) -> str:
+    """Run, expect exit 2 and exactly one coded line with all the words; nothing may have been made."""
+    done = project.run()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("E-")]
+    assert done.returncode == 2, done.stdout
+    assert len(lines) == 1, done.stdout
+    assert lines[0].startswith(f"{code} ")
+    assert "Hint: " in lines[0]
+    for word in words:
+        assert word in lines[0], lines[0]
+    assert "Traceback" not in done.stdout
+    assert not (project.folder / "models/checkpoints").exists()
+    assert not project.pictures()
+    return lines[0]
+
+
+def test_fault_28_unknown_key_names_the_nearest_and_the_line(empty: Project) -> None:
+    empty.configure(shets=["prompts/first.yaml"])
+    refused(empty, "E-CONFIG", "'shets'", "config/config.yaml:", "did you mean 'sheets'")
+
+
+def test_fault_28_unknown_key_in_a_section(empty: Project) -> None:
+    empty.configure(engine={"devise": "cpu"})
+    refused(empty, "E-CONFIG", "engine.devise", "did you mean 'device'")
+
+
+def test_fault_28_unknown_setting_in_a_sheet(empty: Project) -> None:
+    empty.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "stepps: 3"))
+    refused(empty, "E-CONFIG", "stepps", "prompts/first.yaml:8", "did you mean 'steps'")
+
+
+def test_fault_28_yaml_error_has_its_line_and_column(empty: Project) -> None:
+    empty.write("config/config.yaml", "checkpoints:\n  tiny: {source: x\nsheets: [a]\n")
+    refused(empty, "E-CONFIG", "config/config.yaml:3:7")
+
+
+def test_fault_28_yaml_error_in_a_sheet(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "prompts:\n  - id: a\n    prompt: 'not closed\n")
+    refused(empty, "E-CONFIG", "prompts/first.yaml:")
+
+
+def test_fault_28_duplicate_key(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "prompts:\n  - id: a\n    prompt: b\n    prompt: c\n")
+    refused(empty, "E-CONFIG", "prompts/first.yaml:4:5", "twice")
+
+
+@pytest.mark.parametrize("where", ["config/config.yaml", "prompts/first.yaml"])
+def test_fault_28_python_object_runs_nothing(empty: Project, where: str) -> None:
+    canary = empty.folder / "canary"
+    empty.write(where, f"prompts: !!python/object/apply:os.system ['touch {canary}']\n")
+    refused(empty, "E-CONFIG", where)
+    assert not canary.exists()
+
+
+def test_fault_28_yaml_bomb_is_refused_at_once(empty: Project) -> None:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
+    empty.write("config/config.yaml", "\n".join(lines))
+    refused(empty, "E-CONFIG", "too many values")
+
+
+def test_fault_28_missing_configuration(empty: Project) -> None:
+    (empty.folder / "config/config.yaml").unlink()
+    refused(empty, "E-CONFIG", "config/config.yaml", "does not exist")
+
+
+def test_fault_29_an_id_that_climbs_out(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "prompts:\n  - {id: ../x, prompt: a}\n")
+    refused(empty, "E-NAME", "'../x'")
+
+
+@pytest.mark.parametrize("name", ["con", "🦊", "a/b", "..", "-x", "nul.txt"])
+def test_fault_29_an_id_that_is_no_file_name(empty: Project, name: str) -> None:
+    empty.write("prompts/first.yaml", f'prompts:\n  - {{id: "{name}", prompt: a}}\n')
+    refused(empty, "E-NAME", f"'{name}'")
+
+
+def test_fault_29_two_ids_that_become_one_file(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "prompts:\n  - {id: Red Fox, prompt: a}\n  - {id: red-fox, prompt: b}\n")
+    refused(empty, "E-NAME", "'red-fox'", "'Red Fox'")
+
+
+def test_fault_29_two_sheets_of_one_name(empty: Project) -> None:
+    empty.write("other/first.txt", "a\n")
+    empty.configure(sheets=["prompts/first.yaml", "other/first.txt"])
+    refused(empty, "E-NAME", "other/first.txt", "prompts/first.yaml")
+
+
+def test_size_that_is_no_multiple_of_8(empty: Project) -> None:
+    empty.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "width: 100"))
+    refused(empty, "E-REQUEST", "width", "'100'", "multiple of 8")
+
+
+def test_unknown_sampler_names_the_near_ones(empty: Project) -> None:
+    empty.configure(render=SETTINGS | {"sampler": "Eulr"})
+    refused(empty, "E-REQUEST", "sampler", "'Eulr'", "Euler")
+
+
+def test_missing_sheet(empty: Project) -> None:
+    empty.configure(sheets=["prompts/nowhere.yaml"])
+    refused(empty, "E-SHEET", "prompts/nowhere.yaml", "does not exist")
+
+
+def test_missing_source(empty: Project) -> None:
+    empty.configure(checkpoints={"tiny": {"source": "nowhere.safetensors"}})
+    refused(empty, "E-SOURCE", "nowhere.safetensors")
+
+
+def test_unknown_checkpoint_in_a_sheet(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "checkpoints: [tinny]\n" + DEMO_SHEET)
+    refused(empty, "E-CONFIG", "'tinny'", "did you mean 'tiny'")
+
+
+def test_seed_given_twice(empty: Project) -> None:
+    empty.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 1]"))
+    refused(empty, "E-REQUEST", "seeds", "twice")

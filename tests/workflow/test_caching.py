@@ -1,0 +1,141 @@
+"""What a second run does after each kind of edit: exactly what is needed, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
+
+ALL = {"first/tiny/circle-1.png", "first/tiny/circle-2.png", "first/tiny/star-0.png"}
+
+
+def nothing_to_do(project: Project) -> bool:
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    return "Nothing to be done" in done.stdout
+
+
+def test_first_run_makes_pictures_pages_and_audit(finished: Project) -> None:
+    assert set(finished.pictures()) == ALL
+    for path in ("results/index.html", "results/manifest.jsonl", "results/first/contact-sheet.png",
+                 "models/diffusers/tiny.audit.json", "models/verified/tiny.json",
+                 "models/checkpoints/tiny.receipt.json"):  # fmt: skip
+        assert (finished.folder / path).stat().st_size > 0
+
+
+def test_second_run_does_nothing(project: Project) -> None:
+    assert nothing_to_do(project)
+    for target in ("results", "results/first/"):
+        assert "Nothing to be done" in project.run(target).stdout
+
+
+def test_bare_snakemake_makes_the_results(project: Project) -> None:
+    (project.results / "first/tiny/star-0.png").unlink()
+    process = project.start()
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert set(project.pictures()) == ALL
+
+
+def test_editing_one_prompt_renders_one_picture(project: Project) -> None:
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("a green star", "a green star, soft light"))
+    assert project.rendered_by(project.run) == {"first/tiny/star-0.png"}
+    assert nothing_to_do(project)
+
+
+def test_adding_a_seed_renders_one_picture(project: Project) -> None:
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 2, 7]"))
+    assert project.rendered_by(project.run) == {"first/tiny/circle-7.png"}
+
+
+def test_a_removed_picture_is_rendered_alone_and_the_same(project: Project) -> None:
+    before = project.pictures()
+    (project.results / "first/tiny/circle-2.png").unlink()
+    assert project.rendered_by(project.run) == {"first/tiny/circle-2.png"}
+    assert project.pictures() == before
+
+
+def test_order_and_comments_render_nothing(project: Project) -> None:
+    head, circle, star = DEMO_SHEET.partition("  - id: circle")
+    circle, star = (circle + star).split("  - id: star")
+    project.write("prompts/first.yaml", f"# a comment\n{head}  - id: star{star}{circle}")
+    assert project.rendered_by(project.run) == set()
+
+
+def test_touching_the_checkpoint_rebuilds_nothing(project: Project) -> None:
+    os.utime(project.checkpoint)
+    assert nothing_to_do(project)
+
+
+def test_copying_identical_bytes_over_the_checkpoint_rebuilds_nothing(project: Project) -> None:
+    copy = project.folder / "copy.safetensors"
+    shutil.copyfile(project.checkpoint, copy)
+    os.replace(copy, project.checkpoint)
+    assert nothing_to_do(project)
+
+
+def test_a_checkpoint_that_moved_rebuilds_nothing(project: Project) -> None:
+    project.checkpoint.rename(project.folder / "elsewhere.safetensors")
+    project.configure(checkpoints={"tiny": {"source": "elsewhere.safetensors"}})
+    assert nothing_to_do(project)
+
+
+def test_other_bytes_rebuild_everything_after_them(project: Project) -> None:
+    before = project.pictures()
+    project.checkpoint.unlink()
+    write_random_checkpoint(project.checkpoint, seed=1)
+    assert project.rendered_by(project.run) == ALL
+    after = project.pictures()
+    assert all(after[name] != before[name] for name in ALL)
+    assert nothing_to_do(project)
+
+
+def test_a_default_that_a_prompt_overrides_renders_the_others_only(project: Project) -> None:
+    project.configure(render=SETTINGS | {"steps": 1})
+    assert project.rendered_by(project.run) == ALL - {"first/tiny/star-0.png"}
+
+
+def test_a_folder_made_again_from_the_same_bytes_renders_nothing_again(project: Project) -> None:
+    shutil.rmtree(project.folder / "models/diffusers/tiny")
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 2, 7]"))
+    assert project.rendered_by(project.run) == {"first/tiny/circle-7.png"}
+
+
+def test_another_device_or_timeout_renders_nothing(project: Project) -> None:
+    project.configure(engine={"device": "cpu", "idle_timeout_s": 60})
+    assert nothing_to_do(project)
+
+
+def test_one_bad_prompt_costs_no_other_with_keep_going(project: Project) -> None:
+    for picture in project.pictures():
+        (project.results / picture).unlink()
+    (project.results / "first/tiny/star-0.png").mkdir()  # a picture that can't be written
+    done = project.run("results/", "--keep-going")
+    assert done.returncode == 1
+    assert {p for p in ALL if (project.results / p).is_file()} == ALL - {"first/tiny/star-0.png"}
+
+
+def test_four_cores_give_the_same_bytes_as_one(project: Project, finished: Project) -> None:
+    for picture in project.pictures():
+        (project.results / picture).unlink()
+    assert project.rendered_by(lambda: project.run(cores=4)) == ALL
+    assert project.pictures() == finished.pictures()
+
+
+def test_a_text_sheet_renders_a_prompt_a_line(project: Project) -> None:
+    project.write("prompts/second.txt", "# heading\na blue ring\n\na pink heart, (large:1.2)\n")
+    project.configure(sheets=["prompts/first.yaml", "prompts/second.txt"])
+    made = project.rendered_by(project.run)
+    assert len(made) == 2
+    assert all(Path(name).parts[:2] == ("second", "tiny") for name in made)
+
+
+def test_one_sheet_alone(project: Project) -> None:
+    project.write("prompts/second.txt", "a blue ring\n")
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 2, 7]"))
+    project.configure(sheets=["prompts/first.yaml", "prompts/second.txt"])
+    made = project.rendered_by(lambda: project.run("results/second/"))
+    assert {Path(name).parts[0] for name in made} == {"second"}

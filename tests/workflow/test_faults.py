@@ -1,0 +1,126 @@
+"""Things that break while a run is under way. The numbers in the names are those of the list of faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from darkroom.files import TEMPORARY_PREFIX
+from tests.workflow.project import Project, wait_until
+
+MANY = "defaults: {steps: 12}\nprompts:\n" + "".join(f"  - {{id: p{i}, prompt: picture {i}}}\n" for i in range(30))
+SLOW = "defaults: {steps: 900}\nprompts:\n  - {id: slow, prompt: a picture that takes its time}\n"
+
+
+def leftovers(project: Project) -> list[Path]:
+    return [p for p in project.folder.rglob("*") if TEMPORARY_PREFIX in p.name or p.suffix == ".sock"]
+
+
+def test_fault_31_engine_killed_in_the_middle_of_a_picture(project: Project) -> None:
+    project.write("prompts/first.yaml", SLOW)
+    process = project.start("results/")
+    wait_until(project.engines, "an engine starts")
+    log = project.folder / "logs/render/first/tiny/slow-0.log"
+    engine = project.engines()[0]
+    wait_until(lambda: "ready" in _engine_log(project), "the engine is ready")
+    os.kill(engine, signal.SIGKILL)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "E-SERVER-DIED" in output + log.read_text()
+    assert not (project.results / "first/tiny/slow-0.png").exists()
+    assert not leftovers(project)
+    project.write("prompts/first.yaml", SLOW.replace("900", "2"))
+    assert project.run().returncode == 0
+
+
+def _engine_log(project: Project) -> str:
+    return "".join(p.read_text() for p in (project.folder / "run").rglob("*.log"))
+
+
+def test_fault_32_snakemake_killed_takes_its_engine_along(project: Project) -> None:
+    project.write("prompts/first.yaml", SLOW)
+    process = project.start("results/", start_new_session=True)
+    wait_until(project.engines, "an engine starts")
+    process.kill()
+    process.wait()
+    wait_until(lambda: not project.engines(), "the engine ends with the Snakemake that caused it")
+    wait_until(lambda: not leftovers(project), "its socket goes")
+    project.write("prompts/first.yaml", SLOW.replace("900", "2"))
+    assert project.run("--unlock").returncode == 0
+    assert project.run().returncode == 0
+
+
+def test_fault_33_a_finished_run_leaves_no_engine_and_no_socket(project: Project) -> None:
+    (project.results / "first/tiny/star-0.png").unlink()
+    assert project.run().returncode == 0
+    wait_until(lambda: not project.engines(), "the engine ends")
+    wait_until(lambda: not leftovers(project), "its socket goes")
+
+
+def test_fault_33_a_failed_run_leaves_no_engine_either(project: Project) -> None:
+    (project.results / "first/tiny/star-0.png").unlink()
+    (project.results / "first/tiny/star-0.png").mkdir()
+    (project.results / "first/tiny/circle-1.png").unlink()
+    assert project.run("results/", "--keep-going").returncode == 1
+    wait_until(lambda: not project.engines(), "the engine ends")
+
+
+def test_fault_30_a_folder_broken_since_it_was_verified_stops_the_run(project: Project) -> None:
+    weights = next((project.folder / "models/diffusers/tiny/unet").glob("*.safetensors"))
+    data = weights.read_bytes()
+    weights.unlink()  # it may be linked elsewhere
+    weights.write_bytes(data[: len(data) // 2])
+    (project.results / "first/tiny/star-0.png").unlink()
+    done = project.run()
+    assert done.returncode == 1
+    assert "Diffusers format missing" in done.stdout
+    assert "Hint: " in done.stdout
+    assert not (project.results / "first/tiny/star-0.png").exists()
+
+
+def test_fault_44_a_picture_cut_short_from_outside_is_named_and_made_again(project: Project, finished: Project) -> None:
+    picture = project.results / "first/tiny/star-0.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[: len(whole) // 2])
+    named = subprocess.run(
+        [sys.executable, "-m", "darkroom.cli", "verify", "results"], cwd=project.folder, capture_output=True, text=True
+    )
+    assert named.returncode == 1
+    assert named.stderr.startswith("E-IMAGE")
+    assert "star-0.png" in named.stderr
+    assert project.rendered_by(project.run) == {"first/tiny/star-0.png"}
+    assert project.pictures() == finished.pictures()
+
+
+def test_fault_44_killed_while_pictures_are_written_leaves_none_half_made(project: Project) -> None:
+    project.write("prompts/first.yaml", MANY)
+    process = project.start("results/", start_new_session=True)
+    wait_until(lambda: len(project.pictures()) > 6, "some pictures are there")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for picture in (project.results / "first/tiny").glob("*.png"):
+        assert picture.read_bytes().endswith(b"IEND\xaeB`\x82")
+    made = {n: t for n, t in project.times().items() if "/p" in n}
+    wait_until(lambda: not project.engines(), "the engine ends")
+    assert project.run("--unlock").returncode == 0
+    done = project.run("results/", "--rerun-incomplete")
+    assert done.returncode == 0, done.stdout
+    kept = [name for name, when in made.items() if project.times()[name] == when]
+    assert len(kept) >= len(made) - 1  # the one in flight may have been there already, unknown to Snakemake
+    lines = (project.results / "manifest.jsonl").read_text().splitlines()
+    assert len([json.loads(line) for line in lines]) == 30
+
+
+def test_fault_45_a_failed_picture_is_never_trusted(project: Project) -> None:
+    project.write("prompts/first.yaml", SLOW)
+    process = project.start("results/", "--keep-incomplete")
+    wait_until(lambda: "ready" in _engine_log(project), "the engine is ready")
+    os.kill(project.engines()[0], signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == 1
+    assert not (project.results / "first/tiny/slow-0.png").exists()
+    assert "Nothing to be done" not in project.run("--dry-run", "results/").stdout

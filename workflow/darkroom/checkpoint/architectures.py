@@ -1,0 +1,166 @@
+"""Architectures are data: folders with model_index.json and component configs; this tells which one a file has."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from darkroom.checkpoint.entries import Entry
+from darkroom.checkpoint.families import describe_family
+from darkroom.checkpoint.header import Header, Shape, TensorInfo
+from darkroom.checkpoint.index import ModelConfigs, read_model_configs
+from darkroom.checkpoint.keymap import COMPONENTS, component_entries
+from darkroom.errors import ArchitectureError, IndexFileError, ModelError
+from darkroom.resources import RESOURCES
+
+ARCHITECTURES = RESOURCES / "architectures"
+ENOUGH = 0.5
+"""The share of an architecture's tensors, by name and shape, above which a file is taken to be of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model's configs, and its tensors as the key map gives them by component; `reason` says why it was chosen."""
+
+    name: str
+    configs: ModelConfigs
+    entries: dict[str, list[Entry]]
+    reason: str = ""
+
+    def source_shapes(self) -> dict[str, Shape]:
+        """The tensors that a single-file checkpoint of this architecture has."""
+        return {entry.source: entry.source_shape for entries in self.entries.values() for entry in entries}
+
+
+def architecture_names() -> list[str]:
+    """The architectures that come with Darkroom."""
+    return sorted(folder.name for folder in ARCHITECTURES.iterdir() if (folder / "model_index.json").is_file())
+
+
+def load_architecture(name_or_folder: str | Path) -> Architecture:
+    """An architecture by its name or by a folder of configs.
+
+    Raises ArchitectureError (E-ARCH) if there is no such folder, IndexFileError (E-INDEX) for what its configs say.
+    """
+    text = str(name_or_folder)
+    folder = ARCHITECTURES / text if text in architecture_names() else Path(text)
+    try:
+        configs = read_model_configs(folder)
+    except IndexFileError:
+        raise
+    except ModelError as error:
+        known = ", ".join(architecture_names())
+        raise ArchitectureError(
+            "architecture", text, error.why, f"known are {known}; or give a folder of configs"
+        ) from None
+    return Architecture(folder.resolve().name, configs, component_tensors(configs))
+
+
+def component_tensors(configs: ModelConfigs) -> dict[str, list[Entry]]:
+    """The tensors of every component; raises IndexFileError (E-INDEX) for configs that SDXL can't have."""
+    found = {}
+    for component in COMPONENTS:
+        try:
+            found[component] = component_entries(component, configs.components[component])
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "fields"
+            where, value = f"{component}/config.json: {key}", _value_at(configs.components[component], first["loc"])
+            raise IndexFileError(
+                where, value, first["msg"].removeprefix("Value error, "), "use an SDXL model's configs"
+            ) from None
+    return found
+
+
+def expected_tensors(architecture: Architecture) -> dict[str, dict[str, Shape]]:
+    """Every tensor that the Diffusers folder must hold: component, tensor name, shape."""
+    return {
+        component: {entry.name: entry.shape for entry in entries} for component, entries in architecture.entries.items()
+    }
+
+
+def choose_architecture(header: Header, wanted: str, name: object) -> Architecture:
+    """The architecture `wanted`, or for `auto` the one that the header fits best; `name` is the file's, for errors.
+
+    Raises ArchitectureError (E-ARCH) that says what the file is and what is needed.
+    """
+    family = describe_family(header.tensors)
+    if wanted != "auto":
+        chosen = load_architecture(wanted)
+        if _share(chosen.source_shapes(), header.tensors) <= ENOUGH:
+            raise _unfit(name, family or _found(header), f"the '{chosen.name}' architecture")
+        return Architecture(chosen.name, chosen.configs, chosen.entries, "named by the configuration")
+    return _detect(header, family, name)
+
+
+def detect(header: Header, name: object = "checkpoint") -> Architecture:
+    """The architecture that comes with Darkroom and whose tensors the header has; raises ArchitectureError (E-ARCH)."""
+    return choose_architecture(header, "auto", name)
+
+
+def _detect(header: Header, family: str | None, name: object) -> Architecture:
+    best = max(_known_architectures(), key=lambda known: _share(known.source_shapes(), header.tensors))
+    share = _share(best.source_shapes(), header.tensors)
+    if share <= ENOUGH:
+        raise _unfit(name, family or _found(header), "an SDXL checkpoint")
+    total = len(best.source_shapes())
+    reason = f"{round(share * total)} of {total} tensors have its names and shapes"
+    return Architecture(best.name, best.configs, best.entries, reason)
+
+
+@cache
+def _known_architectures() -> tuple[Architecture, ...]:
+    return tuple(load_architecture(name) for name in architecture_names())
+
+
+def name_of(configs: ModelConfigs) -> str:
+    """The name of the architecture that has these component configs' tensors, or `custom`."""
+    shapes = {name: _shapes(entries) for name, entries in component_tensors(configs).items()}
+    for known in _known_architectures():
+        if shapes == {name: _shapes(entries) for name, entries in known.entries.items()}:
+            return known.name
+    return "custom"
+
+
+def fits(shape: Shape, expected: Shape) -> bool:
+    """True if a source tensor's shape is the expected one, also where it is written as a 1x1 convolution."""
+    return shape == expected or (shape == (*expected, 1, 1) and len(expected) == 2)
+
+
+def _shapes(entries: list[Entry]) -> dict[str, Shape]:
+    return {entry.name: entry.shape for entry in entries}
+
+
+def _share(shapes: Mapping[str, Shape], tensors: Mapping[str, TensorInfo]) -> float:
+    fitting = sum(1 for key, shape in shapes.items() if key in tensors and fits(tensors[key].shape, shape))
+    return fitting / len(shapes)
+
+
+def _unfit(name: object, found: str, needed: str) -> ArchitectureError:
+    return ArchitectureError(
+        "checkpoint",
+        name,
+        f"found {found}; needed {needed}",
+        "use an SDXL checkpoint, or set architecture to a folder of its configs",
+    )
+
+
+def _found(header: Header) -> str:
+    if not header.tensors:
+        return "a file without tensors"
+    return f"{len(header.tensors)} unknown tensors such as '{min(header.tensors)[:80]}'"
+
+
+def _value_at(config: Any, keys: tuple[str | int, ...]) -> Any:
+    """The config's value where pydantic found fault, as far down as the keys lead."""
+    for key in keys:
+        try:
+            config = config[key]
+        except (IndexError, KeyError, TypeError):
+            break
+    return None if isinstance(config, dict) else config

@@ -1,0 +1,167 @@
+"""The safetensors header: a strict reader and a writer, without torch and numpy.
+
+A file is 8 bytes of little-endian header length, a JSON object (name to dtype, shape and data_offsets, and
+`__metadata__`) padded with spaces, then the tensors' bytes without gaps. Format and the 100 MB cap:
+https://github.com/huggingface/safetensors, "Format".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn
+
+from darkroom.checkpoint.sniff import refuse_other_formats
+from darkroom.errors import FormatError
+
+MAX_HEADER_BYTES = 100_000_000
+MAX_DIMENSIONS = 16
+DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: `start` and `end` are bytes counted from the end of the header."""
+
+    dtype: str
+    shape: Shape
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header: the tensors cover the `file_size - data_offset` bytes of data exactly, without overlap."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+    data_offset: int
+    file_size: int
+
+
+class _Reader:
+    """Checks one header; every complaint names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def fail(self, why: str) -> NoReturn:
+        raise FormatError("checkpoint", self.path, why, "download or convert it again")
+
+    def read(self) -> Header:
+        try:
+            with self.path.open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                refuse_other_formats(file, self.path)
+                raw = self._raw_header(file, size)
+        except OSError as error:
+            self.fail(error.strerror or "can't be read")
+        data_offset = 8 + len(raw)
+        entries = self._parse(raw)
+        metadata = self._metadata(entries.pop("__metadata__", {}))
+        tensors = {name: self._tensor(name, entry, size) for name, entry in entries.items()}
+        self._check_coverage(tensors, size - data_offset)
+        return Header(tensors, metadata, data_offset, size)
+
+    def _raw_header(self, file: BinaryIO, size: int) -> bytes:
+        """The header's bytes; nothing of its size is allocated before both of its ends look like JSON."""
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER_BYTES:
+            self.fail(f"claims a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed")
+        if 8 + length > size:
+            self.fail(f"claims a header of {length:,} bytes but holds {size:,}: the file is truncated")
+        file.seek(8 + length - 1)
+        if file.read(1) not in (b"}", b" "):
+            self.fail("has a header that does not end as JSON does")
+        file.seek(8)
+        return file.read(length)
+
+    def _parse(self, raw: bytes) -> dict[str, Any]:
+        def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            found = dict(pairs)
+            if len(found) != len(pairs):
+                seen: set[str] = set()
+                twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+                self.fail(f"names '{_short(twice)}' twice in its header")
+            return found
+
+        try:
+            data = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicates)
+        except (ValueError, RecursionError):
+            self.fail("has a header that is not valid JSON")
+        if not isinstance(data, dict):
+            self.fail("has a header that is not a JSON object")
+        return data
+
+    def _metadata(self, data: Any) -> dict[str, str]:
+        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+            self.fail("has a __metadata__ that is not a mapping of text to text")
+        return data
+
+    def _tensor(self, name: str, entry: Any, file_size: int) -> TensorInfo:
+        if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+            self.fail(f"tensor '{_short(name)}' lacks dtype, shape or data_offsets")
+        dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+            self.fail(f"tensor '{_short(name)}' has the unknown dtype '{_short(str(dtype))}'")
+        if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
+            self.fail(f"tensor '{_short(name)}' has a shape that is not a list of sizes")
+        if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+            self.fail(f"tensor '{_short(name)}' has data_offsets that are not a range")
+        start, end = offsets
+        if end > file_size:
+            self.fail(f"tensor '{_short(name)}' ends beyond the file's {file_size:,} bytes: truncated or damaged")
+        expected = DTYPE_BYTES[dtype]
+        for length in shape:
+            expected *= length
+        if end - start != expected:
+            self.fail(f"tensor '{_short(name)}' of shape {shape} takes {end - start:,} bytes, not what {dtype} needs")
+        return TensorInfo(dtype, tuple(shape), start, end)
+
+    def _check_coverage(self, tensors: Mapping[str, TensorInfo], data_size: int) -> None:
+        position = 0
+        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+            if tensor.start < position:
+                self.fail(f"tensor '{_short(name)}' overlaps the one before it")
+            if tensor.start > position:
+                self.fail(f"{tensor.start - position:,} bytes before tensor '{_short(name)}' belong to no tensor")
+            position = tensor.end
+        if position > data_size:
+            self.fail(f"is truncated: {position - data_size:,} bytes are missing at its end")
+        if position < data_size:
+            self.fail(f"has {data_size - position:,} bytes after its last tensor")
+
+
+def read_header(path: Path | str) -> Header:
+    """Read and check a safetensors file's header.
+
+    Raises PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) or FormatError (E-FORMAT).
+    """
+    return _Reader(Path(path)).read()
+
+
+def encode_header(tensors: Iterable[tuple[str, str, Shape, int, int]], metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data, padded with spaces to a multiple of 8; `tensors` are (name, dtype, shape, start, end)."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, dtype, shape, start, end in tensors:
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    body = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    body += b" " * (-len(body) % 8)
+    return len(body).to_bytes(8, "little") + body
+
+
+def _are_counts(value: Any) -> bool:
+    return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 120 else name[:117] + "..."

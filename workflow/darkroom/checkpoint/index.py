@@ -1,0 +1,147 @@
+"""Reading model_index.json and the component configs of a Diffusers folder, trusting nothing in them.
+
+Only names on the lists below may be loaded: a pipeline class, custom pipeline or remote code named in a folder
+would otherwise be imported by diffusers or transformers (CVE-2026-44513).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.errors import IndexFileError, ModelError
+
+INDEX = "model_index.json"
+REBUILD = "run snakemake again, or darkroom convert CHECKPOINT MODEL_DIR"
+PIPELINE = "StableDiffusionXLPipeline"
+SCHEDULERS = frozenset(
+    f"{name}Scheduler"
+    for name in (
+        "DDIM",
+        "DDPM",
+        "DEISMultistep",
+        "DPMSolverMultistep",
+        "DPMSolverSDE",
+        "DPMSolverSinglestep",
+        "EulerAncestralDiscrete",
+        "EulerDiscrete",
+        "HeunDiscrete",
+        "KDPM2AncestralDiscrete",
+        "KDPM2Discrete",
+        "LCM",
+        "LMSDiscrete",
+        "PNDM",
+        "UniPCMultistep",
+    )
+)
+ALLOWED: dict[str, tuple[str, frozenset[str]]] = {
+    "scheduler": ("diffusers", SCHEDULERS),
+    "text_encoder": ("transformers", frozenset({"CLIPTextModel"})),
+    "text_encoder_2": ("transformers", frozenset({"CLIPTextModelWithProjection"})),
+    "tokenizer": ("transformers", frozenset({"CLIPTokenizer"})),
+    "tokenizer_2": ("transformers", frozenset({"CLIPTokenizer"})),
+    "unet": ("diffusers", frozenset({"UNet2DConditionModel"})),
+    "vae": ("diffusers", frozenset({"AutoencoderKL"})),
+}
+_SETTINGS = frozenset(
+    {"_class_name", "_diffusers_version", "_name_or_path", "add_watermarker", "force_zeros_for_empty_prompt"}
+)
+_EMPTY_COMPONENTS = frozenset({"feature_extractor", "image_encoder"})
+_CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines", "quantization_config", "trust_remote_code")
+MAX_CONFIG_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfigs:
+    """The checked configs of a folder: `components` by component name, and `scheduler`."""
+
+    index: dict[str, Any]
+    components: dict[str, dict[str, Any]]
+    scheduler: dict[str, Any]
+
+
+def read_model_configs(folder: Path) -> ModelConfigs:
+    """Read and check model_index.json and every component's config.
+
+    Raises ModelError (E-MODEL) where a file is missing, IndexFileError (E-INDEX) where one says what isn't allowed.
+    """
+    index = read_json(folder, INDEX)
+    _check_index(index)
+    components = {name: read_json(folder, f"{name}/config.json") for name in COMPONENTS}
+    for name, config in components.items():
+        for key, declared in _declared_classes(config):
+            if declared not in tuple(ALLOWED[name][1]):
+                raise _refused(f"{name}/config.json: {key}", declared, f"only {_listed(name)} can stand here")
+    scheduler = read_json(folder, "scheduler/scheduler_config.json")
+    if scheduler.get("_class_name") not in tuple(SCHEDULERS):
+        raise _refused(
+            "scheduler/scheduler_config.json: _class_name", scheduler.get("_class_name"), "is not an SDXL scheduler"
+        )
+    return ModelConfigs(index, components, scheduler)
+
+
+def read_json(folder: Path, relative: str) -> dict[str, Any]:
+    """A JSON object of the folder; raises ModelError (E-MODEL) or IndexFileError (E-INDEX)."""
+    path = folder / relative
+    try:
+        if path.stat().st_size > MAX_CONFIG_BYTES:
+            raise _refused(relative, path, "is far larger than a config")
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError("Diffusers format missing", folder, f"it has no {relative}", REBUILD) from None
+    except OSError as error:
+        raise ModelError("Diffusers format missing", path, error.strerror or "can't be read", REBUILD) from None
+    except (ValueError, RecursionError):
+        raise _refused(relative, path, "is not valid JSON; it may be cut short") from None
+    if not isinstance(data, dict):
+        raise _refused(relative, path, "is not a JSON object")
+    for key in _CODE_KEYS:
+        if key in data:
+            raise _refused(f"{relative}: {key}", data[key], "would run or load other code")
+    return data
+
+
+def _check_index(index: Mapping[str, Any]) -> None:
+    if index.get("_class_name") != PIPELINE:
+        raise _refused(f"{INDEX}: _class_name", index.get("_class_name"), f"only {PIPELINE} is supported")
+    for key, value in index.items():
+        if key in ALLOWED:
+            _check_class(key, value)
+        elif key in _EMPTY_COMPONENTS:
+            if value not in ([None, None], None):
+                raise _refused(f"{INDEX}: {key}", value, "is not a part of an SDXL text-to-image model")
+        elif key not in _SETTINGS:
+            raise _refused(f"{INDEX}: {key}", value, "is an unknown entry")
+        elif not isinstance(value, str | bool | None):
+            raise _refused(f"{INDEX}: {key}", value, "is not a plain setting")
+    for key in ALLOWED:
+        if key not in index:
+            raise _refused(f"{INDEX}: {key}", None, "is missing")
+
+
+def _check_class(component: str, value: Any) -> None:
+    library, classes = ALLOWED[component]
+    pair = isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value)
+    if not pair or value[0] != library or value[1] not in classes:
+        raise _refused(f"{INDEX}: {component}", value, f"only {_listed(component)} of {library} can stand here")
+
+
+def _declared_classes(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The classes that a component's config names, under diffusers' key and under transformers'."""
+    if config.get("_class_name") is not None:
+        yield "_class_name", config["_class_name"]
+    named = config.get("architectures") or []
+    yield from (("architectures", item) for item in (named if isinstance(named, list) else [named]))
+
+
+def _listed(component: str) -> str:
+    return ", ".join(sorted(ALLOWED[component][1]))
+
+
+def _refused(what: str, value: object, why: str) -> IndexFileError:
+    text = None if value is None else str(value)[:200]
+    return IndexFileError(what, text, why, f"take the folder from a source you trust; to rebuild it, {REBUILD}")

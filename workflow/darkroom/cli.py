@@ -1,0 +1,209 @@
+"""The `darkroom` command. Each verb is one step of the workflow, or one step done by hand.
+
+Exit codes: 0 done, 1 failed, 2 the user's input is wrong. A failure is one line on stderr:
+`CODE what 'value': why. Hint: action.` Verbs import what they need when they run, so that the
+client of a warm engine starts within tens of milliseconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from darkroom.errors import DarkroomError
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = _make_parser().parse_args(argv)
+    try:
+        summary = arguments.verb(arguments)
+    except DarkroomError as error:
+        _report(error, arguments)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except OSError as error:
+        _report(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"), arguments)
+        return 1
+    if summary:
+        print(summary)
+        _write_log(arguments, summary)
+    return 0
+
+
+def _report(error: DarkroomError, arguments: argparse.Namespace) -> None:
+    text = str(error)
+    if arguments.verbose:
+        traceback.print_exc()
+    print(text, file=sys.stderr)
+    _write_log(arguments, text)
+
+
+def _write_log(arguments: argparse.Namespace, text: str) -> None:
+    """Leave the verb's one line in the job's log, unless the verb wrote a fuller one itself."""
+    log: Path | None = getattr(arguments, "log", None)
+    if log is not None and not (log.is_file() and log.stat().st_size):
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(text + "\n", encoding="utf-8")
+
+
+def fetch(arguments: argparse.Namespace) -> str:
+    from darkroom.sources import fetch as fetch_source
+
+    receipt = fetch_source(arguments.source, arguments.checkpoint, arguments.receipt, sha256=arguments.sha256)
+    return f"fetched {arguments.checkpoint}: {receipt.size} bytes, SHA256 {receipt.sha256}, AutoV2 {receipt.autov2}"
+
+
+def convert(arguments: argparse.Namespace) -> str:
+    from darkroom.checkpoint import convert as convert_checkpoint
+
+    expected = json.loads(arguments.receipt.read_text())["sha256"] if arguments.receipt else None
+    audit = convert_checkpoint(
+        arguments.checkpoint,
+        arguments.model_dir,
+        dtype=arguments.dtype,
+        prediction=arguments.prediction,
+        architecture=arguments.architecture,
+        expected_sha256=expected,
+        name=arguments.name,
+    )
+    return audit.summary()
+
+
+def verify(arguments: argparse.Namespace) -> str:
+    from darkroom.outputs.png import check_png
+
+    if arguments.model_dir.suffix.lower() == ".png" or (arguments.model_dir / "manifest.jsonl").is_file():
+        pictures = [arguments.model_dir] if arguments.model_dir.is_file() else _pictures_below(arguments.model_dir)
+        for picture in pictures:
+            check_png(picture)
+        return f"{len(pictures)} pictures are whole"
+    from darkroom.checkpoint import verify_model
+    from darkroom.files import write_json
+
+    receipt = verify_model(arguments.model_dir)
+    if arguments.receipt:
+        write_json(arguments.receipt, receipt.model_dump(mode="json"))
+    return receipt.summary()
+
+
+def _pictures_below(results: Path) -> list[Path]:
+    lines = (results / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    return [results / json.loads(line)["file"] for line in lines]
+
+
+def render(arguments: argparse.Namespace) -> str | None:
+    if arguments.request:
+        from darkroom.warm.client import EngineSpec
+        from darkroom.warm.client import render as render_warm
+
+        spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
+        render_warm(spec, arguments.request, arguments.output, arguments.log)
+        return None
+    return _render_once(arguments)
+
+
+def _render_once(arguments: argparse.Namespace) -> str:
+    from darkroom.request import RenderRequest
+
+    settings = {name: getattr(arguments, name) for name in RenderRequest.model_fields if hasattr(arguments, name)}
+    request = RenderRequest.from_settings({k: v for k, v in settings.items() if v is not None}, "render")
+    from darkroom.engine import Engine
+    from darkroom.files import write_bytes
+    from darkroom.serve.app import encode_answer
+
+    with Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype) as engine:
+        image = engine.render(request)
+        write_bytes(arguments.output, encode_answer(engine, image))
+    return f"{arguments.output}: {image.facts.summary()}"
+
+
+def contact_sheet(arguments: argparse.Namespace) -> str:
+    from darkroom.outputs.pages import make_sheet_page
+
+    return make_sheet_page(arguments.plan, arguments.sheet, arguments.output)
+
+
+def gallery(arguments: argparse.Namespace) -> str:
+    from darkroom.outputs.pages import make_gallery_page
+
+    return make_gallery_page(arguments.plan)
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
+    parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    def add(name: str, verb: Callable[[argparse.Namespace], str | None], text: str) -> argparse.ArgumentParser:
+        sub = verbs.add_parser(name, help=text, description=text)
+        sub.set_defaults(verb=verb)
+        sub.add_argument("--log", type=Path, help="also write the outcome to this file")
+        return sub
+
+    sub = add("fetch", fetch, "Bring a checkpoint into the store, with a receipt.")
+    sub.add_argument("source", help="a path to a safetensors file")
+    sub.add_argument("checkpoint", type=Path, help="where it goes")
+    sub.add_argument("--receipt", type=Path, required=True)
+    sub.add_argument("--sha256", help="refuse other bytes")
+
+    sub = add("convert", convert, "Convert a single-file checkpoint to a Diffusers folder.")
+    sub.add_argument("checkpoint", type=Path)
+    sub.add_argument("model_dir", type=Path, metavar="DEST_DIR")
+    sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16")
+    sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto")
+    sub.add_argument("--architecture", default="auto", help="auto, a known name, or a folder of component configs")
+    sub.add_argument("--receipt", type=Path, help="the fetch's receipt; other bytes are refused")
+    sub.add_argument("--name", help="what the model is called in metadata; the folder's name if not given")
+
+    sub = add("verify", verify, "Check a Diffusers folder, a picture, or all pictures of a results folder.")
+    sub.add_argument("model_dir", type=Path, metavar="PATH")
+    sub.add_argument("--receipt", type=Path, help="write what was verified to this file")
+
+    _add_render(add("render", render, "Render one picture."))
+
+    sub = add("contact-sheet", contact_sheet, "Make the contact sheet of one prompt sheet.")
+    sub.add_argument("sheet")
+    sub.add_argument("--plan", type=Path, required=True)
+    sub.add_argument("--output", type=Path, required=True)
+
+    sub = add("gallery", gallery, "Make results/index.html and results/manifest.jsonl.")
+    sub.add_argument("--plan", type=Path, required=True)
+    return parser
+
+
+def _add_render(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("model_dir", type=Path)
+    sub.add_argument("--output", "-o", type=Path, required=True)
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt")
+    what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
+    sub.add_argument("--negative-prompt", dest="negative_prompt")
+    for name in ("width", "height", "steps", "seed"):
+        sub.add_argument(f"--{name}", type=int)
+    sub.add_argument("--cfg-scale", dest="cfg_scale", type=float)
+    sub.add_argument("--clip-skip", dest="clip_skip", type=int)
+    sub.add_argument("--sampler")
+    sub.add_argument("--schedule")
+    sub.add_argument("--device", default="auto")
+    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
+    sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
+    sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
+
+
+def run() -> None:
+    """The console script: leave at once, without waiting for interpreters to tidy up."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    run()

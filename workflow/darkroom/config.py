@@ -1,0 +1,204 @@
+"""The typed configuration of a run, and reading it strictly from YAML.
+
+`load_yaml` refuses what plain YAML lets through: duplicate keys, tags, alias bombs. `Config` refuses unknown
+keys. Both raise ConfigError (E-CONFIG) with the file's name and line, and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from darkroom.errors import ConfigError
+
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
+MAX_FILE_BYTES = 64 * 2**20
+MAX_NODES = 1_000_000
+
+Name = str
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Checkpoint(Section):
+    source: str
+    """Where the checkpoint comes from: a path to a safetensors file."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused."""
+    architecture: str = "auto"
+    """`auto`, the name of a folder in workflow/resources/architectures, or a path to such a folder."""
+    dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
+    """The number format of the Diffusers folder's weights."""
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    """What the UNet predicts. `auto` goes by the evidence in the file."""
+
+
+class EngineConfig(Section):
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    """Where pictures are made: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    dtype: Literal["auto", "fp16", "fp32", "bf16"] = "auto"
+    """The number format while rendering: `auto` is fp16 on a GPU and fp32 on a CPU."""
+    memory: Literal["auto", "resident", "offload"] = "auto"
+    """Keep the model on the GPU, or move its parts in and out. `auto` keeps it from 20 GB of GPU memory on."""
+    start_timeout_s: float = Field(900, gt=0)
+    """How long the engine may take to load a model before the jobs that wait for it fail."""
+    render_timeout_s: float = Field(3600, gt=0)
+    """How long one picture may take, waiting in the engine's queue included."""
+    idle_timeout_s: float = Field(300, gt=0)
+    """After how long without work an engine ends by itself, as a second safeguard behind its lease."""
+
+
+class GalleryConfig(Section):
+    title: str = "Darkroom"
+    """The heading of results/index.html."""
+    thumbnail_px: int = Field(256, ge=32, le=1024)
+    """The longer edge of a thumbnail, in pixels."""
+    columns: int = Field(4, ge=1, le=32)
+    """How many pictures stand side by side on a contact sheet."""
+
+
+class Config(Section):
+    checkpoints: dict[Name, Checkpoint] = Field(min_length=1)
+    """The checkpoints by the name that folders, sheets and metadata use."""
+    sheets: list[str] = Field(min_length=1)
+    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
+    models_dir: str = "models"
+    """Where checkpoints and converted models are kept; may be on another volume."""
+    render: dict[str, Any] = Field(default_factory=dict)
+    """Defaults of every picture: steps, sampler, cfg_scale, width, height, seeds, …; sheets and prompts override them."""
+    engine: EngineConfig = EngineConfig()
+    """The warm engine that renders the pictures."""
+    gallery: GalleryConfig = GalleryConfig()
+    """The pages to look at."""
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _usable_names(cls, value: dict[Name, Checkpoint]) -> dict[Name, Checkpoint]:
+        for name in value:
+            if not NAME_PATTERN.fullmatch(name) or ".." in name:
+                raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
+        return value
+
+
+_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is compiled in
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuse duplicate keys, and documents whose aliases would unfold into more nodes than anyone wrote by hand."""
+    stack, count = [root], 0
+    while stack:
+        node = stack.pop()
+        count += 1
+        if count > MAX_NODES:
+            raise yaml.MarkedYAMLError(problem="unfolds into too many values", problem_mark=root.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    problem = f"the key '{key.value}' stands here twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                if isinstance(key, yaml.ScalarNode):
+                    seen.add(key.value)
+                stack.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend(node.value)
+
+
+def load_yaml(path: Path | str) -> Any:
+    """Read a YAML file strictly. Raises ConfigError (E-CONFIG) with line and column."""
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError("file", path, "is larger than 64 MiB", "split it")
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError("file", path, "does not exist", "create it, or name another with --configfile") from None
+    except UnicodeDecodeError:
+        raise ConfigError("file", path, "is not UTF-8 text", "save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError("file", path, error.strerror or "can't be read", "check the path") from None
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        _check_nodes(root)
+        return loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        raise ConfigError("YAML error at", place, error.problem or "can't be parsed", "mend that line") from None
+    except yaml.YAMLError as error:
+        raise ConfigError("YAML error in", path, str(error), "mend the file") from None
+    except RecursionError:
+        raise ConfigError("YAML error in", path, "is nested too deeply", "mend the file") from None
+
+
+def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
+    """Validate a configuration; `path` is the file it came from, to point at lines. Raises ConfigError (E-CONFIG)."""
+    if not isinstance(data, dict):
+        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see config/README.md")
+    try:
+        return Config.model_validate(data)
+    except ValidationError as error:
+        raise _describe(error, path) from None
+
+
+def _describe(error: ValidationError, path: Path | str) -> ConfigError:
+    first = error.errors()[0]
+    keys = [str(part) for part in first["loc"]]
+    name = ".".join(keys)
+    place = locate(path, keys)
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(keys[:-1])
+        return unknown_key(name, known, place)
+    if first["type"] == "missing":
+        return ConfigError("key", name, f"is missing ({place})", "see config/README.md")
+    reason = first["msg"].removeprefix("Value error, ")
+    return ConfigError(f"{name} =", first["input"], f"{reason} ({place})", "see config/README.md")
+
+
+def unknown_key(name: str, known: list[str], place: str) -> ConfigError:
+    """The error for a key nobody knows, with the nearest known one as its hint."""
+    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1, cutoff=0.5)
+    hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
+    return ConfigError("key", name, f"unknown ({place})", hint)
+
+
+def _known_keys(parents: list[str]) -> list[str]:
+    sections: dict[tuple[str, ...], type[Section]] = {
+        (): Config,
+        ("engine",): EngineConfig,
+        ("gallery",): GalleryConfig,
+    }
+    if parents[:1] == ["checkpoints"]:
+        return list(Checkpoint.model_fields)
+    return list(sections.get(tuple(parents), Config).model_fields)
+
+
+def locate(path: Path | str, keys: list[str]) -> str:
+    """`FILE:LINE` of a nested key as far as it can be found in the file, else the file's name."""
+    try:
+        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return str(path)
+    line = None
+    for key in keys:
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(k, v) for k, v in node.value if k.value == key]
+            if not pairs:
+                break
+            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
+        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
+            node = node.value[int(key)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return f"{path}:{line}" if line else str(path)

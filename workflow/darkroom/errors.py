@@ -1,0 +1,162 @@
+"""Every error a user can meet. One line each: `E-CODE what 'value': why. Hint: action.`
+
+DarkroomError
+├── InputError            the user's input is wrong; commands exit with 2
+│   ├── ConfigError       E-CONFIG      config or prompt sheet: unknown key, wrong value, YAML error
+│   ├── NameError         E-NAME        an id or a name that can't be used, or two that collide
+│   ├── SheetError        E-SHEET       a prompt sheet is missing or can't be read
+│   ├── RequestError      E-REQUEST     a picture's settings are out of range
+│   └── SourceError       E-SOURCE      a checkpoint's source is missing or of an unknown kind
+├── CheckpointError       the file given as a checkpoint can't be used
+│   ├── NotWeightsError   E-NOTWEIGHTS  HTML, JSON or an LFS pointer instead of weights
+│   ├── PickleError       E-PICKLE      a pickle, whatever its ending
+│   ├── FormatError       E-FORMAT      a broken safetensors file
+│   ├── ArchitectureError E-ARCH        a file of another model family
+│   ├── KeysError         E-KEYS        tensors missing, left over or of the wrong shape
+│   └── HashError         E-HASH        the bytes are not the expected ones
+├── ModelError            E-MODEL       the Diffusers folder is missing or broken
+│   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
+├── DiskError             E-DISK        no room, or the file system refused
+├── LockedError           E-LOCKED      somebody else is at work on the same artifact
+├── ServerError           E-SERVER      the engine did not start or did not answer
+│   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
+│   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
+├── OutOfMemoryError      E-OOM         a picture did not fit into memory
+├── NanImageError         E-NANIMAGE    NaN or Inf in the latents or the picture
+└── ImageError            E-IMAGE       a finished picture on disk is damaged
+"""
+
+from __future__ import annotations
+
+
+class DarkroomError(Exception):
+    """A failure with a stable code, the offending value, the reason and one thing to do."""
+
+    code = "E-DARKROOM"
+    exit_code = 1
+
+    def __init__(self, what: str, value: object = None, why: str = "", hint: str = "") -> None:
+        self.what = what
+        self.value = None if value is None else str(value)
+        self.why = why
+        self.hint = hint
+        super().__init__(what, value, why, hint)
+
+    def __str__(self) -> str:
+        head = f"{self.code} {self.what}"
+        if self.value is not None:
+            head += f" '{self.value}'"
+        if self.why:
+            head += f": {self.why}"
+        text = f"{head.rstrip('.')}."
+        if self.hint:
+            text += f" Hint: {self.hint.rstrip('.')}" + ("" if self.hint.endswith("?") else ".")
+        return " ".join(text.split())
+
+    def as_dict(self) -> dict[str, str | None]:
+        """The error as JSON-ready data, for answers over a socket or HTTP."""
+        return {"code": self.code, "what": self.what, "value": self.value, "why": self.why, "hint": self.hint}
+
+    @staticmethod
+    def from_dict(data: dict[str, str | None]) -> DarkroomError:
+        """The error that `as_dict` described, of the class that carries its code."""
+        kinds = {kind.code: kind for kind in _all_kinds(DarkroomError)}
+        kind = kinds.get(data.get("code") or "", DarkroomError)
+        return kind(data["what"] or "", data.get("value"), data.get("why") or "", data.get("hint") or "")
+
+
+def _all_kinds(root: type[DarkroomError]) -> list[type[DarkroomError]]:
+    return [root, *(kind for child in root.__subclasses__() for kind in _all_kinds(child))]
+
+
+class InputError(DarkroomError):
+    code = "E-INPUT"
+    exit_code = 2
+
+
+class ConfigError(InputError):
+    code = "E-CONFIG"
+
+
+class NameError(InputError):
+    code = "E-NAME"
+
+
+class SheetError(InputError):
+    code = "E-SHEET"
+
+
+class RequestError(InputError):
+    code = "E-REQUEST"
+
+
+class SourceError(InputError):
+    code = "E-SOURCE"
+
+
+class CheckpointError(DarkroomError):
+    code = "E-CHECKPOINT"
+
+
+class NotWeightsError(CheckpointError):
+    code = "E-NOTWEIGHTS"
+
+
+class PickleError(CheckpointError):
+    code = "E-PICKLE"
+
+
+class FormatError(CheckpointError):
+    code = "E-FORMAT"
+
+
+class ArchitectureError(CheckpointError):
+    code = "E-ARCH"
+
+
+class KeysError(CheckpointError):
+    code = "E-KEYS"
+
+
+class HashError(CheckpointError):
+    code = "E-HASH"
+
+
+class ModelError(DarkroomError):
+    code = "E-MODEL"
+
+
+class IndexFileError(ModelError):
+    code = "E-INDEX"
+
+
+class DiskError(DarkroomError):
+    code = "E-DISK"
+
+
+class LockedError(DarkroomError):
+    code = "E-LOCKED"
+
+
+class ServerError(DarkroomError):
+    code = "E-SERVER"
+
+
+class ServerDiedError(ServerError):
+    code = "E-SERVER-DIED"
+
+
+class SocketError(ServerError):
+    code = "E-SOCKET"
+
+
+class OutOfMemoryError(DarkroomError):
+    code = "E-OOM"
+
+
+class NanImageError(DarkroomError):
+    code = "E-NANIMAGE"
+
+
+class ImageError(DarkroomError):
+    code = "E-IMAGE"

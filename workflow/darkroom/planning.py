@@ -1,0 +1,144 @@
+"""What a run will make, worked out while Snakemake builds its graph: the pictures, and where everything lives.
+
+This is all that the rule files ask for. Nothing in here imports torch, and nothing starts a job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NoReturn
+
+from darkroom.config import Checkpoint, Config, load_yaml, parse_config
+from darkroom.errors import InputError, SourceError
+from darkroom.files import write_bytes
+from darkroom.outputs.png import is_whole
+from darkroom.sheets import Picture, load_pictures
+from darkroom.sources.identity import source_identity
+
+PLAN_FILE = Path(".snakemake/darkroom/plan.json")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The validated configuration and every picture it asks for, with look-ups by wildcard."""
+
+    config: Config
+    sheets: Mapping[str, Sequence[Picture]]
+    _by_path: dict[str, Picture] = field(default_factory=dict, repr=False)
+
+    @property
+    def models_dir(self) -> str:
+        return self.config.models_dir
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        return self.config.checkpoints[name]
+
+    def picture(self, wildcards: Any) -> Picture:
+        """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
+        return self._by_path[f"{wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}.png"]
+
+    def paths(self, sheet: str | None = None) -> list[str]:
+        """The pictures' places, of one sheet or of all."""
+        chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
+        return [f"results/{p.path}" for pictures in chosen for p in pictures]
+
+    def priority(self, checkpoint: str) -> int:
+        """Earlier checkpoints first, so that each is loaded once."""
+        names = list(self.config.checkpoints)
+        return len(names) - names.index(checkpoint)
+
+    def source_sha256(self, name: str) -> str:
+        """The SHA256 of a checkpoint's source as it is now; of the copy made before, if the source is gone.
+
+        Raises SourceError (E-SOURCE) where there is neither.
+        """
+        source = Path(self.checkpoint(name).source)
+        if source.is_file():
+            return source_identity(source, Path(self.models_dir) / ".cache/sources.json")
+        receipt = Path(self.models_dir) / f"checkpoints/{name}.receipt.json"
+        if (source.parent.exists() and source.exists()) or not receipt.is_file():
+            raise SourceError(
+                "checkpoint source", source, f"of '{name}' is not a file", "mend its path in the configuration"
+            )
+        return str(json.loads(receipt.read_text())["sha256"])
+
+    def digest(self, sheet: str | None = None) -> str:
+        """Changes when the pages that show these pictures have to change."""
+        chosen = self.sheets if sheet is None else {sheet: self.sheets[sheet]}
+        data = [[p.path, p.request.to_json()] for pictures in chosen.values() for p in pictures]
+        return hashlib.sha256(json.dumps([data, self.config.gallery.model_dump()]).encode()).hexdigest()
+
+    def engine_settings(self) -> str:
+        """How and where to render, as JSON: nothing in it changes a picture but `dtype`, which the rule names besides."""
+        return self.config.engine.model_dump_json()
+
+    def as_dict(self) -> dict[str, Any]:
+        pictures = {name: [asdict_picture(p) for p in ps] for name, ps in self.sheets.items()}
+        return {"config": self.config.model_dump(mode="json"), "sheets": pictures}
+
+    def write(self, path: Path = PLAN_FILE) -> Path:
+        """Leave the plan where the gallery's commands read it; touched only when it changed."""
+        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False).encode()
+        if not path.is_file() or path.read_bytes() != text:
+            write_bytes(path, text)
+        return path
+
+
+def asdict_picture(picture: Picture) -> dict[str, Any]:
+    """A picture as JSON-ready data."""
+    data = {name: getattr(picture, name) for name in ("sheet", "checkpoint", "id", "seed", "path")}
+    return {**data, "request": picture.request.model_dump(mode="json")}
+
+
+def make_plan(config: Config) -> Plan:
+    """Read the sheets and check that every checkpoint has a source. Raises InputError."""
+    sheets = load_pictures(config)
+    plan = Plan(config, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
+    for name in config.checkpoints:
+        plan.source_sha256(name)
+    return plan
+
+
+def check_config_files(given: Sequence[str | Path], default: str) -> None:
+    """Read the configuration files strictly before Snakemake reads them its own way."""
+    with exit_on_input_error():
+        for path in given or [default]:
+            load_yaml(path)
+
+
+def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
+    """The plan for Snakemake's merged configuration; a mistake in it ends the process with one line and exit code 2."""
+    with exit_on_input_error():
+        plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
+        plan.write()
+        return plan
+
+
+def drop_damaged(paths: Sequence[str]) -> None:
+    """Delete pictures that were cut short from outside, so that this run makes them again; says which."""
+    for path in paths:
+        if os.path.exists(path) and not is_whole(path):
+            print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
+            os.unlink(path)
+
+
+@contextmanager
+def exit_on_input_error() -> Iterator[None]:
+    try:
+        yield
+    except InputError as error:
+        _exit(error)
+
+
+def _exit(error: InputError) -> NoReturn:
+    """Snakemake turns every exception, SystemExit too, into its own exit code 1; nothing has begun yet."""
+    print(error, file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(error.exit_code)

@@ -1,0 +1,116 @@
+"""The attention grammar of prompts, as A1111 users write it: `(more)`, `[less]`, `(this:1.3)`, `\\(literal\\)`, `BREAK`.
+
+Round brackets multiply a weight by 1.1, square brackets by 1/1.1, `(text:number)` by the number. A bracket that
+is never closed counts up to the end; one that was never opened is plain text.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+ROUND = 1.1
+SQUARE = 1 / 1.1
+
+_TOKEN = re.compile(
+    r"""
+    \\[()\[\]\\]?          # an escaped bracket or backslash; a lone backslash vanishes
+    | :[+-]?[.\d]+\)       # the number that ends a round bracket
+    | [()\[\]:]
+    | [^\\()\[\]:]+
+    """,
+    re.VERBOSE,
+)
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+
+
+class Piece(NamedTuple):
+    """Text with one weight, or (`is_break`) the place where a new chunk begins."""
+
+    text: str
+    weight: float
+    is_break: bool = False
+
+
+def parse_prompt_attention(text: str) -> list[list[str | float]]:
+    """Split a prompt into `[text, weight]` pairs; `['BREAK', -1]` stands where a new chunk begins.
+
+    Neighbours of equal weight are one pair, and an empty prompt is `[['', 1.0]]`. Nothing is an error:
+    what doesn't fit the grammar is text.
+    """
+    return [[piece.text, piece.weight] for piece in parse_pieces(text)]
+
+
+def parse_pieces(text: str) -> list[Piece]:
+    """`parse_prompt_attention` in a form that keeps the word BREAK apart from the marker."""
+    pieces = _Pieces()
+    for match in _TOKEN.finditer(text):
+        pieces.read(match.group())
+    return _merge(pieces.finish())
+
+
+class _Pieces:
+    """Pieces read so far, and at which of them each bracket that is still open began."""
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.round: list[int] = []
+        self.square: list[int] = []
+
+    def read(self, token: str) -> None:
+        if token[0] == "\\":
+            self.pieces.append(Piece(token[1:], 1.0))
+        elif token == "(":
+            self.round.append(len(self.pieces))
+        elif token == "[":
+            self.square.append(len(self.pieces))
+        elif token[0] == ":" and token[-1] == ")" and self.round:
+            self._close_with_number(token)
+        elif token == ")" and self.round:
+            self._multiply(self.round.pop(), ROUND)
+        elif token == "]" and self.square:
+            self._multiply(self.square.pop(), SQUARE)
+        else:
+            self._append_text(token)
+
+    def finish(self) -> list[Piece]:
+        for start in self.round:
+            self._multiply(start, ROUND)
+        for start in self.square:
+            self._multiply(start, SQUARE)
+        return self.pieces or [Piece("", 1.0)]
+
+    def _close_with_number(self, token: str) -> None:
+        try:
+            factor = float(token[1:-1])
+        except ValueError:  # such as `1.2.3`: not a number, so it belongs to the text
+            self._append_text(token[:-1])
+            factor = ROUND
+        self._multiply(self.round.pop(), factor)
+
+    def _append_text(self, text: str) -> None:
+        for number, part in enumerate(_BREAK.split(text)):
+            if number:
+                self.pieces.append(Piece("BREAK", -1, is_break=True))
+            self.pieces.append(Piece(part, 1.0))
+
+    def _multiply(self, start: int, factor: float) -> None:
+        for index in range(start, len(self.pieces)):
+            piece = self.pieces[index]
+            if not piece.is_break:
+                self.pieces[index] = Piece(piece.text, piece.weight * factor)
+
+
+def _merge(pieces: list[Piece]) -> list[Piece]:
+    merged: list[Piece] = []
+    texts: list[str] = []
+    for piece in pieces:
+        if merged and merged[-1].weight == piece.weight and not (piece.is_break or merged[-1].is_break):
+            texts.append(piece.text)
+            continue
+        if texts:
+            merged[-1] = merged[-1]._replace(text="".join(texts))
+        merged.append(piece)
+        texts = [piece.text]
+    merged[-1] = merged[-1]._replace(text="".join(texts))
+    return merged

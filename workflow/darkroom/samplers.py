@@ -1,0 +1,60 @@
+"""Samplers and schedules by the names that users of A1111, diffusers and worker-sdxl know. No torch in here."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """An A1111 sampler: its diffusers scheduler class and the config values that make it behave as A1111's."""
+
+    name: str
+    scheduler: str
+    options: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+
+
+SAMPLERS = (
+    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler")),
+    Sampler("Euler a", "EulerAncestralDiscreteScheduler", aliases=("K_EULER_ANCESTRAL", "k_euler_a")),
+    Sampler(
+        "DPM++ 2M",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ("DPMSolverMultistep", "k_dpmpp_2m"),
+    ),
+    Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
+)
+
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "Automatic": {},
+    "Karras": {"use_karras_sigmas": True},
+    "SGM Uniform": {"timestep_spacing": "trailing"},
+}
+"""A1111's schedule types as scheduler config values."""
+
+
+def find_sampler(name: str) -> Sampler:
+    """The sampler of that name, in any spelling; raises ValueError that names the near ones."""
+    known = {spelling.casefold(): s for s in SAMPLERS for spelling in (s.name, s.scheduler, *s.aliases)}
+    sampler = known.get(str(name).casefold())
+    if sampler is None:
+        raise ValueError(_unknown("sampler", name, [s.name for s in SAMPLERS]))
+    return sampler
+
+
+def find_schedule(name: str) -> str:
+    """The schedule's A1111 name; raises ValueError that names the known ones."""
+    known = {key.casefold(): key for key in SCHEDULES}
+    if str(name).casefold() not in known:
+        raise ValueError(_unknown("schedule", name, list(SCHEDULES)))
+    return known[str(name).casefold()]
+
+
+def _unknown(kind: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.3)
+    listed = ", ".join(near or known)
+    return f"unknown {kind}; {'did you mean' if near else 'known are'} {listed}"

@@ -1,0 +1,1 @@
+"""HTTP in front of an engine: thin adapters over `Engine.render`."""

@@ -1,0 +1,46 @@
+"""What is given back for a rendered picture: the PNG with its metadata, and its facts as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from darkroom import __version__
+from darkroom.request import RenderRequest
+
+
+class Named(Protocol):
+    """A model's name and AutoV2 hash, as a `darkroom.engine.Engine` has them."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model_hash(self) -> str | None: ...
+
+
+class Rendered(Protocol):
+    """What `darkroom.engine.RenderedImage` is: a PIL picture, its request, and `darkroom.engine.RenderFacts`."""
+
+    @property
+    def image(self) -> Any: ...
+    @property
+    def request(self) -> RenderRequest: ...
+    @property
+    def facts(self) -> Any: ...
+
+
+def encode_answer(engine: Named, picture: Rendered) -> bytes:
+    """The picture as PNG bytes that say how it was made; equal pictures give equal bytes."""
+    from darkroom.outputs.infotext import write_infotext
+    from darkroom.outputs.png import encode_png, library_versions
+
+    model, model_hash = engine.name, engine.model_hash
+    infotext = write_infotext(picture.request, model=model, model_hash=model_hash, version=__version__)
+    facts = {"model": model, "model_hash": model_hash, "versions": library_versions()}
+    return encode_png(picture.image, infotext, picture.request.to_json(), facts=facts)
+
+
+def collect_facts(picture: Rendered) -> dict[str, Any]:
+    """How the picture was made, as JSON-ready data without any prompt text (for `darkroom.warm.summary`)."""
+    kept = {"sampler", "schedule", "steps", "width", "height", "cfg_scale", "seed"}
+    return {**asdict(picture.facts), **picture.request.model_dump(include=kept)}

@@ -1,0 +1,191 @@
+"""The render client: gets one picture from a warm engine and writes it. Standard library only, starts at once.
+
+If no engine listens, the client starts one under a lock, so that many clients at once start a single one. The
+engine is told whose lease it lives on. The client writes the file, whole or not at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import DarkroomError, ServerDiedError, ServerError
+from darkroom.files import disk_errors, write_bytes
+from darkroom.warm import launch
+from darkroom.warm.connection import Answer, Connection, ConnectionLost
+from darkroom.warm.lease import current_lease, is_alive
+from darkroom.warm.paths import ServerFiles, server_files, server_key
+from darkroom.warm.summary import summarise
+
+DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.warm.server")
+_ATTEMPTS = 3
+_RETRY_PAUSE_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Which engine a picture comes from: the model, how it is loaded, and how long to be patient (seconds)."""
+
+    model_dir: Path
+    verified: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    start_timeout_s: float = 900
+    render_timeout_s: float = 3600
+    idle_timeout_s: float = 300
+    slot: int = 0
+    command: tuple[str, ...] = DEFAULT_COMMAND
+
+
+class _EngineEnding(Exception):
+    """The engine takes no more work, because it is about to end or has just ended; another can be started."""
+
+
+def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None = None) -> dict[str, Any]:
+    """Have one picture rendered and write it to `output`; returns its facts (see `summary.summarise`).
+
+    `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the
+    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ServerError
+    (E-SERVER) if it does not start or answer, ServerDiedError (E-SERVER-DIED) if it goes away during the
+    picture, SocketError (E-SOCKET) if the socket is another user's. `output` is then left as it was. The end
+    of the engine's log hangs on the error as a note; `describe` shows both.
+    """
+    try:
+        png, facts = _fetch_picture(spec, request_json)
+        write_bytes(output, png)
+    except DarkroomError as error:
+        _write_log(log, describe(error))
+        raise
+    _write_log(log, summarise(facts))
+    return facts
+
+
+def describe(error: DarkroomError) -> str:
+    """The error's one line, then the end of the engine's log where there is one."""
+    return "\n".join([str(error), *getattr(error, "__notes__", [])])
+
+
+def _write_log(log: Path | None, text: str) -> None:
+    if log is not None:
+        with disk_errors(log):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.write_text(text + "\n", encoding="utf-8")
+
+
+def _fetch_picture(spec: EngineSpec, request_json: str) -> tuple[bytes, dict[str, Any]]:
+    lease = current_lease()
+    key = server_key(spec.model_dir, spec.verified, spec.device, spec.dtype, spec.memory, spec.slot)
+    files = server_files(key)
+    for _ in range(_ATTEMPTS):
+        if lease is not None and not is_alive(lease):
+            why = "the run this job belongs to has ended"
+            raise ServerError("lease", lease, why, "run snakemake again, or unset DARKROOM_LEASE")
+        try:
+            return _try_engine(spec, files, lease, request_json)
+        except _EngineEnding:
+            time.sleep(_RETRY_PAUSE_S)
+    raise _server_error(spec, files, f"it ended {_ATTEMPTS} times before it could be given the picture")
+
+
+def _try_engine(
+    spec: EngineSpec, files: ServerFiles, lease: str | None, request_json: str
+) -> tuple[bytes, dict[str, Any]]:
+    deadline = time.monotonic() + spec.start_timeout_s
+    connection, is_mine = _reach(spec, files, lease, deadline)
+    headers = {"darkroom-lease": lease} if lease else {}
+    with connection:
+        try:
+            left = max(0.0, deadline - time.monotonic())
+            _check(connection.request("GET", "/readyz", timeout_s=left, headers=headers))
+        except ConnectionLost:
+            if not is_mine:
+                raise _EngineEnding from None
+            raise _server_error(spec, files, "it ended while it was loading the model") from None
+        except TimeoutError:
+            raise _hung(spec, files, connection, "was not ready", spec.start_timeout_s) from None
+        # The request is JSON text already: it goes into the body as it is.
+        body = b'{"request": ' + request_json.encode() + b"}"
+        headers["content-type"] = "application/json"
+        try:
+            answer = connection.request("POST", "/render", timeout_s=spec.render_timeout_s, headers=headers, body=body)
+        except ConnectionLost:
+            why = "it went away in the middle of a picture; nothing was written"
+            died = ServerDiedError("engine for", spec.model_dir, why, "run the same command again")
+            raise launch.with_log_tail(died, files.log) from None
+        except TimeoutError:
+            raise _hung(spec, files, connection, "had no picture", spec.render_timeout_s) from None
+    _check(answer)
+    return answer.body, json.loads(answer.headers["darkroom-facts"])
+
+
+def _reach(spec: EngineSpec, files: ServerFiles, lease: str | None, deadline: float) -> tuple[Connection, bool]:
+    """A connection to the engine, and whether it was this client that started it."""
+    try:
+        while time.monotonic() < deadline:
+            if connection := _open(files, deadline):
+                return connection, False
+            with launch.start_lock(files.start_lock) as is_holder:
+                if is_holder:
+                    # Whoever held the lock before may have started it.
+                    if connection := _open(files, deadline):
+                        return connection, False
+                    launch.start(_command(spec, files, lease), files.log, deadline - time.monotonic(), spec.model_dir)
+                    if connection := _open(files, deadline):
+                        return connection, True
+                    raise _server_error(spec, files, "it ended as soon as it had started")
+            time.sleep(_RETRY_PAUSE_S)
+    except TimeoutError:
+        pass
+    raise _server_error(spec, files, f"no connection to {files.socket} within {spec.start_timeout_s:g} s")
+
+
+def _open(files: ServerFiles, deadline: float) -> Connection | None:
+    return Connection.open(files.socket, timeout_s=deadline - time.monotonic())
+
+
+def _command(spec: EngineSpec, files: ServerFiles, lease: str | None) -> list[str]:
+    command = [
+        *spec.command,
+        *("--model-dir", os.path.abspath(spec.model_dir)),  # noqa: PTH100 - Path.absolute keeps '..'
+        *("--socket", str(files.socket)),
+        *("--device", spec.device),
+        *("--dtype", spec.dtype),
+        *("--memory", spec.memory),
+        *("--start-timeout", str(spec.start_timeout_s)),
+        *("--idle-timeout", str(spec.idle_timeout_s)),
+        "--detach",
+    ]
+    if spec.verified is not None:
+        command += ["--verified", os.path.abspath(spec.verified)]  # noqa: PTH100
+    if lease is not None:
+        command += ["--lease", lease]
+    return command
+
+
+def _check(answer: Answer) -> None:
+    """Raise what an answer other than 200 says."""
+    if answer.status == 200:
+        return
+    if "retry-after" in answer.headers:
+        raise _EngineEnding
+    try:
+        error = DarkroomError.from_dict(json.loads(answer.body)["error"])
+    except (ValueError, KeyError, TypeError):
+        raise ServerError("engine", None, f"answered with status {answer.status}", "run the command again") from None
+    raise error
+
+
+def _server_error(spec: EngineSpec, files: ServerFiles, why: str) -> DarkroomError:
+    return launch.with_log_tail(ServerError("engine for", spec.model_dir, why, f"read {files.log}"), files.log)
+
+
+def _hung(spec: EngineSpec, files: ServerFiles, connection: Connection, what: str, seconds: float) -> DarkroomError:
+    hint = f"end process {connection.server_pid} if it hangs, or raise the time-out in the config's engine section"
+    error = ServerError("engine for", spec.model_dir, f"{what} after {seconds:g} s", hint)
+    return launch.with_log_tail(error, files.log)

@@ -1,0 +1,117 @@
+"""Where a warm engine's socket, locks and log lie, and whether they can be trusted. Standard library only.
+
+The runtime folder is `$XDG_RUNTIME_DIR/darkroom`, else `/tmp/darkroom-UID`: mode 0700, ours, no link. It is on a
+local disk on purpose: a socket on a network file system can be seen but not used by other nodes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom import __version__
+from darkroom.errors import ModelError, SocketError
+from darkroom.revisions import RENDER
+
+MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7))
+_KEY_DIGITS = 16
+_LONGEST_NAME_BYTES = _KEY_DIGITS + len(".sock.new")
+# What else decides which device an engine sees and how long it may live: two cluster jobs of one user on
+# one node each need their own, on their own GPU, that ends with their own allocation.
+_ALLOCATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """The files of one engine: the socket, the server's lock for life, the clients' start lock and the log."""
+
+    socket: Path
+
+    @property
+    def life_lock(self) -> Path:
+        return self.socket.with_suffix(".lock")
+
+    @property
+    def start_lock(self) -> Path:
+        return self.socket.with_suffix(".start")
+
+    @property
+    def log(self) -> Path:
+        return self.socket.with_suffix(".log")
+
+
+def server_files(key: str) -> ServerFiles:
+    """The files of the engine with that key, in the runtime folder; raises SocketError (E-SOCKET)."""
+    return ServerFiles(runtime_folder() / f"{key}.sock")
+
+
+def runtime_folder() -> Path:
+    """The private folder for sockets, made if need be. Raises SocketError (E-SOCKET) if it isn't ours alone."""
+    folder = _choose_folder()
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise SocketError("runtime folder", folder, error.strerror or "can't be made", "set XDG_RUNTIME_DIR") from None
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise SocketError("runtime folder", folder, "is a link or a file, not a folder", "remove it")
+    if status.st_uid != os.geteuid():
+        raise foreign(folder, status.st_uid)
+    if stat.S_IMODE(status.st_mode) != 0o700:
+        folder.chmod(0o700)
+    return folder
+
+
+def foreign(path: Path, uid: int) -> SocketError:
+    """The error for something that belongs to another user."""
+    why = f"belongs to {_user(uid)} and not to you, so nothing is sent to it"
+    return SocketError("engine socket", path, why, "set XDG_RUNTIME_DIR to a folder of your own")
+
+
+def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, memory: str, slot: int = 0) -> str:
+    """A short name for what an engine holds: jobs with the same key share one engine.
+
+    The content of the verified receipt is part of it, so that a rebuilt model gets a fresh engine. Raises
+    ModelError (E-MODEL) when the receipt can't be read.
+    """
+    receipt = b""
+    if verified is not None:
+        try:
+            receipt = verified.read_bytes()
+        except OSError as error:
+            why = f"Diffusers format missing: {error.strerror}"
+            raise ModelError("verified receipt", verified, why, "run snakemake again") from None
+    parts = [
+        os.path.realpath(model_dir),
+        hashlib.sha256(receipt).hexdigest(),
+        *(device, dtype, memory, slot),
+        *(__version__, RENDER),
+        *(os.environ.get(name) for name in _ALLOCATION_VARIABLES),
+    ]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _choose_folder() -> Path:
+    """XDG_RUNTIME_DIR where it can serve; a cluster job may have inherited one that this node doesn't have."""
+    fallback = Path(f"/tmp/darkroom-{os.geteuid()}")
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if not base or not Path(base).is_absolute() or not os.access(base, os.W_OK | os.X_OK):
+        return fallback
+    folder = Path(base) / "darkroom"
+    fits = len(os.fsencode(folder)) + 1 + _LONGEST_NAME_BYTES <= MAX_SOCKET_PATH_BYTES
+    return folder if fits else fallback
+
+
+def _user(uid: int) -> str:
+    import pwd
+
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
+    except KeyError:
+        return f"uid {uid}"

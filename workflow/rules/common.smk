@@ -1,0 +1,69 @@
+"""Validates the configuration, plans the pictures, and holds the functions that rules take their inputs from."""
+
+import os
+import re
+import sys
+
+from darkroom import revisions
+from darkroom.planning import PLAN_FILE, drop_damaged, load_plan
+from darkroom.warm.lease import make_lease
+
+plan = load_plan(config, workflow.configfiles)
+
+# Engines that this run starts end with it. Set afresh by every Snakemake, and kept out of
+# shell text and params: a process number there would make everything look changed.
+os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
+# The `darkroom` that stands beside this Snakemake is the one that jobs call, activated or not.
+os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+
+
+wildcard_constraints:
+    checkpoint="|".join(re.escape(name) for name in plan.config.checkpoints),
+    sheet="|".join(re.escape(name) for name in plan.sheets),
+    picture=r"[a-z0-9][a-z0-9_.-]*",
+    seed=r"[0-9]+",
+
+
+def get_source(wildcards, output):
+    """A checkpoint's source. It takes `output` so that a file that only moved is not fetched again."""
+    return plan.checkpoint(wildcards.checkpoint).source
+
+
+def get_source_sha256(wildcards):
+    return plan.source_sha256(wildcards.checkpoint)
+
+
+def get_conversion(wildcards):
+    """All that decides what a checkpoint is converted to."""
+    options = get_conversion_options(wildcards, None)
+    return [options.dtype, options.prediction, options.architecture, revisions.CONVERT]
+
+
+def get_conversion_options(wildcards, output):
+    return plan.checkpoint(wildcards.checkpoint)
+
+
+def get_request(wildcards):
+    """Everything that decides one picture, as JSON."""
+    return plan.picture(wildcards).request.to_json()
+
+
+def get_engine(wildcards, output):
+    """Where and how to render. It takes `output` so that another device or timeout renders nothing again."""
+    return plan.engine_settings()
+
+
+def get_render_priority(wildcards):
+    return plan.priority(wildcards.checkpoint)
+
+
+def get_pictures(wildcards):
+    """The pictures of one sheet, or of all where the rule has no sheet. A damaged one counts as missing."""
+    paths = plan.paths(wildcards.get("sheet"))
+    if not workflow.dryrun:
+        drop_damaged(paths)
+    return paths
+
+
+def get_digest(wildcards):
+    return plan.digest(wildcards.get("sheet"))

@@ -1,0 +1,48 @@
+"""Makes the pages to look at: a contact sheet for each prompt sheet, and one gallery over everything.
+
+REQUIRED INPUTS: the pictures.
+OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html with results/thumbnails/,
+                 and results/manifest.jsonl.
+"""
+
+
+rule make_contact_sheet:
+    input:
+        pictures=get_pictures,
+    output:
+        image="results/{sheet}/contact-sheet.png",
+    log:
+        "logs/gallery/{sheet}.contact-sheet.log",
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_digest,
+        revision=revisions.GALLERY,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "contact sheet of {wildcards.sheet}"
+    shell:
+        "darkroom contact-sheet {wildcards.sheet:q} "
+        "--plan {params.plan:q} "
+        "--output {output.image:q} "
+        "--log {log:q}"
+
+
+rule build_gallery:
+    input:
+        pictures=get_pictures,
+    output:
+        page="results/index.html",
+        manifest="results/manifest.jsonl",
+    log:
+        "logs/gallery/index.log",
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_digest,
+        revision=revisions.GALLERY,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "gallery"
+    shell:
+        "darkroom gallery " "--plan {params.plan:q} " "--log {log:q}"

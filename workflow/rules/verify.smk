@@ -1,0 +1,26 @@
+"""Reads every config and every tensor's header of a Diffusers folder, and hashes its files.
+
+REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. What counts as a change is the checkpoint's receipt
+                 and how it is converted, so that a folder that is only made again renders nothing again.
+OUTPUTS:         MODELS/verified/NAME.json, the receipt that pictures depend on.
+"""
+
+
+rule verify_model:
+    input:
+        model=ancient(rules.convert_checkpoint.output.model),
+        audit=ancient(rules.convert_checkpoint.output.audit),
+        receipt=rules.fetch_checkpoint.output.receipt,
+    output:
+        verified=f"{plan.models_dir}/verified/{{checkpoint}}.json",
+    log:
+        "logs/verify/{checkpoint}.log",
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        conversion=get_conversion,
+        revision=revisions.VERIFY,
+    message:
+        "verify {wildcards.checkpoint}"
+    shell:
+        "darkroom verify {input.model:q} " "--receipt {output.verified:q} " "--log {log:q}"
