@@ -29,6 +29,7 @@ rule make_results:
         "results/"
     default_target: True
     input:
+        get_pictures,
         rules.build_gallery.output.page,
         expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
 
@@ -37,6 +38,7 @@ rule make_results_without_slash:
     name:
         "results"
     input:
+        get_pictures,
         rules.build_gallery.output.page,
         expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
 

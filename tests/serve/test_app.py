@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ from darkroom.request import RenderRequest
 from darkroom.serve.app import MAX_BODY_BYTES, create_app
 from darkroom.serve.worker import Worker
 
-LIMIT_S = 12
+LIMIT_S = 60
 
 
 class FakeEngine:
@@ -38,9 +39,12 @@ class FakeEngine:
         self.threads.add(threading.get_ident())
         if self.error:
             raise self.error
+        deadline = time.monotonic() + LIMIT_S
         while not self.gate.wait(0.01):
             if cancelled():
                 raise Cancelled
+            if time.monotonic() > deadline:
+                raise TimeoutError("nobody opened the gate")
         facts = RenderFacts(1, 0, 1, 0.0, 0.0, 0.0, 0.0, "cpu", "fp32", "cpu, fp32", self.name, None)
         return RenderedImage(Image.new("RGB", (request.width, request.height)), request, facts)
 

@@ -98,9 +98,14 @@ def test_a_default_that_a_prompt_overrides_renders_the_others_only(project: Proj
     assert project.rendered_by(project.run) == ALL - {"first/tiny/star-0.png"}
 
 
-def test_a_folder_made_again_from_the_same_bytes_renders_nothing_again(project: Project) -> None:
+def test_a_missing_model_folder_stops_with_how_to_rebuild_it_which_renders_nothing_again(project: Project) -> None:
     shutil.rmtree(project.folder / "models/diffusers/tiny")
     project.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 2, 7]"))
+    stopped = project.run()
+    assert stopped.returncode == 1
+    assert "Diffusers format missing" in stopped.stdout
+    assert "snakemake --cores 1 --force models/diffusers/NAME" in stopped.stdout
+    assert project.run("--force", "models/diffusers/tiny").returncode == 0
     assert project.rendered_by(project.run) == {"first/tiny/circle-7.png"}
 
 
@@ -112,10 +117,11 @@ def test_another_device_or_timeout_renders_nothing(project: Project) -> None:
 def test_one_bad_prompt_costs_no_other_with_keep_going(project: Project) -> None:
     for picture in project.pictures():
         (project.results / picture).unlink()
-    (project.results / "first/tiny/star-0.png").mkdir()  # a picture that can't be written
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "clip_skip: 9"))  # deeper than the encoders are
     done = project.run("results/", "--keep-going")
     assert done.returncode == 1
-    assert {p for p in ALL if (project.results / p).is_file()} == ALL - {"first/tiny/star-0.png"}
+    assert "E-REQUEST" in done.stdout
+    assert set(project.pictures()) == ALL - {"first/tiny/star-0.png"}
 
 
 def test_four_cores_give_the_same_bytes_as_one(project: Project, finished: Project) -> None:

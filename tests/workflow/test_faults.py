@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from darkroom.files import TEMPORARY_PREFIX
-from tests.workflow.project import Project, wait_until
+from tests.workflow.project import DEMO_SHEET, Project, wait_until
 
 MANY = "defaults: {steps: 12}\nprompts:\n" + "".join(f"  - {{id: p{i}, prompt: picture {i}}}\n" for i in range(30))
 SLOW = "defaults: {steps: 900}\nprompts:\n  - {id: slow, prompt: a picture that takes its time}\n"
@@ -62,9 +62,7 @@ def test_fault_33_a_finished_run_leaves_no_engine_and_no_socket(project: Project
 
 
 def test_fault_33_a_failed_run_leaves_no_engine_either(project: Project) -> None:
-    (project.results / "first/tiny/star-0.png").unlink()
-    (project.results / "first/tiny/star-0.png").mkdir()
-    (project.results / "first/tiny/circle-1.png").unlink()
+    project.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "clip_skip: 9"))  # deeper than the encoders are
     assert project.run("results/", "--keep-going").returncode == 1
     wait_until(lambda: not project.engines(), "the engine ends")
 

@@ -116,12 +116,13 @@ def _render_once(arguments: argparse.Namespace) -> str:
     request = RenderRequest.from_settings({k: v for k, v in settings.items() if v is not None}, "render")
     from darkroom.engine import Engine
     from darkroom.files import write_bytes
-    from darkroom.serve.app import encode_answer
+    from darkroom.serve.answers import collect_facts, encode_answer
+    from darkroom.warm.summary import summarise
 
-    with Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype) as engine:
-        image = engine.render(request)
-        write_bytes(arguments.output, encode_answer(engine, image))
-    return f"{arguments.output}: {image.facts.summary()}"
+    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype)
+    picture = engine.render(request)
+    write_bytes(arguments.output, encode_answer(engine, picture))
+    return summarise(collect_facts(picture))
 
 
 def contact_sheet(arguments: argparse.Namespace) -> str:

@@ -55,7 +55,7 @@ def _settings() -> dict[str, Any]:
 
 def tables() -> str:
     """The reference part of config/README.md."""
-    parts = [
+    parts: list[tuple[str, type[BaseModel]]] = [
         ("Top level", Config),
         ("checkpoints.NAME", Checkpoint),
         ("engine", EngineConfig),

@@ -124,7 +124,7 @@ def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
 def drop_damaged(paths: Sequence[str]) -> None:
     """Delete pictures that were cut short from outside, so that this run makes them again; says which."""
     for path in paths:
-        if os.path.exists(path) and not is_whole(path):
+        if Path(path).exists() and not is_whole(path):
             print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
             os.unlink(path)
 

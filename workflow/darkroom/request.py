@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from darkroom.errors import RequestError
 from darkroom.samplers import find_sampler, find_schedule
@@ -55,6 +55,15 @@ class RenderRequest(BaseModel):
     def _canonical_schedule(cls, name: str) -> str:
         return find_schedule(name)
 
+    @model_validator(mode="after")
+    def _possible_schedule(self) -> Self:
+        possible = find_sampler(self.sampler).schedules
+        if self.schedule not in possible:
+            raise ValueError(
+                f"the sampler {self.sampler} can't follow the schedule {self.schedule}, only {', '.join(possible)}"
+            )
+        return self
+
     @classmethod
     def from_settings(cls, settings: dict[str, Any], where: str = "request") -> Self:
         """Build a request from untrusted settings; raises RequestError (E-REQUEST) that names the first wrong one."""
@@ -64,6 +73,8 @@ class RenderRequest(BaseModel):
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])
             reason = first["msg"].removeprefix("Value error, ")
+            if not key:
+                raise RequestError(where, None, reason, "change one of the two") from None
             raise RequestError(f"{where}: {key}", first["input"], reason, f"give {key} another value") from None
 
     @classmethod

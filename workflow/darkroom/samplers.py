@@ -6,35 +6,43 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class Sampler:
-    """An A1111 sampler: its diffusers scheduler class and the config values that make it behave as A1111's."""
-
-    name: str
-    scheduler: str
-    options: dict[str, Any] = field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-
-
-SAMPLERS = (
-    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler")),
-    Sampler("Euler a", "EulerAncestralDiscreteScheduler", aliases=("K_EULER_ANCESTRAL", "k_euler_a")),
-    Sampler(
-        "DPM++ 2M",
-        "DPMSolverMultistepScheduler",
-        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
-        ("DPMSolverMultistep", "k_dpmpp_2m"),
-    ),
-    Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}),
-)
-
 SCHEDULES: dict[str, dict[str, Any]] = {
     "Automatic": {},
     "Karras": {"use_karras_sigmas": True},
     "SGM Uniform": {"timestep_spacing": "trailing"},
 }
 """A1111's schedule types as scheduler config values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """An A1111 sampler: its diffusers scheduler class and the config values that make it behave as A1111's.
+
+    `schedules` are those that the diffusers class can follow; others it would pass over in silence.
+    """
+
+    name: str
+    scheduler: str
+    options: dict[str, Any] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = tuple(SCHEDULES)
+
+
+_UNIFORM = ("Automatic", "SGM Uniform")
+
+SAMPLERS = (
+    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler")),
+    Sampler(
+        "Euler a", "EulerAncestralDiscreteScheduler", aliases=("K_EULER_ANCESTRAL", "k_euler_a"), schedules=_UNIFORM
+    ),
+    Sampler(
+        "DPM++ 2M",
+        "DPMSolverMultistepScheduler",
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
+        ("DPMSolverMultistep", "k_dpmpp_2m"),
+    ),
+    Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, schedules=_UNIFORM),
+)
 
 
 def find_sampler(name: str) -> Sampler:

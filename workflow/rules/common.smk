@@ -53,6 +53,10 @@ def get_engine(wildcards, output):
     return plan.engine_settings()
 
 
+def get_model(wildcards, output):
+    return f"{plan.models_dir}/diffusers/{wildcards.checkpoint}"
+
+
 def get_render_priority(wildcards):
     return plan.priority(wildcards.checkpoint)
 

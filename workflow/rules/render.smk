@@ -1,6 +1,7 @@
 """Renders one picture a job. The first job of a checkpoint starts its engine, the others find it warm.
 
-REQUIRED INPUTS: MODELS/verified/NAME.json and the folder it speaks of. Only the receipt counts as a change.
+REQUIRED INPUTS: MODELS/verified/NAME.json. The folder it speaks of is no input: were it missing, Snakemake would
+                 make every picture anew; the engine stops instead and says how to rebuild it.
 OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, whole or not at all.
 """
 
@@ -8,7 +9,6 @@ OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, 
 rule render_picture:
     input:
         verified=rules.verify_model.output.verified,
-        model=ancient(rules.convert_checkpoint.output.model),
     output:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",
     log:
@@ -21,10 +21,11 @@ rule render_picture:
         dtype=plan.config.engine.dtype,
         revision=revisions.RENDER,
         engine=get_engine,
+        model=get_model,
     message:
         "render {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}"
     shell:
-        "darkroom render {input.model:q} "
+        "darkroom render {params.model:q} "
         "--verified {input.verified:q} "
         "--request {params.request:q} "
         "--engine {params.engine:q} "

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.engine import Cancelled, Engine, RenderedImage
-from darkroom.errors import ConfigError, ModelError, NanImageError, OutOfMemoryError, RequestError
+from darkroom.errors import ConfigError, ModelError, NanImageError, OutOfMemoryError
 from darkroom.request import RenderRequest
 
 
@@ -90,11 +90,6 @@ def test_a_cancelled_picture_stops_before_the_next_step(
         engine.render(request_, cancelled=lambda: len(steps) >= after, on_step=lambda done, _: steps.append(done))
     assert len(steps) == after
     assert engine.render(request_).image.tobytes() == expected
-
-
-def test_a_schedule_the_sampler_cannot_follow_is_refused(engine: Engine, request_: RenderRequest) -> None:
-    with pytest.raises(RequestError, match="E-REQUEST schedule 'Karras'"):
-        engine.render(changed(request_, sampler="DDIM", schedule="Karras"))
 
 
 @pytest.mark.parametrize(

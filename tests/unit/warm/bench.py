@@ -17,7 +17,7 @@ from darkroom.warm.client import EngineSpec, render
 from darkroom.warm.paths import ServerFiles, server_files, server_key
 
 FAKE_SERVER = Path(__file__).with_name("fake_engine_server.py")
-LIMIT_S = 12
+LIMIT_S = 60
 
 
 def wait_until(is_true: Callable[[], object], what: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from darkroom import __version__
 from darkroom.errors import ModelError, SocketError
+from darkroom.revisions import RENDER
 from darkroom.warm import paths
 
 
@@ -69,7 +70,7 @@ def test_key_tells_engines_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         key(tmp_path, memory="offload"),
         key(tmp_path, slot=1),
     ]
-    monkeypatch.setattr(paths, "RENDER", paths.RENDER + 1)
+    monkeypatch.setattr("darkroom.warm.paths.RENDER", RENDER + 1)
     others.append(key(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     others.append(key(tmp_path))

@@ -14,7 +14,7 @@ import pytest
 
 from darkroom.errors import DiskError, RequestError
 from darkroom.outputs.png import read_png_text
-from tests.unit.warm.bench import Bench, processes_naming
+from tests.unit.warm.bench import LIMIT_S, Bench, processes_naming
 
 SUMMARY = (
     "prompt 212 tokens in 3 chunks | model fake [0123456789] | cpu, fp32 | "
@@ -86,11 +86,12 @@ def test_full_disk_is_told_and_leaves_the_old_picture(bench: Bench, monkeypatch:
 def test_eight_client_processes_at_once_start_one_engine(bench: Bench) -> None:
     script = (
         "import sys; from pathlib import Path; from darkroom.warm.client import *\n"
-        'render(EngineSpec(Path(sys.argv[1]), command=tuple(sys.argv[3:])), \'{"prompt": ""}\', Path(sys.argv[2]))'
+        "spec = EngineSpec(Path(sys.argv[1]), start_timeout_s=float(sys.argv[3]), command=tuple(sys.argv[4:]))\n"
+        'render(spec, \'{"prompt": ""}\', Path(sys.argv[2]))'
     )
 
     def run(path: Path) -> int:
-        command = [sys.executable, "-c", script, str(bench.model), str(path), *bench.spec.command]
+        command = [sys.executable, "-c", script, str(bench.model), str(path), str(LIMIT_S), *bench.spec.command]
         return subprocess.run(command, check=False).returncode
 
     outputs = [bench.root / f"{n}.png" for n in range(8)]

@@ -16,7 +16,8 @@ from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.errors import IndexFileError, ModelError
 
 INDEX = "model_index.json"
-REBUILD = "run snakemake again, or darkroom convert CHECKPOINT MODEL_DIR"
+# Forced, since Snakemake does not look into a folder that is there.
+REBUILD = "rebuild it with snakemake --cores 1 --force models/diffusers/NAME, or darkroom convert CHECKPOINT MODEL_DIR"
 PIPELINE = "StableDiffusionXLPipeline"
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
@@ -144,4 +145,4 @@ def _listed(component: str) -> str:
 
 def _refused(what: str, value: object, why: str) -> IndexFileError:
     text = None if value is None else str(value)[:200]
-    return IndexFileError(what, text, why, f"take the folder from a source you trust; to rebuild it, {REBUILD}")
+    return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")

@@ -25,7 +25,8 @@ from darkroom.hashing import hash_file
 CODE_ENDINGS = frozenset(
     (".bin", ".ckpt", ".dll", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".pyd", ".so")
 )
-TOKENIZER_FILES = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_tokens_map.json")
+VOCABULARY_FILES = ("vocab.json", "merges.txt")
+ONE_FILE_VOCABULARY = "tokenizer.json"  # what transformers 5 saves instead
 TOKENIZER_CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", None)
 _NUMBER_FORMATS = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -144,9 +145,10 @@ def _flat(name: str) -> str:
 
 
 def _check_tokenizer(folder: Path, component: str) -> None:
-    for name in TOKENIZER_FILES:
-        if not (folder / component / name).is_file():
-            raise ModelError("Diffusers format missing", folder, f"it has no {component}/{name}", REBUILD)
+    if not (folder / component / ONE_FILE_VOCABULARY).is_file():
+        for name in VOCABULARY_FILES:
+            if not (folder / component / name).is_file():
+                raise ModelError("Diffusers format missing", folder, f"it has no {component}/{name}", REBUILD)
     declared = read_json(folder, f"{component}/tokenizer_config.json").get("tokenizer_class")
     if declared not in TOKENIZER_CLASSES:
         where = f"{component}/tokenizer_config.json: tokenizer_class"

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from darkroom.errors import RequestError
 from darkroom.samplers import SCHEDULES, find_sampler, find_schedule
 
 
@@ -15,17 +14,11 @@ def build(sampler: str, schedule: str, config: Mapping[str, Any]) -> Any:
 
     `config` is the model's scheduler_config.json; what the sampler's class knows of it is used, as
     diffusers' own `from_config` does, with the sampler's and the schedule's values on top.
-    Raises RequestError (E-REQUEST) if the sampler can't follow that schedule.
     """
     import diffusers
 
     kind = find_sampler(sampler)
     scheduler_class = getattr(diffusers, kind.scheduler)
     known = inspect.signature(scheduler_class.__init__).parameters
-    options = SCHEDULES[find_schedule(schedule)]
-    if not options.keys() <= known.keys():
-        raise RequestError(
-            "schedule", schedule, f"the sampler {kind.name} can't follow it", "use another sampler or Automatic"
-        )
     settings = {key: value for key, value in config.items() if key in known}
-    return scheduler_class(**{**settings, **kind.options, **options})
+    return scheduler_class(**{**settings, **kind.options, **SCHEDULES[find_schedule(schedule)]})
