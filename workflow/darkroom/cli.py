@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(error: DarkroomError, arguments: argparse.Namespace) -> None:
-    text = str(error)
+    text = "\n".join([str(error), *getattr(error, "__notes__", [])])  # the end of an engine's log, where there is one
     if arguments.verbose:
         traceback.print_exc()
     print(text, file=sys.stderr)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -107,6 +109,33 @@ def test_an_existing_model_is_replaced(made: Path, tmp_path: Path) -> None:
     assert receipt.source_sha256 == audit.source_sha256
     assert "stray.txt" not in receipt.files
     assert leftovers(tmp_path) == []
+
+
+def test_a_file_system_that_cannot_copy_ranges_gives_the_same_model(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EXDEV, "across file systems")
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    convert(made / "tiny.safetensors", tmp_path / "tiny")
+    assert verify_model(tmp_path / "tiny") == verify_model(made / "tiny")
+
+
+def test_a_source_that_changes_meanwhile_gives_no_model(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Path(shutil.copy(made / "tiny.safetensors", tmp_path / "c.safetensors"))
+    copy_range = os.copy_file_range
+
+    def touch_and_copy(*arguments: int) -> int:
+        os.utime(source, ns=(1, 1))
+        return copy_range(*arguments)
+
+    monkeypatch.setattr(os, "copy_file_range", touch_and_copy)
+    with pytest.raises(errors.FormatError, match="changed while it was read"):
+        convert(source, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
 
 
 def test_a_folder_that_is_no_model_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
