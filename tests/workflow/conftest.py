@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tests.workflow.project import DEMO_SHEET, Project
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after its first run. Not to be changed: take `project`."""
     project = Project(tmp_path_factory.mktemp("finished"))
     write_random_checkpoint(project.checkpoint)
@@ -19,21 +20,25 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.write("prompts/first.yaml", DEMO_SHEET)
     done = project.run()
     assert done.returncode == 0, done.stdout
-    return project
+    yield project
+    project.close()
 
 
 @pytest.fixture
-def project(finished: Project, tmp_path: Path) -> Project:
+def project(finished: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of the finished project, to edit and run again."""
-    return finished.copy(tmp_path / "project")
+    project = finished.copy(tmp_path / "project")
+    yield project
+    project.close()
 
 
 @pytest.fixture
-def empty(tmp_path: Path, finished: Project) -> Project:
+def empty(tmp_path: Path, finished: Project) -> Iterator[Project]:
     """A project with a checkpoint and a sheet, where nothing was made yet."""
     project = Project(tmp_path / "empty")
     project.folder.mkdir()
     project.checkpoint.hardlink_to(finished.checkpoint)
     project.configure()
     project.write("prompts/first.yaml", DEMO_SHEET)
-    return project
+    yield project
+    project.close()

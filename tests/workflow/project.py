@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from darkroom.files import TEMPORARY_PREFIX
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"width": 64, "height": 64, "steps": 2, "cfg_scale": 3, "sampler": "Euler"}
@@ -30,9 +34,14 @@ prompts:
 
 @dataclass
 class Project:
-    """One working folder; `run` is what a user types in it."""
+    """One working folder; `run` is what a user types in it.
+
+    `runtime` is where its engines listen: its own, so that engines of other tests don't answer, and short,
+    as socket paths must be.
+    """
 
     folder: Path
+    runtime: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="dr-")))
 
     @property
     def results(self) -> Path:
@@ -76,11 +85,8 @@ class Project:
         return subprocess.CompletedProcess(process.args, process.returncode, output)
 
     def environment(self) -> dict[str, str]:
-        """Each project has a runtime folder of its own, so that engines of other tests don't answer."""
-        runtime = self.folder / "run"
-        runtime.mkdir(mode=0o700, exist_ok=True)
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
-        return keep | {"XDG_RUNTIME_DIR": str(runtime)}
+        return keep | {"XDG_RUNTIME_DIR": str(self.runtime)}
 
     def pictures(self) -> dict[str, bytes]:
         """The finished pictures by their place below results/."""
@@ -115,6 +121,21 @@ class Project:
                     alive.append(int(entry.name))
         return alive
 
+    def engine_log(self) -> str:
+        """What this project's engines have logged."""
+        return "".join(p.read_text() for p in self.runtime.rglob("*.log"))
+
+    def leftovers(self) -> list[Path]:
+        """Temporary files and sockets, which no ended run may leave."""
+        files = [*self.folder.rglob("*"), *self.runtime.rglob("*")]
+        return [p for p in files if TEMPORARY_PREFIX in p.name or p.suffix in (".sock", ".new")]
+
+    def close(self) -> None:
+        """End what still runs, and take the runtime folder away."""
+        for engine in self.engines():
+            os.kill(engine, signal.SIGKILL)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
     def copy(self, folder: Path) -> Project:
         """The same project elsewhere, times kept; big files are linked, not copied."""
 
@@ -124,7 +145,7 @@ class Project:
             else:
                 shutil.copy2(source, target)
 
-        shutil.copytree(self.folder, folder, copy_function=link_big, ignore=shutil.ignore_patterns("run", "log"))
+        shutil.copytree(self.folder, folder, copy_function=link_big, ignore=shutil.ignore_patterns("log"))
         return Project(folder)
 
 

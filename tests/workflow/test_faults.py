@@ -7,48 +7,45 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
-from darkroom.files import TEMPORARY_PREFIX
 from tests.workflow.project import DEMO_SHEET, Project, wait_until
 
 MANY = "defaults: {steps: 12}\nprompts:\n" + "".join(f"  - {{id: p{i}, prompt: picture {i}}}\n" for i in range(30))
 SLOW = "defaults: {steps: 900}\nprompts:\n  - {id: slow, prompt: a picture that takes its time}\n"
 
 
-def leftovers(project: Project) -> list[Path]:
-    return [p for p in project.folder.rglob("*") if TEMPORARY_PREFIX in p.name or p.suffix == ".sock"]
+def kill(process: subprocess.Popen[str], *, group: bool = False) -> None:
+    """`kill -9` of Snakemake alone, or of its jobs too."""
+    if group:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def test_fault_31_engine_killed_in_the_middle_of_a_picture(project: Project) -> None:
     project.write("prompts/first.yaml", SLOW)
     process = project.start("results/")
-    wait_until(project.engines, "an engine starts")
     log = project.folder / "logs/render/first/tiny/slow-0.log"
-    engine = project.engines()[0]
-    wait_until(lambda: "ready" in _engine_log(project), "the engine is ready")
-    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: "ready" in project.engine_log(), "the engine is ready")
+    os.kill(project.engines()[0], signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == 1
     assert "E-SERVER-DIED" in output + log.read_text()
     assert not (project.results / "first/tiny/slow-0.png").exists()
-    assert not leftovers(project)
+    assert [p.suffix for p in project.leftovers()] == [".sock"]  # nobody was left to remove it; it is replaced
     project.write("prompts/first.yaml", SLOW.replace("900", "2"))
     assert project.run().returncode == 0
-
-
-def _engine_log(project: Project) -> str:
-    return "".join(p.read_text() for p in (project.folder / "run").rglob("*.log"))
 
 
 def test_fault_32_snakemake_killed_takes_its_engine_along(project: Project) -> None:
     project.write("prompts/first.yaml", SLOW)
     process = project.start("results/", start_new_session=True)
     wait_until(project.engines, "an engine starts")
-    process.kill()
-    process.wait()
+    kill(process)
     wait_until(lambda: not project.engines(), "the engine ends with the Snakemake that caused it")
-    wait_until(lambda: not leftovers(project), "its socket goes")
+    wait_until(lambda: not project.leftovers(), "its socket goes")
     project.write("prompts/first.yaml", SLOW.replace("900", "2"))
     assert project.run("--unlock").returncode == 0
     assert project.run().returncode == 0
@@ -58,7 +55,7 @@ def test_fault_33_a_finished_run_leaves_no_engine_and_no_socket(project: Project
     (project.results / "first/tiny/star-0.png").unlink()
     assert project.run().returncode == 0
     wait_until(lambda: not project.engines(), "the engine ends")
-    wait_until(lambda: not leftovers(project), "its socket goes")
+    wait_until(lambda: not project.leftovers(), "its socket goes")
 
 
 def test_fault_33_a_failed_run_leaves_no_engine_either(project: Project) -> None:
@@ -98,8 +95,7 @@ def test_fault_44_killed_while_pictures_are_written_leaves_none_half_made(projec
     project.write("prompts/first.yaml", MANY)
     process = project.start("results/", start_new_session=True)
     wait_until(lambda: len(project.pictures()) > 6, "some pictures are there")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill(process, group=True)
     for picture in (project.results / "first/tiny").glob("*.png"):
         assert picture.read_bytes().endswith(b"IEND\xaeB`\x82")
     made = {n: t for n, t in project.times().items() if "/p" in n}
@@ -116,7 +112,7 @@ def test_fault_44_killed_while_pictures_are_written_leaves_none_half_made(projec
 def test_fault_45_a_failed_picture_is_never_trusted(project: Project) -> None:
     project.write("prompts/first.yaml", SLOW)
     process = project.start("results/", "--keep-incomplete")
-    wait_until(lambda: "ready" in _engine_log(project), "the engine is ready")
+    wait_until(lambda: "ready" in project.engine_log(), "the engine is ready")
     os.kill(project.engines()[0], signal.SIGKILL)
     process.communicate()
     assert process.returncode == 1

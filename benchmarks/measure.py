@@ -1,0 +1,80 @@
+"""Timing whole commands in turn, and the working folders that they run in."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "workflow/resources/demo/darkroom-demo.safetensors"
+COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
+SHAPES = ("circle", "square", "triangle", "star", "ring", "diamond", "heart", "cross")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One bar: our median seconds, the reference's, and the largest ratio allowed."""
+
+    what: str
+    ours_s: float
+    reference: str
+    reference_s: float
+    bar: float
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.ours_s / self.reference_s
+
+
+def measure(
+    commands: Mapping[str, Sequence[str]], rounds: int, *, before: Callable[[str], None] = lambda name: None
+) -> dict[str, float]:
+    """Median wall seconds of each command, run in turn A B A B; `before` resets what the run will make."""
+    seconds: dict[str, list[float]] = {name: [] for name in commands}
+    for _ in range(rounds):
+        for name, command in commands.items():
+            before(name)
+            begun = time.perf_counter()
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            seconds[name].append(time.perf_counter() - begun)
+            if done.returncode:
+                raise SystemExit(f"{name} failed:\n{done.stdout}")
+            print(f"  {name}: {seconds[name][-1]:.2f} s", flush=True)
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def snakemake(folder: Path, snakefile: Path, *arguments: str) -> list[str]:
+    """The command that a user types in that folder."""
+    where = ["--snakefile", str(snakefile), "--directory", str(folder)]
+    return [sys.executable, "-m", "snakemake", *where, "--cores", "1", "--scheduler", "greedy", *arguments]
+
+
+def prompts(count: int) -> list[str]:
+    """Different short prompts that the demo checkpoint can draw."""
+    things = [f"a {c} {s} on a {b} background" for b in COLOURS for c in COLOURS for s in SHAPES if b != c]
+    return [things[i % len(things)] + f", picture {i}" for i in range(count)]
+
+
+def make_project(folder: Path, pictures: int) -> None:
+    """A working folder with one sheet for the demo checkpoint."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "config").mkdir(parents=True)
+    (folder / "prompts").mkdir()
+    shutil.copyfile(CHECKPOINT, folder / "demo.safetensors")
+    config = {
+        "checkpoints": {"demo": {"source": "demo.safetensors"}},
+        "sheets": ["prompts/many.yaml"],
+        "render": {"width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "sampler": "Euler"},
+    }
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
+    sheet = [{"id": f"p{i}", "prompt": text, "seed": i} for i, text in enumerate(prompts(pictures))]
+    (folder / "prompts/many.yaml").write_text(yaml.safe_dump(sheet))
