@@ -21,6 +21,7 @@ from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
 from darkroom.sheets import Picture, load_pictures
 from darkroom.sources.identity import source_identity
+from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
 
@@ -119,6 +120,17 @@ def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
         return plan
+
+
+def prepare_environment() -> None:
+    """What jobs inherit from Snakemake's process.
+
+    Engines that a run starts end with it: they hold a lease on this process, set afresh by every Snakemake. It is
+    kept out of shell text and params, where a process number would make everything look changed. And the `darkroom`
+    that stands beside this interpreter is the one that jobs call, whether its environment is activated or not.
+    """
+    os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def drop_damaged(paths: Sequence[str]) -> None:

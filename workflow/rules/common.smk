@@ -1,20 +1,13 @@
 """Validates the configuration, plans the pictures, and holds the functions that rules take their inputs from."""
 
-import os
 import re
-import sys
 
 from darkroom import revisions
-from darkroom.planning import PLAN_FILE, drop_damaged, load_plan
-from darkroom.warm.lease import make_lease
+from darkroom.planning import PLAN_FILE, drop_damaged, load_plan, prepare_environment
 
 plan = load_plan(config, workflow.configfiles)
 
-# Engines that this run starts end with it. Set afresh by every Snakemake, and kept out of
-# shell text and params: a process number there would make everything look changed.
-os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
-# The `darkroom` that stands beside this Snakemake is the one that jobs call, activated or not.
-os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+prepare_environment()
 
 
 wildcard_constraints:
