@@ -115,6 +115,15 @@ def test_missing_source(empty: Project) -> None:
     refused(empty, "E-SOURCE", "nowhere.safetensors")
 
 
+def test_other_bytes_than_the_configuration_expects(empty: Project) -> None:
+    empty.configure(checkpoints={"tiny": {"source": "checkpoint.safetensors", "sha256": "0" * 64}})
+    done = empty.run()
+    assert done.returncode == 1
+    line = next(line for line in done.stdout.splitlines() if line.startswith("E-HASH"))
+    assert f"expected {'0' * 64}" in line
+    assert not (empty.folder / "models/checkpoints").exists()
+
+
 def test_unknown_checkpoint_in_a_sheet(empty: Project) -> None:
     empty.write("prompts/first.yaml", "checkpoints: [tinny]\n" + DEMO_SHEET)
     refused(empty, "E-CONFIG", "'tinny'", "did you mean 'tiny'")

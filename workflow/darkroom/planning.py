@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from darkroom.config import Checkpoint, Config, load_yaml, parse_config
-from darkroom.errors import InputError, SourceError
+from darkroom.errors import DarkroomError, HashError, SourceError
 from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
 from darkroom.sheets import Picture, load_pictures
-from darkroom.sources.identity import source_identity
+from darkroom.sources import FetchReceipt, source_identity
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
@@ -58,17 +58,26 @@ class Plan:
     def source_sha256(self, name: str) -> str:
         """The SHA256 of a checkpoint's source as it is now; of the copy made before, if the source is gone.
 
-        Raises SourceError (E-SOURCE) where there is neither.
+        Raises SourceError (E-SOURCE) where there is neither, HashError (E-HASH) where the configuration names another.
         """
-        source = Path(self.checkpoint(name).source)
-        if source.is_file():
-            return source_identity(source, Path(self.models_dir) / ".cache/sources.json")
+        found = self._found_sha256(name)
+        expected = self.checkpoint(name).sha256
+        if expected is not None and found != expected.lower():
+            why = f"its SHA256 is {found}, expected {expected.lower()}"
+            hint = f"check the file, or mend checkpoints.{name}.sha256 in the configuration"
+            raise HashError("checkpoint source", self.checkpoint(name).source, why, hint)
+        return found
+
+    def _found_sha256(self, name: str) -> str:
+        source = self.checkpoint(name).source
         receipt = Path(self.models_dir) / f"checkpoints/{name}.receipt.json"
-        if (source.parent.exists() and source.exists()) or not receipt.is_file():
-            raise SourceError(
-                "checkpoint source", source, f"of '{name}' is not a file", "mend its path in the configuration"
-            )
-        return str(json.loads(receipt.read_text())["sha256"])
+        if Path(source).is_file():
+            return source_identity(source, Path(self.models_dir) / ".cache/sources.json")
+        if receipt.is_file() and not Path(source).exists():
+            return FetchReceipt.read(receipt).sha256
+        raise SourceError(
+            "checkpoint source", source, f"of '{name}' is not a file", "mend its path in the configuration"
+        )
 
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
@@ -109,14 +118,14 @@ def make_plan(config: Config) -> Plan:
 
 def check_config_files(given: Sequence[str | Path], default: str) -> None:
     """Read the configuration files strictly before Snakemake reads them its own way."""
-    with exit_on_input_error():
+    with exit_on_error():
         for path in given or [default]:
             load_yaml(path)
 
 
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     """The plan for Snakemake's merged configuration; a mistake in it ends the process with one line and exit code 2."""
-    with exit_on_input_error():
+    with exit_on_error():
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
         return plan
@@ -142,14 +151,14 @@ def drop_damaged(paths: Sequence[str]) -> None:
 
 
 @contextmanager
-def exit_on_input_error() -> Iterator[None]:
+def exit_on_error() -> Iterator[None]:
     try:
         yield
-    except InputError as error:
+    except DarkroomError as error:
         _exit(error)
 
 
-def _exit(error: InputError) -> NoReturn:
+def _exit(error: DarkroomError) -> NoReturn:
     """Snakemake turns every exception, SystemExit too, into its own exit code 1; nothing has begun yet."""
     print(error, file=sys.stderr, flush=True)
     sys.stdout.flush()
