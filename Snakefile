@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 
 from darkroom.planning import check_config_files
 
-min_version("9.14")
+min_version("9.27")
 check_config_files(workflow.configfiles, default="config/config.yaml")
 
 

@@ -1,0 +1,58 @@
+"""The engine on a CUDA device: half precision, both memory policies, and the promise of equal bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkroom.engine import Engine
+from darkroom.request import RenderRequest
+
+REQUEST = RenderRequest(prompt="a red circle on a blue background", width=128, height=128, steps=4, seed=3)
+
+
+def has_cuda() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif("not has_cuda()", reason="no CUDA device on this machine")]
+
+
+@pytest.mark.parametrize("memory", ["resident", "offload"])
+def test_the_same_request_gives_the_same_bytes(model_dir: Path, memory: str) -> None:
+    engine = Engine.load(model_dir, device="cuda", memory=memory)
+    first = engine.render(REQUEST).image.tobytes()
+    engine.render(REQUEST.model_copy(update={"prompt": "something else", "seed": 4}))
+    assert engine.render(REQUEST).image.tobytes() == first
+    engine.close()
+    again = Engine.load(model_dir, device="cuda", memory=memory)
+    assert again.render(REQUEST).image.tobytes() == first
+
+
+def test_closing_gives_the_memory_back(model_dir: Path) -> None:
+    import torch
+
+    before = torch.cuda.memory_allocated()
+    engine = Engine.load(model_dir, device="cuda", memory="resident")
+    assert engine.dtype == "fp16"
+    assert torch.cuda.memory_allocated() > before
+    engine.close()
+    assert torch.cuda.memory_allocated() == before
+
+
+def test_a_picture_too_large_for_the_device_costs_no_other(model_dir: Path) -> None:
+    from darkroom.errors import OutOfMemoryError
+
+    engine = Engine.load(model_dir, device="cuda")
+    expected = engine.render(REQUEST).image.tobytes()
+    import torch
+
+    held = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.98), dtype=torch.uint8, device="cuda")
+    with pytest.raises(OutOfMemoryError, match="E-OOM"):
+        engine.render(REQUEST.model_copy(update={"width": 4096, "height": 4096}))
+    del held
+    torch.cuda.empty_cache()
+    assert engine.render(REQUEST).image.tobytes() == expected
