@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
 def _report(error: DarkroomError, arguments: argparse.Namespace) -> None:
     text = "\n".join([str(error), *getattr(error, "__notes__", [])])  # the end of an engine's log, where there is one
     if arguments.verbose:
+        import traceback
+
         traceback.print_exc()
     print(text, file=sys.stderr)
     _write_log(arguments, text)
