@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +40,7 @@ def test_fault_44_no_room_keeps_the_old_file_and_leaves_nothing(tmp_path: Path) 
     )
     assert done.stdout.startswith("E-DISK no room to write"), done.stderr
     assert (tmp_path / "a.png").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a.png"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_a_failed_rename_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,4 +53,4 @@ def test_a_failed_rename_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, m
     with pytest.raises(DiskError, match="E-DISK can't write"):
         write_bytes(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_bytes() == b"old"
-    assert os.listdir(tmp_path) == ["a"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
