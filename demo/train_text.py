@@ -46,7 +46,7 @@ def labels(captions: list[Caption]) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--seed", type=int, default=11)
     args = parser.parse_args()

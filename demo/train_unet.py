@@ -110,7 +110,7 @@ def preview(unet: torch.nn.Module, encoders: tuple, vae: AutoencoderKL, tokenize
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", type=Path, required=True, help="where vae/ and text/ are, and where unet.pt goes")
-    parser.add_argument("--steps", type=int, default=16000)
+    parser.add_argument("--steps", type=int, default=2800)
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--pictures", type=int, default=20000)
     parser.add_argument("--rate", type=float, default=1.2e-3)

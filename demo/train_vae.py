@@ -77,8 +77,8 @@ def normalise_latents(vae: torch.nn.Module, rng: random.Random) -> torch.Tensor:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--full-size-steps", type=int, default=400, help="the last steps see whole pictures")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--full-size-steps", type=int, default=300, help="the last steps see whole pictures")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--seed", type=int, default=7)
     args = parser.parse_args()
