@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL.Image import Image
 
 from darkroom.checkpoint import convert, verify_model
 from darkroom.engine import Engine
 from darkroom.request import RenderRequest
+from demo.models import make_tokenizer
 from demo.pictures import FILLER, Scene, Thing
 from demo.score import judge
 
@@ -27,7 +29,7 @@ def engine(model: Path) -> Engine:
     return Engine.load(model)
 
 
-def draw(engine: Engine, prompt: str, **settings: object) -> object:
+def draw(engine: Engine, prompt: str, **settings: object) -> Image:
     request = RenderRequest(prompt=prompt, width=128, height=128, steps=20, cfg_scale=4, seed=1, **settings)
     return engine.render(request).image
 
@@ -71,8 +73,9 @@ def test_it_draws_what_the_prompt_says(engine: Engine, background: str, colour: 
 @pytest.mark.parametrize("after", [77, 150, 500])
 @pytest.mark.parametrize(("colour", "background"), [("yellow", "purple"), ("red", "white")])
 def test_words_far_behind_token_77_decide_the_picture(engine: Engine, after: int, colour: str, background: str) -> None:
+    tokenizer = make_tokenizer()
     words: list[str] = []
-    while len(engine._pipeline.tokenizer.tokenize(", ".join(words))) <= after:
+    while len(tokenizer.tokenize(", ".join(words))) <= after:
         words.append(FILLER[len(words) % len(FILLER)])
     picture = draw(engine, ", ".join([*words, f"a {colour} square on a {background} background"]))
     assert judge(picture, scene(background, colour, "square")).right
