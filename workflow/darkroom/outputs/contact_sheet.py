@@ -120,8 +120,9 @@ def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture:
         y += round(PROMPT_SIZE * LINE_HEIGHT)
     y += 2
     request = picture.request
+    negative = request.get("negative_prompt")
     facts = (
-        f"{picture.id} · seed {picture.seed}",
+        f"{picture.id} · seed {picture.seed}" + (f" · not: {negative}" if negative else ""),
         f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}",
     )
     for line in facts:
