@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -95,7 +96,7 @@ class Plan:
 
     def write(self, path: Path = PLAN_FILE) -> Path:
         """Leave the plan where the gallery's commands read it; touched only when it changed."""
-        text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False).encode()
+        text = json.dumps(self.as_dict(), ensure_ascii=False).encode()
         if not path.is_file() or path.read_bytes() != text:
             write_bytes(path, text)
         return path
@@ -142,12 +143,15 @@ def prepare_environment() -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
-def drop_damaged(paths: Sequence[str]) -> None:
-    """Delete pictures that were cut short from outside, so that this run makes them again; says which."""
-    for path in paths:
-        if Path(path).exists() and not is_whole(path):
-            print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
-            os.unlink(path)
+@cache
+def drop_damaged(path: str) -> None:
+    """Delete a picture that was cut short from outside, so that this run makes it again, and say so.
+
+    Looked at once a process: several rules ask for the same pictures.
+    """
+    if Path(path).exists() and not is_whole(Path(path)):
+        print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
+        Path(path).unlink()
 
 
 @contextmanager

@@ -58,7 +58,8 @@ def get_pictures(wildcards):
     """The pictures of one sheet, or of all where the rule has no sheet. A damaged one counts as missing."""
     paths = plan.paths(wildcards.get("sheet"))
     if not workflow.dryrun:
-        drop_damaged(paths)
+        for path in paths:
+            drop_damaged(path)
     return paths
 
 

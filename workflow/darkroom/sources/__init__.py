@@ -7,7 +7,6 @@ from pathlib import Path
 
 from darkroom.errors import SourceError
 from darkroom.sources.identity import source_identity
-from darkroom.sources.local import fetch_local
 from darkroom.sources.receipt import FetchReceipt
 
 __all__ = ["FetchReceipt", "fetch", "is_local", "source_identity"]
@@ -32,6 +31,9 @@ def fetch(source: str, dest: Path | str, receipt: Path | str, *, sha256: str | N
         raise SourceError(
             "source", _without_secrets(source), "only local files can be fetched", "download it, then give its path"
         )
+    # Here, since planning a workflow imports this package and fetches nothing.
+    from darkroom.sources.local import fetch_local
+
     found = fetch_local(source, Path(dest), sha256=sha256)
     found.write(receipt)
     return found
