@@ -17,7 +17,6 @@ DarkroomError
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
 ├── DiskError             E-DISK        no room, or the file system refused
-├── LockedError           E-LOCKED      somebody else is at work on the same artifact
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
 │   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
@@ -132,10 +131,6 @@ class IndexFileError(ModelError):
 
 class DiskError(DarkroomError):
     code = "E-DISK"
-
-
-class LockedError(DarkroomError):
-    code = "E-LOCKED"
 
 
 class ServerError(DarkroomError):
