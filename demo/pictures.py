@@ -104,7 +104,7 @@ VALUES: tuple[tuple[str, ...], ...] = (
 
 
 def is_held_out(scene: Scene) -> bool:
-    """One combination in twenty is kept from training, to be asked for when the checkpoint is scored."""
+    """One combination in twenty is kept from the UNet's training, to be asked for when the checkpoint is scored."""
     parts = [scene.background, scene.layout, *(w for t in scene.things for w in (t.size, t.colour, t.shape))]
     return hashlib.sha256(" ".join(parts).encode()).digest()[0] < 13
 

@@ -1,6 +1,6 @@
 """Score the demo checkpoint by pixels: does the picture have the background, colours and places that its caption says?
 
-Captions are of scenes that training never saw. Some stand alone, some among a few quality words, some behind
+Captions are of scenes kept from the UNet's training; the VAE and the text encoders drew from all scenes. Some stand alone, some among a few quality words, some behind
 more than 77 or more than 150 tokens of them, where only a tool without the 77-token limit can read them.
 """
 
@@ -99,7 +99,7 @@ def _closest_shape(pixels: np.ndarray, thing: Thing, middle: tuple[float, float]
 
 
 def held_out(rng: random.Random, group: str) -> tuple[Scene, str]:
-    """A scene that training never saw, without jitter, and a caption that says all of it."""
+    """A scene kept from the UNet's training, without jitter, and a caption that says all of it."""
     while True:
         scene = make_scene(rng, jitter=0.0)
         if not is_held_out(scene):

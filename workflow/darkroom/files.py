@@ -23,7 +23,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     path = Path(path)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: its imports take as long as all else that a render client imports.
+        # Not tempfile: every render client would pay for its imports.
         temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(4).hex()}{path.suffix}")
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         try:

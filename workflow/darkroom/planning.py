@@ -125,7 +125,7 @@ def check_config_files(given: Sequence[str | Path], default: str) -> None:
 
 
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
-    """The plan for Snakemake's merged configuration; a mistake in it ends the process with one line and exit code 2."""
+    """The plan for Snakemake's merged configuration; an error in it ends the process with one line and the error's exit code."""
     with exit_on_error():
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
