@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from darkroom.errors import DarkroomError
 
@@ -57,24 +58,36 @@ def _write_log(arguments: argparse.Namespace, text: str) -> None:
 def fetch(arguments: argparse.Namespace) -> str:
     from darkroom.sources import fetch as fetch_source
 
-    receipt = fetch_source(arguments.source, arguments.checkpoint, arguments.receipt, sha256=arguments.sha256)
-    return f"fetched {arguments.checkpoint}: {receipt.size} bytes, SHA256 {receipt.sha256}, AutoV2 {receipt.autov2}"
+    receipt = fetch_source(arguments.source, arguments.dest, arguments.receipt, sha256=arguments.sha256)
+    if receipt.files is not None:
+        return f"fetched {arguments.dest}: {len(receipt.files)} files, {receipt.size} bytes, content digest {receipt.sha256}"
+    return f"fetched {arguments.dest}: {receipt.size} bytes, SHA256 {receipt.sha256}, AutoV2 {receipt.autov2}"
 
 
 def convert(arguments: argparse.Namespace) -> str:
+    from darkroom.checkpoint import Expected
     from darkroom.checkpoint import convert as convert_checkpoint
 
-    expected = json.loads(arguments.receipt.read_text())["sha256"] if arguments.receipt else None
+    receipt = _read_receipt(arguments.receipt)
+    files = {path: entry["sha256"] for path, entry in (receipt.get("files") or {}).items()}
     audit = convert_checkpoint(
         arguments.checkpoint,
         arguments.model_dir,
         dtype=arguments.dtype,
         prediction=arguments.prediction,
         architecture=arguments.architecture,
-        expected_sha256=expected,
+        extract_ema=arguments.extract_ema,
+        vae=arguments.vae,
+        parameterization=receipt.get("parameterization"),
+        expected=Expected(receipt.get("sha256"), _read_receipt(arguments.vae_receipt).get("sha256"), files or None),
         name=arguments.name,
     )
     return audit.summary()
+
+
+def _read_receipt(path: Path | None) -> dict[str, Any]:
+    receipt: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
+    return receipt
 
 
 def verify(arguments: argparse.Namespace) -> str:
@@ -149,19 +162,22 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
-    sub = add("fetch", fetch, "Bring a checkpoint into the store, with a receipt.")
-    sub.add_argument("source", help="a path to a safetensors file")
-    sub.add_argument("checkpoint", type=Path, help="where it goes")
+    sub = add("fetch", fetch, "Bring a checkpoint, a VAE or a Diffusers folder into the store, with a receipt.")
+    sub.add_argument("source", help="a path to a safetensors file or to a Diffusers folder")
+    sub.add_argument("dest", type=Path, metavar="DEST", help="where it goes")
     sub.add_argument("--receipt", type=Path, required=True)
-    sub.add_argument("--sha256", help="refuse other bytes")
+    sub.add_argument("--sha256", help="refuse other bytes; of a folder this is its content digest")
 
-    sub = add("convert", convert, "Convert a single-file checkpoint to a Diffusers folder.")
+    sub = add("convert", convert, "Convert a single-file checkpoint, or take over a Diffusers folder, to DEST_DIR.")
     sub.add_argument("checkpoint", type=Path)
     sub.add_argument("model_dir", type=Path, metavar="DEST_DIR")
     sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16")
     sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto")
     sub.add_argument("--architecture", default="auto", help="auto, a known name, or a folder of component configs")
+    sub.add_argument("--extract-ema", action="store_true", help="take the UNet's moving average (model_ema.*)")
+    sub.add_argument("--vae", type=Path, help="a VAE's safetensors file, in place of the checkpoint's own")
     sub.add_argument("--receipt", type=Path, help="the fetch's receipt; other bytes are refused")
+    sub.add_argument("--vae-receipt", type=Path, help="the same for the VAE")
     sub.add_argument("--name", help="what the model is called in metadata; the folder's name if not given")
 
     sub = add("verify", verify, "Check a Diffusers folder, a picture, or all pictures of a results folder.")

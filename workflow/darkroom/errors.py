@@ -13,6 +13,7 @@ DarkroomError
 │   ├── FormatError       E-FORMAT      a broken safetensors file
 │   ├── ArchitectureError E-ARCH        a file of another model family
 │   ├── KeysError         E-KEYS        tensors missing, left over or of the wrong shape
+│   ├── NanWeightError    E-NANWEIGHT   NaN or Inf among the weights
 │   └── HashError         E-HASH        the bytes are not the expected ones
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
@@ -115,6 +116,10 @@ class ArchitectureError(CheckpointError):
 
 class KeysError(CheckpointError):
     code = "E-KEYS"
+
+
+class NanWeightError(CheckpointError):
+    code = "E-NANWEIGHT"
 
 
 class HashError(CheckpointError):

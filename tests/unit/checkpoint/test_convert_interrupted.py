@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.checkpoint import convert, verify_model
+from darkroom.checkpoint import Expected, convert, verify_model
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 # Each hook stops the process at a moment, by saying so and then waiting for the signal.
 PAUSE = "def pause(*a, **k):\n print('here', flush=True)\n while True: signal.pause()\n"
 MOMENTS = {
     "while weights are copied": "transfer._carry = pause",
-    "before small files": "convert._write_small_files = pause",
+    "before small files": "convert.write_small_files = pause",
     "before the exchange": "staging.Staging.publish = pause",
     "in the middle of the exchange": (
         "rename = Path.rename\nPath.rename = lambda path, to: pause() if path.name == 'new' else rename(path, to)"
@@ -87,7 +87,7 @@ def test_the_old_model_comes_back_if_the_rerun_fails_too(made: Path, tmp_path: P
     kill(stop_at("in the middle of the exchange", made / "tiny.safetensors", model))
     assert not model.exists()
     with pytest.raises(Exception, match="E-HASH"):
-        convert(made / "tiny.safetensors", model, expected_sha256="0" * 64)
+        convert(made / "tiny.safetensors", model, expected=Expected("0" * 64))
     assert verify_model(model).digest == old.digest
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.plan import weight_path
-from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.fixtures.checkpoints import extra_tensors, random_tensors, write_random_checkpoint, write_tensors
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
@@ -40,24 +42,58 @@ def assert_same_bits(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         assert torch.equal(ours[name].view(whole), tensor.contiguous().view(whole)), name
 
 
+def mixed(key: str) -> str:
+    """As trainers that keep norms and the VAE exact save it."""
+    return "F32" if key.startswith("first_stage_model.") or "norm" in key else "BF16"
+
+
+def fp8(key: str) -> str:
+    """As ComfyUI saves fp8: the UNet's matrices."""
+    return "F8_E4M3" if key.startswith("model.diffusion_model.") and key.endswith("weight") else "F16"
+
+
 @pytest.mark.parametrize(
     ("source_dtype", "dtype"),
-    [("F16", "fp16"), ("F32", "fp16"), ("BF16", "keep")],
+    [
+        ("F16", "fp16"),
+        ("F32", "fp16"),
+        ("BF16", "fp16"),
+        ("BF16", "keep"),
+        (mixed, "fp16"),
+        (mixed, "fp32"),
+        (fp8, "fp16"),
+    ],
+    ids=["fp16", "fp32-fp16", "bf16-fp16", "bf16", "mixed-fp16", "mixed-fp32", "fp8-fp16"],
 )
-def test_every_tensor_equals_diffusers_own_conversion(source_dtype: str, dtype: str, tmp_path: Path) -> None:
+def test_every_tensor_equals_diffusers_own_conversion(
+    source_dtype: str | Callable[[str], str], dtype: str, tmp_path: Path
+) -> None:
+    source = write_random_checkpoint(tmp_path / "c.safetensors", seed=3, dtype=source_dtype)
+    convert(source, tmp_path / "model", dtype=dtype)  # type: ignore[arg-type]
+    assert_equals_diffusers(source, tmp_path / "model", dtype)
+
+
+def test_extra_tensors_change_nothing(tmp_path: Path) -> None:
+    tensors = random_tensors(seed=3) | extra_tensors()
+    scalar = np.zeros(1, np.float32)
+    extra = {"denoiser.sigmas": scalar, "v_pred": scalar, "ztsnr": scalar, "model_ema.decay": scalar}
+    source = write_tensors(tmp_path / "c.safetensors", tensors | extra)
+    convert(source, tmp_path / "model")
+    assert_equals_diffusers(source, tmp_path / "model", "fp16")
+
+
+def assert_equals_diffusers(source: Path, model: Path, dtype: str) -> None:
     import torch
     from diffusers import StableDiffusionXLPipeline
 
-    source = write_random_checkpoint(tmp_path / "c.safetensors", seed=3, dtype=source_dtype)
-    convert(source, tmp_path / "model", dtype=dtype)  # type: ignore[arg-type]
-    torch_dtype = torch.float16 if dtype == "fp16" else torch.bfloat16
+    torch_dtype = {"fp16": torch.float16, "fp32": torch.float32, "keep": torch.bfloat16}[dtype]
     pipeline = StableDiffusionXLPipeline.from_single_file(
-        str(source), config=str(tmp_path / "model"), torch_dtype=torch_dtype, local_files_only=True
+        str(source), config=str(model), torch_dtype=torch_dtype, local_files_only=True
     )
     for component in COMPONENTS:
         state = getattr(pipeline, component).state_dict()
         theirs = {classic(component, name): value for name, value in state.items() if "position_ids" not in name}
-        assert_same_bits(weights(tmp_path / "model", component, "fp16" if dtype == "fp16" else None), theirs)
+        assert_same_bits(weights(model, component, "fp16" if dtype == "fp16" else None), theirs)
 
 
 def test_plain_diffusers_loads_the_folder_with_nothing_missing(made: Path) -> None:

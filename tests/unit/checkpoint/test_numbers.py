@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from darkroom.checkpoint.numbers import convert_numbers, transpose_numbers
+from darkroom.checkpoint.numbers import convert_numbers, holds_nonfinite, transpose_numbers
 
 
 def some_numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -28,6 +28,44 @@ def test_same_bits_as_torch(dtype: str, target: str) -> None:
     raw = source.view(torch.uint8).numpy().tobytes()
     expected = source.to(kinds[target]).view(torch.uint8).numpy().tobytes()
     assert convert_numbers(raw, dtype, target) == expected
+
+
+@pytest.mark.parametrize("target", ["F16", "BF16", "F32"])
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2"])
+def test_every_fp8_number_has_the_same_bits_as_torchs(dtype: str, target: str) -> None:
+    import torch
+
+    kinds = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+    kinds |= {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    every = torch.arange(256, dtype=torch.uint8).view(kinds[dtype])
+    numbers = every[~every.float().isnan()]
+    raw = numbers.view(torch.uint8).numpy().tobytes()
+    expected = numbers.to(kinds[target]).view(torch.uint8).numpy().tobytes()
+    assert convert_numbers(raw, dtype, target) == expected
+    assert np.isnan(np.frombuffer(convert_numbers(b"\x7f\xff", dtype, "F32"), "<f4")).all()
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "F16", "BF16"])
+def test_nan_and_inf_are_seen_wherever_torch_sees_them(dtype: str) -> None:
+    import torch
+
+    kind = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F16": torch.float16, "BF16": torch.bfloat16}
+    width = 1 if dtype.startswith("F8") else 2
+    every = np.arange(2 ** (8 * width), dtype=f"<u{width}")
+    finite = torch.from_numpy(every.view(f"<i{width}")).view(kind[dtype]).float().isfinite().numpy()
+    assert not holds_nonfinite(every[finite].tobytes(), dtype)
+    for bits in every[~finite]:
+        assert holds_nonfinite(every[finite].tobytes() + bits.tobytes(), dtype)
+
+
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_nan_and_inf_are_seen_in_wide_numbers(kind: str) -> None:
+    dtype, largest = kind.upper().replace("F4", "F32").replace("F8", "F64"), np.finfo(kind).max
+    assert not holds_nonfinite(np.array([0, -0.0, largest, -largest], kind).tobytes(), dtype)
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        assert holds_nonfinite(np.array([0, bad, 1], kind).tobytes(), dtype)
+    assert not holds_nonfinite(b"", dtype)
+    assert not holds_nonfinite(b"\xff" * 8, "I64")
 
 
 def test_nan_stays_nan() -> None:

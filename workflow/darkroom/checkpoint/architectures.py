@@ -11,16 +11,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from darkroom.checkpoint.entries import Entry
-from darkroom.checkpoint.families import describe_family
+from darkroom.checkpoint.families import Family, describe_family
 from darkroom.checkpoint.header import Header, Shape, TensorInfo
 from darkroom.checkpoint.index import ModelConfigs, read_model_configs
-from darkroom.checkpoint.keymap import COMPONENTS, component_entries
+from darkroom.checkpoint.keymap import COMPONENTS, NAMESPACES, component_entries, is_ignored
+from darkroom.checkpoint.layouts import best_layout, checkpoint_layouts
 from darkroom.errors import ArchitectureError, IndexFileError, ModelError
 from darkroom.resources import RESOURCES
 
 ARCHITECTURES = RESOURCES / "architectures"
 ENOUGH = 0.5
-"""The share of an architecture's tensors, by name and shape, above which a file is taken to be of it."""
+"""How much of a file and an architecture must agree, tensor by tensor, for the file to be taken for one of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +91,15 @@ def choose_architecture(header: Header, wanted: str, name: object) -> Architectu
     Raises ArchitectureError (E-ARCH) that says what the file is and what is needed.
     """
     family = describe_family(header.tensors)
-    if wanted != "auto":
-        chosen = load_architecture(wanted)
-        if _share(chosen.source_shapes(), header.tensors) <= ENOUGH:
-            raise _unfit(name, family or _found(header), f"the '{chosen.name}' architecture")
-        return Architecture(chosen.name, chosen.configs, chosen.entries, "named by the configuration")
-    return _detect(header, family, name)
+    if wanted == "auto":
+        return _detect(header, family, name)
+    chosen = load_architecture(wanted)
+    needed = f"the '{chosen.name}' architecture"
+    if family is not None:
+        raise _unfit(name, family, needed)
+    if _agreement(chosen, header.tensors)[0] <= ENOUGH:
+        raise _unfit(name, _found(header), needed)
+    return Architecture(chosen.name, chosen.configs, chosen.entries, "named by the configuration")
 
 
 def detect(header: Header, name: object = "checkpoint") -> Architecture:
@@ -103,13 +107,15 @@ def detect(header: Header, name: object = "checkpoint") -> Architecture:
     return choose_architecture(header, "auto", name)
 
 
-def _detect(header: Header, family: str | None, name: object) -> Architecture:
-    best = max(_known_architectures(), key=lambda known: _share(known.source_shapes(), header.tensors))
-    share = _share(best.source_shapes(), header.tensors)
+def _detect(header: Header, family: Family | None, name: object) -> Architecture:
+    if family is not None:
+        raise _unfit(name, family, "an SDXL checkpoint")
+    agreements = {known.name: _agreement(known, header.tensors) for known in _known_architectures()}
+    best = max(_known_architectures(), key=lambda known: agreements[known.name][0])
+    share, fitting, total = agreements[best.name]
     if share <= ENOUGH:
-        raise _unfit(name, family or _found(header), "an SDXL checkpoint")
-    total = len(best.source_shapes())
-    reason = f"{round(share * total)} of {total} tensors have its names and shapes"
+        raise _unfit(name, _found(header), "an SDXL checkpoint")
+    reason = f"{fitting} of {total} tensors have its names and shapes"
     return Architecture(best.name, best.configs, best.entries, reason)
 
 
@@ -136,24 +142,33 @@ def _shapes(entries: list[Entry]) -> dict[str, Shape]:
     return {entry.name: entry.shape for entry in entries}
 
 
-def _share(shapes: Mapping[str, Shape], tensors: Mapping[str, TensorInfo]) -> float:
-    fitting = sum(1 for key, shape in shapes.items() if key in tensors and fits(tensors[key].shape, shape))
-    return fitting / len(shapes)
+def _agreement(architecture: Architecture, tensors: Mapping[str, TensorInfo]) -> tuple[float, int, int]:
+    """How well tensors and an architecture agree, from 0 to 1; how many of its tensors fit, and how many it has.
+
+    Tensors below a component's names that the architecture lacks count against it: the distilled relatives of SDXL
+    have a part of its tensors and no others.
+    """
+    fitting = total = 0
+    sources: set[str] = set()
+    for component, original in architecture.entries.items():
+        layout = best_layout(checkpoint_layouts(component, original), tensors)
+        shapes = {entry.source: entry.source_shape for entry in layout.entries}
+        fitting += sum(1 for key, shape in shapes.items() if key in tensors and fits(tensors[key].shape, shape))
+        total += len(shapes)
+        sources |= shapes.keys()
+    strange = sum(1 for key in tensors if key.startswith(NAMESPACES) and key not in sources and not is_ignored(key))
+    return fitting / (total + strange), fitting, total
 
 
-def _unfit(name: object, found: str, needed: str) -> ArchitectureError:
-    return ArchitectureError(
-        "checkpoint",
-        name,
-        f"found {found}; needed {needed}",
-        "use an SDXL checkpoint, or set architecture to a folder of its configs",
-    )
+def _unfit(name: object, family: Family, needed: str) -> ArchitectureError:
+    return ArchitectureError("checkpoint", name, f"found {family.found}; needed {needed}", family.hint)
 
 
-def _found(header: Header) -> str:
-    if not header.tensors:
-        return "a file without tensors"
-    return f"{len(header.tensors)} unknown tensors such as '{min(header.tensors)[:80]}'"
+def _found(header: Header) -> Family:
+    found = "a file without tensors"
+    if header.tensors:
+        found = f"{len(header.tensors)} unknown tensors such as '{min(header.tensors)[:80]}'"
+    return Family(found, "use an SDXL checkpoint, or set architecture to a folder of its configs")
 
 
 def _value_at(config: Any, keys: tuple[str | int, ...]) -> Any:

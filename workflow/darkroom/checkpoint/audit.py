@@ -3,34 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from darkroom.errors import ModelError
 from darkroom.files import write_bytes
 
+Ema = Literal["absent", "left out", "used"]
+_EMA_SENTENCES = {
+    "absent": "none in the file",
+    "left out": "in the file, left out (extract_ema picks them)",
+    "used": "picked for the UNet (extract_ema)",
+}
+
 
 class ConversionAudit(BaseModel):
-    """`source_bytes` and `written_bytes` in bytes, `seconds` of wall time; `autov2` as Civitai names it."""
+    """`source_bytes` and `written_bytes` in bytes, `seconds` of wall time.
+
+    For a single file `source_sha256` is the file's and `autov2` its short form as Civitai names it; for a Diffusers
+    folder they are the folder's content digest and None. `layouts` tells by component which names its tensors had,
+    `keys_by_reason` why which number of tensors was ignored. The VAE fields are None unless another file's took the
+    place of the checkpoint's own.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str
     source: str
+    source_kind: Literal["checkpoint", "folder"] = "checkpoint"
     source_sha256: str
     source_bytes: int
-    autov2: str
+    autov2: str | None
     title: str | None
     architecture: str
     architecture_reason: str
     prediction_type: str
     prediction_evidence: str
     zero_terminal_snr: bool
+    ema: Ema = "absent"
+    vae_source: str | None = None
+    vae_sha256: str | None = None
+    layouts: dict[str, str] = {}
     dtypes_in: dict[str, int]
     dtype_out: str
     keys_mapped: int
     keys_ignored: int
+    keys_by_reason: dict[str, int] = {}
     keys_missing: int
     tensors_written: int
     written_bytes: int
@@ -39,11 +58,48 @@ class ConversionAudit(BaseModel):
 
     def summary(self) -> str:
         """One line for people."""
+        verb = "converted" if self.source_kind == "checkpoint" else "took over"
+        known_as = f" [{self.autov2}]" if self.autov2 else ""
+        upcast = f", {self.upcast} fp8 tensors upcast" if self.upcast else ""
+        vae = f", VAE of {self.vae_source}" if self.vae_source else ""
+        ema = ", EMA weights" if self.ema == "used" else ""
         return (
-            f"converted {self.source} [{self.autov2}] to {self.name}: {self.architecture}, {self.dtype_out}, "
-            f"{self.prediction_type} ({self.prediction_evidence}), {self.keys_mapped} tensors mapped, "
+            f"{verb} {self.source}{known_as} to {self.name}: {self.architecture}, {self.dtype_out}{upcast}, "
+            f"{self.prediction_type} ({self.prediction_evidence}){ema}{vae}, {self.keys_mapped} tensors mapped, "
             f"{self.keys_ignored} ignored, {self.written_bytes / 1e9:.2f} GB in {self.seconds:.1f} s"
         )
+
+    @property
+    def upcast(self) -> int:
+        """How many tensors were fp8, which no model here is computed in."""
+        return sum(count for dtype, count in self.dtypes_in.items() if dtype.startswith("F8"))
+
+    def facts(self) -> list[tuple[str, str]]:
+        """Everything as pairs of a label and a text, in the order people read it."""
+        zero = ", zero terminal SNR" if self.zero_terminal_snr else ""
+        ignored = "; ".join(f"{count} {reason}" for reason, count in self.keys_by_reason.items())
+        dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes_in.items())
+        layouts = ", ".join(f"{component} {layout}" for component, layout in self.layouts.items())
+        pairs = [
+            ("Source", self.source),
+            ("Title", self.title),
+            ("Source SHA256", self.source_sha256),
+            ("AutoV2", self.autov2),
+            ("Source size", f"{self.source_bytes:,} bytes"),
+            ("Architecture", f"{self.architecture} ({self.architecture_reason})"),
+            ("Prediction type", f"{self.prediction_type}{zero} ({self.prediction_evidence})"),
+            ("EMA weights", _EMA_SENTENCES[self.ema]),
+            ("VAE", f"of {self.vae_source}" if self.vae_source else "the checkpoint's own"),
+            ("VAE SHA256", self.vae_sha256),
+            ("Layout", layouts),
+            ("Tensors in", dtypes + (f" ({self.upcast} fp8 upcast)" if self.upcast else "")),
+            ("Weights", self.dtype_out),
+            ("Keys", f"{self.keys_mapped} mapped, {self.keys_ignored} ignored, {self.keys_missing} missing"),
+            ("Ignored", ignored),
+            ("Written", f"{self.tensors_written} tensors, {self.written_bytes:,} bytes in {self.seconds:.1f} s"),
+            ("Converter revision", str(self.revision)),
+        ]
+        return [(label, text) for label, text in pairs if text]
 
     def to_json(self) -> str:
         return self.model_dump_json(indent=2) + "\n"

@@ -6,44 +6,37 @@ ranges copied. Only a change of number format and the transposed `text_projectio
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from darkroom import errors, revisions
-from darkroom.checkpoint.architectures import Architecture, choose_architecture
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
-from darkroom.checkpoint.header import Header, read_header
 from darkroom.checkpoint.index import INDEX
-from darkroom.checkpoint.plan import Plan, make_plan
-from darkroom.checkpoint.prediction import Prediction, find_prediction
+from darkroom.checkpoint.job import Job, prepare_job
+from darkroom.checkpoint.plan import Plan
+from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
-from darkroom.checkpoint.vocabulary import EOS, tokenizer_files
 from darkroom.files import disk_errors, sync_folder
 from darkroom.hashing import autov2
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
-_TORCH_DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
-_TOKENIZER_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
-    """A conversion whose every question is answered and that only needs writing."""
+class Expected:
+    """The SHA256 that receipts promise: of the checkpoint, of the VAE, of a folder's files by their relative path."""
 
-    source: Path
-    header: Header
-    architecture: Architecture
-    prediction: Prediction
-    dtype: str
-    plan: Plan
+    checkpoint: str | None = None
+    vae: str | None = None
+    files: Mapping[str, str] | None = None
 
 
 def convert(
@@ -53,46 +46,65 @@ def convert(
     dtype: Dtype = "fp16",
     prediction: PredictionChoice = "auto",
     architecture: str = "auto",
-    expected_sha256: str | None = None,
+    extract_ema: bool = False,
+    vae: Path | str | None = None,
+    parameterization: str | None = None,
+    expected: Expected | None = None,
     name: str | None = None,
 ) -> ConversionAudit:
     """Convert a checkpoint to the Diffusers folder `dest` and write `DEST.audit.json` beside it.
 
     `dtype` is the weights' number format (`keep` leaves each tensor's), `architecture` a name, a folder of configs
-    or `auto`, `name` the checkpoint's in the audit (else the folder's). An existing folder is replaced, and only
-    after the new one is complete. Raises SourceError, the CheckpointErrors, IndexFileError and DiskError.
+    or `auto`, `vae` a safetensors file of which the VAE takes the place of the checkpoint's own, `parameterization`
+    what a sidecar says (if not given, `NAME.yaml` beside the source is looked at), `name` the checkpoint's in the
+    audit (else the folder's). A source that is a Diffusers folder is verified and linked. An existing folder is
+    replaced, and only after the new one is complete. Raises SourceError, the CheckpointErrors, IndexFileError,
+    ConfigError and DiskError.
     """
     begun = time.monotonic()
     source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link
-    job = _prepare(source, dtype, prediction, architecture)
+    expected = expected or Expected()
+    if source.is_dir():
+        _refuse_options(source, extract_ema, vae, prediction, architecture)
+        from darkroom.checkpoint.folder import adopt_folder
+
+        return adopt_folder(source, dest, dtype=dtype, name=name, expected_files=expected.files)
+    job = prepare_job(
+        source,
+        dtype=dtype,
+        prediction=prediction,
+        architecture=architecture,
+        extract_ema=extract_ema,
+        vae=Path(vae) if vae is not None else None,
+        parameterization=parameterization,
+    )
     _check_destination(dest, job.plan)
     with staging_folder(dest) as staging:
-        sha256 = _write_weights(job, staging.new)
-        if expected_sha256 is not None and sha256 != expected_sha256.lower():
-            why = f"its SHA256 is {sha256}, expected {expected_sha256.lower()}"
-            raise errors.HashError(
-                "checkpoint", source, why, "fetch the checkpoint again, or mend sha256 in the configuration"
-            )
-        _write_small_files(job, staging.new)
+        hashes = _write_weights(job, staging.new)
+        _check_hashes(job, hashes, expected)
+        write_small_files(job, staging.new)
         # Without an audit a folder is merely anonymous; with another folder's audit it would be mislabelled.
         _remove_audit(dest)
         staging.publish()
-        audit = _describe(job, name or dest.name, sha256, time.monotonic() - begun)
+        audit = _describe(job, name or dest.name, hashes, time.monotonic() - begun)
         write_audit(dest, audit)
     return audit
 
 
-def _prepare(source: Path, dtype: str, prediction: str, architecture: str) -> _Job:
-    if not source.exists():
-        raise errors.SourceError(
-            "checkpoint", source, "does not exist", "check the path, or fetch the checkpoint first"
-        )
-    if not source.is_file():
-        raise errors.SourceError("checkpoint", source, "is not a file", "give the path of a .safetensors file")
-    header = read_header(source)
-    chosen = choose_architecture(header, architecture, source)
-    plan = make_plan(header, chosen, dtype, source)
-    return _Job(source, header, chosen, find_prediction(header, prediction, source), dtype, plan)
+def _refuse_options(source: Path, extract_ema: bool, vae: object, prediction: str, architecture: str) -> None:
+    """A folder says itself what it is; an option that would be passed over in silence is refused."""
+    given = {
+        "extract_ema": extract_ema,
+        "vae": vae is not None,
+        "prediction": prediction != "auto",
+        "architecture": architecture != "auto",
+    }
+    for option, is_given in given.items():
+        if is_given:
+            why = "is a Diffusers folder, which says that itself and is taken as it is"
+            raise errors.SourceError(
+                f"{option} for", source, why, f"leave {option} out, or give a single-file checkpoint"
+            )
 
 
 def _check_destination(dest: Path, plan: Plan) -> None:
@@ -101,7 +113,7 @@ def _check_destination(dest: Path, plan: Plan) -> None:
         raise errors.NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
     with disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-    need, free = plan.written_bytes + _TOKENIZER_BYTES, shutil.disk_usage(dest.parent).free
+    need, free = plan.written_bytes + SMALL_FILES_BYTES, shutil.disk_usage(dest.parent).free
     if need > free:
         why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
         raise errors.DiskError(
@@ -109,39 +121,31 @@ def _check_destination(dest: Path, plan: Plan) -> None:
         )
 
 
-def _write_weights(job: _Job, folder: Path) -> str:
+def _write_weights(job: Job, folder: Path) -> list[str]:
+    """The SHA256 of each source."""
     with ExitStack() as stack:
-        source = stack.enter_context(job.source.open("rb", buffering=0))
-        if os.fstat(source.fileno()).st_size != job.header.file_size:
-            raise errors.FormatError(
-                "checkpoint", job.source, "changed while it was read", "leave the file alone meanwhile"
-            )
         files = []
+        for source in job.sources:
+            file = stack.enter_context(source.path.open("rb", buffering=0))
+            if os.fstat(file.fileno()).st_size != source.header.file_size:
+                why = "changed while it was read"
+                raise errors.FormatError("checkpoint", source.path, why, "leave the file alone meanwhile")
+            files.append(file.fileno())
+        outputs = []
         for output in job.plan.outputs:
             path = folder / output.path
             path.parent.mkdir(parents=True, exist_ok=True)
-            files.append(stack.enter_context(path.open("xb", buffering=0)))
-        return transfer(job.plan, source.fileno(), job.header.file_size, [file.fileno() for file in files])
+            outputs.append(stack.enter_context(path.open("xb", buffering=0)).fileno())
+        return transfer(job.plan, job.sources, files, outputs)
 
 
-def _write_small_files(job: _Job, folder: Path) -> None:
-    configs = job.architecture.configs
-    files: dict[str, bytes] = {INDEX: _json(configs.index)}
-    files["scheduler/scheduler_config.json"] = _json(configs.scheduler | job.prediction.scheduler_settings())
-    for component, config in configs.components.items():
-        is_text, torch_dtype = component.startswith("text_encoder"), _TORCH_DTYPES.get(job.dtype)
-        # transformers loads in the config's number format unless told otherwise; diffusers' configs have no such field.
-        files[f"{component}/config.json"] = _json(
-            config | ({"torch_dtype": torch_dtype} if is_text and torch_dtype else {})
-        )
-    for component, pad_token in (("tokenizer", EOS), ("tokenizer_2", "!")):
-        files |= {f"{component}/{name}": data for name, data in tokenizer_files(pad_token).items()}
-    for relative, data in files.items():
-        path = folder / relative
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("xb", buffering=0) as file:
-            file.write(data)
-            os.fsync(file.fileno())
+def _check_hashes(job: Job, hashes: list[str], expected: Expected) -> None:
+    for source, found, promised in zip(job.sources, hashes, (expected.checkpoint, expected.vae), strict=False):
+        if promised is not None and found != promised.lower():
+            why = f"its SHA256 is {found}, expected {promised.lower()}"
+            raise errors.HashError(
+                "checkpoint", source.path, why, "fetch it again, or mend sha256 in the configuration"
+            )
 
 
 def _remove_audit(dest: Path) -> None:
@@ -149,30 +153,32 @@ def _remove_audit(dest: Path) -> None:
     sync_folder(dest.parent)
 
 
-def _describe(job: _Job, name: str, sha256: str, seconds: float) -> ConversionAudit:
+def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> ConversionAudit:
+    header = job.sources[0].header
     return ConversionAudit(
         name=name,
-        source=job.source.name,
-        source_sha256=sha256,
-        source_bytes=job.header.file_size,
-        autov2=autov2(sha256),
-        title=job.header.metadata.get("modelspec.title"),
+        source=job.sources[0].path.name,
+        source_sha256=hashes[0],
+        source_bytes=header.file_size,
+        autov2=autov2(hashes[0]),
+        title=header.metadata.get("modelspec.title"),
         architecture=job.architecture.name,
         architecture_reason=job.architecture.reason,
         prediction_type=job.prediction.type,
         prediction_evidence=job.prediction.evidence,
         zero_terminal_snr=job.prediction.zero_terminal_snr,
+        ema=job.ema,
+        vae_source=job.vae.path.name if job.vae else None,
+        vae_sha256=hashes[1] if job.vae else None,
+        layouts={part.component: part.layout.name for part in job.parts},
         dtypes_in=job.plan.dtypes_in,
         dtype_out=job.dtype,
         keys_mapped=job.plan.keys_mapped,
-        keys_ignored=job.plan.keys_ignored,
+        keys_ignored=sum(job.ignored.values()),
+        keys_by_reason=job.ignored,
         keys_missing=0,
         tensors_written=len(job.plan.copies),
         written_bytes=job.plan.written_bytes,
         revision=revisions.CONVERT,
         seconds=round(seconds, 3),
     )
-
-
-def _json(data: dict[str, Any]) -> bytes:
-    return (json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

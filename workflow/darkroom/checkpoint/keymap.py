@@ -17,26 +17,25 @@ from darkroom.checkpoint.keymap_vae import vae_entries
 
 CLIP_PREFIX = "conditioner.embedders.0.transformer."
 OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
-EDM_MEAN, EDM_STD, EDM_SIGMA_MAX, V_PREDICTION, ZERO_SNR = (
-    "edm_mean",
-    "edm_std",
-    "edm_vpred.sigma_max",
-    "v_pred",
-    "ztsnr",
-)
+NAMESPACES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.")
+"""Below these stand the components' tensors: one that is unknown there may change the picture."""
 
-_IGNORED = re.compile(
-    r"""
-    model_ema\..* | denoiser\..* | global_step
-    | .*\.position_ids
-    | conditioner\.embedders\.[01]\.(.*\.)?(logit_scale|attn_mask)
-    | conditioner\.embedders\.0\.(transformer\.)?text_projection(\.weight)?   # CLIP-L's, which SDXL never applies
-    | first_stage_model\.loss\..*
-    | betas | alphas_cumprod(_prev)? | log_one_minus_alphas_cumprod | posterior_.* | sqrt_.*_alphas_cumprod
-    | edm_mean | edm_std | edm_vpred\..* | v_pred | ztsnr
+_IGNORED = {
+    "EMA weights": r"model_ema\..*",
+    "position ids": r"(.*\.)?position_ids",
+    "of CLIP's loss": r"(.*\.)?logit_scale | conditioner\.embedders\.1\.model\.attn_mask",
+    "of CLIP's image half": r"conditioner\.embedders\.[01]\.(model|transformer)\.(vision_model|visual|visual_projection)\..*",
+    # CLIP-L's, which SDXL never applies.
+    "unused projections": r"conditioner\.embedders\.0\.(transformer\.)?text_projection(\.weight)?",
+    "of the VAE's training": r"(first_stage_model\.)?(loss|discriminator)\..*",
+    "noise schedules": r"""
+        denoiser\..* | betas | alphas_cumprod(_prev)? | log_one_minus_alphas_cumprod | posterior_.*
+        | sqrt_.*alphas_cumprod.* | logvar | lvlb_weights | scale_factor
     """,
-    re.VERBOSE,
-)
+    "markers": r"edm_mean | edm_std | edm_vpred\..* | v_pred | ztsnr",
+    "of training": r"global_step | epoch | iteration | optimizer.* | lr_schedulers?.* | callbacks\..*",
+}
+_IGNORED_PATTERNS = {reason: re.compile(pattern, re.VERBOSE) for reason, pattern in _IGNORED.items()}
 
 
 def clip_entries(config: TextEncoderConfig) -> list[Entry]:
@@ -95,6 +94,11 @@ def component_entries(component: str, config: Mapping[str, Any]) -> list[Entry]:
     return walk(model.model_validate(config))
 
 
+def ignored_reason(key: str) -> str | None:
+    """Why no component has a tensor that training tools leave in checkpoints, None for a tensor that isn't one."""
+    return next((reason for reason, pattern in _IGNORED_PATTERNS.items() if pattern.fullmatch(key)), None)
+
+
 def is_ignored(key: str) -> bool:
-    """True for keys that training tools leave in checkpoints and no component has."""
-    return _IGNORED.fullmatch(key) is not None
+    """True for tensors that training tools leave behind and no component has."""
+    return ignored_reason(key) is not None

@@ -1,57 +1,96 @@
-"""What a checkpoint's UNet predicts, told by the evidence in the file, and the scheduler settings that follow.
+"""What a checkpoint's UNet predicts and for which noise, told by the evidence, and the configs that follow from it.
 
 Markers as trainers write them: `v_pred` and `ztsnr` as empty tensors, `edm_mean` and `edm_std` (Playground v2.5),
-`edm_vpred.sigma_max` (CosXL), and Stability's ModelSpec metadata.
+`edm_vpred.sigma_max` (CosXL), Stability's ModelSpec metadata, A1111's sidecar. The noise of EDM models is that of
+Karras et al., arXiv:2206.00364; its values are those that their makers publish.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.header import Header
-from darkroom.checkpoint.keymap import EDM_MEAN, EDM_SIGMA_MAX, EDM_STD, V_PREDICTION, ZERO_SNR
-from darkroom.errors import ArchitectureError
+from darkroom.checkpoint.header import DTYPE_BYTES, Header
+from darkroom.checkpoint.numbers import CONVERTIBLE, convert_numbers
+from darkroom.checkpoint.sidecar import PARAMETERIZATIONS
+from darkroom.errors import FormatError
 
-_SPELLINGS = {
-    "epsilon": "epsilon",
-    "eps": "epsilon",
-    "v": "v_prediction",
-    "v_prediction": "v_prediction",
-    "v-prediction": "v_prediction",
-    "velocity": "v_prediction",
+EDM_MEAN, EDM_STD = "edm_mean", "edm_std"
+EDM_SIGMA_MAX, EDM_SIGMA_MIN = "edm_vpred.sigma_max", "edm_vpred.sigma_min"
+V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+_MAX_VALUES = 64
+_SPELLINGS = {**PARAMETERIZATIONS, "v-prediction": "v_prediction", "velocity": "v_prediction"}
+_PLAYGROUND_SCHEDULER = {
+    "_class_name": "EDMDPMSolverMultistepScheduler",
+    "algorithm_type": "dpmsolver++",
+    "dynamic_thresholding_ratio": 0.995,
+    "euler_at_final": False,
+    "final_sigmas_type": "zero",
+    "lower_order_final": True,
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "rho": 7.0,
+    "sample_max_value": 1.0,
+    "sigma_data": 0.5,
+    "sigma_max": 80.0,
+    "sigma_min": 0.002,
+    "solver_order": 2,
+    "solver_type": "midpoint",
+    "thresholding": False,
+}
+_PLAYGROUND_SCALING_FACTOR = 0.5
+_COSXL_SCHEDULER = {
+    "_class_name": "EDMEulerScheduler",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "rho": 7.0,
+    "sigma_data": 1.0,
+    "sigma_max": 120.0,
+    "sigma_min": 0.002,
+    "sigma_schedule": "exponential",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`type` is epsilon or v_prediction; `evidence` says where it was read."""
+    """`type` is epsilon or v_prediction; `evidence` says where it was read.
+
+    `edm_scheduler` is the whole scheduler config of a model with EDM's noise, empty for the others; `vae_settings`
+    are values of the VAE's config that the checkpoint itself gives.
+    """
 
     type: str
     evidence: str
     zero_terminal_snr: bool = False
+    edm_scheduler: dict[str, Any] = field(default_factory=dict)
+    vae_settings: dict[str, Any] = field(default_factory=dict)
 
-    def scheduler_settings(self) -> dict[str, Any]:
-        """The scheduler config's values that depend on the prediction type."""
+    def scheduler_config(self, usual: dict[str, Any]) -> dict[str, Any]:
+        """The scheduler config; `usual` is the architecture's."""
+        if self.edm_scheduler:
+            version = {key: usual[key] for key in ("_diffusers_version",) if key in usual}
+            return {**self.edm_scheduler, **version}
         settings: dict[str, Any] = {"prediction_type": self.type}
         if self.zero_terminal_snr:
             settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-        return settings
+        return usual | settings
 
 
-def find_prediction(header: Header, override: str, name: object) -> Prediction:
-    """The prediction type: the user's word first, then keys, then metadata, then epsilon.
+def find_prediction(path: Path, header: Header, override: str, parameterization: str | None) -> Prediction:
+    """The user's word first, then keys, then metadata, then the sidecar's `parameterization`, then epsilon.
 
-    Raises ArchitectureError (E-ARCH) for a model with EDM's noise schedule, which no sampler here follows.
+    `override` is the user's (`auto` if there is none). Raises FormatError (E-FORMAT) for a marker without values.
     """
     tensors, metadata = header.tensors, header.metadata
     zero_snr = ZERO_SNR in tensors
     if override != "auto":
         return Prediction(override, "set in the configuration", zero_snr and override == "v_prediction")
-    if {EDM_MEAN, EDM_STD} <= tensors.keys() or EDM_SIGMA_MAX in tensors:
-        marker = EDM_SIGMA_MAX if EDM_SIGMA_MAX in tensors else EDM_MEAN
-        why = f"found an EDM model (it has '{marker}'); needed one with SDXL's own noise schedule"
-        raise ArchitectureError("checkpoint", name, why, "use an epsilon or v-prediction checkpoint")
+    if {EDM_MEAN, EDM_STD} <= tensors.keys():
+        return _playground(path, header)
+    if EDM_SIGMA_MAX in tensors:
+        return _cosxl(path, header)
     if V_PREDICTION in tensors:
         also = f" and '{ZERO_SNR}'" if zero_snr else ""
         return Prediction("v_prediction", f"the file has the key '{V_PREDICTION}'{also}", zero_snr)
@@ -59,4 +98,45 @@ def find_prediction(header: Header, override: str, name: object) -> Prediction:
         found = _SPELLINGS.get(metadata.get(key, "").strip().lower())
         if found:
             return Prediction(found, f"metadata {key} = {metadata[key][:40]}", zero_snr and found == "v_prediction")
-    return Prediction("epsilon", "assumed: the file says nothing else")
+    if parameterization is not None:
+        found = PARAMETERIZATIONS[parameterization]
+        evidence = f"the sidecar says parameterization: {parameterization}"
+        return Prediction(found, evidence, zero_snr and found == "v_prediction")
+    return Prediction("epsilon", "assumed: nothing says otherwise")
+
+
+def _playground(path: Path, header: Header) -> Prediction:
+    vae = {
+        "latents_mean": _read_values(path, header, EDM_MEAN),
+        "latents_std": _read_values(path, header, EDM_STD),
+        "scaling_factor": _PLAYGROUND_SCALING_FACTOR,
+    }
+    evidence = f"the file has the keys '{EDM_MEAN}' and '{EDM_STD}': EDM noise"
+    return Prediction("epsilon", evidence, edm_scheduler=_PLAYGROUND_SCHEDULER, vae_settings=vae)
+
+
+def _cosxl(path: Path, header: Header) -> Prediction:
+    sigmas = {"sigma_max": _read_values(path, header, EDM_SIGMA_MAX)[0]}
+    if EDM_SIGMA_MIN in header.tensors:
+        sigmas["sigma_min"] = _read_values(path, header, EDM_SIGMA_MIN)[0]
+    evidence = f"the file has the key '{EDM_SIGMA_MAX}': EDM noise"
+    return Prediction("v_prediction", evidence, edm_scheduler=_COSXL_SCHEDULER | sigmas)
+
+
+def _read_values(path: Path, header: Header, key: str) -> list[float]:
+    """A small tensor's numbers, one at least."""
+    import numpy as np
+
+    info = header.tensors[key]
+    count = (info.end - info.start) // DTYPE_BYTES[info.dtype]
+    values: list[float] = []
+    if info.dtype in CONVERTIBLE and 1 <= count <= _MAX_VALUES:
+        with path.open("rb") as file:
+            file.seek(header.data_offset + info.start)
+            data = convert_numbers(file.read(info.end - info.start), info.dtype, "F32")
+        # As short as the number itself allows: 0.002, not the digits of its binary neighbour.
+        values = [float(str(value)) for value in np.frombuffer(data, "<f4")]
+    if not values or not all(map(math.isfinite, values)):
+        why = f"the marker '{key}' ({count} numbers of {info.dtype}) holds no values that a model could have"
+        raise FormatError("checkpoint", path, why, "set prediction to epsilon or v_prediction, or use another version")
+    return values

