@@ -1,6 +1,6 @@
 """Measure every bar and write the table of docs/benchmarks.md: `make bench`.
 
-Needs a quiet machine and 25 GB of disk, for a full-size checkpoint of random numbers and its copies.
+Needs a quiet machine and 45 GB of disk, for full-size checkpoints of random numbers and their copies.
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 from benchmarks import bench_convert, bench_nothing_changed, bench_pictures
@@ -17,19 +15,6 @@ from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
-
-
-def convert_rows(folder: Path, rounds: int) -> list[Row]:
-    checkpoint = folder / "sdxl-random.safetensors"
-    if not checkpoint.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([sys.executable, ROOT / "benchmarks/full_size_checkpoint.py", checkpoint], check=True)
-    scratch = folder / "bench-convert"
-    scratch.mkdir(exist_ok=True)
-    figures = bench_convert.measure(checkpoint, scratch, rounds)
-    note = f"peak memory {figures['peak_memory_mb']:.0f} MB (bar 256 MB)"
-    what = f"convert {figures['bytes'] / 1e9:.2f} GB, fp16 to fp16"
-    return [Row(what, figures["convert_s"], "`cp` and fsync", figures["cp_fsync_s"], 1.5, note)]
 
 
 def table(rows: list[Row]) -> str:
@@ -45,12 +30,13 @@ def table(rows: list[Row]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="for the full-size checkpoint")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="for the full-size checkpoints")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", action="store_true", help="keep the full-size checkpoints that are written")
     arguments = parser.parse_args()
     rows = bench_nothing_changed.run(arguments.rounds + 2)
     rows += bench_pictures.run(arguments.rounds)
-    rows += convert_rows(arguments.folder, arguments.rounds)
+    rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep)
     machine = f"Medians of {arguments.rounds} rounds or more on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}."
     text = DOCUMENT.read_text(encoding="utf-8")
     head, _, rest = text.partition(BEGIN)

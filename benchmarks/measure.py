@@ -13,6 +13,11 @@ from pathlib import Path
 
 import yaml
 
+# The most memory that the process held at once: unlike ru_maxrss, it begins anew when the interpreter starts.
+_PEAK = """
+with open("/proc/self/status") as status:
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
+"""
 ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "workflow/resources/demo/darkroom-demo.safetensors"
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
@@ -50,6 +55,17 @@ def measure(
                 raise SystemExit(f"{name} failed:\n{done.stdout}")
             print(f"  {name}: {seconds[name][-1]:.2f} s", flush=True)
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def run_python(code: str, *arguments: object) -> tuple[float, float]:
+    """Wall seconds and peak memory (MB) of code in a process of its own, the interpreter's start included.
+
+    Raises CalledProcessError, with what the process wrote, if it fails.
+    """
+    begun = time.perf_counter()
+    command = [sys.executable, "-c", code + _PEAK, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return time.perf_counter() - begun, int(done.stdout.split()[-1]) * 1024 / 1e6
 
 
 def snakemake(folder: Path, snakefile: Path, *arguments: str) -> list[str]:

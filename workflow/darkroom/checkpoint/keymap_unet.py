@@ -1,7 +1,9 @@
 """The UNet's tensors: Diffusers names beside the names in the original SDXL layout.
 
 The original counts input, middle and output blocks in one row; Diffusers groups them by resolution
-(sgm/modules/diffusionmodules/openaimodel.py and diffusers' UNet2DConditionModel).
+(sgm/modules/diffusionmodules/openaimodel.py and diffusers' UNet2DConditionModel). Distilled relatives of SDXL
+have fewer transformer layers, of a number that may differ from one attention to the next, and a middle block
+of one resnet or none.
 """
 
 from __future__ import annotations
@@ -34,9 +36,9 @@ def _down_blocks(walk: Walk, config: UNetConfig, embedding: int) -> None:
     for i, outputs in enumerate(config.block_out_channels):
         for j in range(config.layers_per_block):
             _resnet(walk, f"down_blocks.{i}.resnets.{j}", f"input_blocks.{number}.0", inputs, outputs, embedding)
-            if config.down_block_types[i] == "CrossAttnDownBlock2D":
+            if config.down_transformers[i]:
                 name, source = f"down_blocks.{i}.attentions.{j}", f"input_blocks.{number}.1"
-                _transformer(walk, name, source, outputs, config.transformers[i], config.cross_attention_dim)
+                _transformer(walk, name, source, outputs, config.down_transformers[i][j], config.cross_attention_dim)
             number, inputs = number + 1, outputs
         if i < len(config.block_out_channels) - 1:
             walk.conv(f"down_blocks.{i}.downsamplers.0.conv", f"input_blocks.{number}.0.op", outputs, outputs)
@@ -45,28 +47,30 @@ def _down_blocks(walk: Walk, config: UNetConfig, embedding: int) -> None:
 
 def _middle_block(walk: Walk, config: UNetConfig, embedding: int) -> None:
     width = config.block_out_channels[-1]
-    _resnet(walk, "mid_block.resnets.0", "middle_block.0", width, width, embedding)
-    layers, context = config.transformers[-1], config.cross_attention_dim
-    _transformer(walk, "mid_block.attentions.0", "middle_block.1", width, layers, context)
-    _resnet(walk, "mid_block.resnets.1", "middle_block.2", width, width, embedding)
+    if config.mid_block_type is not None:
+        _resnet(walk, "mid_block.resnets.0", "middle_block.0", width, width, embedding)
+    if config.mid_block_type == "UNetMidBlock2DCrossAttn":
+        layers, context = config.mid_transformers, config.cross_attention_dim
+        _transformer(walk, "mid_block.attentions.0", "middle_block.1", width, layers, context)
+        _resnet(walk, "mid_block.resnets.1", "middle_block.2", width, width, embedding)
 
 
 def _up_blocks(walk: Walk, config: UNetConfig, embedding: int) -> None:
-    widths, layers = config.block_out_channels[::-1], config.transformers[::-1]
+    widths = config.block_out_channels[::-1]
     number, inputs = 0, widths[0]
     for i, outputs in enumerate(widths):
-        attends = config.up_block_types[i] == "CrossAttnUpBlock2D"
+        layers = config.up_transformers[i]
         for j in range(config.layers_per_block + 1):
             # The last layer's skip connection comes from the block one resolution up.
             skip = widths[min(i + 1, len(widths) - 1)] if j == config.layers_per_block else outputs
             source = f"output_blocks.{number}"
             _resnet(walk, f"up_blocks.{i}.resnets.{j}", f"{source}.0", inputs + skip, outputs, embedding)
-            if attends:
+            if layers:
                 name = f"up_blocks.{i}.attentions.{j}"
-                _transformer(walk, name, f"{source}.1", outputs, layers[i], config.cross_attention_dim)
+                _transformer(walk, name, f"{source}.1", outputs, layers[j], config.cross_attention_dim)
             number, inputs = number + 1, outputs
         if i < len(widths) - 1:
-            source = f"output_blocks.{number - 1}.{2 if attends else 1}.conv"
+            source = f"output_blocks.{number - 1}.{2 if layers else 1}.conv"
             walk.conv(f"up_blocks.{i}.upsamplers.0.conv", source, outputs, outputs)
 
 
