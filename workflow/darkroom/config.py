@@ -29,15 +29,26 @@ class Section(BaseModel):
 
 class Checkpoint(Section):
     source: str
-    """Where the checkpoint comes from: a path to a safetensors file."""
+    """Where the checkpoint comes from: a path to a safetensors file or to a Diffusers folder."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused."""
+    """The file's SHA256, or the folder's content digest as `darkroom fetch` prints it. If given, other bytes are refused."""
     architecture: str = "auto"
     """`auto`, the name of a folder in workflow/resources/architectures, or a path to such a folder."""
     dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
     """The number format of the Diffusers folder's weights."""
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
-    """What the UNet predicts. `auto` goes by the evidence in the file."""
+    """What the UNet predicts. `auto` goes by the evidence in the file and beside it."""
+    vae: str | None = None
+    """A name among `vaes`. The named VAE takes the place of the checkpoint's own, or of a missing one."""
+    extract_ema: bool = False
+    """Take the EMA weights (`model_ema.*`) for the UNet instead of the plain ones. They must be in the file."""
+
+
+class Vae(Section):
+    source: str
+    """Where the VAE comes from: a path to a safetensors file."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused."""
 
 
 class EngineConfig(Section):
@@ -69,6 +80,8 @@ class Config(Section):
     """The checkpoints by the name that folders, sheets and metadata use."""
     sheets: list[str] = Field(min_length=1)
     """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
+    vaes: dict[Name, Vae] = Field(default_factory=dict)
+    """VAEs of their own, by the name that `checkpoints.NAME.vae` uses."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -78,9 +91,9 @@ class Config(Section):
     gallery: GalleryConfig = GalleryConfig()
     """The pages to look at."""
 
-    @field_validator("checkpoints")
+    @field_validator("checkpoints", "vaes")
     @classmethod
-    def _usable_names(cls, value: dict[Name, Checkpoint]) -> dict[Name, Checkpoint]:
+    def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:
             if not NAME_PATTERN.fullmatch(name) or ".." in name:
                 raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
@@ -146,13 +159,30 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     if not isinstance(data, dict):
         raise ConfigError("configuration", path, "is not a mapping of keys to values", "see config/README.md")
     try:
-        return Config.model_validate(data)
+        config = Config.model_validate(data)
     except ValidationError as error:
         raise _describe(error, path) from None
+    _check_vae_names(config, path)
+    return config
+
+
+def _check_vae_names(config: Config, path: Path | str) -> None:
+    for name, checkpoint in config.checkpoints.items():
+        if checkpoint.vae is not None and checkpoint.vae not in config.vaes:
+            near = difflib.get_close_matches(checkpoint.vae, config.vaes, n=1, cutoff=0.3)
+            known = f"known are {', '.join(config.vaes)}" if config.vaes else "list it under vaes"
+            place = locate(path, ["checkpoints", name, "vae"])
+            raise ConfigError(
+                f"checkpoints.{name}.vae =",
+                checkpoint.vae,
+                f"is not among vaes ({place})",
+                f"did you mean '{near[0]}'?" if near else known,
+            )
 
 
 def _describe(error: ValidationError, path: Path | str) -> ConfigError:
-    first = error.errors()[0]
+    # A misspelt key before the missing one that it was meant to be.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     keys = [str(part) for part in first["loc"]]
     name = ".".join(keys)
     place = locate(path, keys)
@@ -178,8 +208,9 @@ def _known_keys(parents: list[str]) -> list[str]:
         ("engine",): EngineConfig,
         ("gallery",): GalleryConfig,
     }
-    if parents[:1] == ["checkpoints"]:
-        return list(Checkpoint.model_fields)
+    named: dict[str, type[Section]] = {"checkpoints": Checkpoint, "vaes": Vae}
+    if parents and parents[0] in named:
+        return list(named[parents[0]].model_fields)
     return list(sections.get(tuple(parents), Config).model_fields)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from darkroom.config import Checkpoint, Config, EngineConfig, GalleryConfig
+from darkroom.config import Checkpoint, Config, EngineConfig, GalleryConfig, Vae
 from darkroom.request import RenderRequest
 from darkroom.sheets import SETTING_KEYS, SHEET_KEYS
 
@@ -58,6 +58,7 @@ def tables() -> str:
     parts: list[tuple[str, type[BaseModel]]] = [
         ("Top level", Config),
         ("checkpoints.NAME", Checkpoint),
+        ("vaes.NAME", Vae),
         ("engine", EngineConfig),
         ("gallery", GalleryConfig),
         ("render, a sheet's `defaults`, and each prompt", RenderRequest),

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from darkroom.config import Checkpoint, Config, load_yaml, parse_config
-from darkroom.errors import DarkroomError, HashError, SourceError
+from darkroom.errors import DarkroomError
 from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
 from darkroom.sheets import Picture, load_pictures
-from darkroom.sources import FetchReceipt, source_identity
+from darkroom.stored import Stored, look_at_sources
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
@@ -29,9 +29,10 @@ PLAN_FILE = Path(".snakemake/darkroom/plan.json")
 
 @dataclass(frozen=True)
 class Plan:
-    """The validated configuration and every picture it asks for, with look-ups by wildcard."""
+    """The validated configuration, its sources, and every picture it asks for, with look-ups by wildcard."""
 
     config: Config
+    stored: Stored
     sheets: Mapping[str, Sequence[Picture]]
     _by_path: dict[str, Picture] = field(default_factory=dict, repr=False)
 
@@ -55,30 +56,6 @@ class Plan:
         """Earlier checkpoints first, so that each is loaded once."""
         names = list(self.config.checkpoints)
         return len(names) - names.index(checkpoint)
-
-    def source_sha256(self, name: str) -> str:
-        """The SHA256 of a checkpoint's source as it is now; of the copy made before, if the source is gone.
-
-        Raises SourceError (E-SOURCE) where there is neither, HashError (E-HASH) where the configuration names another.
-        """
-        found = self._found_sha256(name)
-        expected = self.checkpoint(name).sha256
-        if expected is not None and found != expected.lower():
-            why = f"its SHA256 is {found}, expected {expected.lower()}"
-            hint = f"check the file, or mend checkpoints.{name}.sha256 in the configuration"
-            raise HashError("checkpoint source", self.checkpoint(name).source, why, hint)
-        return found
-
-    def _found_sha256(self, name: str) -> str:
-        source = self.checkpoint(name).source
-        receipt = Path(self.models_dir) / f"checkpoints/{name}.receipt.json"
-        if Path(source).is_file():
-            return source_identity(source, Path(self.models_dir) / ".cache/sources.json")
-        if receipt.is_file() and not Path(source).exists():
-            return FetchReceipt.read(receipt).sha256
-        raise SourceError(
-            "checkpoint source", source, f"of '{name}' is not a file", "mend its path in the configuration"
-        )
 
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
@@ -109,12 +86,10 @@ def asdict_picture(picture: Picture) -> dict[str, Any]:
 
 
 def make_plan(config: Config) -> Plan:
-    """Read the sheets and check that every checkpoint has a source. Raises InputError."""
+    """Read the sheets and look at every source. Raises what `load_pictures` and `look_at_sources` raise."""
     sheets = load_pictures(config)
-    plan = Plan(config, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
-    for name in config.checkpoints:
-        plan.source_sha256(name)
-    return plan
+    stored = look_at_sources(config)
+    return Plan(config, stored, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 
 
 def check_config_files(given: Sequence[str | Path], default: str) -> None:

@@ -10,30 +10,53 @@ plan = load_plan(config, workflow.configfiles)
 prepare_environment()
 
 
+def one_of(names):
+    """The wildcard constraint for some names; one that nothing fulfils if there are none."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
 wildcard_constraints:
-    checkpoint="|".join(re.escape(name) for name in plan.config.checkpoints),
-    sheet="|".join(re.escape(name) for name in plan.sheets),
+    checkpoint=one_of(plan.config.checkpoints),
+    vae=one_of(plan.config.vaes),
+    sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
 
 
 def get_source(wildcards, output):
-    """A checkpoint's source. It takes `output` so that a file that only moved is not fetched again."""
-    return plan.checkpoint(wildcards.checkpoint).source
+    """A source's path. It takes `output` so that a file that only moved is not fetched again."""
+    return plan.stored.source(wildcards)[0]
 
 
 def get_source_sha256(wildcards):
-    return plan.source_sha256(wildcards.checkpoint)
+    return plan.stored.source(wildcards)[1].sha256
+
+
+def get_parameterization(wildcards):
+    """What the sidecar of a source says; it goes into the receipt."""
+    return plan.stored.source(wildcards)[1].parameterization
+
+
+def get_fetched(wildcards):
+    return plan.stored.fetched(wildcards.checkpoint)
+
+
+def get_receipts(wildcards):
+    return plan.stored.receipts(wildcards.checkpoint)
 
 
 def get_conversion(wildcards):
-    """All that decides what a checkpoint is converted to."""
+    """All that decides what a checkpoint is converted to, besides what its receipts say."""
     options = get_conversion_options(wildcards, None)
-    return [options.dtype, options.prediction, options.architecture, revisions.CONVERT]
+    return [options.dtype, options.prediction, options.architecture, options.extract_ema, revisions.CONVERT]
 
 
 def get_conversion_options(wildcards, output):
     return plan.checkpoint(wildcards.checkpoint)
+
+
+def get_conversion_flags(wildcards, output):
+    return plan.stored.conversion_flags(wildcards.checkpoint)
 
 
 def get_request(wildcards):

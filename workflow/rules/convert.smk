@@ -1,14 +1,15 @@
-"""Turns a single-file checkpoint into a Diffusers folder by copying byte ranges.
+"""Turns a single-file checkpoint into a Diffusers folder by copying byte ranges; a source that is one is verified.
 
-REQUIRED INPUTS: MODELS/checkpoints/NAME.safetensors and its receipt. Only the receipt counts as a change.
+REQUIRED INPUTS: MODELS/checkpoints/NAME.safetensors or NAME/, its receipt, and MODELS/vaes/VAE.safetensors with its
+                 receipt where the checkpoint names one. Only the receipts count as a change.
 OUTPUTS:         MODELS/diffusers/NAME/ and NAME.audit.json, which says what went where and why.
 """
 
 
 rule convert_checkpoint:
     input:
-        checkpoint=ancient(rules.fetch_checkpoint.output.checkpoint),
-        receipt=rules.fetch_checkpoint.output.receipt,
+        sources=ancient(get_fetched),
+        receipts=get_receipts,
     output:
         model=directory(f"{plan.models_dir}/diffusers/{{checkpoint}}"),
         audit=f"{plan.models_dir}/diffusers/{{checkpoint}}.audit.json",
@@ -19,13 +20,15 @@ rule convert_checkpoint:
     params:
         conversion=get_conversion,
         options=get_conversion_options,
+        flags=get_conversion_flags,
     message:
         "convert {wildcards.checkpoint} to a Diffusers folder"
     shell:
-        "darkroom convert {input.checkpoint:q} {output.model:q} "
+        "darkroom convert {input.sources[0]:q} {output.model:q} "
         "--dtype {params.options.dtype:q} "
         "--prediction {params.options.prediction:q} "
         "--architecture {params.options.architecture:q} "
-        "--receipt {input.receipt:q} "
+        "--receipt {input.receipts[0]:q} "
         "--name {wildcards.checkpoint:q} "
-        "--log {log:q}"
+        "--log {log:q} "
+        "{params.flags:q}"

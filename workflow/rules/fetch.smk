@@ -1,7 +1,8 @@
-"""Brings each configured checkpoint into the store, with a receipt that says what it is.
+"""Brings each configured checkpoint and VAE into the store, with a receipt that says what it is.
 
-REQUIRED INPUTS: the source that the configuration names.
-OUTPUTS:         MODELS/checkpoints/NAME.safetensors and NAME.receipt.json (size, SHA256).
+REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders.
+OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/checkpoints/NAME/; MODELS/vaes/NAME.safetensors;
+                 for each a NAME.receipt.json beside it (size, SHA256). Only what the receipts say counts as a change.
 """
 
 
@@ -11,15 +12,62 @@ rule fetch_checkpoint:
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
     log:
         "logs/fetch/{checkpoint}.log",
+    wildcard_constraints:
+        checkpoint=one_of(plan.stored.names(folders=False)),
     conda:
         "../../envs/darkroom.yaml"
     params:
         source=get_source,
         sha256=get_source_sha256,
+        parameterization=get_parameterization,
     message:
         "fetch {wildcards.checkpoint}"
     shell:
         "darkroom fetch {params.source:q} {output.checkpoint:q} "
+        "--receipt {output.receipt:q} "
+        "--sha256 {params.sha256:q} "
+        "--log {log:q}"
+
+
+rule fetch_folder:
+    output:
+        checkpoint=directory(f"{plan.models_dir}/checkpoints/{{checkpoint}}"),
+        receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
+    log:
+        "logs/fetch/{checkpoint}.log",
+    wildcard_constraints:
+        checkpoint=one_of(plan.stored.names(folders=True)),
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        source=get_source,
+        sha256=get_source_sha256,
+        parameterization=get_parameterization,
+    message:
+        "fetch {wildcards.checkpoint}, a Diffusers folder"
+    shell:
+        "darkroom fetch {params.source:q} {output.checkpoint:q} "
+        "--receipt {output.receipt:q} "
+        "--sha256 {params.sha256:q} "
+        "--log {log:q}"
+
+
+rule fetch_vae:
+    output:
+        vae=f"{plan.models_dir}/vaes/{{vae}}.safetensors",
+        receipt=f"{plan.models_dir}/vaes/{{vae}}.receipt.json",
+    log:
+        "logs/fetch/vaes/{vae}.log",
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        source=get_source,
+        sha256=get_source_sha256,
+        parameterization=get_parameterization,
+    message:
+        "fetch the VAE {wildcards.vae}"
+    shell:
+        "darkroom fetch {params.source:q} {output.vae:q} "
         "--receipt {output.receipt:q} "
         "--sha256 {params.sha256:q} "
         "--log {log:q}"

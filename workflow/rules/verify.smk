@@ -1,7 +1,7 @@
 """Reads every config and every tensor's header of a Diffusers folder, and hashes its files.
 
-REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. What counts as a change is the checkpoint's receipt
-                 and how it is converted, so that a folder that is only made again renders nothing again.
+REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. What counts as a change are the receipts of the
+                 checkpoint and its VAE and how it is converted, so that a folder that is only made again renders nothing again.
 OUTPUTS:         MODELS/verified/NAME.json, the receipt that pictures depend on.
 """
 
@@ -10,7 +10,7 @@ rule verify_model:
     input:
         model=ancient(rules.convert_checkpoint.output.model),
         audit=ancient(rules.convert_checkpoint.output.audit),
-        receipt=rules.fetch_checkpoint.output.receipt,
+        receipts=get_receipts,
     output:
         verified=f"{plan.models_dir}/verified/{{checkpoint}}.json",
     log:

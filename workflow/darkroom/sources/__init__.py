@@ -1,4 +1,4 @@
-"""Sources: where a checkpoint comes from, and bringing it to its place with a receipt of its identity."""
+"""Sources: where checkpoints and VAEs come from, and bringing them to their place with a receipt of their identity."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from darkroom.errors import SourceError
 from darkroom.sources.identity import source_identity
 from darkroom.sources.receipt import FetchReceipt
+from darkroom.sources.state import SourceState, look_at
 
-__all__ = ["FetchReceipt", "fetch", "is_local", "source_identity"]
+__all__ = ["FetchReceipt", "SourceState", "fetch", "is_local", "look_at", "source_identity"]
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -20,10 +21,11 @@ def is_local(source: str) -> bool:
 
 
 def fetch(source: str, dest: Path | str, receipt: Path | str, *, sha256: str | None = None) -> FetchReceipt:
-    """Bring the checkpoint `source` to `dest` and write its receipt.
+    """Bring the safetensors file or Diffusers folder `source` to `dest` and write its receipt.
 
-    Raises SourceError (E-SOURCE), PickleError, NotWeightsError, FormatError, HashError (E-HASH) if the bytes are not
-    those of `sha256`, and DiskError. What stood at `dest` before stays if anything fails.
+    Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
+    ConfigError (E-CONFIG) for a broken sidecar, DiskError; for a folder ModelError, IndexFileError and NameError too.
+    What stood at `dest` before stays if anything fails.
     """
     if not source.strip():
         raise SourceError("source", source, "is empty", "give the path of a .safetensors file")
@@ -32,9 +34,14 @@ def fetch(source: str, dest: Path | str, receipt: Path | str, *, sha256: str | N
             "source", _without_secrets(source), "only local files can be fetched", "download it, then give its path"
         )
     # Here, since planning a workflow imports this package and fetches nothing.
-    from darkroom.sources.local import fetch_local
+    if Path(source).expanduser().is_dir():
+        from darkroom.sources.folder import fetch_folder
 
-    found = fetch_local(source, Path(dest), sha256=sha256)
+        found = fetch_folder(source, Path(dest), sha256=sha256)
+    else:
+        from darkroom.sources.local import fetch_local
+
+        found = fetch_local(source, Path(dest), sha256=sha256)
     found.write(receipt)
     return found
 

@@ -1,4 +1,4 @@
-"""The SHA256 of a local file, remembered, so that planning a workflow does not read gigabytes each time.
+"""The SHA256 of local files, remembered, so that planning a workflow does not read gigabytes each time.
 
 The memory is a JSON file: absolute path to size, modification time, inode and hash. Losing it costs time only, so
 a broken one counts as empty; of two writers at once the later one's entries win.
@@ -7,6 +7,7 @@ a broken one counts as empty; of two writers at once the later one's entries win
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,29 @@ def source_identity(path: Path | str, cache: Path | str) -> str:
 
     Raises SourceError (E-SOURCE) if there is no such file.
     """
-    path, cache = Path(path).expanduser(), Path(cache)
-    try:
-        absolute = str(path.resolve(strict=True))
-        before = _stamp(absolute)
-        known = _load(cache).get(absolute)
-        if isinstance(known, dict) and known.get("stamp") == before and _is_sha256(known.get("sha256")):
-            return str(known["sha256"])
-        sha256 = hash_file(absolute)
-        if _stamp(absolute) == before:
-            _remember(cache, absolute, {"stamp": before, "sha256": sha256})
-    except OSError as error:
-        raise SourceError("source", path, error.strerror or "can't be read", "check the checkpoint's source") from None
-    return sha256
+    return source_identities([path], cache)[0]
+
+
+def source_identities(paths: Iterable[Path | str], cache: Path | str) -> list[str]:
+    """`source_identity` of many files, with one look into the memory. Raises SourceError (E-SOURCE)."""
+    cache = Path(cache)
+    known, fresh, found = _load(cache), {}, []
+    for path in paths:
+        try:
+            absolute = str(Path(path).expanduser().resolve(strict=True))
+            stamp = _stamp(absolute)
+            entry = known.get(absolute)
+            if not (isinstance(entry, dict) and entry.get("stamp") == stamp and _is_sha256(entry.get("sha256"))):
+                entry = {"stamp": stamp, "sha256": hash_file(absolute)}
+                if _stamp(absolute) == stamp:  # else it changed meanwhile
+                    known[absolute] = fresh[absolute] = entry
+        except OSError as error:
+            why = error.strerror or "can't be read"
+            raise SourceError("source", path, why, "check the source in the configuration") from None
+        found.append(str(entry["sha256"]))
+    if fresh:
+        _remember(cache, fresh)
+    return found
 
 
 def _stamp(path: str) -> list[int]:
@@ -48,11 +59,11 @@ def _load(cache: Path) -> dict[str, Any]:
     return data if isinstance(data, dict) else {}
 
 
-def _remember(cache: Path, absolute: str, entry: dict[str, Any]) -> None:
-    """Add an entry; a cache that can't be written is no reason to stop."""
-    entries = {key: value for key, value in _load(cache).items() if key != absolute and Path(key).exists()}
+def _remember(cache: Path, fresh: dict[str, Any]) -> None:
+    """Add entries; a cache that can't be written is no reason to stop."""
+    entries = {key: value for key, value in _load(cache).items() if Path(key).exists()}
     try:
-        write_json(cache, entries | {absolute: entry})
+        write_json(cache, entries | fresh)
     except (OSError, DiskError):
         return
 

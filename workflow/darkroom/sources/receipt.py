@@ -1,45 +1,42 @@
-"""FetchReceipt: which bytes were fetched. It holds no dates, so fetching the same bytes again changes nothing."""
+"""FetchReceipt: which bytes were fetched, and what was said about them beside the bytes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Self
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from darkroom.errors import SourceError
-from darkroom.files import write_bytes
+from darkroom.errors import DarkroomError, SourceError
+from darkroom.receipts import Receipt
 
 
-class FetchReceipt(BaseModel):
+class FetchedFile(BaseModel):
+    """One file of a fetched folder: `size` in bytes and `sha256` (hex)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int
+    sha256: str
+
+
+class FetchReceipt(Receipt):
     """`source` as configured, `size` in bytes, `autov2` and `autov3` as Civitai names a file's hashes.
 
-    `title` and `architecture` are what the file's ModelSpec metadata says, if it says anything.
+    `title` and `architecture` are what the file's ModelSpec metadata says, `parameterization` what its sidecar says,
+    if they say anything. Of a Diffusers folder `files` are its files by their relative paths, `sha256` is the digest
+    over them, and what only single files have is None.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    what: ClassVar[str] = "fetch receipt"
+    verb: ClassVar[str] = "fetch"
+    error: ClassVar[type[DarkroomError]] = SourceError
 
     source: str
     size: int
     sha256: str
-    autov2: str
-    autov3: str
+    autov2: str | None
+    autov3: str | None
     title: str | None
     architecture: str | None
-
-    def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
-
-    def write(self, path: Path | str) -> None:
-        """Write the receipt atomically; raises DiskError (E-DISK)."""
-        write_bytes(path, self.to_json().encode())
-
-    @classmethod
-    def read(cls, path: Path | str) -> Self:
-        """Read a receipt; raises SourceError (E-SOURCE) if it is missing or damaged."""
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise SourceError("fetch receipt", path, "is missing", "run snakemake again, or darkroom fetch") from None
-        except (OSError, ValidationError):
-            raise SourceError("fetch receipt", path, "is damaged", "delete it and fetch again") from None
+    parameterization: str | None = None
+    files: dict[str, FetchedFile] | None = None

@@ -1,0 +1,132 @@
+"""The sources of a configuration, looked at while a run is planned: names, options that fit, and places that are safe."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom import errors
+from darkroom.config import parse_config
+from darkroom.stored import Stored, look_at_sources
+
+
+@pytest.fixture
+def here(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `a.safetensors` and the Diffusers folder `tiny`."""
+    shutil.copytree(model_dir, tmp_path / "tiny")
+    shutil.copy(model_dir.with_name("tiny.safetensors"), tmp_path / "a.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def look(checkpoint: dict[str, Any], vaes: dict[str, Any] | None = None, **more: Any) -> Stored:
+    data = {"checkpoints": {"one": checkpoint}, "vaes": vaes or {}, "sheets": ["x.txt"], **more}
+    return look_at_sources(parse_config(data))
+
+
+def test_what_a_conversion_takes_and_depends_on(here: Path) -> None:
+    stored = look(
+        {"source": "a.safetensors", "vae": "better", "extract_ema": True}, {"better": {"source": "a.safetensors"}}
+    )
+    assert stored.names(folders=False) == ["one"]
+    assert stored.fetched("one") == ["models/checkpoints/one.safetensors", "models/vaes/better.safetensors"]
+    assert stored.receipts("one") == ["models/checkpoints/one.receipt.json", "models/vaes/better.receipt.json"]
+    assert stored.conversion_flags("one") == [
+        "--extract-ema",
+        "--vae",
+        "models/vaes/better.safetensors",
+        "--vae-receipt",
+        "models/vaes/better.receipt.json",
+    ]
+
+
+def test_a_folder_is_fetched_as_a_folder(here: Path) -> None:
+    stored = look({"source": "tiny"})
+    assert stored.names(folders=True) == ["one"]
+    assert stored.fetched("one") == ["models/checkpoints/one"]
+    assert stored.conversion_flags("one") == []
+
+
+@pytest.mark.parametrize(("vaes", "hint"), [({"fixed": {"source": "a.safetensors"}}, "did you mean 'fixed'"), ({}, "list it under vaes")])  # fmt: skip
+def test_an_unknown_vae_is_named_with_the_near_one(vaes: dict[str, Any], hint: str, here: Path) -> None:
+    with pytest.raises(errors.ConfigError, match=r"checkpoints\.one\.vae = 'fixd'") as raised:
+        look({"source": "a.safetensors", "vae": "fixd"}, vaes)
+    assert hint in str(raised.value)
+
+
+def test_an_unknown_key_of_a_vae_is_named_with_the_near_one(here: Path) -> None:
+    with pytest.raises(errors.ConfigError, match="did you mean 'source'"):
+        look({"source": "a.safetensors"}, {"fixed": {"sourse": "a.safetensors"}})
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", ""])
+def test_a_vaes_name_must_be_a_files_name(name: str, here: Path) -> None:
+    with pytest.raises(errors.ConfigError):
+        look({"source": "a.safetensors"}, {name: {"source": "a.safetensors"}})
+
+
+@pytest.mark.parametrize(
+    "option", [{"prediction": "epsilon"}, {"architecture": "sdxl-base"}, {"extract_ema": True}, {"vae": "fixed"}]
+)
+def test_an_option_that_a_folder_would_pass_over_is_refused(option: dict[str, Any], here: Path) -> None:
+    with pytest.raises(errors.ConfigError, match=rf"checkpoints\.one\.{next(iter(option))} =.*Diffusers folder"):
+        look({"source": "tiny", **option}, {"fixed": {"source": "a.safetensors"}})
+
+
+def test_a_vae_is_a_single_file(here: Path) -> None:
+    with pytest.raises(errors.SourceError, match="'fixed' has to be a single file"):
+        look({"source": "a.safetensors"}, {"fixed": {"source": "tiny"}})
+
+
+def test_other_bytes_of_a_vae_than_expected_are_refused(here: Path) -> None:
+    with pytest.raises(errors.HashError, match=r"mend vaes\.fixed\.sha256"):
+        look({"source": "a.safetensors"}, {"fixed": {"source": "a.safetensors", "sha256": "0" * 64}})
+
+
+def test_a_missing_vae_stops_before_anything_begins(here: Path) -> None:
+    with pytest.raises(errors.SourceError, match=r"nowhere\.safetensors"):
+        look({"source": "a.safetensors"}, {"fixed": {"source": "nowhere.safetensors"}})
+
+
+def test_a_broken_sidecar_stops_before_anything_begins(here: Path) -> None:
+    (here / "a.yaml").write_text("model: {params: {parameterization: w}}\n")
+    with pytest.raises(errors.ConfigError, match=r"a\.yaml"):
+        look({"source": "a.safetensors"})
+
+
+@pytest.mark.parametrize("place", ["models/checkpoints/one", "models/diffusers/one"])
+def test_a_source_where_its_own_copy_is_made_is_refused(place: str, here: Path) -> None:
+    (here / place).parent.mkdir(parents=True)
+    (here / "tiny").rename(here / place)
+    (here / "link").symlink_to(place)
+    for source in (place, str(here / place), "link"):
+        with pytest.raises(errors.SourceError, match=r"is where checkpoints\.one itself is made"):
+            look({"source": source})
+
+
+def test_a_single_file_where_its_own_copy_is_made_is_refused(here: Path) -> None:
+    (here / "models/checkpoints").mkdir(parents=True)
+    (here / "a.safetensors").rename(here / "models/checkpoints/one.safetensors")
+    with pytest.raises(errors.SourceError, match=r"is where checkpoints\.one itself is made"):
+        look({"source": "models/checkpoints/one.safetensors"})
+
+
+def test_planning_imports_nothing_heavy(here: Path) -> None:
+    """Not with a sidecar and a folder either."""
+    (here / "a.yaml").write_text("parameterization: v\n")
+    code = """
+import sys
+from darkroom.planning import make_plan
+from darkroom.config import parse_config
+sheets = {"checkpoints": {"one": {"source": "a.safetensors"}, "two": {"source": "tiny"}}, "sheets": ["x.txt"]}
+make_plan(parse_config(sheets))
+print([name for name in ("torch", "numpy", "diffusers", "transformers", "safetensors") if name in sys.modules])
+"""
+    (here / "x.txt").write_text("a star\n")
+    done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
