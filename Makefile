@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test check format bench demo-checkpoint generated lock clean
+.PHONY: results test older check format bench demo-checkpoint generated lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
@@ -12,6 +12,9 @@ results: .venv/ready
 
 test: .venv/ready
 	$(ACTIVATE) pytest
+
+# Older libraries for tests/compat; torch, numpy and the like are those of .venv, seen after the older ones.
+older: .venv-older/ready
 
 check: .venv/ready
 	$(BIN)/ruff check .
@@ -50,5 +53,12 @@ lock: .venv/ready
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
+.venv-older/ready: envs/older-diffusers.txt .venv/ready
+	$(PYTHON) -m venv --clear .venv-older
+	.venv-older/bin/pip install --quiet --no-deps --requirement envs/older-diffusers.txt
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > "$$(.venv-older/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/current.pth"
+	touch $@
+
 clean:
-	rm -rf .venv build logs .snakemake .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-older build logs .snakemake .mypy_cache .ruff_cache .pytest_cache

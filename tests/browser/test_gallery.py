@@ -56,7 +56,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = [make_picture(folder, number, checkpoint=("alpha", "beta")[number % 2]) for number in range(COUNT - 2)]
     pictures.append(make_picture(folder, 50, prompt=HOSTILE, negative_prompt=HOSTILE))
     pictures.append(make_picture(folder, 51, prompt="A Lighthouse in FOG, " * 60 + "dawn", sampler="DDIM", size=128))
-    build_gallery(folder, pictures, [AUDIT], title="Night shift", thumbnail_px=128)
+    build_gallery(folder, pictures, {"alpha": AUDIT.facts()}, title="Night shift", thumbnail_px=128)
     return folder
 
 

@@ -90,7 +90,7 @@ def _read_receipt(path: Path | None) -> dict[str, Any]:
     return receipt
 
 
-def verify(arguments: argparse.Namespace) -> str:
+def verify(arguments: argparse.Namespace) -> str | None:
     from darkroom.outputs.png import check_png
 
     if arguments.model_dir.suffix.lower() == ".png" or (arguments.model_dir / "manifest.jsonl").is_file():
@@ -101,10 +101,18 @@ def verify(arguments: argparse.Namespace) -> str:
     from darkroom.checkpoint import verify_model
     from darkroom.files import write_json
 
-    receipt = verify_model(arguments.model_dir)
+    receipt = verify_model(arguments.model_dir, hashes="all" if arguments.deep else "remembered")
     if arguments.receipt:
         write_json(arguments.receipt, receipt.model_dump(mode="json"))
-    return receipt.summary()
+    if not arguments.explain:
+        return receipt.summary()
+    from darkroom.checkpoint.audit import read_audit
+    from darkroom.checkpoint.explain import print_explanation
+
+    print(receipt.summary())
+    print_explanation(receipt, read_audit(Path(os.path.abspath(arguments.model_dir))))  # noqa: PTH100 - a link stays a link
+    _write_log(arguments, receipt.summary())
+    return None
 
 
 def _pictures_below(results: Path) -> list[Path]:
@@ -183,6 +191,8 @@ def _make_parser() -> argparse.ArgumentParser:
     sub = add("verify", verify, "Check a Diffusers folder, a picture, or all pictures of a results folder.")
     sub.add_argument("model_dir", type=Path, metavar="PATH")
     sub.add_argument("--receipt", type=Path, help="write what was verified to this file")
+    sub.add_argument("--deep", action="store_true", help="read every file of a model again, whatever its time says")
+    sub.add_argument("--explain", action="store_true", help="show how a model was converted and what it consists of")
 
     _add_render(add("render", render, "Render one picture."))
 

@@ -12,13 +12,16 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "SGM Uniform": {"timestep_spacing": "trailing"},
 }
 """A1111's schedule types as scheduler config values."""
+EDM_SCHEDULES: dict[str, dict[str, Any]] = {"Automatic": {}, "Karras": {"sigma_schedule": "karras"}}
+"""The same for models with EDM's noise; Automatic keeps the model's own `sigma_schedule`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
     """An A1111 sampler: its diffusers scheduler class and the config values that make it behave as A1111's.
 
-    `schedules` are those that the diffusers class can follow; others it would pass over in silence.
+    `schedules` are those that the diffusers class can follow; others it would pass over in silence. `edm_scheduler`
+    is the class for models with EDM's noise (Karras et al., arXiv:2206.00364), None where diffusers has none.
     """
 
     name: str
@@ -26,12 +29,13 @@ class Sampler:
     options: dict[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
     schedules: tuple[str, ...] = tuple(SCHEDULES)
+    edm_scheduler: str | None = None
 
 
 _UNIFORM = ("Automatic", "SGM Uniform")
 
 SAMPLERS = (
-    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler")),
+    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler"), edm_scheduler="EDMEulerScheduler"),
     Sampler(
         "Euler a", "EulerAncestralDiscreteScheduler", aliases=("K_EULER_ANCESTRAL", "k_euler_a"), schedules=_UNIFORM
     ),
@@ -40,6 +44,7 @@ SAMPLERS = (
         "DPMSolverMultistepScheduler",
         {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
         ("DPMSolverMultistep", "k_dpmpp_2m"),
+        edm_scheduler="EDMDPMSolverMultistepScheduler",
     ),
     Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, schedules=_UNIFORM),
 )

@@ -11,9 +11,9 @@ import pytest
 from darkroom.engine import Engine
 from darkroom.engine.schedulers import build
 from darkroom.errors import RequestError
-from darkroom.prompting import encode_prompt
 from darkroom.request import RenderRequest
 from darkroom.samplers import SAMPLERS, SCHEDULES, Sampler
+from tests.fixtures.plain import plain_output, plain_pipeline
 
 KARRAS = {"use_karras_sigmas": True}
 CASES: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -29,14 +29,7 @@ CASES: list[tuple[str, str, str, dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def plain(model_dir: Path) -> Any:
-    import torch
-    from diffusers import StableDiffusionXLPipeline
-
-    pipeline = StableDiffusionXLPipeline.from_pretrained(
-        model_dir, dtype=torch.float32, variant="fp16", use_safetensors=True, local_files_only=True
-    )
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return plain_pipeline(model_dir)
 
 
 @pytest.mark.parametrize(("sampler", "schedule", "scheduler", "options"), CASES)
@@ -51,25 +44,11 @@ def test_pixels_equal_a_plain_pipelines(
     options: Any,
 ) -> None:
     import diffusers
-    import torch
 
     request = request_.model_copy(update={"sampler": sampler, "schedule": schedule, "steps": 4, "width": 96})
     settings = diffusers.EulerDiscreteScheduler.load_config(model_dir / "scheduler")
-    encoders = (plain.text_encoder, plain.text_encoder_2)
-    prompt = encode_prompt((plain.tokenizer, plain.tokenizer_2), encoders, request.prompt, request.negative_prompt)
     plain.scheduler = getattr(diffusers, scheduler).from_config(settings, **options)
-    original = plain(
-        prompt_embeds=prompt.prompt_embeds,
-        negative_prompt_embeds=prompt.negative_prompt_embeds,
-        pooled_prompt_embeds=prompt.pooled_prompt_embeds,
-        negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
-        width=request.width,
-        height=request.height,
-        num_inference_steps=request.steps,
-        guidance_scale=request.cfg_scale,
-        generator=torch.Generator("cpu").manual_seed(request.seed),
-    ).images[0]
-    assert engine.render(request).image.tobytes() == original.tobytes()
+    assert engine.render(request).image.tobytes() == plain_output(plain, request, "pil").tobytes()
 
 
 def test_each_scheduler_is_fresh_and_knows_what_the_model_predicts() -> None:

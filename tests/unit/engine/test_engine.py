@@ -12,7 +12,10 @@ import pytest
 
 from darkroom.engine import Cancelled, Engine, RenderedImage
 from darkroom.errors import ConfigError, ModelError, NanImageError, OutOfMemoryError
+from darkroom.outputs.infotext import read_infotext
+from darkroom.outputs.png import read_png_text
 from darkroom.request import RenderRequest
+from darkroom.serve.answers import encode_answer
 
 
 def changed(request: RenderRequest, **settings: object) -> RenderRequest:
@@ -38,6 +41,22 @@ def test_a_model_without_audit_is_named_by_its_folder(model_dir: Path, tmp_path:
     shutil.copytree(model_dir, tmp_path / "lone")
     engine = Engine.load(tmp_path / "lone", device="cpu")
     assert (engine.name, engine.model_hash) == ("lone", None)
+
+
+def test_an_adopted_folder_has_a_name_and_no_hash(model_dir: Path, tmp_path: Path, request_: RenderRequest) -> None:
+    shutil.copytree(model_dir, tmp_path / "adopted")
+    audit = json.loads(model_dir.with_name(f"{model_dir.name}.audit.json").read_text())
+    audit |= {"name": "adopted", "source_kind": "folder", "autov2": None}
+    (tmp_path / "adopted.audit.json").write_text(json.dumps(audit))
+    engine = Engine.load(tmp_path / "adopted", device="cpu")
+    assert (engine.name, engine.model_hash) == ("adopted", None)
+    picture = tmp_path / "picture.png"
+    picture.write_bytes(encode_answer(engine, engine.render(request_)))
+    text = read_png_text(picture)
+    settings = read_infotext(text["parameters"])["settings"]
+    assert settings["Model"] == "adopted"
+    assert not {"Model hash", "Hashes"} & settings.keys()
+    assert json.loads(text["darkroom"])["model_hash"] is None
 
 
 def test_any_request_after_any_other_equals_a_fresh_engines(

@@ -7,7 +7,6 @@ ranges copied. Only a change of number format and the transposed `text_projectio
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import Literal
 
 from darkroom import errors, revisions
-from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
+from darkroom.checkpoint.audit import ConversionAudit
+from darkroom.checkpoint.folder import adopt_folder
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.job import Job, prepare_job
-from darkroom.checkpoint.plan import Plan
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
-from darkroom.files import disk_errors, sync_folder
 from darkroom.hashing import autov2
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
@@ -65,9 +64,7 @@ def convert(
     source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link
     expected = expected or Expected()
     if source.is_dir():
-        _refuse_options(source, extract_ema, vae, prediction, architecture)
-        from darkroom.checkpoint.folder import adopt_folder
-
+        _check_folder(source, extract_ema, vae, prediction, architecture)
         return adopt_folder(source, dest, dtype=dtype, name=name, expected_files=expected.files)
     job = prepare_job(
         source,
@@ -78,21 +75,21 @@ def convert(
         vae=Path(vae) if vae is not None else None,
         parameterization=parameterization,
     )
-    _check_destination(dest, job.plan)
+    check_destination(dest, job.plan.written_bytes + SMALL_FILES_BYTES)
     with staging_folder(dest) as staging:
         hashes = _write_weights(job, staging.new)
         _check_hashes(job, hashes, expected)
         write_small_files(job, staging.new)
-        # Without an audit a folder is merely anonymous; with another folder's audit it would be mislabelled.
-        _remove_audit(dest)
-        staging.publish()
         audit = _describe(job, name or dest.name, hashes, time.monotonic() - begun)
-        write_audit(dest, audit)
+        publish_model(staging, audit)
     return audit
 
 
-def _refuse_options(source: Path, extract_ema: bool, vae: object, prediction: str, architecture: str) -> None:
+def _check_folder(source: Path, extract_ema: bool, vae: object, prediction: str, architecture: str) -> None:
     """A folder says itself what it is; an option that would be passed over in silence is refused."""
+    if not (source / INDEX).is_file():
+        why = f"is a folder without {INDEX}"
+        raise errors.SourceError("checkpoint", source, why, "give a .safetensors file, or a Diffusers folder")
     given = {
         "extract_ema": extract_ema,
         "vae": vae is not None,
@@ -105,20 +102,6 @@ def _refuse_options(source: Path, extract_ema: bool, vae: object, prediction: st
             raise errors.SourceError(
                 f"{option} for", source, why, f"leave {option} out, or give a single-file checkpoint"
             )
-
-
-def _check_destination(dest: Path, plan: Plan) -> None:
-    """Refuse to replace what isn't a model, and to begin what can't fit."""
-    if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
-        raise errors.NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
-    with disk_errors(dest):
-        dest.parent.mkdir(parents=True, exist_ok=True)
-    need, free = plan.written_bytes + SMALL_FILES_BYTES, shutil.disk_usage(dest.parent).free
-    if need > free:
-        why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        raise errors.DiskError(
-            "no room to convert to", dest, why, "free some disk space or set models_dir to another volume"
-        )
 
 
 def _write_weights(job: Job, folder: Path) -> list[str]:
@@ -146,11 +129,6 @@ def _check_hashes(job: Job, hashes: list[str], expected: Expected) -> None:
             raise errors.HashError(
                 "checkpoint", source.path, why, "fetch it again, or mend sha256 in the configuration"
             )
-
-
-def _remove_audit(dest: Path) -> None:
-    audit_path(dest).unlink(missing_ok=True)
-    sync_folder(dest.parent)
 
 
 def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> ConversionAudit:

@@ -1,44 +1,165 @@
-"""What a checkpoint is that isn't SDXL, told by its tell-tale tensors."""
+"""What a file is that isn't an SDXL checkpoint, told by its tell-tale tensors.
+
+The names are those of the projects' own files and of diffusers' models. A file that has SDXL's text encoders and a
+UNet is never taken for something else, whatever training tools and merges left in it; only the number of its UNet's
+input channels may still say that it isn't a base model.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from darkroom.checkpoint.header import TensorInfo
 
-_UNET_INPUT = "model.diffusion_model.input_blocks.0.0.weight"
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """`found` is a phrase such as "a Flux model", `hint` one thing to do about it."""
+
+    found: str
+    hint: str
 
 
-def describe_family(tensors: Mapping[str, TensorInfo]) -> str | None:
-    """A phrase such as "a Flux model" if the tensors are recognised as another family's, else None."""
+_OTHER = "give an SDXL checkpoint; other families of models can't be converted"
+_ADDITION = "give the SDXL checkpoint that it was made for"
+_PART = "give the whole checkpoint, with UNet and text encoders"
+_VAE = "name it under vaes in the configuration or with --vae, and give the checkpoint that it belongs to"
+_BASE = "give the SDXL base checkpoint that it goes with"
+_PURPOSE = "give the checkpoint's text-to-image version"
 
-    def has(*parts: str) -> bool:
-        return any(part in key for key in tensors for part in parts)
+_LATENT_CHANNELS = 4
+_PURPOSES = {5: "for depth", 7: "for upscaling", 8: "for editing", 9: "for inpainting"}
+"""What a UNet with more input channels than the latents' was made for."""
 
-    def begins(*starts: str) -> bool:
-        return any(key.startswith(starts) for key in tensors)
+_SDXL = "an SDXL checkpoint"
+_BY_TEXT_ENCODER = (
+    (_SDXL, r"conditioner\.embedders\.(0\.transformer|1\.(model|transformer))\."),
+    ("an SDXL refiner", r"conditioner\.embedders\.0\.model\."),
+    ("a Stable Diffusion 1.x model", r"cond_stage_model\.transformer\."),
+    ("a Stable Diffusion 2.x model", r"cond_stage_model\.model\."),
+)
+"""Checkpoints in the original layout."""
 
-    if has(".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_", ".lokr_w1", ".lora.up."):
-        return "a LoRA, not a checkpoint"
-    if has("double_blocks."):
-        return "a Flux model"
-    if has("joint_blocks."):
-        return "a Stable Diffusion 3 model"
-    if begins("cond_stage_model.transformer."):
-        return "a Stable Diffusion 1.x model"
-    if begins("cond_stage_model.model."):
-        return "a Stable Diffusion 2.x model"
-    if begins("conditioner.embedders.0.model.") and not begins("conditioner.embedders.1."):
-        return "an SDXL refiner"
-    if begins("control_model.", "controlnet_", "input_hint_block."):
-        return "a ControlNet, not a checkpoint"
-    if _UNET_INPUT in tensors and tensors[_UNET_INPUT].shape[1:2] not in ((4,), ()):
-        return f"a UNet with {tensors[_UNET_INPUT].shape[1]} input channels, as for inpainting or editing"
-    if tensors and all(
-        key.startswith(("first_stage_model.", "encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
-        for key in tensors
-    ):
-        return "a VAE alone"
-    if begins("down_blocks.", "unet.down_blocks."):
-        return "a single component in Diffusers layout"
+_ANY = r"(?:model\.diffusion_model\.|diffusion_model\.|model\.|net\.|transformer\.|unet\.)?"
+_BY_TENSOR = (
+    (
+        "a ControlNet",
+        _ADDITION,
+        r"control_model\.|controlnet_|input_hint_block\.|lora_controlnet$|lllite_unet_|zero_convs\.",
+    ),
+    ("a T2I-Adapter", _ADDITION, r"adapter\.body\.|body\.\d+\.(in_conv|block1|body\.\d+\.block1)\."),
+    ("an IP-Adapter", _ADDITION, r"ip_adapter\.\d+\.|image_proj\.|ip_adapter_proj_model\."),
+    (
+        "an AnimateDiff motion module",
+        _ADDITION,
+        r"(module\.)?(down_blocks\.\d+|mid_block|up_blocks\.\d+)\.motion_modules\.",
+    ),
+    ("a textual inversion embedding", _ADDITION, r"(clip_[gl]|emb_params|string_to_(param|token)\..*|<[^>\n]*>)$"),
+    ("a Stable Cascade model", _OTHER, _ANY + r"(clf\.1\.|clip_txt_mapper\.|clip_txt_pooled_mapper\.|clip_mapper\.)"),
+    ("a Hunyuan Video model", _OTHER, _ANY + r"(txt_in\.individual_token_refiner|context_embedder\.token_refiner)\."),
+    ("a Chroma model", _OTHER, _ANY + r"distilled_guidance_layer\."),
+    ("an AuraFlow model", _OTHER, _ANY + r"(double_layers|joint_transformer_blocks)\.\d"),
+    ("a Flux model", _OTHER, _ANY + r"(double_blocks|single_transformer_blocks)\.\d"),
+    ("a Stable Diffusion 3 model", _OTHER, _ANY + r"joint_blocks\.\d"),
+    ("a Qwen-Image model", _OTHER, _ANY + r"(transformer_blocks\.\d+\.img_mod\.|txt_in\.text_norm\.)"),
+    ("a Stable Diffusion 3 model", _OTHER, _ANY + r"transformer_blocks\.\d+\.attn\.add_q_proj\."),
+    ("a HiDream model", _OTHER, _ANY + r"(double_stream_blocks|caption_projection\.\d+\.linear)\."),
+    ("a Hunyuan-DiT model", _OTHER, _ANY + r"(mlp_t5\.|time_extra_emb\.)"),
+    ("a Sana model", _OTHER, _ANY + r"(blocks\.\d+\.cross_attn\.q_linear|transformer_blocks\.\d+\.ff\.conv_depth)\."),
+    ("a PixArt model", _OTHER, _ANY + r"(t_block\.1\.|pos_embed\.proj\.)"),
+    ("an LTX video model", _OTHER, _ANY + r"(patchify_proj\.|transformer_blocks\.\d+\.scale_shift_table$)"),
+    ("a Wan video model", _OTHER, _ANY + r"(head\.modulation$|condition_embedder\.)"),
+    ("a Mochi model", _OTHER, _ANY + r"(t5_yproj\.|time_embed\.pooler\.)"),
+    ("a CogVideoX or CogView model", _OTHER, _ANY + r"patch_embed\.text_proj\."),
+    ("a Cosmos model", _OTHER, _ANY + r"(x_embedder\.proj\.1\.|learnable_pos_embed\.)"),
+    ("a Z-Image or Lumina model", _OTHER, _ANY + r"(cap_embedder|noise_refiner|context_refiner)\."),
+    ("a Kandinsky model", _OTHER, _ANY + r"(visual_transformer_blocks|add_embedding\.image_norm|add_time_condition)\."),
+    ("a Kandinsky model", _OTHER, r"prd_embedding$|encoder_hid_proj\.image_embeds\."),
+    ("a Stable Video Diffusion model", _OTHER, r"conditioner\.embedders\.0\.open_clip\."),
+    ("a Stable Video Diffusion model", _OTHER, _ANY + r"(input_blocks\.1\.0\.time_stack|.*\.temporal_res_block)\."),
+    ("an image upscaler", _OTHER, r"(?i:.*\brdb1\.conv1|conv_first)\.|.*\.residual_group\."),
+    ("a T5 text encoder", _OTHER, r"(.*\.)?encoder\.block\.\d+\.layer\."),
+    ("a language model", _OTHER, r"(model\.)?(language_model\.)?(model\.)?layers\.\d+\.self_attn\.q_proj\."),
+)
+"""Everything else that one tensor gives away: what it is, what to do, and how such a tensor's name begins."""
+
+_UNET = r"((model\.)?diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\."
+_DIFFUSERS_UNET = (
+    r"(unet\.)?(down_blocks|mid_block|up_blocks|conv_in|conv_out|conv_norm_out|time_embedding|add_embedding"
+    r"|class_embedding|encoder_hid_proj)\."
+)
+_CLIP = (
+    r"(transformer\.)?((text_model|vision_model|text_projection|visual_projection|logit_scale|position_ids)\b"
+    r"|(embeddings|encoder\.layers\.\d+\.(self_attn|mlp|layer_norm\d)|final_layer_norm|pre_layrnorm|post_layernorm)\.)"
+)
+_OPEN_CLIP = (
+    r"(transformer\.)?resblocks\.|visual\."
+    r"|(token_embedding|positional_embedding|ln_final|text_projection|logit_scale|attn_mask)\b"
+)
+_BY_ALL_TENSORS = (
+    ("text encoders alone", _PART, r"conditioner\."),
+    ("a UNet alone", _PART, _UNET),
+    ("a UNet alone, in Diffusers layout", _PART, _DIFFUSERS_UNET),
+    ("a CLIP model alone", _PART, _CLIP),
+    ("a CLIP model alone", _PART, _OPEN_CLIP),
+    (
+        "a VAE alone",
+        _VAE,
+        r"(first_stage_model|vae)\.|(encoder|decoder|(post_)?quant_conv|conv[12]|loss|model_ema|bn)\b",
+    ),
+)
+"""Parts of checkpoints: of these, every tensor's name begins so."""
+
+_LORA = re.compile(
+    r"lora_(unet|te\d?|transformer|prior_unet|prior_te)_|bundle_emb\."
+    r"|.*\.(lora(_\w+)?|hada_\w+|lokr_\w+|oft_\w+|boft_\w+|diff(_b)?|dora_scale|.*_lora\d?)(\.|$)"
+)
+_KINDS = (("LoHa", ".hada_w"), ("LoKr", ".lokr_w"), ("OFT", "oft_"))
+
+
+def describe_family(tensors: Mapping[str, TensorInfo]) -> Family | None:
+    """What a file of these tensors is, if it is recognised as something else than an SDXL base checkpoint."""
+    names = "\n".join(tensors)
+    for found, pattern in _BY_TEXT_ENCODER:
+        if _begins(names, pattern):
+            return _checkpoint(found, tensors)
+    if 2 * sum(1 for name in tensors if _LORA.match(name)) > len(tensors):
+        kind = next((f" ({kind})" for kind, part in _KINDS if part in names), "")
+        return Family(f"a LoRA{kind}, not a checkpoint", _ADDITION)
+    for found, hint, pattern in _BY_TENSOR:
+        if _begins(names, pattern):
+            return Family(found, hint)
+    return _part(tensors)
+
+
+def _checkpoint(found: str, tensors: Mapping[str, TensorInfo]) -> Family | None:
+    """A checkpoint of the original layout, told from SDXL base by its text encoder or its UNet's input."""
+    if found != _SDXL:
+        return Family(found + _purpose(tensors), _BASE if "refiner" in found else _OTHER)
+    if _purpose(tensors):
+        return Family(found + _purpose(tensors), _PURPOSE)
+    return _part(tensors)
+
+
+def _part(tensors: Mapping[str, TensorInfo]) -> Family | None:
+    for found, hint, pattern in _BY_ALL_TENSORS:
+        if tensors and all(map(re.compile(f"(?:{pattern})").match, tensors)):
+            return Family(found + _purpose(tensors), hint)
     return None
+
+
+def _purpose(tensors: Mapping[str, TensorInfo]) -> str:
+    """Words on a UNet with other input channels than a base model's, else nothing."""
+    for name in ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight", "conv_in.weight"):
+        channels = tensors[name].shape[1:2] if name in tensors else ()
+        if channels and channels[0] != _LATENT_CHANNELS:
+            purpose = _PURPOSES.get(channels[0], "of another kind")
+            return f" {purpose} (its UNet has {channels[0]} input channels)"
+    return ""
+
+
+def _begins(names: str, pattern: str) -> bool:
+    """True if one of the names, a line each, begins as the pattern says."""
+    return re.search(f"^(?:{pattern})", names, re.MULTILINE) is not None

@@ -2,13 +2,16 @@
 
 A file is 8 bytes of little-endian header length, a JSON object (name to dtype, shape and data_offsets, and
 `__metadata__`) padded with spaces, then the tensors' bytes without gaps. Format and the 100 MB cap:
-https://github.com/huggingface/safetensors, "Format".
+https://github.com/huggingface/safetensors, "Format". What this reader accepts, the safetensors library accepts too,
+and reads as the same; tests/fuzz holds it to that.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +21,8 @@ from darkroom.checkpoint.sniff import refuse_other_formats
 from darkroom.errors import FormatError
 
 MAX_HEADER_BYTES = 100_000_000
+MAX_ITEMS = 500_000
+"""Of commas and brackets in a header: parsed, each may take a hundred bytes. The header of SDXL base has 19,000."""
 MAX_DIMENSIONS = 16
 DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
@@ -26,6 +31,9 @@ DTYPE_BYTES = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
 }
 Shape = tuple[int, ...]
+_PIECE_BYTES = 2**20
+_NOT_IN_JSON = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +80,8 @@ class _Reader:
         self._check_coverage(tensors, size - data_offset)
         return Header(tensors, metadata, data_offset, size)
 
-    def _raw_header(self, file: BinaryIO, size: int) -> bytes:
-        """The header's bytes; nothing of its size is allocated before both of its ends look like JSON."""
+    def _raw_header(self, file: BinaryIO, size: int) -> bytearray:
+        """The header's bytes, read only as far as they can be JSON: the size that a file claims is never allocated."""
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             self.fail(f"claims a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed")
@@ -83,9 +91,19 @@ class _Reader:
         if file.read(1) not in (b"}", b" "):
             self.fail("has a header that does not end as JSON does")
         file.seek(8)
-        return file.read(length)
+        raw = bytearray()
+        while len(raw) < length:
+            piece = file.read(min(length - len(raw), _PIECE_BYTES))
+            if not piece or _NOT_IN_JSON.search(piece):
+                self.fail("has a header that is not valid JSON")
+            raw += piece
+        return raw
 
-    def _parse(self, raw: bytes) -> dict[str, Any]:
+    def _parse(self, raw: bytearray) -> dict[str, Any]:
+        items = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+        if items > MAX_ITEMS:
+            self.fail(f"has a header of {items:,} items; at most {MAX_ITEMS:,} are allowed")
+
         def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             found = dict(pairs)
             if len(found) != len(pairs):
@@ -95,7 +113,12 @@ class _Reader:
             return found
 
         try:
-            data = json.loads(raw.decode("utf-8"), object_pairs_hook=refuse_duplicates)
+            data = json.loads(
+                raw.decode("utf-8"),
+                object_pairs_hook=refuse_duplicates,
+                parse_int=_count,
+                parse_constant=_refuse_constant,
+            )
         except (ValueError, RecursionError):
             self.fail("has a header that is not valid JSON")
         if not isinstance(data, dict):
@@ -103,26 +126,30 @@ class _Reader:
         return data
 
     def _metadata(self, data: Any) -> dict[str, str]:
-        if not isinstance(data, dict) or not all(isinstance(value, str) for value in data.values()):
+        if not isinstance(data, dict) or not all(_is_text(text) for pair in data.items() for text in pair):
             self.fail("has a __metadata__ that is not a mapping of text to text")
         return data
 
     def _tensor(self, name: str, entry: Any, file_size: int) -> TensorInfo:
+        if not _is_text(name):
+            self.fail(f"names a tensor '{_short(name)}', which is not text")
         if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
             self.fail(f"tensor '{_short(name)}' lacks dtype, shape or data_offsets")
         dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-        if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
-            self.fail(f"tensor '{_short(name)}' has the unknown dtype '{_short(str(dtype))}'")
+        if not isinstance(dtype, str):
+            self.fail(f"tensor '{_short(name)}' has a dtype that is not text")
+        if dtype not in DTYPE_BYTES:
+            self.fail(f"tensor '{_short(name)}' has the unknown dtype '{_short(dtype)}'")
         if not _are_counts(shape) or len(shape) > MAX_DIMENSIONS:
-            self.fail(f"tensor '{_short(name)}' has a shape that is not a list of sizes")
+            self.fail(f"tensor '{_short(name)}' has a shape that is not a list of at most {MAX_DIMENSIONS} sizes")
+        if not _is_countable(dtype, shape):
+            self.fail(f"tensor '{_short(name)}' of shape {shape} has more bytes than can be counted in 64 bits")
         if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
             self.fail(f"tensor '{_short(name)}' has data_offsets that are not a range")
         start, end = offsets
         if end > file_size:
             self.fail(f"tensor '{_short(name)}' ends beyond the file's {file_size:,} bytes: truncated or damaged")
-        expected = DTYPE_BYTES[dtype]
-        for length in shape:
-            expected *= length
+        expected = DTYPE_BYTES[dtype] * math.prod(shape)
         if end - start != expected:
             self.fail(f"tensor '{_short(name)}' of shape {shape} takes {end - start:,} bytes, not what {dtype} needs")
         return TensorInfo(dtype, tuple(shape), start, end)
@@ -161,6 +188,25 @@ def encode_header(tensors: Iterable[tuple[str, str, Shape, int, int]], metadata:
 
 def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
+
+
+def _is_countable(dtype: str, shape: list[int]) -> bool:
+    """True if the size in bits fits into 64 of them, also where a size of 0 would make it nothing in the end."""
+    return 8 * DTYPE_BYTES[dtype] * math.prod(max(size, 1) for size in shape) < 2**64
+
+
+def _is_text(value: Any) -> bool:
+    """True for text that UTF-8 can write; escapes in JSON can make other."""
+    return isinstance(value, str) and (value.isascii() or _SURROGATE.search(value) is None)
+
+
+def _count(digits: str) -> int:
+    """A JSON integer; minus zero is none, here as elsewhere."""
+    return -1 if digits == "-0" else int(digits)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _short(name: str) -> str:

@@ -19,6 +19,16 @@ INDEX = "model_index.json"
 # Forced, since Snakemake does not look into a folder that is there.
 REBUILD = "rebuild it with snakemake --cores 1 --force models/diffusers/NAME, or darkroom convert CHECKPOINT MODEL_DIR"
 PIPELINE = "StableDiffusionXLPipeline"
+_OTHER_KINDS = {
+    "Inpaint": "an inpainting model",
+    "XLImg2Img": "an image-to-image model, as the SDXL refiner is",
+    "InstructPix2Pix": "a model for editing pictures",
+    "ControlNet": "a model with a ControlNet",
+    "StableDiffusionPipeline": "a Stable Diffusion 1.x or 2.x model",
+    "StableDiffusion3": "a Stable Diffusion 3 model",
+    "Flux": "a Flux model",
+}
+"""What a folder is, by a part of its pipeline's class name."""
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -28,6 +38,8 @@ SCHEDULERS = frozenset(
         "DPMSolverMultistep",
         "DPMSolverSDE",
         "DPMSolverSinglestep",
+        "EDMDPMSolverMultistep",
+        "EDMEuler",
         "EulerAncestralDiscrete",
         "EulerDiscrete",
         "HeunDiscrete",
@@ -108,7 +120,10 @@ def read_json(folder: Path, relative: str) -> dict[str, Any]:
 
 def _check_index(index: Mapping[str, Any]) -> None:
     if index.get("_class_name") != PIPELINE:
-        raise _refused(f"{INDEX}: _class_name", index.get("_class_name"), f"only {PIPELINE} is supported")
+        found = index.get("_class_name")
+        kind = next((kind for part, kind in _OTHER_KINDS.items() if part in str(found)), None)
+        why = f"this is {kind}; needed is {PIPELINE}" if kind else f"only {PIPELINE} is supported"
+        raise _refused(f"{INDEX}: _class_name", found, why)
     for key, value in index.items():
         if key in ALLOWED:
             _check_class(key, value)

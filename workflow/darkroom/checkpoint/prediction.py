@@ -92,8 +92,8 @@ def find_prediction(path: Path, header: Header, override: str, parameterization:
     if EDM_SIGMA_MAX in tensors:
         return _cosxl(path, header)
     if V_PREDICTION in tensors:
-        also = f" and '{ZERO_SNR}'" if zero_snr else ""
-        return Prediction("v_prediction", f"the file has the key '{V_PREDICTION}'{also}", zero_snr)
+        keys = f"keys '{V_PREDICTION}' and '{ZERO_SNR}'" if zero_snr else f"key '{V_PREDICTION}'"
+        return Prediction("v_prediction", f"the file has the {keys}", zero_snr)
     for key in ("modelspec.prediction_type", "modelspec.predict_key"):
         found = _SPELLINGS.get(metadata.get(key, "").strip().lower())
         if found:

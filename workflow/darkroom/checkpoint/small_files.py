@@ -13,7 +13,6 @@ from darkroom.checkpoint.vocabulary import EOS, tokenizer_files
 
 SMALL_FILES_BYTES = 4 * 2**20
 """More than all of them take."""
-_TORCH_DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 
 
 def write_small_files(job: Job, folder: Path) -> None:
@@ -22,9 +21,9 @@ def write_small_files(job: Job, folder: Path) -> None:
     files: dict[str, bytes] = {INDEX: _json(_index(job))}
     files["scheduler/scheduler_config.json"] = _json(job.prediction.scheduler_config(configs.scheduler))
     for component, config in configs.components.items():
-        if component.startswith("text_encoder") and job.dtype in _TORCH_DTYPES:
-            # transformers loads in the config's number format unless told otherwise; diffusers' configs have no such field.
-            config = config | {"torch_dtype": _TORCH_DTYPES[job.dtype]}
+        if component.startswith("text_encoder"):
+            # Unless told otherwise, transformers 5 takes this one and diffusers fp32: parts that differ can't render.
+            config = config | {"torch_dtype": "float32"}
         elif component == "vae":
             config = config | job.prediction.vae_settings
         files[f"{component}/config.json"] = _json(config)

@@ -9,7 +9,8 @@ from darkroom.errors import FormatError, NotWeightsError, PickleError
 
 _PICKLE_HINT = "use the checkpoint's .safetensors version; pickles can run code and are never opened"
 _DOWNLOAD_HINT = "download the file again; a token may be missing"
-_OLD_PICKLE = re.compile(rb"\A(?:c[A-Za-z_][\w.]*\n[\w.]+\n|\((?:[cild]|dp|lp))")
+# Protocols 0 and 1 have no mark of their own: a class, or a list, a tuple or a mapping that is put into the memo.
+_OLD_PICKLE = re.compile(rb"\A(?:c[A-Za-z_][\w.]*\n[\w.]+\n|\((?:[cild]|dp|lp)|[\]})][qr])")
 
 
 def refuse_other_formats(file: BinaryIO, name: object) -> None:
@@ -27,11 +28,11 @@ def refuse_other_formats(file: BinaryIO, name: object) -> None:
     if text.startswith(b"version https://git-lfs"):
         why = "is a Git LFS pointer, not the file itself"
         raise NotWeightsError("checkpoint", name, why, "run 'git lfs pull' in the folder it came from")
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml", b"<!--")):
-        raise NotWeightsError("checkpoint", name, "is an HTML page, not weights", _DOWNLOAD_HINT)
+    if re.match(rb"<[!?/a-z]", text):
+        raise NotWeightsError("checkpoint", name, "is an HTML or XML page, not weights", _DOWNLOAD_HINT)
     if re.match(rb'(?:\{\s*["}]|\[\s*["{\[\]])', text):
         raise NotWeightsError("checkpoint", name, "is JSON text, not weights", _DOWNLOAD_HINT)
-    if start.startswith(b"PK\x03\x04"):
+    if start.startswith((b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")):
         raise PickleError(
             "checkpoint", name, "is a zip archive, as torch.save writes, with a pickle inside", _PICKLE_HINT
         )

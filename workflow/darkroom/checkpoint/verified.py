@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Protocol
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from darkroom.errors import ModelError
-from darkroom.files import write_bytes
+from darkroom.errors import DarkroomError, ModelError
+from darkroom.receipts import Receipt
 
 SAMPLES = 64
 SAMPLE_BYTES = 4096
@@ -31,13 +31,15 @@ class FileIdentity(BaseModel):
     sample: str
 
 
-class VerifiedReceipt(BaseModel):
+class VerifiedReceipt(Receipt):
     """`digest` identifies the folder's content; `source_sha256` and `autov2` are the checkpoint's, if an audit says so.
 
     `dtype` is fp16, fp32, bf16 or mixed; `variant` is `fp16` if the weights' file names have that infix.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    what: ClassVar[str] = "verified receipt"
+    verb: ClassVar[str] = "verify"
+    error: ClassVar[type[DarkroomError]] = ModelError
 
     name: str
     architecture: str
@@ -58,27 +60,15 @@ class VerifiedReceipt(BaseModel):
             f"verified {self.name}{known_as}: {self.architecture}, {self.dtype}, {self.prediction_type}, {size:.2f} GB"
         )
 
-    def to_json(self) -> str:
-        return self.model_dump_json(indent=2) + "\n"
 
-    def write(self, path: Path | str) -> None:
-        """Write the receipt atomically; raises DiskError (E-DISK)."""
-        write_bytes(path, self.to_json().encode())
+class Hashed(Protocol):
+    """A file of which the SHA256 is known."""
 
-    @classmethod
-    def read(cls, path: Path | str) -> Self:
-        """Read a receipt; raises ModelError (E-MODEL) if it is missing or damaged."""
-        try:
-            return cls.model_validate_json(Path(path).read_bytes())
-        except FileNotFoundError:
-            raise ModelError(
-                "verified receipt", path, "is missing", "run snakemake again, or darkroom verify"
-            ) from None
-        except (OSError, ValidationError):
-            raise ModelError("verified receipt", path, "is damaged", "delete it and run snakemake again") from None
+    @property
+    def sha256(self) -> str | None: ...
 
 
-def content_digest(files: Mapping[str, FileIdentity]) -> str:
+def content_digest(files: Mapping[str, Hashed]) -> str:
     """SHA256 over the sorted lines `PATH NUL SHA256 NEWLINE` of all files."""
     digest = hashlib.sha256()
     for relative in sorted(files):

@@ -1,58 +1,99 @@
 """Verification of a Diffusers folder: that it is complete, holds nothing else, and that loading it runs no code.
 
-Nothing is loaded and nothing executed: configs are read as JSON, weights only by their headers and hashes.
+Nothing is loaded and nothing executed: configs are read as JSON, weights only by their headers, their hashes and for
+NaN and Inf.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from darkroom import revisions
 from darkroom.checkpoint.architectures import component_tensors, name_of
 from darkroom.checkpoint.audit import read_audit
 from darkroom.checkpoint.entries import Entry
-from darkroom.checkpoint.header import Header, Shape, read_header
+from darkroom.checkpoint.fingerprints import recall, remember, take_fingerprints
+from darkroom.checkpoint.header import Header
 from darkroom.checkpoint.index import INDEX, REBUILD, ModelConfigs, read_json, read_model_configs
-from darkroom.checkpoint.keymap import COMPONENTS, is_ignored
-from darkroom.checkpoint.plan import DTYPES, weight_path
+from darkroom.checkpoint.keymap import is_ignored
+from darkroom.checkpoint.plan import DTYPES
 from darkroom.checkpoint.verified import FileIdentity, VerifiedReceipt, content_digest, sample_file
-from darkroom.errors import CheckpointError, FormatError, IndexFileError, KeysError, ModelError
-from darkroom.hashing import hash_file
+from darkroom.checkpoint.walk import CODE_ENDINGS, PICKLE_ENDINGS, walk
+from darkroom.checkpoint.weights import Weights, find_variant, read_weights, require_weights
+from darkroom.errors import FormatError, IndexFileError, KeysError, ModelError
 
-CODE_ENDINGS = frozenset(
-    (".bin", ".ckpt", ".dll", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth", ".py", ".pyc", ".pyd", ".so")
-)
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
 ONE_FILE_VOCABULARY = "tokenizer.json"  # what transformers 5 saves instead
 TOKENIZER_CLASSES = ("CLIPTokenizer", "CLIPTokenizerFast", None)
 _NUMBER_FORMATS = {dtype: name for name, dtype in DTYPES.items()}
+_TEXT_MODEL = "text_model."
+
+Hashes = Literal["remembered", "all", "none"]
+"""Which files are read whole: those that changed since they last were, all, or none (the structure is checked only)."""
 
 
-def verify_model(model_dir: Path | str, *, deep: bool = True) -> VerifiedReceipt:
-    """Verify a Diffusers folder and return its receipt; `deep` hashes every file, else only the structure is checked.
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A folder of which the configs and every tensor's name, shape and number format are right."""
+
+    configs: ModelConfigs
+    weights: dict[str, Weights]
+
+    @property
+    def headers(self) -> dict[str, Header]:
+        """The headers of all weight files by relative path."""
+        return {path: header for weights in self.weights.values() for path, header in weights.headers.items()}
+
+    @property
+    def dtypes(self) -> Counter[str]:
+        """How many of the components' tensors are in which number format, as the headers name it."""
+        tensors = ((name, info) for header in self.headers.values() for name, info in header.tensors.items())
+        return Counter(info.dtype for name, info in tensors if not is_ignored(name))
+
+    @property
+    def dtype(self) -> str:
+        """fp16, bf16, fp32 or mixed."""
+        return _NUMBER_FORMATS[next(iter(self.dtypes))] if len(self.dtypes) == 1 else "mixed"
+
+
+def verify_model(model_dir: Path | str, *, hashes: Hashes = "remembered") -> VerifiedReceipt:
+    """Verify a Diffusers folder and return its receipt, without hashes if those of no file are wanted.
 
     Raises ModelError (E-MODEL, "Diffusers format missing") where something is missing, IndexFileError (E-INDEX) for
-    what isn't allowed in such a folder, KeysError (E-KEYS) for wrong tensors, FormatError and PickleError for
-    damaged weight files.
+    what isn't allowed in such a folder, KeysError (E-KEYS) for wrong tensors, FormatError, NotWeightsError and
+    PickleError for damaged weight files, NanWeightError (E-NANWEIGHT) for NaN and Inf in them, HashError (E-HASH) for
+    a file that changed without a trace in its size and time.
     """
     folder = Path(os.path.abspath(model_dir))  # noqa: PTH100 - a link stays a link
     if not folder.is_dir():
         raise ModelError("Diffusers format missing", model_dir, "the folder does not exist", REBUILD)
-    paths = list(_safe_files(folder))
+    _require_index_and_weights(folder)
+    files = [path.relative_to(folder).as_posix() for path in walk(folder, CODE_ENDINGS | PICKLE_ENDINGS)]
+    variant = find_variant(folder)
+    structure = check_structure(folder, lambda _: variant)
+    return _receipt(folder, structure, _identify(folder, files, structure, hashes), variant, hashes)
+
+
+def check_structure(folder: Path, variant_of: Callable[[str], str | None]) -> Structure:
+    """Check a folder's configs, tokenizers and the weights of that variant of each component, by their headers.
+
+    Raises what `verify_model` raises, but for NaN, Inf and hashes.
+    """
     configs = read_model_configs(folder)
-    variant = _find_variant(folder)
-    dtypes: set[str] = set()
-    for component, entries in component_tensors(configs).items():
-        path = folder / weight_path(component, variant)
-        header = _read_weights(path)
-        _check_tensors(component, path, header, entries)
-        dtypes |= {header.tensors[name].dtype for name in header.tensors if not is_ignored(name)}
+    entries = component_tensors(configs)
+    _check_channels(configs)
+    weights = {}
+    for component in entries:
+        weights[component] = read_weights(folder, component, variant_of(component))
+        _check_tensors(folder, weights[component], entries[component])
     for component in ("tokenizer", "tokenizer_2"):
         _check_tokenizer(folder, component)
-    return _receipt(folder, paths, configs, variant, dtypes, deep)
+    return Structure(configs, weights)
 
 
 def check_receipt(model_dir: Path | str, receipt: VerifiedReceipt | Path | str) -> None:
@@ -75,49 +116,34 @@ def check_receipt(model_dir: Path | str, receipt: VerifiedReceipt | Path | str) 
             raise ModelError("Diffusers format missing", path, "changed since it was verified", REBUILD)
 
 
-def _safe_files(folder: Path) -> Iterator[Path]:
-    """Every file of the folder; raises IndexFileError (E-INDEX) for code, pickles and links that lead outside."""
-    root = folder.resolve()
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted([*names, *folders]):
-            path = Path(parent, name)
-            relative = path.relative_to(folder)
-            if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise IndexFileError("link", relative, "leads outside the model folder", "copy the file it leads to")
-            if path.suffix.lower() in CODE_ENDINGS:
-                why = f"may hold code; a folder with {INDEX} needs none"
-                raise IndexFileError("file", relative, why, "remove it, or take the folder from a source you trust")
-            if name in names:
-                if not path.is_file():
-                    raise IndexFileError("file", relative, "is not a regular file", "remove it")
-                yield path
+def classic_names(component: str, names: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
+    """For every tensor name of a component its classic one: newer transformers flattens those of text encoders."""
+    flat = {}
+    if component.startswith("text_encoder"):
+        flat = {name.removeprefix(_TEXT_MODEL): name for name in expected if name not in names}
+    return {name: name if name in expected else flat.get(name, name) for name in names}
 
 
-def _find_variant(folder: Path) -> str | None:
-    """`fp16` if every component has weights of that variant, None if every one has plain ones."""
-    for variant in ("fp16", None):
-        if all((folder / weight_path(component, variant)).is_file() for component in COMPONENTS):
-            return variant
-    for component in COMPONENTS:
-        plain = weight_path(component, None)
-        if not (folder / plain).is_file() and not (folder / weight_path(component, "fp16")).is_file():
-            why = f"it has no {weight_path(component, 'fp16')} or {Path(plain).name}"
-            raise ModelError("Diffusers format missing", folder, why, REBUILD)
-    why = "some components have only .fp16 weights and others only plain ones"
-    raise ModelError("Diffusers format missing", folder, why, REBUILD)
+def _require_index_and_weights(folder: Path) -> None:
+    """Say first that it's no such folder at all, or that its weights are pickles, and only then what is too much."""
+    if not (folder / INDEX).is_file():
+        raise ModelError("Diffusers format missing", folder, f"it has no {INDEX}", REBUILD)
+    require_weights(folder)
 
 
-def _read_weights(path: Path) -> Header:
-    try:
-        return read_header(path)
-    except CheckpointError as error:
-        raise type(error)(error.what.replace("checkpoint", "weights"), error.value, error.why, REBUILD) from None
+def _check_channels(configs: ModelConfigs) -> None:
+    """Text-to-image UNets denoise latents and nothing else; those for inpainting take a mask and a picture too."""
+    unet, latents = configs.components["unet"]["in_channels"], configs.components["vae"]["latent_channels"]
+    if unet != latents:
+        why = f"a text-to-image UNet takes the {latents} channels of its VAE's latents; inpainting UNets take more"
+        raise IndexFileError("unet/config.json: in_channels", unet, why, "use the text-to-image model it was made from")
 
 
-def _check_tensors(component: str, path: Path, header: Header, entries: list[Entry]) -> None:
+def _check_tensors(folder: Path, weights: Weights, entries: list[Entry]) -> None:
+    component, path, tensors = weights.component, folder / weights.place, weights.tensors
     expected = {entry.name: entry.shape for entry in entries}
-    found = _classic_names(header, expected)
+    names = classic_names(component, tensors, expected)
+    found = {classic: tensors[name] for name, classic in names.items()}
     missing = [name for name in expected if name not in found]
     if missing:
         first = ", ".join(missing[:5])
@@ -127,21 +153,12 @@ def _check_tensors(component: str, path: Path, header: Header, entries: list[Ent
         first = ", ".join(name[:120] for name in left[:5])
         raise KeysError("weights", path, f"{len(left)} tensors of {component} are left over: {first}", REBUILD)
     for name, shape in expected.items():
-        if found[name] != shape:
-            why = f"tensor '{name}' of {component} is {list(found[name])}, its config needs {list(shape)}"
-            raise KeysError("weights", path, why, REBUILD)
-        if header.tensors[name if name in header.tensors else _flat(name)].dtype not in _NUMBER_FORMATS:
-            raise FormatError("weights", path, f"tensor '{name}' is not fp16, bf16 or fp32", REBUILD)
-
-
-def _classic_names(header: Header, expected: Mapping[str, Shape]) -> dict[str, Shape]:
-    """Shapes by name, with the flattened names that newer transformers write for text encoders put back."""
-    flat = {_flat(name): name for name in expected}
-    return {name if name in expected else flat.get(name, name): info.shape for name, info in header.tensors.items()}
-
-
-def _flat(name: str) -> str:
-    return name.removeprefix("text_model.")
+        info, file = found[name].info, folder / found[name].file
+        if info.shape != shape:
+            why = f"tensor '{name}' of {component} is {list(info.shape)}, its config needs {list(shape)}"
+            raise KeysError("weights", file, why, REBUILD)
+        if info.dtype not in _NUMBER_FORMATS:
+            raise FormatError("weights", file, f"tensor '{name}' is {info.dtype}, not fp16, bf16 or fp32", REBUILD)
 
 
 def _check_tokenizer(folder: Path, component: str) -> None:
@@ -157,33 +174,32 @@ def _check_tokenizer(folder: Path, component: str) -> None:
         )
 
 
+def _identify(folder: Path, files: list[str], structure: Structure, hashes: Hashes) -> dict[str, FileIdentity]:
+    if hashes == "none":
+        return {
+            file: FileIdentity(size=(folder / file).stat().st_size, sha256=None, sample=sample_file(folder / file))
+            for file in sorted(files)
+        }
+    known = recall(folder)
+    found = take_fingerprints(folder, files, structure.headers, known=known, again=hashes == "all")
+    if found != known:
+        remember(folder, found)
+    return {file: fingerprint.identity() for file, fingerprint in found.items()}
+
+
 def _receipt(
-    folder: Path, paths: list[Path], configs: ModelConfigs, variant: str | None, dtypes: set[str], deep: bool
+    folder: Path, structure: Structure, files: dict[str, FileIdentity], variant: str | None, hashes: Hashes
 ) -> VerifiedReceipt:
-    files = _identify(folder, paths, deep)
     audit = read_audit(folder)
     return VerifiedReceipt(
         name=folder.name,
-        architecture=name_of(configs),
-        dtype=_NUMBER_FORMATS[dtypes.pop()] if len(dtypes) == 1 else "mixed",
+        architecture=name_of(structure.configs),
+        dtype=structure.dtype,
         variant=variant,
-        prediction_type=str(configs.scheduler.get("prediction_type", "epsilon")),
-        digest=content_digest(files) if deep else None,
+        prediction_type=str(structure.configs.scheduler.get("prediction_type", "epsilon")),
+        digest=None if hashes == "none" else content_digest(files),
         source_sha256=audit.source_sha256 if audit else None,
         autov2=audit.autov2 if audit else None,
         revision=revisions.VERIFY,
         files=files,
     )
-
-
-def _identify(folder: Path, paths: list[Path], deep: bool) -> dict[str, FileIdentity]:
-    """Every file's identity; two are hashed at a time, the largest first."""
-    largest_first = sorted(paths, key=lambda path: -path.stat().st_size)
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        hashes = dict(zip(largest_first, pool.map(hash_file, largest_first), strict=True)) if deep else {}
-    return {
-        path.relative_to(folder).as_posix(): FileIdentity(
-            size=path.stat().st_size, sha256=hashes.get(path), sample=sample_file(path)
-        )
-        for path in sorted(paths)
-    }

@@ -238,10 +238,11 @@ def _within_memory(work: Callable[[], T], device: str, what: str, value: str, hi
 
 
 def _identity(model_dir: Path) -> tuple[str, str | None]:
-    """The checkpoint's name and AutoV2 hash from the conversion audit beside the folder, else the folder's name."""
+    """The name and AutoV2 hash (None for an adopted folder) in the audit beside the folder, else the folder's name."""
     folder = model_dir.resolve()
     try:
         audit = json.loads(folder.with_name(f"{folder.name}.audit.json").read_bytes())
-        return str(audit["name"]), str(audit["autov2"])
+        model_hash = audit["autov2"]
+        return str(audit["name"]), None if model_hash is None else str(model_hash)
     except (OSError, ValueError, KeyError, TypeError):
         return folder.name, None

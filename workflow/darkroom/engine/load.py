@@ -29,7 +29,7 @@ def prepare(model_dir: Path) -> None:
     """
     from darkroom.checkpoint.verify import verify_model
 
-    verify_model(model_dir, deep=False)
+    verify_model(model_dir, hashes="none")
     _forbid_network_and_code()
     _read_ahead(model_dir)
 
@@ -55,16 +55,18 @@ def _assemble(model_dir: Path, dtype: str, device: str | None) -> Any:
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
+    from darkroom.checkpoint.weights import find_variant
     from darkroom.engine.schedulers import build
 
     index = json.loads((model_dir / "model_index.json").read_bytes())
     vae_config = json.loads((model_dir / "vae" / "config.json").read_bytes())
     vae_dtype = "fp32" if vae_config.get("force_upcast", True) and dtype == "fp16" else dtype
+    variant = find_variant(model_dir)
     parts = {
-        "unet": _load(UNet2DConditionModel, model_dir / "unet", dtype),
-        "vae": _load(AutoencoderKL, model_dir / "vae", vae_dtype),
-        "text_encoder": _load(CLIPTextModel, model_dir / "text_encoder", dtype),
-        "text_encoder_2": _load(CLIPTextModelWithProjection, model_dir / "text_encoder_2", dtype),
+        "unet": _load(UNet2DConditionModel, model_dir / "unet", dtype, variant),
+        "vae": _load(AutoencoderKL, model_dir / "vae", vae_dtype, variant),
+        "text_encoder": _load(CLIPTextModel, model_dir / "text_encoder", dtype, variant),
+        "text_encoder_2": _load(CLIPTextModelWithProjection, model_dir / "text_encoder_2", dtype, variant),
     }
     if device is not None:
         parts = {name: part.to(device) for name, part in parts.items()}
@@ -84,11 +86,11 @@ def scheduler_config(model_dir: Path) -> dict[str, Any]:
     return config
 
 
-def _load(model_class: Any, folder: Path, dtype: str) -> Any:
+def _load(model_class: Any, folder: Path, dtype: str, variant: str | None) -> Any:
     model, info = model_class.from_pretrained(
         folder,
         dtype=torch_dtype(dtype),
-        variant="fp16" if next(folder.glob("*.fp16.*safetensors*"), None) else None,
+        variant=variant,
         use_safetensors=True,
         local_files_only=True,
         output_loading_info=True,

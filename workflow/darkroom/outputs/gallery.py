@@ -24,36 +24,30 @@ from darkroom.resources import RESOURCES
 INDEX = "index.html"
 _CAPTION_CHARACTERS = 90
 _ALT_CHARACTERS = 200
-# The page's words for the fields of a ConversionAudit.
-_CHECKPOINT_FACTS = (
-    ("AutoV2", "autov2"),
-    ("Architecture", "architecture"),
-    ("Prediction type", "prediction_type"),
-    ("Weights", "dtype_out"),
-    ("Title", "title"),
-    ("Source SHA256", "source_sha256"),
-)
+
+Facts = list[tuple[str, str]]
+"""Pairs of a label and a text."""
 
 
 def build_gallery(
-    results: Path, pictures: list[GalleryPicture], audits: list[dict[str, Any]], *, title: str, thumbnail_px: int
+    results: Path, pictures: list[GalleryPicture], checkpoints: dict[str, Facts], *, title: str, thumbnail_px: int
 ) -> None:
     """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
-    `audits` are conversion audits as dicts, for the facts in the footer; `thumbnail_px` is a thumbnail's
-    longer edge. The same input gives the same bytes. Raises ImageError (E-IMAGE) that names a picture
-    which is missing, damaged or silent about how it was made; the page of before is then untouched.
+    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge. The
+    same input gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or
+    silent about how it was made; the page of before is then untouched.
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
     write_manifest(results, pictures, records)
-    write_bytes(results / INDEX, render_page(pictures, records, audits, title, thumbnail_px).encode())
+    write_bytes(results / INDEX, render_page(pictures, records, checkpoints, title, thumbnail_px).encode())
 
 
 def render_page(
     pictures: list[GalleryPicture],
     records: list[PictureRecord],
-    audits: list[dict[str, Any]],
+    checkpoints: dict[str, Facts],
     title: str,
     thumbnail_px: int,
 ) -> str:
@@ -81,7 +75,7 @@ def render_page(
             {"sheet": sheet, "checkpoint": checkpoint, "cards": [by_name[p.name] for p in members]}
             for sheet, checkpoint, members in group_pictures(pictures)
         ],
-        checkpoints=[_checkpoint(audit) for audit in audits],
+        checkpoints=checkpoints,
         policy=_policy(style, script),
         # Markup: our own files, and JSON without a letter that HTML could take for its own.
         style=Markup(style),
@@ -147,8 +141,3 @@ def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
         "settings": [[key, value] for key, value in shown.items() if value],
         "parameters": record.infotext,
     }
-
-
-def _checkpoint(audit: dict[str, Any]) -> dict[str, Any]:
-    facts = [(label, audit[key]) for label, key in _CHECKPOINT_FACTS if audit.get(key)]
-    return {"name": audit.get("name", "checkpoint"), "facts": facts}

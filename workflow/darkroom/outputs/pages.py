@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from darkroom.checkpoint.audit import read_audit
 from darkroom.outputs.contact_sheet import make_contact_sheet
 from darkroom.outputs.gallery import build_gallery
 from darkroom.outputs.picture import GalleryPicture
@@ -23,14 +24,17 @@ def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:
 
 
 def make_gallery_page(plan_file: Path) -> str:
-    """Write index.html, manifest.jsonl and thumbnails; returns a line that says so. Raises ImageError (E-IMAGE)."""
+    """Write index.html, manifest.jsonl and thumbnails; returns a line that says so.
+
+    Raises ImageError (E-IMAGE) for a damaged picture, ModelError (E-MODEL) for a damaged audit.
+    """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     pictures = [_picture(p) for ps in plan["sheets"].values() for p in ps]
     models = Path(plan["config"]["models_dir"]) / "diffusers"
-    files = [models / f"{name}.audit.json" for name in plan["config"]["checkpoints"]]
-    audits: list[dict[str, Any]] = [json.loads(f.read_text(encoding="utf-8")) for f in files if f.is_file()]
+    audits = {name: read_audit(models / name) for name in plan["config"]["checkpoints"]}
+    checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
     gallery = plan["config"]["gallery"]
-    build_gallery(RESULTS, pictures, audits, title=gallery["title"], thumbnail_px=gallery["thumbnail_px"])
+    build_gallery(RESULTS, pictures, checkpoints, title=gallery["title"], thumbnail_px=gallery["thumbnail_px"])
     return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
 
 

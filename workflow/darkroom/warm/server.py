@@ -82,9 +82,8 @@ def load_engine(options: argparse.Namespace) -> RenderEngine:
     if options.verified is not None:
         check_receipt(model_dir, options.verified)
     engine = Engine.load(model_dir, device=options.device, dtype=options.dtype, memory=options.memory)
-    logger.info(
-        "model %s [%s] on %s %s: %s", engine.name, engine.model_hash, engine.device, engine.dtype, engine.memory
-    )
+    known_as = f" [{engine.model_hash}]" if engine.model_hash else ""
+    logger.info("model %s%s on %s %s: %s", engine.name, known_as, engine.device, engine.dtype, engine.memory)
     return engine
 
 

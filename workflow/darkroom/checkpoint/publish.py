@@ -1,0 +1,74 @@
+"""Putting a finished model in its place: the folder and the audit beside it always belong together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
+from darkroom.checkpoint.index import INDEX
+from darkroom.checkpoint.staging import Staging
+from darkroom.errors import DiskError, NameError
+from darkroom.files import disk_errors, sync_folder
+
+_LOCK_PATIENCE_S = 30
+
+
+def check_destination(dest: Path, need: int) -> None:
+    """Refuse to replace what isn't a model, and to begin what can't fit; `need` in bytes.
+
+    Raises NameError (E-NAME) or DiskError (E-DISK).
+    """
+    if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
+        raise NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
+    with disk_errors(dest):
+        free = shutil.disk_usage(_existing(dest.parent)).free
+    if need > free:
+        why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
+        raise DiskError("no room to convert to", dest, why, "free some disk space or set models_dir to another volume")
+
+
+def publish_model(staging: Staging, audit: ConversionAudit) -> None:
+    """Put the staged folder in its place and its audit beside it. Raises DiskError (E-DISK)."""
+    dest = staging.destination
+    with _exclusive(dest.parent):
+        # Without an audit a folder is merely anonymous; with another folder's audit it would be mislabelled.
+        audit_path(dest).unlink(missing_ok=True)
+        sync_folder(dest.parent)
+        staging.publish()
+        write_audit(dest, audit)
+
+
+def _existing(folder: Path) -> Path:
+    return next(parent for parent in (folder, *folder.parents) if parent.exists())
+
+
+@contextmanager
+def _exclusive(folder: Path) -> Iterator[None]:
+    """Keep other processes from publishing into the folder meanwhile, as far as its file system has locks.
+
+    Publishing takes milliseconds; one that holds the lock for far longer is stuck, and nobody waits for it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        end = time.monotonic() + _LOCK_PATIENCE_S
+        while not _try_lock(handle) and time.monotonic() < end:
+            time.sleep(0.02)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True

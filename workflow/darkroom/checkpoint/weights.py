@@ -1,0 +1,172 @@
+"""The weights of a Diffusers folder's components: each in one file, or in shards that an index lists.
+
+File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
+(modeling_utils.py) save and look for: `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
+`model.fp16-00001-of-00002.safetensors` and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.checkpoint.header import Header, TensorInfo, read_header
+from darkroom.checkpoint.index import REBUILD, read_json
+from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.walk import PICKLE_ENDINGS
+from darkroom.errors import CheckpointError, IndexFileError, ModelError, PickleError
+
+VARIANTS = ("fp16", None)
+_PICKLE_STEMS = ("diffusion_pytorch_model", "pytorch_model")
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor and the weight file, relative to the folder, that holds it."""
+
+    file: str
+    info: TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A component's weight files: their headers by path relative to the folder; `index` is the shards' index."""
+
+    component: str
+    variant: str | None
+    index: str | None
+    headers: dict[str, Header]
+
+    @property
+    def tensors(self) -> dict[str, Placed]:
+        """Every tensor by its name, whichever file it is in."""
+        return {
+            name: Placed(file, info) for file, header in self.headers.items() for name, info in header.tensors.items()
+        }
+
+    @property
+    def place(self) -> str:
+        """What to name in an error about the component's weights as a whole."""
+        return self.index or next(iter(self.headers))
+
+
+def index_path(component: str, variant: str | None) -> str:
+    """The path of a component's index of shards in a Diffusers folder."""
+    return f"{weight_path(component, None)}.index{f'.{variant}' if variant else ''}.json"
+
+
+def shard_path(component: str, variant: str | None, number: int, count: int) -> str:
+    """The path of shard `number` (from 1) of `count`."""
+    whole = weight_path(component, variant)
+    return f"{whole.removesuffix('.safetensors')}-{number:05}-of-{count:05}.safetensors"
+
+
+def has_weights(folder: Path, component: str, variant: str | None) -> bool:
+    """True if a component has weights of a variant, whole or in shards."""
+    paths = (weight_path(component, variant), index_path(component, variant))
+    return any((folder / path).is_file() for path in paths)
+
+
+def require_weights(folder: Path) -> None:
+    """Raise PickleError (E-PICKLE) if a component has only pickled weights, ModelError (E-MODEL) if it has none."""
+    for component in COMPONENTS:
+        if any(has_weights(folder, component, variant) for variant in VARIANTS):
+            continue
+        # Listed only now, and by name: what such a file holds is never looked at.
+        for path in sorted((folder / component).glob("*")):
+            if path.suffix.lower() in PICKLE_ENDINGS and path.name.startswith(_PICKLE_STEMS):
+                why = f"{component} has its weights only as a pickle, which can run code"
+                raise PickleError("weights", path.relative_to(folder), why, "use a version with .safetensors files")
+        plain = weight_path(component, None)
+        why = f"it has no {weight_path(component, 'fp16')} or {Path(plain).name}"
+        raise ModelError("Diffusers format missing", folder, why, REBUILD)
+
+
+def find_variant(folder: Path) -> str | None:
+    """`fp16` if every component has weights of that variant, None if every one has plain ones.
+
+    Raises as `require_weights` does, and ModelError (E-MODEL) for a mixture.
+    """
+    require_weights(folder)
+    for variant in VARIANTS:
+        if all(has_weights(folder, component, variant) for component in COMPONENTS):
+            return variant
+    why = "some components have only .fp16 weights and others only plain ones"
+    raise ModelError("Diffusers format missing", folder, why, REBUILD)
+
+
+def weight_files(folder: Path, component: str, variant: str | None) -> list[str]:
+    """The paths of a component's weights of that variant: the whole file, or the index and its shards.
+
+    Raises IndexFileError (E-INDEX) for an index that names what it can't, and for one beside a whole file.
+    """
+    whole, index = weight_path(component, variant), index_path(component, variant)
+    if not (folder / index).is_file():
+        return [whole]
+    if (folder / whole).is_file():
+        raise _refused(index, whole, "stands beside it: some loaders would read one of them and some the other")
+    return [index, *(f"{component}/{name}" for name in sorted(set(_read_index(folder, index).values())))]
+
+
+def read_weights(folder: Path, component: str, variant: str | None) -> Weights:
+    """Read the headers of a component's weight files; the component has weights of that variant.
+
+    Raises IndexFileError (E-INDEX) for an index that does not agree with its shards, PickleError, NotWeightsError and
+    FormatError (E-FORMAT) for weight files that are none or damaged.
+    """
+    files = weight_files(folder, component, variant)
+    if len(files) == 1:
+        return Weights(component, variant, None, {files[0]: _read_header(folder / files[0])})
+    index, *shards = files
+    headers = {path: _read_header(folder / path) for path in shards}
+    weight_map = {tensor: f"{component}/{name}" for tensor, name in _read_index(folder, index).items()}
+    for tensor, path in weight_map.items():
+        if tensor not in headers[path].tensors:
+            raise _refused(f"{index}: weight_map: {tensor[:120]}", path, "does not hold that tensor")
+    for path, header in headers.items():
+        for tensor in header.tensors:
+            if weight_map.get(tensor) != path:
+                where = f"{index}: weight_map: {tensor[:120]}"
+                raise _refused(where, weight_map.get(tensor, "nothing"), f"but {path} holds that tensor")
+    return Weights(component, variant, index, headers)
+
+
+def _read_index(folder: Path, index: str) -> dict[str, str]:
+    """The index's weight_map: tensor name to the name of a shard that is there."""
+    data = read_json(folder, index)
+    if not isinstance(data.get("metadata"), dict):
+        raise _refused(f"{index}: metadata", data.get("metadata"), "is not a mapping")
+    found: Any = data.get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise _refused(f"{index}: weight_map", found, "is not a mapping of tensors to files")
+    weight_map: Mapping[str, Any] = found
+    known: set[str] = set()
+    for tensor, name in weight_map.items():
+        if isinstance(name, str) and name in known:
+            continue
+        where = f"{index}: weight_map: {tensor[:120]}"
+        if not _is_plain(name) or not name.endswith(".safetensors"):
+            raise _refused(where, name, "is not the plain name of a .safetensors file")
+        if not (folder / index).with_name(name).is_file():
+            raise _refused(where, name, "is missing")
+        known.add(name)
+    return dict(weight_map)
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and not name.startswith(".") and not set(name) & set("/\\:\0")
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        return read_header(path)
+    except CheckpointError as error:
+        raise type(error)(error.what.replace("checkpoint", "weights"), error.value, error.why, REBUILD) from None
+
+
+def _refused(what: str, value: object, why: str) -> IndexFileError:
+    text = None if value is None else str(value)[:200]
+    return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")
