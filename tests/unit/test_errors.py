@@ -10,6 +10,13 @@ def test_one_line_with_code_value_reason_and_hint() -> None:
     assert str(error) == "E-CONFIG key 'sts': unknown (config.yaml:3). Hint: did you mean 'steps'?"
 
 
+def test_names_out_of_files_can_neither_move_a_terminals_cursor_nor_break_a_log() -> None:
+    text = str(errors.KeysError("checkpoint", "a\x1b[2J\x00b\ud800ä.safetensors", "1 tensor left over: \u202ex"))
+    assert text.isprintable()
+    assert "ä.safetensors" in text
+    text.encode()
+
+
 def test_codes_are_stable_and_distinct() -> None:
     kinds = errors._all_kinds(errors.DarkroomError)
     assert len({kind.code for kind in kinds}) == len(kinds)

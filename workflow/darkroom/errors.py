@@ -51,7 +51,8 @@ class DarkroomError(Exception):
         text = f"{head.rstrip('.')}."
         if self.hint:
             text += f" Hint: {self.hint.rstrip('.')}" + ("" if self.hint.endswith("?") else ".")
-        return " ".join(text.split())
+        # Names come from files: nothing in them may move a terminal's cursor or fail to be written to a log.
+        return "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(text.split()))
 
     def as_dict(self) -> dict[str, str | None]:
         """The error as JSON-ready data, for answers over a socket or HTTP."""

@@ -92,12 +92,12 @@ def test_the_old_model_comes_back_if_the_rerun_fails_too(made: Path, tmp_path: P
 
 
 def test_a_live_conversion_of_the_same_model_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
-    process = stop_at("before the exchange", checkpoint, tmp_path / "m")
+    process = stop_at("before small files", checkpoint, tmp_path / "m")
     try:
         theirs = staged(tmp_path)
         convert(checkpoint, tmp_path / "m")
         assert staged(tmp_path) == theirs
-        assert (theirs[0] / "new" / "model_index.json").exists()
+        assert list((theirs[0] / "new").glob("unet/*.safetensors"))
     finally:
         kill(process)
 
@@ -126,3 +126,18 @@ def test_killed_at_any_time_there_is_a_whole_model_or_none(checkpoint: Path, tmp
         convert(checkpoint, dest)
         verify_model(dest)
         assert staged(dest.parent) == []
+
+
+def test_two_conversions_at_once_leave_one_whole_model_with_its_own_audit(made: Path, tmp_path: Path) -> None:
+    sources = [made / "tiny.safetensors", write_random_checkpoint(tmp_path / "other.safetensors", seed=9)]
+    script = "import sys; from darkroom.checkpoint import convert; convert(sys.argv[1], sys.argv[2])"
+    dest = tmp_path / "models" / "m"
+    processes = [subprocess.Popen([sys.executable, "-c", script, source, dest]) for source in sources * 2]
+    assert [process.wait() for process in processes] == [0, 0, 0, 0]
+    receipt = verify_model(dest)
+    alone = {}
+    for source in sources:
+        convert(source, tmp_path / source.stem)
+        alone[verify_model(tmp_path / source.stem).source_sha256] = verify_model(tmp_path / source.stem).digest
+    assert receipt.digest == alone[receipt.source_sha256]
+    assert staged(dest.parent) == []

@@ -15,6 +15,7 @@ from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.numbers import convert_numbers
 from tests.fixtures.checkpoints import encode_numbers, extra_tensors, random_tensors, write_tensors
+from tests.fixtures.folders import read_pieces
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -39,12 +40,20 @@ def weights(model: Path) -> dict[str, bytes]:
     return {str(path.relative_to(model)): path.read_bytes() for path in sorted(model.glob("*/*.safetensors"))}
 
 
-def numbers(model: Path, component: str, name: str) -> np.ndarray[Any, Any]:
+def numbers(model: Path, component: str) -> dict[str, np.ndarray[Any, Any]]:
+    """A component's tensors as float32, by name; the order in a file follows the source's."""
     (path,) = (model / component).glob("*.safetensors")
-    header = read_header(path)
-    info = header.tensors[name]
-    data = path.read_bytes()[header.data_offset + info.start : header.data_offset + info.end]
-    return np.frombuffer(convert_numbers(data, info.dtype, "F32"), np.float32).reshape(info.shape)
+    return {
+        name: np.frombuffer(convert_numbers(data, info.dtype, "F32"), np.float32).reshape(info.shape)
+        for name, info, data in read_pieces(path)
+    }
+
+
+def assert_same_numbers(one: Path, other: Path, component: str) -> None:
+    ours, theirs = numbers(one, component), numbers(other, component)
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert (ours[name] == value).all(), name
 
 
 def scheduler(model: Path) -> dict[str, Any]:
@@ -66,7 +75,7 @@ def test_fp8_is_upcast_and_said_so(kind: str, tensors: Tensors, tmp_path: Path) 
     verify_model(tmp_path / "m")
     key = UNET + "input_blocks.0.0.weight"
     expected = convert_numbers(encode_numbers(tensors[key], kind), kind, "F32")
-    assert numbers(tmp_path / "m", "unet", "conv_in.weight").tobytes() == expected
+    assert numbers(tmp_path / "m", "unet")["conv_in.weight"].tobytes() == expected
 
 
 def test_keep_leaves_formats_that_models_are_computed_in_and_upcasts_the_others(
@@ -148,10 +157,8 @@ def test_ema_weights_are_left_out_unless_asked_for(tensors: Tensors, tmp_path: P
     flipped = {key: value[..., ::-1].copy() if key.startswith(UNET) else value for key, value in tensors.items()}
     convert(write_tensors(tmp_path / "flipped.safetensors", flipped), tmp_path / "flipped")
     convert(write_tensors(tmp_path / "none.safetensors", tensors), tmp_path / "none")
-    # The order in a file follows the source's, so tensors are compared, not files.
-    for name in read_header(tmp_path / "ema/unet/diffusion_pytorch_model.fp16.safetensors").tensors:
-        for left, right in (("ema", "flipped"), ("plain", "none")):
-            assert (numbers(tmp_path / left, "unet", name) == numbers(tmp_path / right, "unet", name)).all(), name
+    assert_same_numbers(tmp_path / "ema", tmp_path / "flipped", "unet")
+    assert_same_numbers(tmp_path / "plain", tmp_path / "none", "unet")
 
 
 def test_a_file_that_kept_only_the_ema_weights_can_be_converted(tensors: Tensors, tmp_path: Path) -> None:
@@ -202,9 +209,7 @@ def test_a_named_vae_takes_the_place_of_a_missing_one_or_the_checkpoints_own(
         audit = convert(source, tmp_path / source.stem, vae=vae)
         assert (audit.vae_source, len(audit.vae_sha256 or "")) == ("vae.safetensors", 64)
         verify_model(tmp_path / source.stem)
-        for name in read_header(tmp_path / "expected/vae/diffusion_pytorch_model.fp16.safetensors").tensors:
-            expected = numbers(tmp_path / "expected", "vae", name)
-            assert (numbers(tmp_path / source.stem, "vae", name) == expected).all(), name
+        assert_same_numbers(tmp_path / source.stem, tmp_path / "expected", "vae")
     assert audit.keys_by_reason["of the VAE that another one replaces"] == len(other_vae(tensors))
 
 
@@ -213,8 +218,7 @@ def _vae_in(layout: str, vae: Tensors, converted: Path) -> Tensors:
         return vae
     if layout == "prefixed":
         return renamed(vae, lambda key: VAE + key)
-    names = read_header(converted / "vae/diffusion_pytorch_model.fp16.safetensors").tensors
-    saved = {name: numbers(converted, "vae", name) for name in names}
+    saved = numbers(converted, "vae")
     if layout == "diffusers":
         return saved
     older = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
@@ -251,17 +255,13 @@ def test_a_second_text_encoder_as_transformers_saves_it_gives_the_same_model(
 ) -> None:
     convert(write_tensors(tmp_path / "c.safetensors", tensors), tmp_path / "open_clip")
     saved = {
-        prefix + (name.removeprefix("text_model.") if flat else name): numbers(
-            tmp_path / "open_clip", "text_encoder_2", name
-        )
-        for name in read_header(tmp_path / "open_clip/text_encoder_2/model.fp16.safetensors").tensors
+        prefix + (name.removeprefix("text_model.") if flat else name): value
+        for name, value in numbers(tmp_path / "open_clip", "text_encoder_2").items()
     }
     source = write_tensors(tmp_path / "saved.safetensors", without(tensors, OPEN_CLIP) | saved)
     audit = convert(source, tmp_path / "saved")
     assert audit.layouts["text_encoder_2"] == ("flattened" if flat else "classic")
-    for name in read_header(tmp_path / "saved/text_encoder_2/model.fp16.safetensors").tensors:
-        expected = numbers(tmp_path / "open_clip", "text_encoder_2", name)
-        assert (numbers(tmp_path / "saved", "text_encoder_2", name) == expected).all(), name
+    assert_same_numbers(tmp_path / "saved", tmp_path / "open_clip", "text_encoder_2")
 
 
 def test_what_training_leaves_behind_is_ignored_counted_and_named(tensors: Tensors, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from darkroom.checkpoint.audit import ConversionAudit
 from darkroom.checkpoint.folder import adopt_folder
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.job import Job, prepare_job
-from darkroom.checkpoint.publish import check_destination, publish_model
+from darkroom.checkpoint.publish import check_destination, check_room, publish_model
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
@@ -27,6 +27,7 @@ from darkroom.hashing import autov2
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
+_ROOM_HINT = "free some disk space or set models_dir to another volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def convert(
         vae=Path(vae) if vae is not None else None,
         parameterization=parameterization,
     )
-    check_destination(dest, job.plan.written_bytes + SMALL_FILES_BYTES)
+    check_destination(dest)
+    check_room(dest, job.plan.written_bytes + SMALL_FILES_BYTES, _ROOM_HINT)
     with staging_folder(dest) as staging:
         hashes = _write_weights(job, staging.new)
         _check_hashes(job, hashes, expected)

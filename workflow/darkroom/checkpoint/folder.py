@@ -15,18 +15,18 @@ from pathlib import Path
 
 from darkroom import revisions
 from darkroom.checkpoint.architectures import name_of
-from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
-from darkroom.checkpoint.fingerprints import Fingerprint, forget, remember, take_fingerprints
+from darkroom.checkpoint.audit import ConversionAudit
+from darkroom.checkpoint.fingerprints import Fingerprint, take_fingerprints
 from darkroom.checkpoint.index import INDEX, REBUILD
 from darkroom.checkpoint.keymap import COMPONENTS, ignored_reason
 from darkroom.checkpoint.placing import Placing, place_files, plan_placing, small_files
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.verified import FileIdentity, content_digest
 from darkroom.checkpoint.verify import Structure, check_structure
 from darkroom.checkpoint.walk import CODE_ENDINGS, linked_blobs, walk
 from darkroom.checkpoint.weights import VARIANTS, has_weights, require_weights, weight_files
-from darkroom.errors import CheckpointError, HashError, ModelError, NameError
-from darkroom.files import sync_folder
+from darkroom.errors import CheckpointError, HashError, ModelError
 from darkroom.hashing import hash_file
 
 _AGAIN = "fetch the folder again, or take it from a source you trust"
@@ -71,31 +71,16 @@ def adopt_folder(
         with_infix = structure.dtype == "fp16" or any(weights.variant for weights in structure.weights.values())
         variant = "fp16" if with_infix else None
         placing = plan_placing(folder, structure, variant)
-    check_destination(folder, dest)
+    check_destination(dest, source=folder)
     with staging_folder(dest) as staging:
         place_files(placing, folder, structure.headers, staging.new)
         found = _verify_placed(staging.new, source, placing, variant)
         sources = _source_identities(folder, placing, found)
         if expected_files is not None:
             _check_hashes(source, sources, expected_files)
-        # Neither another folder's audit nor its hashes may ever stand beside this one.
-        audit_path(dest).unlink(missing_ok=True)
-        forget(dest)
-        sync_folder(dest.parent)
-        staging.publish()
-        remember(dest, found)
         audit = _describe(folder, structure, placing, sources, found, name or dest.name, time.monotonic() - begun)
-        write_audit(dest, audit)
+        publish_model(staging, audit, found)
     return audit
-
-
-def check_destination(source: Path, dest: Path) -> None:
-    """Raise NameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
-    place = dest.resolve()
-    if source.is_relative_to(place) or place.is_relative_to(source):
-        raise NameError("destination", dest, "is the source folder or lies within it", "name another folder")
-    if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
-        raise NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
 
 
 def _open_source(source: Path) -> Path:
@@ -187,10 +172,11 @@ def _describe(
 
 def _layout(component: str, structure: Structure, placing: Placing) -> str:
     headers = structure.weights[component].headers
+    is_renamed = bool(set(headers) & set(placing.renamed.values()))
     if component.startswith("text_encoder"):
-        layout = "flattened" if set(headers) & set(placing.renamed.values()) else "classic"
+        layout = "flattened" if is_renamed else "classic"
     else:
-        layout = "diffusers"
+        layout = "diffusers, older names" if is_renamed else "diffusers"
     return f"{layout} in {len(headers)} shards" if structure.weights[component].index else layout
 
 

@@ -59,7 +59,7 @@ def vae_layouts(original: list[Entry]) -> list[Layout]:
         Layout("original", bare),
         Layout("original, prefixed", original),
         Layout("diffusers", saved),
-        Layout("diffusers, older names", _renamed(saved, _old_attention_name)),
+        Layout("diffusers, older names", _renamed(saved, old_attention_name)),
     ]
 
 
@@ -90,7 +90,8 @@ def _saved(entries: list[Entry], prefix: str, flat: bool) -> list[Entry]:
     ]
 
 
-def _old_attention_name(key: str) -> str:
+def old_attention_name(key: str) -> str:
+    """The name that a VAE's attention tensor had in older diffusers; any other tensor keeps its name."""
     for new, old in _OLD_ATTENTION.items():
         key = key.replace(new, old)
     return key

@@ -1,16 +1,14 @@
 """Placing the files of a Diffusers folder in another: weights are linked where the file system can, else copied.
 
 Weights get the file names that a conversion would give them. Text encoders whose tensors have the flattened names of
-newer transformers are written anew under the classic ones, and a vocabulary that only newer transformers reads is
-written in the classic form too, so that older loaders can read the folder.
+newer transformers, and VAEs whose attention has those of older diffusers, are written anew under the classic ones; a
+vocabulary that only newer transformers reads is written in the classic form too. So every loader can read the folder.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +19,12 @@ from darkroom.checkpoint.byte_ranges import copy_range, write_range
 from darkroom.checkpoint.header import Header, encode_header
 from darkroom.checkpoint.index import INDEX, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.linking import copy, link
 from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.publish import check_room
 from darkroom.checkpoint.verify import ONE_FILE_VOCABULARY, VOCABULARY_FILES, Structure, classic_names
 from darkroom.checkpoint.weights import index_path, shard_path
-from darkroom.errors import DiskError, IndexFileError
+from darkroom.errors import IndexFileError
 
 TOKENIZERS = ("tokenizer", "tokenizer_2")
 _TOKENIZER_FILES = (
@@ -34,7 +34,7 @@ _TOKENIZER_FILES = (
     ONE_FILE_VOCABULARY,
     *VOCABULARY_FILES,
 )
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+_ROOM_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Placing:
     written: dict[str, bytes] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-    """Classic names by flattened ones, for the files in `renamed`."""
+    """Classic names by those in the files, for the files in `renamed`."""
 
     @property
     def same(self) -> dict[str, str]:
@@ -107,42 +107,18 @@ def place_files(placing: Placing, folder: Path, headers: Mapping[str, Header], t
     for path in (*placing.same, *placing.renamed, *placing.written):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
     copies = placing.copies | {
-        new: old for new, old in placing.links.items() if not _link((folder / old).resolve(), target / new)
+        new: old for new, old in placing.links.items() if not link((folder / old).resolve(), target / new)
     }
     need = sum((folder / old).stat().st_size for old in (*copies.values(), *placing.renamed.values()))
-    _check_room(target, need + sum(map(len, placing.written.values())))
+    check_room(target.parent.parent, need + sum(map(len, placing.written.values())), _ROOM_HINT)
     for new, old in copies.items():
-        _copy(folder / old, target / new)
+        copy(folder / old, target / new)
     for new, old in placing.renamed.items():
         _copy_renamed(folder / old, headers[old], placing.names, target / new)
     for new, data in placing.written.items():
         with (target / new).open("xb", buffering=0) as file:
             write_range(file.fileno(), data, 0)
             os.fsync(file.fileno())
-
-
-def _link(path: Path, target: Path) -> bool:
-    try:
-        os.link(path, target)
-    except OSError as error:
-        if error.errno not in _NO_LINK:
-            raise
-        return False
-    return True
-
-
-def _check_room(target: Path, need: int) -> None:
-    free = shutil.disk_usage(target).free
-    if need > free:
-        why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        hint = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
-        raise DiskError("no room to copy the model to", target.parent.parent, why, hint)
-
-
-def _copy(path: Path, target: Path) -> None:
-    with path.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
-        copy_range(reader.fileno(), writer.fileno(), 0, 0, os.fstat(reader.fileno()).st_size)
-        os.fsync(writer.fileno())
 
 
 def _copy_renamed(path: Path, header: Header, names: Mapping[str, str], target: Path) -> None:

@@ -6,11 +6,12 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
+from darkroom.checkpoint.fingerprints import Fingerprint, forget, remember
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.staging import Staging
 from darkroom.errors import DiskError, NameError
@@ -19,33 +20,39 @@ from darkroom.files import disk_errors, sync_folder
 _LOCK_PATIENCE_S = 30
 
 
-def check_destination(dest: Path, need: int) -> None:
-    """Refuse to replace what isn't a model, and to begin what can't fit; `need` in bytes.
-
-    Raises NameError (E-NAME) or DiskError (E-DISK).
-    """
+def check_destination(dest: Path, *, source: Path | None = None) -> None:
+    """Raise NameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
+    place = dest.resolve()
+    if source is not None and (source.is_relative_to(place) or place.is_relative_to(source)):
+        raise NameError("destination", dest, "is the source folder or lies within it", "name another folder")
     if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
         raise NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
+
+
+def check_room(dest: Path, need: int, hint: str) -> None:
+    """Raise DiskError (E-DISK) unless `need` bytes are free where `dest` will stand."""
     with disk_errors(dest):
-        free = shutil.disk_usage(_existing(dest.parent)).free
+        free = shutil.disk_usage(next(folder for folder in (dest, *dest.parents) if folder.exists())).free
     if need > free:
         why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        raise DiskError("no room to convert to", dest, why, "free some disk space or set models_dir to another volume")
+        raise DiskError("no room for the model", dest, why, hint)
 
 
-def publish_model(staging: Staging, audit: ConversionAudit) -> None:
-    """Put the staged folder in its place and its audit beside it. Raises DiskError (E-DISK)."""
+def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
+    """Put the staged folder in its place, its audit and the hashes of its files, if known, beside it.
+
+    Raises DiskError (E-DISK).
+    """
     dest = staging.destination
     with _exclusive(dest.parent):
         # Without an audit a folder is merely anonymous; with another folder's audit it would be mislabelled.
         audit_path(dest).unlink(missing_ok=True)
+        forget(dest)
         sync_folder(dest.parent)
         staging.publish()
+        if hashes is not None:
+            remember(dest, hashes)
         write_audit(dest, audit)
-
-
-def _existing(folder: Path) -> Path:
-    return next(parent for parent in (folder, *folder.parents) if parent.exists())
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from darkroom.checkpoint.fingerprints import recall, remember, take_fingerprints
 from darkroom.checkpoint.header import Header
 from darkroom.checkpoint.index import INDEX, REBUILD, ModelConfigs, read_json, read_model_configs
 from darkroom.checkpoint.keymap import is_ignored
+from darkroom.checkpoint.layouts import old_attention_name
 from darkroom.checkpoint.plan import DTYPES
 from darkroom.checkpoint.verified import FileIdentity, VerifiedReceipt, content_digest, sample_file
 from darkroom.checkpoint.walk import CODE_ENDINGS, PICKLE_ENDINGS, walk
@@ -117,11 +118,17 @@ def check_receipt(model_dir: Path | str, receipt: VerifiedReceipt | Path | str) 
 
 
 def classic_names(component: str, names: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
-    """For every tensor name of a component its classic one: newer transformers flattens those of text encoders."""
-    flat = {}
+    """For every tensor name of a component its classic one.
+
+    Newer transformers flattens those of text encoders, older diffusers had others for the VAE's attention.
+    """
+    other: dict[str, str] = {}
+    missing = [name for name in expected if name not in names]
     if component.startswith("text_encoder"):
-        flat = {name.removeprefix(_TEXT_MODEL): name for name in expected if name not in names}
-    return {name: name if name in expected else flat.get(name, name) for name in names}
+        other = {name.removeprefix(_TEXT_MODEL): name for name in missing}
+    elif component == "vae":
+        other = {old_attention_name(name): name for name in missing}
+    return {name: name if name in expected else other.get(name, name) for name in names}
 
 
 def _require_index_and_weights(folder: Path) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from darkroom.checkpoint.folder import check_destination, model_files
+from darkroom.checkpoint.folder import model_files
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.index import INDEX
+from darkroom.checkpoint.linking import link_or_copy
+from darkroom.checkpoint.publish import check_destination
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.verified import content_digest
 from darkroom.errors import SourceError
 from darkroom.hashing import hash_file
-from darkroom.sources.linking import link_or_copy
 from darkroom.sources.local import check_promise
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
 
@@ -38,7 +39,7 @@ def fetch_folder(source: str, dest: Path, *, sha256: str | None) -> FetchReceipt
     for relative in files:
         if relative.endswith(".safetensors"):
             read_header(folder / relative)
-    check_destination(folder, dest)
+    check_destination(dest, source=folder)
     with staging_folder(dest) as staging:
         for relative in files:
             place = staging.new / relative

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from darkroom.checkpoint.header import Header, read_header
+from darkroom.checkpoint.linking import link_or_copy
 from darkroom.checkpoint.sidecar import read_sidecar
 from darkroom.errors import HashError, SourceError
 from darkroom.files import TEMPORARY_PREFIX, disk_errors, sync_folder
 from darkroom.hashing import autov2, autov3, hash_file
-from darkroom.sources.linking import link_or_copy
 from darkroom.sources.receipt import FetchReceipt
 
 

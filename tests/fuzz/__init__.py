@@ -1,0 +1,1 @@
+"""Throwing broken files at the parsers that read what comes from outside."""
