@@ -4,7 +4,7 @@ Snakemake does not see that a library module was edited. Each rule has its stage
 params, so raising one here rebuilds that stage's artifacts and what comes after them.
 """
 
-CONVERT = 1
-VERIFY = 1
+CONVERT = 2
+VERIFY = 2
 RENDER = 1
-GALLERY = 1
+GALLERY = 2

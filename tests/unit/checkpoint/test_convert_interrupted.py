@@ -15,8 +15,9 @@ from tests.fixtures.checkpoints import write_random_checkpoint
 
 # Each hook stops the process at a moment, by saying so and then waiting for the signal.
 PAUSE = "def pause(*a, **k):\n print('here', flush=True)\n while True: signal.pause()\n"
+LINGER = "def linger(*a, **k):\n print('here', flush=True)\n time.sleep(0.1)\n"
 MOMENTS = {
-    "while weights are copied": "transfer._carry = pause",
+    "while weights are copied": "transfer._Carrier.carry = pause",
     "before small files": "convert.write_small_files = pause",
     "before the exchange": "staging.Staging.publish = pause",
     "in the middle of the exchange": (
@@ -24,17 +25,21 @@ MOMENTS = {
     ),
 }
 SCRIPT = """
-import importlib, signal, sys
+import importlib, signal, sys, time
 from pathlib import Path
 convert, staging, transfer = (importlib.import_module('darkroom.checkpoint.' + n) for n in ('convert', 'staging', 'transfer'))
-{pause}
+{helpers}
 {hook}
 convert.convert(sys.argv[1], sys.argv[2])
 """
 
 
 def stop_at(moment: str, source: Path, dest: Path) -> subprocess.Popen[str]:
-    script = SCRIPT.format(pause=PAUSE, hook=MOMENTS[moment])
+    return start(MOMENTS[moment], source, dest)
+
+
+def start(hook: str, source: Path, dest: Path) -> subprocess.Popen[str]:
+    script = SCRIPT.format(helpers=PAUSE + LINGER, hook=hook)
     process = subprocess.Popen([sys.executable, "-c", script, source, dest], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "here\n"
@@ -103,7 +108,7 @@ def test_a_live_conversion_of_the_same_model_is_left_alone(checkpoint: Path, tmp
 
 
 def test_ctrl_c_removes_what_was_staged(checkpoint: Path, tmp_path: Path) -> None:
-    process = stop_at("while weights are copied", checkpoint, tmp_path / "m")
+    process = start("transfer._Carrier.carry = linger", checkpoint, tmp_path / "m")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert staged(tmp_path) == []

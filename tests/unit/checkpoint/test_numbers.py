@@ -14,6 +14,8 @@ def some_numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     spread = generator.standard_normal(200_000) * 10.0 ** generator.uniform(-12, 4, 200_000)
     ties = (1 + np.arange(4096) / 4096) * 2.0 ** generator.integers(-26, 10, 4096)
     special = np.array([0.0, -0.0, np.inf, -np.inf, 65504.0, 6e-8, 2.0**-25, 3 * 2.0**-26])
+    smallest_normal = np.float32(2.0**-14) * np.array([1, 1 - 2.0**-24, 1 + 2.0**-23, 1 - 2.0**-12, 1 + 2.0**-11])
+    special = np.concatenate([special, smallest_normal, -smallest_normal])
     return np.concatenate([spread[np.abs(spread) < 65504], ties, -ties, special])
 
 
@@ -28,6 +30,24 @@ def test_same_bits_as_torch(dtype: str, target: str) -> None:
     raw = source.view(torch.uint8).numpy().tobytes()
     expected = source.to(kinds[target]).view(torch.uint8).numpy().tobytes()
     assert convert_numbers(raw, dtype, target) == expected
+
+
+@pytest.mark.parametrize(("dtype", "target"), [("BF16", "F16"), ("BF16", "F32"), ("F16", "BF16"), ("F16", "F32")])
+def test_every_number_of_two_bytes_has_the_same_bits_as_torchs(dtype: str, target: str) -> None:
+    import torch
+
+    kinds = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int16).view(kinds[dtype])
+    numbers = every[every.float().isfinite() & every.to(kinds[target]).float().isfinite()]
+    raw = numbers.view(torch.uint8).numpy().tobytes()
+    assert convert_numbers(raw, dtype, target) == numbers.to(kinds[target]).view(torch.uint8).numpy().tobytes()
+
+
+def test_the_largest_numbers_that_round_into_range_are_kept_and_the_next_is_refused() -> None:
+    largest = np.array([65519.996, -65519.996], "<f4")
+    assert (np.frombuffer(convert_numbers(largest.tobytes(), "F32", "F16"), "<f2") == [65504, -65504]).all()
+    with pytest.raises(OverflowError):
+        convert_numbers(np.array([65520], "<f4").tobytes(), "F32", "F16")
 
 
 @pytest.mark.parametrize("target", ["F16", "BF16", "F32"])

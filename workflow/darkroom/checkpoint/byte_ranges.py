@@ -12,16 +12,18 @@ from typing import NoReturn
 
 from darkroom.errors import FormatError
 
-PIECE_BYTES = 4 * 2**20
+PIECE_BYTES = 2**20  # larger ones fall out of a core's cache between reading, hashing and converting
 _NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
 
 
-def read_pieces(file: int, start: int, length: int) -> Iterator[memoryview]:
+def read_pieces(file: int, start: int, length: int, buffer: memoryview | None = None) -> Iterator[memoryview]:
     """The bytes of a range in pieces, all but the last of PIECE_BYTES; each is valid until the next is asked for.
 
-    Raises FormatError (E-FORMAT) if the file ends before.
+    `buffer` of PIECE_BYTES may be given so that many ranges share it. Raises FormatError (E-FORMAT) if the file ends
+    before.
     """
-    buffer = memoryview(bytearray(min(length, PIECE_BYTES)))
+    if buffer is None:
+        buffer = memoryview(bytearray(min(length, PIECE_BYTES)))
     end = start + length
     while start < end:
         count = min(end - start, PIECE_BYTES)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Container, Iterator
 from threading import Event
 
-from darkroom.checkpoint.byte_ranges import read_pieces
+from darkroom.checkpoint.byte_ranges import PIECE_BYTES, read_pieces
 from darkroom.checkpoint.header import Header
 from darkroom.checkpoint.numbers import holds_nonfinite
 from darkroom.errors import NanWeightError
@@ -22,9 +22,9 @@ def scan(
     Tensors of which the name is in `checked` (None: all) are looked through on the way. Raises NanWeightError
     (E-NANWEIGHT) that names the first tensor with NaN or Inf. `stop` ends the reading early; the hash is then wrong.
     """
-    digest = hashlib.sha256()
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(PIECE_BYTES))
     for start, end, dtype, tensor in _segments(header, checked):
-        for piece in read_pieces(file, start, end - start):
+        for piece in read_pieces(file, start, end - start, buffer):
             if stop is not None and stop.is_set():
                 return digest.hexdigest()
             digest.update(piece)

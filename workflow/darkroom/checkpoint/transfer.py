@@ -1,17 +1,21 @@
-"""Carrying out a plan: ranges of the sources are copied inside the kernel while a second thread hashes and scans them."""
+"""Carrying out a plan: some threads copy ranges of the sources, or convert them, while another hashes and scans them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from threading import Event
 
-from darkroom.checkpoint.byte_ranges import copy_range, fail_changed, read_pieces, write_range
-from darkroom.checkpoint.numbers import convert_numbers, transpose_numbers
+from darkroom.checkpoint.byte_ranges import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.checkpoint.numbers import Converter, transpose_numbers
 from darkroom.checkpoint.plan import Copy, Plan, SourceFile
 from darkroom.checkpoint.scan import scan
 from darkroom.errors import CheckpointError
+
+_CARRIERS = 2
 
 
 def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], outputs: Sequence[int]) -> list[str]:
@@ -22,57 +26,85 @@ def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], ou
     source changes meanwhile, OSError where the file system refuses.
     """
     before, stop = [_stamp(file) for file in files], Event()
+    waiting: SimpleQueue[Copy] = SimpleQueue()
+    for copy in plan.copies:
+        waiting.put(copy)
 
     def scan_all() -> list[str]:
-        return [
-            scan(file, source.header, source.path, checked=used, stop=stop)
-            for file, source, used in zip(files, sources, plan.used, strict=True)
-        ]
+        with _stops_others(stop):
+            return [
+                scan(file, source.header, source.path, checked=used, stop=stop)
+                for file, source, used in zip(files, sources, plan.used, strict=True)
+            ]
 
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkroom-scan") as pool:
+    def carry_all() -> None:
+        carrier = _Carrier(files, outputs)
+        with _stops_others(stop), suppress(Empty):
+            while not stop.is_set():
+                carrier.carry(waiting.get_nowait())
+
+    with (
+        ThreadPoolExecutor(max_workers=1 + _CARRIERS, thread_name_prefix="darkroom-transfer") as pool,
+        _stops_others(stop),
+    ):
         scanning = pool.submit(scan_all)
-        try:
-            for output, file in zip(plan.outputs, outputs, strict=True):
-                write_range(file, output.header, 0)
-            for copy in plan.copies:
-                _stop_if_failed(scanning)
-                _carry(copy, files[copy.source], outputs[copy.output])
+        for output, file in zip(plan.outputs, outputs, strict=True):
+            write_range(file, output.header, 0)
+        for carrying in [pool.submit(carry_all) for _ in range(_CARRIERS)]:
+            carrying.result()
+        if not stop.is_set():
             for file in outputs:
                 os.fsync(file)
-        except BaseException:
-            stop.set()
-            raise
         found = scanning.result()
     if [_stamp(file) for file in files] != before:
         fail_changed()
     return found
 
 
-def _stop_if_failed(scanning: Future[list[str]]) -> None:
-    if scanning.done():
-        scanning.result()
-
-
-def _carry(copy: Copy, source: int, file: int) -> None:
-    if copy.transpose is not None:
-        whole = b"".join(bytes(piece) for piece in read_pieces(source, copy.start, copy.length))
-        turned = transpose_numbers(whole, copy.dtype, copy.transpose)
-        write_range(file, _converted(copy, turned), copy.target)
-    elif copy.dtype == copy.target_dtype:
-        copy_range(source, file, copy.start, copy.target, copy.length)
-    else:
-        position = copy.target
-        for piece in read_pieces(source, copy.start, copy.length):
-            data = _converted(copy, piece)
-            write_range(file, data, position)
-            position += len(data)
-
-
-def _converted(copy: Copy, data: memoryview | bytes) -> memoryview:
+@contextmanager
+def _stops_others(stop: Event) -> Iterator[None]:
+    """Whoever fails ends the work of all: the source's end may be gigabytes away."""
     try:
-        return convert_numbers(data, copy.dtype, copy.target_dtype)
-    except OverflowError as error:
-        raise CheckpointError("tensor", copy.name, str(error), "convert with --dtype fp32 or bf16") from None
+        yield
+    except BaseException:
+        stop.set()
+        raise
+
+
+class _Carrier:
+    """Carries out copies, one after the other, in the same work space."""
+
+    def __init__(self, files: Sequence[int], outputs: Sequence[int]) -> None:
+        self.files = files
+        self.outputs = outputs
+        self.buffer = memoryview(bytearray(PIECE_BYTES))
+        self.converters: dict[tuple[str, str], Converter] = {}
+
+    def carry(self, copy: Copy) -> None:
+        source, file = self.files[copy.source], self.outputs[copy.output]
+        if copy.transpose is not None:
+            whole = b"".join(bytes(piece) for piece in self._pieces(copy))
+            turned = transpose_numbers(whole, copy.dtype, copy.transpose)
+            write_range(file, self._converted(copy, turned), copy.target)
+        elif copy.dtype == copy.target_dtype:
+            copy_range(source, file, copy.start, copy.target, copy.length)
+        else:
+            position = copy.target
+            for piece in self._pieces(copy):
+                data = self._converted(copy, piece)
+                write_range(file, data, position)
+                position += len(data)
+
+    def _pieces(self, copy: Copy) -> Iterator[memoryview]:
+        return read_pieces(self.files[copy.source], copy.start, copy.length, self.buffer)
+
+    def _converted(self, copy: Copy, data: memoryview | bytes) -> memoryview:
+        key = (copy.dtype, copy.target_dtype)
+        converter = self.converters.setdefault(key, Converter(*key))
+        try:
+            return converter.convert(data)
+        except OverflowError as error:
+            raise CheckpointError("tensor", copy.name, str(error), "convert with --dtype fp32 or bf16") from None
 
 
 def _stamp(file: int) -> tuple[int, int]:
