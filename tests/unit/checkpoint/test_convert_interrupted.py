@@ -14,8 +14,8 @@ from darkroom.checkpoint import Expected, convert, verify_model
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 # Each hook stops the process at a moment, by saying so and then waiting for the signal.
-PAUSE = "def pause(*a, **k):\n print('here', flush=True)\n while True: signal.pause()\n"
-LINGER = "def linger(*a, **k):\n print('here', flush=True)\n time.sleep(0.1)\n"
+PAUSE = "def pause(*a, **k):\n os.write(1, b'here\\n')\n while True: signal.pause()\n"
+LINGER = "def linger(*a, **k):\n os.write(1, b'here\\n')\n time.sleep(0.1)\n"
 MOMENTS = {
     "while weights are copied": "transfer._Carrier.carry = pause",
     "before small files": "convert.write_small_files = pause",
@@ -25,7 +25,7 @@ MOMENTS = {
     ),
 }
 SCRIPT = """
-import importlib, signal, sys, time
+import importlib, os, signal, sys, time
 from pathlib import Path
 convert, staging, transfer = (importlib.import_module('darkroom.checkpoint.' + n) for n in ('convert', 'staging', 'transfer'))
 {helpers}

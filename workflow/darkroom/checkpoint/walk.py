@@ -11,11 +11,12 @@ from darkroom.errors import IndexFileError
 
 CODE_ENDINGS = frozenset((".dll", ".dylib", ".py", ".pyc", ".pyd", ".so"))
 PICKLE_ENDINGS = frozenset((".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"))
+_NO_PART = ".snakemake_timestamp"  # what Snakemake leaves in folders that a job makes
 _HINT = "remove it, or take the folder from a source you trust"
 
 
 def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]:
-    """Every file of a folder in the order of names; links may lead to files within it and within `linked`.
+    """Every file of a folder in the order of names, but for Snakemake's timestamp; links may lead to files within it and within `linked`.
 
     Raises IndexFileError (E-INDEX) for files with one of the endings `refused`, links that lead elsewhere, and what is
     neither file nor folder.
@@ -30,7 +31,7 @@ def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]
                 raise IndexFileError("link", relative, "leads outside the model folder", "copy the file it leads to")
             if path.suffix.lower() in refused:
                 raise IndexFileError("file", relative, f"may hold code; a folder with {INDEX} needs none", _HINT)
-            if name in names:
+            if name in names and name != _NO_PART:
                 if not path.is_file():
                     raise IndexFileError("file", relative, "is not a regular file", "remove it")
                 yield path
