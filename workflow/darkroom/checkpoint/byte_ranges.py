@@ -26,15 +26,20 @@ def read_pieces(file: int, start: int, length: int, buffer: memoryview | None = 
         buffer = memoryview(bytearray(min(length, PIECE_BYTES)))
     end = start + length
     while start < end:
-        count = min(end - start, PIECE_BYTES)
-        read = 0
-        while read < count:
-            got = os.preadv(file, [buffer[read:count]], start + read)
-            if not got:
-                fail_changed()
-            read += got
-        start += count
-        yield buffer[:count]
+        piece = buffer[: min(end - start, PIECE_BYTES)]
+        read_range(file, piece, start)
+        start += len(piece)
+        yield piece
+
+
+def read_range(file: int, buffer: memoryview, start: int) -> None:
+    """Fill `buffer` with the bytes from `start` on. Raises FormatError (E-FORMAT) if the file ends before."""
+    read = 0
+    while read < len(buffer):
+        got = os.preadv(file, [buffer[read:]], start + read)
+        if not got:
+            fail_changed()
+        read += got
 
 
 def write_range(file: int, data: memoryview | bytes, position: int) -> None:

@@ -157,7 +157,7 @@ def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> Convers
         keys_ignored=sum(job.ignored.values()),
         keys_by_reason=job.ignored,
         keys_missing=0,
-        tensors_written=len(job.plan.copies),
+        tensors_written=job.plan.tensors,
         written_bytes=job.plan.written_bytes,
         revision=revisions.CONVERT,
         seconds=round(seconds, 3),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from darkroom.checkpoint.header import DTYPE_BYTES, Header, Shape, encode_header
 from darkroom.checkpoint.layouts import Layout
 from darkroom.checkpoint.numbers import FP8
 
+MAX_COPY_BYTES = 256 * 2**20
+"""Longer ranges are not joined, so that several threads share them."""
 DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
 # With `keep`, formats in which no model is computed become the nearest one that holds all their numbers' meaning.
 _KEPT = {**dict.fromkeys(FP8, "F16"), "F64": "F32"}
@@ -55,7 +57,7 @@ class Copy:
     """`length` bytes from `start` of source file number `source` to `target` in output number `output`.
 
     Where `dtype` and `target_dtype` differ the numbers are converted; `transpose` is the source's shape
-    if rows and columns change places.
+    if rows and columns change places. `name` is the tensor's, or the first's of several.
     """
 
     source: int
@@ -75,6 +77,7 @@ class Plan:
 
     outputs: list[Output]
     copies: list[Copy]
+    tensors: int
     used: list[set[str]]
     dtypes_in: dict[str, int]
 
@@ -106,7 +109,29 @@ def make_plan(sources: Sequence[SourceFile], parts: Sequence[Part], dtype: str) 
     counts = Counter(
         source.header.tensors[name].dtype for source, names in zip(sources, used, strict=True) for name in names
     )
-    return Plan(outputs, sorted(copies, key=lambda copy: (copy.source, copy.start)), used, dict(sorted(counts.items())))
+    ordered = sorted(copies, key=lambda copy: (copy.source, copy.start))
+    return Plan(outputs, list(_joined(ordered)), len(copies), used, dict(sorted(counts.items())))
+
+
+def _joined(copies: Iterable[Copy]) -> Iterator[Copy]:
+    """Copies in the source's order, with those joined that are one range in the source and in the output."""
+    before: Copy | None = None
+    for copy in copies:
+        if before is not None and _continues(copy, before):
+            before = replace(before, length=before.length + copy.length)
+            continue
+        if before is not None:
+            yield before
+        before = copy
+    if before is not None:
+        yield before
+
+
+def _continues(copy: Copy, before: Copy) -> bool:
+    as_it_is = all(one.dtype == one.target_dtype and one.transpose is None for one in (copy, before))
+    same_files = (copy.source, copy.output) == (before.source, before.output)
+    follows = (copy.start, copy.target) == (before.start + before.length, before.target + before.length)
+    return as_it_is and same_files and follows and before.length + copy.length <= MAX_COPY_BYTES
 
 
 def _plan_part(header: Header, part: Part, dtype: str | None, number: int, path: str) -> tuple[Output, list[Copy]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
 from threading import Event
+from typing import TypeVar
 
 from darkroom.checkpoint.byte_ranges import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
 from darkroom.checkpoint.numbers import Converter, transpose_numbers
@@ -15,7 +16,10 @@ from darkroom.checkpoint.plan import Copy, Plan, SourceFile
 from darkroom.checkpoint.scan import scan
 from darkroom.errors import CheckpointError
 
+T = TypeVar("T")
+
 _CARRIERS = 2
+_SYNC_EVERY_S = 0.5  # the disk works while numbers are copied, and little is left to wait for at the end
 
 
 def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], outputs: Sequence[int]) -> list[str]:
@@ -25,40 +29,52 @@ def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], ou
     used, CheckpointError (E-CHECKPOINT) for numbers that don't fit into the new format, FormatError (E-FORMAT) if a
     source changes meanwhile, OSError where the file system refuses.
     """
-    before, stop = [_stamp(file) for file in files], Event()
+    before, stop, written = [_stamp(file) for file in files], Event(), Event()
     waiting: SimpleQueue[Copy] = SimpleQueue()
     for copy in plan.copies:
         waiting.put(copy)
 
     def scan_all() -> list[str]:
-        with _stops_others(stop):
-            return [
-                scan(file, source.header, source.path, checked=used, stop=stop)
-                for file, source, used in zip(files, sources, plan.used, strict=True)
-            ]
+        return [
+            scan(file, source.header, source.path, checked=used, stop=stop)
+            for file, source, used in zip(files, sources, plan.used, strict=True)
+        ]
 
     def carry_all() -> None:
         carrier = _Carrier(files, outputs)
-        with _stops_others(stop), suppress(Empty):
+        with suppress(Empty):
             while not stop.is_set():
                 carrier.carry(waiting.get_nowait())
 
+    def sync_meanwhile() -> None:
+        while not written.wait(_SYNC_EVERY_S) and not stop.is_set():
+            _sync(outputs)
+
     with (
-        ThreadPoolExecutor(max_workers=1 + _CARRIERS, thread_name_prefix="darkroom-transfer") as pool,
+        ThreadPoolExecutor(max_workers=2 + _CARRIERS, thread_name_prefix="darkroom-transfer") as pool,
         _stops_others(stop),
     ):
-        scanning = pool.submit(scan_all)
+
+        def start(work: Callable[[], T]) -> Future[T]:
+            return pool.submit(_stops_others(stop)(work))
+
+        scanning, syncing = start(scan_all), start(sync_meanwhile)
         for output, file in zip(plan.outputs, outputs, strict=True):
             write_range(file, output.header, 0)
-        for carrying in [pool.submit(carry_all) for _ in range(_CARRIERS)]:
+        for carrying in [start(carry_all) for _ in range(_CARRIERS)]:
             carrying.result()
-        if not stop.is_set():
-            for file in outputs:
-                os.fsync(file)
+        written.set()
+        syncing.result()
+        _sync(outputs)
         found = scanning.result()
     if [_stamp(file) for file in files] != before:
         fail_changed()
     return found
+
+
+def _sync(outputs: Sequence[int]) -> None:
+    for file in outputs:
+        os.fsync(file)
 
 
 @contextmanager

@@ -16,8 +16,9 @@ _HINT = "remove it, or take the folder from a source you trust"
 
 
 def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]:
-    """Every file of a folder in the order of names, but for Snakemake's timestamp; links may lead to files within it and within `linked`.
+    """Every file of a folder in the order of names; links may lead to files within it and within `linked`.
 
+    Snakemake's timestamp, which is no part of a model, is passed over.
     Raises IndexFileError (E-INDEX) for files with one of the endings `refused`, links that lead elsewhere, and what is
     neither file nor folder.
     """
