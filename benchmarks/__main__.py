@@ -14,36 +14,48 @@ from benchmarks import bench_convert, bench_nothing_changed, bench_pictures
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
+ROWS = ("planning", "pictures", *(case.dtype for case in bench_convert.CASES))
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
-def table(rows: list[Row]) -> str:
-    lines = ["| what | ours | beside it | | ratio | bar | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+def table(rows: list[Row], rounds: int, kept: list[str]) -> str:
+    """The table with these rows, and of the lines `kept` those of other rows, in their old order."""
+    lines = {_what(line): line for line in kept}
     for row in rows:
         met = "met" if row.ratio <= row.bar else "**missed**"
-        lines.append(
+        lines[row.what] = (
             f"| {row.what} | {row.ours_s:.2f} s | {row.reference} | {row.reference_s:.2f} s "
-            f"| {row.ratio:.2f} | {row.bar:g}, {met} | {row.note} |"
+            f"| {row.ratio:.2f} | {row.bar:g}, {met} | {'; '.join(filter(None, (row.note, f'{rounds} rounds')))} |"
         )
-    return "\n".join(lines)
+    head = ["| what | ours | beside it | | ratio | bar | |", "| --- | --- | --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *lines.values()])
+
+
+def _what(line: str) -> str:
+    return line.split("|")[1].strip()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=ROOT / "build/bench", help="for the full-size checkpoints")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--keep", action="store_true", help="keep the full-size checkpoints that are written")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="measure these, keep the table's others")
     arguments = parser.parse_args()
-    rows = bench_nothing_changed.run(arguments.rounds + 2)
-    rows += bench_pictures.run(arguments.rounds)
-    rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep)
-    machine = f"Medians of {arguments.rounds} rounds or more on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}."
-    text = DOCUMENT.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    DOCUMENT.write_text(
-        f"{head}{BEGIN}\n\n{table(rows)}\n\n{machine}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8"
-    )
-    print(table(rows))
+    rows = []
+    if "planning" in arguments.only:
+        rows += bench_nothing_changed.run(arguments.rounds)
+    if "pictures" in arguments.only:
+        rows += bench_pictures.run(arguments.rounds)
+    cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
+    rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
+    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)
+    old, _, tail = rest.partition(END)
+    kept = [line for line in old.splitlines() if line.startswith("| ") and not line.startswith(("| what", "| ---"))]
+    written = table(rows, arguments.rounds, kept)
+    machine = f"Medians, on {os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}."
+    DOCUMENT.write_text(f"{head}{BEGIN}\n\n{written}\n\n{machine}\n\n{END}{tail}", encoding="utf-8")
+    print(written)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,10 @@ from typing import NoReturn
 
 from darkroom.errors import FormatError
 
-PIECE_BYTES = 2**20  # larger ones fall out of a core's cache between reading, hashing and converting
+PIECE_BYTES = 2**20
+"""How much is read at a time; more falls out of a core's cache between reading, hashing and converting."""
+WRITE_BYTES = 2**18
+"""How much is written at a time: for more, the system looks for larger runs of free memory, which may take long."""
 _NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
 
 
@@ -46,7 +49,7 @@ def write_range(file: int, data: memoryview | bytes, position: int) -> None:
     """Write all of `data` at `position`."""
     view = memoryview(data)
     while view:
-        written = os.pwrite(file, view, position)
+        written = os.pwrite(file, view[:WRITE_BYTES], position)
         view = view[written:]
         position += written
 

@@ -65,9 +65,11 @@ class Converter:
         import numpy as np
 
         half, sign, unusual = (self._array(name, len(bits), "<u2") for name in ("half", "sign", "unusual"))
+        is_strange = self._array("is strange", len(bits), "?")
         np.bitwise_and(bits, 0x7FFF, out=half)
         np.subtract(half, 0x3880, out=unusual)  # below 2**-14 it wraps around to a large number
-        strange = np.flatnonzero(np.greater(unusual, 0x477F - 0x3880))
+        np.greater(unusual, 0x477F - 0x3880, out=is_strange)
+        strange = np.flatnonzero(is_strange)
         np.subtract(half, 0x3800, out=half)
         np.left_shift(half, 3, out=half)
         np.bitwise_and(bits, 0x8000, out=sign)
@@ -81,10 +83,11 @@ class Converter:
         import numpy as np
 
         size, other = (self._array(name, len(bits), "<u4") for name in ("size", "other"))
-        half = self._array("half", len(bits), "<u2")
+        half, is_strange = self._array("half", len(bits), "<u2"), self._array("is strange", len(bits), "?")
         np.bitwise_and(bits, 0x7FFF_FFFF, out=size)
         np.subtract(size, 0x3880_0000, out=other)  # below 2**-14 it wraps around to a large number
-        strange = np.flatnonzero(np.greater_equal(other, 0x4780_0000 - 0x3880_0000))
+        np.greater_equal(other, 0x4780_0000 - 0x3880_0000, out=is_strange)
+        strange = np.flatnonzero(is_strange)
         np.right_shift(size, 13, out=other)
         np.bitwise_and(other, 1, out=other)
         np.add(size, other, out=size)
