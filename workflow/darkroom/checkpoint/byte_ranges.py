@@ -1,7 +1,4 @@
-"""Reading, writing and copying ranges of open files, whatever the system gives at a time.
-
-On a busy machine `copy_file_range` took 10 s for a 6.94 GB file where reading into and writing from a buffer took 26 s.
-"""
+"""Reading, writing and copying ranges of open files, whatever the system gives at a time."""
 
 from __future__ import annotations
 
