@@ -15,7 +15,7 @@ from tests.fixtures.checkpoints import write_random_checkpoint
 
 # Each hook stops the process at a moment, by saying so and then waiting for the signal.
 PAUSE = "def pause(*a, **k):\n os.write(1, b'here\\n')\n while True: signal.pause()\n"
-LINGER = "def linger(*a, **k):\n os.write(1, b'here\\n')\n time.sleep(0.1)\n"
+LINGER = "def linger(*a, **k):\n os.write(1, b'here\\n')\n time.sleep(2)\n"
 MOMENTS = {
     "while weights are copied": "transfer._Carrier.carry = pause",
     "before small files": "convert.write_small_files = pause",
