@@ -13,7 +13,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from darkroom.errors import DarkroomError
 
@@ -67,9 +66,15 @@ def fetch(arguments: argparse.Namespace) -> str:
 def convert(arguments: argparse.Namespace) -> str:
     from darkroom.checkpoint import Expected
     from darkroom.checkpoint import convert as convert_checkpoint
+    from darkroom.sources import FetchReceipt
 
-    receipt = _read_receipt(arguments.receipt)
-    files = {path: entry["sha256"] for path, entry in (receipt.get("files") or {}).items()}
+    receipt = FetchReceipt.read(arguments.receipt) if arguments.receipt else None
+    vae_receipt = FetchReceipt.read(arguments.vae_receipt) if arguments.vae_receipt else None
+    expected = Expected(
+        checkpoint=receipt.sha256 if receipt else None,
+        vae=vae_receipt.sha256 if vae_receipt else None,
+        files={path: file.sha256 for path, file in receipt.files.items()} if receipt and receipt.files else None,
+    )
     audit = convert_checkpoint(
         arguments.checkpoint,
         arguments.model_dir,
@@ -78,16 +83,11 @@ def convert(arguments: argparse.Namespace) -> str:
         architecture=arguments.architecture,
         extract_ema=arguments.extract_ema,
         vae=arguments.vae,
-        parameterization=receipt.get("parameterization"),
-        expected=Expected(receipt.get("sha256"), _read_receipt(arguments.vae_receipt).get("sha256"), files or None),
+        parameterization=receipt.parameterization if receipt else None,
+        expected=expected,
         name=arguments.name,
     )
     return audit.summary()
-
-
-def _read_receipt(path: Path | None) -> dict[str, Any]:
-    receipt: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path else {}
-    return receipt
 
 
 def verify(arguments: argparse.Namespace) -> str | None:
@@ -99,11 +99,10 @@ def verify(arguments: argparse.Namespace) -> str | None:
             check_png(picture)
         return f"{len(pictures)} pictures are whole"
     from darkroom.checkpoint import verify_model
-    from darkroom.files import write_json
 
     receipt = verify_model(arguments.model_dir, hashes="all" if arguments.deep else "remembered")
     if arguments.receipt:
-        write_json(arguments.receipt, receipt.model_dump(mode="json"))
+        receipt.write(arguments.receipt)
     if not arguments.explain:
         return receipt.summary()
     from darkroom.checkpoint.audit import read_audit

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from darkroom.errors import HashError
+
 BLOCK_BYTES = 4 * 2**20
 
 
@@ -17,6 +19,12 @@ def hash_file(path: Path | str, *, skip: int = 0) -> str:
         while count := file.readinto(block):
             digest.update(block[:count])
     return digest.hexdigest()
+
+
+def check_sha256(what: str, value: object, found: str, promised: str | None, hint: str) -> None:
+    """Raise HashError (E-HASH) if `found` is not the SHA256 that was promised for `value`, if any was, in either case."""
+    if promised is not None and found != promised.lower():
+        raise HashError(what, value, f"its SHA256 is {found}, expected {promised.lower()}", hint)
 
 
 def autov2(sha256: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import Checkpoint, Config, Vae
-from darkroom.errors import ConfigError, HashError, SourceError
+from darkroom.errors import ConfigError, SourceError
+from darkroom.hashing import check_sha256
 from darkroom.sources import SourceState, look_at
 
 _FOLDER_SAYS_ITSELF = ("architecture", "prediction", "vae", "extract_ema")
@@ -79,10 +80,8 @@ def _look_at(config: Config, section: str, name: str, given: Checkpoint | Vae) -
     outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
     _check_place(given.source, outputs, f"{section}.{name}")
     state = look_at(given.source, models / section / f"{name}.receipt.json", models / ".cache/sources.json")
-    if given.sha256 is not None and state.sha256 != given.sha256.lower():
-        why = f"its SHA256 is {state.sha256}, expected {given.sha256.lower()}"
-        hint = f"check it, or mend {section}.{name}.sha256 in the configuration"
-        raise HashError("source", given.source, why, hint)
+    hint = f"check it, or mend {section}.{name}.sha256 in the configuration"
+    check_sha256("source", given.source, state.sha256, given.sha256, hint)
     return state
 
 

@@ -8,7 +8,7 @@ OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/check
 
 rule fetch_checkpoint:
     output:
-        checkpoint=f"{plan.models_dir}/checkpoints/{{checkpoint}}.safetensors",
+        fetched=f"{plan.models_dir}/checkpoints/{{checkpoint}}.safetensors",
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
     log:
         "logs/fetch/{checkpoint}.log",
@@ -23,51 +23,27 @@ rule fetch_checkpoint:
     message:
         "fetch {wildcards.checkpoint}"
     shell:
-        "darkroom fetch {params.source:q} {output.checkpoint:q} "
+        "darkroom fetch {params.source:q} {output.fetched:q} "
         "--receipt {output.receipt:q} "
         "--sha256 {params.sha256:q} "
         "--log {log:q}"
 
 
-rule fetch_folder:
+use rule fetch_checkpoint as fetch_folder with:
     output:
-        checkpoint=directory(f"{plan.models_dir}/checkpoints/{{checkpoint}}"),
+        fetched=directory(f"{plan.models_dir}/checkpoints/{{checkpoint}}"),
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
-    log:
-        "logs/fetch/{checkpoint}.log",
     wildcard_constraints:
         checkpoint=one_of(plan.stored.names(folders=True)),
-    conda:
-        "../../envs/darkroom.yaml"
-    params:
-        source=get_source,
-        sha256=get_source_sha256,
-        parameterization=get_parameterization,
     message:
         "fetch {wildcards.checkpoint}, a Diffusers folder"
-    shell:
-        "darkroom fetch {params.source:q} {output.checkpoint:q} "
-        "--receipt {output.receipt:q} "
-        "--sha256 {params.sha256:q} "
-        "--log {log:q}"
 
 
-rule fetch_vae:
+use rule fetch_checkpoint as fetch_vae with:
     output:
-        vae=f"{plan.models_dir}/vaes/{{vae}}.safetensors",
+        fetched=f"{plan.models_dir}/vaes/{{vae}}.safetensors",
         receipt=f"{plan.models_dir}/vaes/{{vae}}.receipt.json",
     log:
         "logs/fetch/vaes/{vae}.log",
-    conda:
-        "../../envs/darkroom.yaml"
-    params:
-        source=get_source,
-        sha256=get_source_sha256,
-        parameterization=get_parameterization,
     message:
         "fetch the VAE {wildcards.vae}"
-    shell:
-        "darkroom fetch {params.source:q} {output.vae:q} "
-        "--receipt {output.receipt:q} "
-        "--sha256 {params.sha256:q} "
-        "--log {log:q}"

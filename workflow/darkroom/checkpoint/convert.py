@@ -23,7 +23,7 @@ from darkroom.checkpoint.publish import check_destination, check_room, publish_m
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
-from darkroom.hashing import autov2
+from darkroom.hashing import autov2, check_sha256
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
@@ -126,11 +126,8 @@ def _write_weights(job: Job, folder: Path) -> list[str]:
 
 def _check_hashes(job: Job, hashes: list[str], expected: Expected) -> None:
     for source, found, promised in zip(job.sources, hashes, (expected.checkpoint, expected.vae), strict=False):
-        if promised is not None and found != promised.lower():
-            why = f"its SHA256 is {found}, expected {promised.lower()}"
-            raise errors.HashError(
-                "checkpoint", source.path, why, "fetch it again, or mend sha256 in the configuration"
-            )
+        hint = "fetch it again, or mend sha256 in the configuration"
+        check_sha256("checkpoint", source.path, found, promised, hint)
 
 
 def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> ConversionAudit:

@@ -17,8 +17,8 @@ from darkroom.checkpoint.publish import check_destination
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.verified import content_digest
 from darkroom.errors import SourceError
-from darkroom.hashing import hash_file
-from darkroom.sources.local import check_promise
+from darkroom.hashing import check_sha256, hash_file
+from darkroom.sources.local import SHA256_HINT
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
 
 _HINT = "give a folder as diffusers saves it, or the path of a .safetensors file"
@@ -47,7 +47,7 @@ def fetch_folder(source: str, dest: Path, *, sha256: str | None) -> FetchReceipt
             link_or_copy((folder / relative).resolve(), place)
         # Hashed where they were put: what is hashed is what appears at `dest`.
         receipt = _receipt(source, staging.new, files)
-        check_promise(source, receipt.sha256, sha256)
+        check_sha256("source", source, receipt.sha256, sha256, SHA256_HINT)
         staging.publish()
     return receipt
 

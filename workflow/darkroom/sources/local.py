@@ -11,10 +11,12 @@ from pathlib import Path
 from darkroom.checkpoint.header import Header, read_header
 from darkroom.checkpoint.linking import link_or_copy
 from darkroom.checkpoint.sidecar import read_sidecar
-from darkroom.errors import HashError, SourceError
+from darkroom.errors import SourceError
 from darkroom.files import TEMPORARY_PREFIX, disk_errors, sync_folder
-from darkroom.hashing import autov2, autov3, hash_file
+from darkroom.hashing import autov2, autov3, check_sha256, hash_file
 from darkroom.sources.receipt import FetchReceipt
+
+SHA256_HINT = "check the file, or mend the source's sha256 in the configuration"
 
 
 def fetch_local(source: str, dest: Path, *, sha256: str | None) -> FetchReceipt:
@@ -42,13 +44,6 @@ def fetch_local(source: str, dest: Path, *, sha256: str | None) -> FetchReceipt:
             with suppress(FileNotFoundError):
                 temporary.unlink()
     return receipt
-
-
-def check_promise(source: str, found: str, promised: str | None) -> None:
-    """Raises HashError (E-HASH) if `found` is not the SHA256 that the user promised, if any."""
-    if promised is not None and found != promised.lower():
-        why = f"its SHA256 is {found}, expected {promised.lower()}"
-        raise HashError("source", source, why, "check the file, or mend the source's sha256 in the configuration")
 
 
 def _resolve(source: str) -> Path:
@@ -87,7 +82,7 @@ def _receipt(source: str, path: Path, sha256: str | None, parameterization: str 
         whole = pool.submit(hash_file, path)
         data = pool.submit(hash_file, path, skip=header.data_offset)
     found = whole.result()
-    check_promise(source, found, sha256)
+    check_sha256("source", source, found, sha256, SHA256_HINT)
     return FetchReceipt(
         source=source,
         size=header.file_size,
