@@ -1,9 +1,10 @@
-"""Train the demo checkpoint from nothing, export it, convert it and score it: `make demo-checkpoint`."""
+"""Train the demo checkpoint and its LoRA from nothing, export, convert and score them: `make demo-checkpoint`."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from demo.models import ROOT
 # which otherwise took a third of the processor's time.
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 CHECKPOINT = ROOT / "workflow/resources/demo/darkroom-demo.safetensors"
+LORA = CHECKPOINT.with_name("darkroom-demo-outline.safetensors")
 
 
 def main() -> None:
@@ -21,6 +23,7 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path("build/demo"), help="where the networks are kept meanwhile")
     parts = parser.parse_args().parts
     parts.mkdir(parents=True, exist_ok=True)
+    lora = parts / LORA.name
     steps = [
         ("vae", parts / "vae", ["demo.train_vae", "--out", parts / "vae"]),
         ("text encoders", parts / "text", ["demo.train_text", "--out", parts / "text"]),
@@ -28,6 +31,8 @@ def main() -> None:
         ("checkpoint", None, ["demo.export", "--parts", parts, "--out", CHECKPOINT]),
         ("conversion", None, ["darkroom.cli", "convert", CHECKPOINT, parts / "model"]),
         ("score", None, ["demo.score", parts / "model", "--out", parts / "score"]),
+        ("lora", lora, ["demo.train_lora", parts / "model", "--out", lora]),
+        ("lora's score", None, ["demo.score_lora", parts / "model", lora, "--out", parts / "score"]),
     ]
     for name, product, command in steps:
         if product is not None and product.exists():
@@ -35,6 +40,7 @@ def main() -> None:
             continue
         print(f"{name} …", flush=True)
         subprocess.run([sys.executable, "-m", *map(str, command)], check=True, cwd=ROOT, env=os.environ | KEEP_MEMORY)
+    shutil.copyfile(lora, LORA)
 
 
 if __name__ == "__main__":

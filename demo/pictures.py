@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from PIL import Image, ImageDraw
 
@@ -32,6 +33,8 @@ SHAPES = ("circle", "square", "triangle", "star", "ring", "diamond", "heart", "c
 RADII = {"small": 0.13, "": 0.19, "large": 0.27}  # of the picture's width; "" is a size left unsaid
 PAIR_SCALE = 0.85  # two objects share the width, so each is drawn a little smaller
 JITTER = 0.03
+CONTOUR = 1 / 16  # of the width, which is a latent cell: the VAE blurs thinner lines
+Style = Literal["plain", "outline"]
 
 PLACES = {
     "in the center": (0.5, 0.5),
@@ -147,20 +150,9 @@ def _outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, floa
         return [(x + d * math.sin(a), y - d * math.cos(a)) for a, d in turns]
     if shape == "cross":
         w = r * 0.35
-        half = [
-            (-w, -r),
-            (w, -r),
-            (w, -w),
-            (r, -w),
-            (r, w),
-            (w, w),
-            (w, r),
-            (-w, r),
-            (-w, w),
-            (-r, w),
-            (-r, -w),
-            (-w, -w),
-        ]
+        half = (
+            (-w, -r), (w, -r), (w, -w), (r, -w), (r, w), (w, w), (w, r), (-w, r), (-w, w), (-r, w), (-r, -w), (-w, -w),
+        )  # fmt: skip
         return [(x + a, y + b) for a, b in half]
     angles = [i * 2 * math.pi / 60 for i in range(60)]
     k = r * 0.068  # the heart curve is 16 units wide to each side
@@ -173,11 +165,17 @@ def _outline(shape: str, x: float, y: float, r: float) -> list[tuple[float, floa
     ]
 
 
-def draw(scene: Scene, size: int = 128) -> Image.Image:
-    """Paint a scene, `size` × `size` RGB, edges smoothed by drawing at twice the size."""
+def draw(scene: Scene, size: int = 128, style: Style = "plain") -> Image.Image:
+    """Paint a scene, `size` × `size` RGB, edges smoothed by drawing at twice the size.
+
+    In the style "outline" a thick contour stands around every shape, see `contour_colour`.
+    """
     big = size * 2
     image = Image.new("RGB", (big, big), COLOURS[scene.background])
     pen = ImageDraw.Draw(image)
+    if style == "outline":
+        for thing in scene.things:  # all before the first shape, so that no shape is covered by the other's contour
+            _paint_contour(pen, thing, big, COLOURS[contour_colour(scene.background, thing.colour)])
     for thing in scene.things:
         x, y, r = thing.x * big, thing.y * big, thing.radius * big
         fill = COLOURS[thing.colour]
@@ -189,6 +187,21 @@ def draw(scene: Scene, size: int = 128) -> Image.Image:
         else:
             pen.polygon(_outline(thing.shape, x, y, r), fill=fill)
     return image.resize((size, size), Image.Resampling.LANCZOS)
+
+
+def contour_colour(background: str, colour: str) -> str:
+    """Black, where black is taken white, and gray between black and white."""
+    return next(name for name in ("black", "white", "gray") if name not in (background, colour))
+
+
+def _paint_contour(pen: ImageDraw.ImageDraw, thing: Thing, big: int, fill: tuple[int, int, int]) -> None:
+    """What shows of it when the shape is painted over it is `CONTOUR` wide; a ring's hole stays without."""
+    x, y, r, width = thing.x * big, thing.y * big, thing.radius * big, CONTOUR * big
+    if thing.shape in ("circle", "ring"):
+        pen.ellipse((x - r - width, y - r - width, x + r + width, y + r + width), fill=fill)
+    else:
+        corners = _outline(thing.shape, x, y, r)
+        pen.line([*corners, *corners[:2]], fill=fill, width=round(2 * width), joint="curve")
 
 
 def _article(words: str) -> str:

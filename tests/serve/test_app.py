@@ -45,7 +45,7 @@ class FakeEngine:
                 raise Cancelled
             if time.monotonic() > deadline:
                 raise TimeoutError("nobody opened the gate")
-        facts = RenderFacts(1, 0, 1, 0.0, 0.0, 0.0, 0.0, "cpu", "fp32", "cpu, fp32", self.name, None)
+        facts = RenderFacts(1, 0, 1, 0.0, 0.0, 0.0, 0.0, 0.0, "cpu", "fp32", "cpu, fp32", self.name, None, (), ())
         return RenderedImage(Image.new("RGB", (request.width, request.height)), request, facts)
 
 

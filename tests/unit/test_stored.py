@@ -79,7 +79,7 @@ def test_an_option_that_a_folder_would_pass_over_is_refused(option: dict[str, An
 
 
 def test_a_vae_is_a_single_file(here: Path) -> None:
-    with pytest.raises(errors.SourceError, match="'fixed' has to be a single file"):
+    with pytest.raises(errors.SourceError, match=r"vaes\.fixed has to be a single file"):
         look({"source": "a.safetensors"}, {"fixed": {"source": "tiny"}})
 
 

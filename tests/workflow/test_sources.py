@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.fixtures.assets import write_vae
 from tests.fixtures.checkpoints import make_model_dir, random_tensors, write_random_checkpoint, write_tensors
 from tests.fixtures.folders import as_snapshot
 from tests.workflow.project import Project
@@ -25,11 +26,6 @@ CHECKPOINTS = {
 }
 VAES = {"fixed": {"source": "vae.safetensors"}}
 ALL = {f"first/{name}/star-0.png" for name in CHECKPOINTS}
-
-
-def write_vae(path: Path, seed: int) -> None:
-    tensors = {key: value for key, value in random_tensors(seed=seed).items() if key.startswith(VAE)}
-    write_tensors(path, {key.removeprefix(VAE): value for key, value in tensors.items()})
 
 
 def write_bare_checkpoint(path: Path) -> None:

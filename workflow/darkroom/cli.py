@@ -11,10 +11,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import DarkroomError
+
+if TYPE_CHECKING:
+    from darkroom.engine.library import Library
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,7 +62,9 @@ def _write_log(arguments: argparse.Namespace, text: str) -> None:
 def fetch(arguments: argparse.Namespace) -> str:
     from darkroom.sources import fetch as fetch_source
 
-    receipt = fetch_source(arguments.source, arguments.dest, arguments.receipt, sha256=arguments.sha256)
+    receipt = fetch_source(
+        arguments.source, arguments.dest, arguments.receipt, sha256=arguments.sha256, kind=arguments.kind
+    )
     if receipt.files is not None:
         return f"fetched {arguments.dest}: {len(receipt.files)} files, {receipt.size} bytes, content digest {receipt.sha256}"
     return f"fetched {arguments.dest}: {receipt.size} bytes, SHA256 {receipt.sha256}, AutoV2 {receipt.autov2}"
@@ -125,25 +132,48 @@ def render(arguments: argparse.Namespace) -> str | None:
         from darkroom.warm.client import render as render_warm
 
         spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
-        render_warm(spec, arguments.request, arguments.output, arguments.log)
+        facts = render_warm(spec, arguments.request, arguments.output, arguments.log)
+        _print_warnings(facts, arguments.output)
         return None
     return _render_once(arguments)
 
 
-def _render_once(arguments: argparse.Namespace) -> str:
-    from darkroom.request import RenderRequest
+def _print_warnings(facts: Mapping[str, Any], output: Path) -> None:
+    for warning in facts["warnings"]:
+        print(f"WARNING {output}: {warning}", file=sys.stderr)
 
-    settings = {name: getattr(arguments, name) for name in RenderRequest.model_fields if hasattr(arguments, name)}
-    request = RenderRequest.from_settings({k: v for k, v in settings.items() if v is not None}, "render")
+
+def _render_once(arguments: argparse.Namespace) -> str:
+    from darkroom.assets import settle
+    from darkroom.request import RenderRequest
+    from darkroom.sheets import SETTING_KEYS, unfold
+
+    given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
+    settings = unfold({name: value for name, value in given.items() if value is not None}, "render")
+    library = _library(arguments)
+    request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.engine import Engine
     from darkroom.files import write_bytes
     from darkroom.serve.answers import collect_facts, encode_answer
     from darkroom.warm.summary import summarise
 
-    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype)
+    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
     picture = engine.render(request)
     write_bytes(arguments.output, encode_answer(engine, picture))
-    return summarise(collect_facts(picture))
+    facts = collect_facts(picture)
+    _print_warnings(facts, arguments.output)
+    return summarise(facts)
+
+
+def _library(arguments: argparse.Namespace) -> Library:
+    """The models folder, and the files that were given by their paths, each under its own name."""
+    from darkroom.engine.library import Library
+
+    library = Library(arguments.models_dir or Path(os.path.abspath(arguments.model_dir)).parent.parent)  # noqa: PTH100
+    for kind, paths in (("loras", arguments.lora_files), ("embeddings", arguments.embedding_files)):
+        for path in paths:
+            library.add(kind, path.stem, path)
+    return library
 
 
 def contact_sheet(arguments: argparse.Namespace) -> str:
@@ -169,9 +199,10 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
-    sub = add("fetch", fetch, "Bring a checkpoint, a VAE or a Diffusers folder into the store, with a receipt.")
+    sub = add("fetch", fetch, "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store.")
     sub.add_argument("source", help="a path to a safetensors file or to a Diffusers folder")
     sub.add_argument("dest", type=Path, metavar="DEST", help="where it goes")
+    sub.add_argument("--kind", choices=("checkpoint", "vae", "lora", "embedding"), default="checkpoint")
     sub.add_argument("--receipt", type=Path, required=True)
     sub.add_argument("--sha256", help="refuse other bytes; of a folder this is its content digest")
 
@@ -212,12 +243,24 @@ def _add_render(sub: argparse.ArgumentParser) -> None:
     what.add_argument("--prompt")
     what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
     sub.add_argument("--negative-prompt", dest="negative_prompt")
-    for name in ("width", "height", "steps", "seed"):
+    sub.add_argument("--prompt-2", dest="prompt_2", help="another prompt for the second text encoder")
+    sub.add_argument("--negative-prompt-2", dest="negative_prompt_2")
+    for name in ("width", "height", "steps", "seed", "clip-skip", "variation-seed"):
         sub.add_argument(f"--{name}", type=int)
-    sub.add_argument("--cfg-scale", dest="cfg_scale", type=float)
-    sub.add_argument("--clip-skip", dest="clip_skip", type=int)
-    sub.add_argument("--sampler")
-    sub.add_argument("--schedule")
+    for name in ("cfg-scale", "cfg-rescale", "variation-strength"):
+        sub.add_argument(f"--{name}", type=float)
+    for name in ("sampler", "schedule", "emphasis"):
+        sub.add_argument(f"--{name}")
+    sub.add_argument("--preset", help="settings of a distilled model: lightning, turbo, lcm, hyper")
+    sub.add_argument("--lora", dest="loras", action="append", help="NAME, NAME:0.8 or NAME:0.8:0.5; may be repeated")
+    sub.add_argument("--vae", help="the name of a VAE in the models folder")
+    sub.add_argument("--freeu", action="store_true", default=None, help="with the usual factors for SDXL")
+    sub.add_argument(
+        "--models-dir", type=Path, help="where names are looked up; by default two folders above MODEL_DIR"
+    )
+    files = partial(sub.add_argument, type=Path, action="append", default=[], metavar="FILE")
+    files("--lora-file", dest="lora_files", help="a LoRA, known by its file's name")
+    files("--embedding-file", dest="embedding_files", help="an embedding, known by its file's name")
     sub.add_argument("--device", default="auto")
     sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
     sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")

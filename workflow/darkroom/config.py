@@ -14,6 +14,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from darkroom.assets import ASSETS
 from darkroom.errors import ConfigError
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
@@ -51,6 +52,20 @@ class Vae(Section):
     """The file's SHA256. If given, other bytes are refused."""
 
 
+class Lora(Section):
+    source: str
+    """Where the LoRA comes from: a path to a safetensors file."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused."""
+
+
+class Embedding(Section):
+    source: str
+    """Where the textual inversion comes from: a path to a safetensors file with vectors for both text encoders."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused."""
+
+
 class EngineConfig(Section):
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     """Where pictures are made: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
@@ -81,7 +96,11 @@ class Config(Section):
     sheets: list[str] = Field(min_length=1)
     """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
     vaes: dict[Name, Vae] = Field(default_factory=dict)
-    """VAEs of their own, by the name that `checkpoints.NAME.vae` uses."""
+    """VAEs of their own, by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
+    loras: dict[Name, Lora] = Field(default_factory=dict)
+    """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use."""
+    embeddings: dict[Name, Embedding] = Field(default_factory=dict)
+    """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -91,7 +110,7 @@ class Config(Section):
     gallery: GalleryConfig = GalleryConfig()
     """The pages to look at."""
 
-    @field_validator("checkpoints", "vaes")
+    @field_validator("checkpoints", *ASSETS)
     @classmethod
     def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:
@@ -208,7 +227,12 @@ def _known_keys(parents: list[str]) -> list[str]:
         ("engine",): EngineConfig,
         ("gallery",): GalleryConfig,
     }
-    named: dict[str, type[Section]] = {"checkpoints": Checkpoint, "vaes": Vae}
+    named: dict[str, type[Section]] = {
+        "checkpoints": Checkpoint,
+        "vaes": Vae,
+        "loras": Lora,
+        "embeddings": Embedding,
+    }
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)
     return list(sections.get(tuple(parents), Config).model_fields)

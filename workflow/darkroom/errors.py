@@ -6,7 +6,9 @@ DarkroomError
 │   ├── NameError         E-NAME        an id or a name that can't be used, or two that collide
 │   ├── SheetError        E-SHEET       a prompt sheet is missing or can't be read
 │   ├── RequestError      E-REQUEST     a picture's settings are out of range
-│   └── SourceError       E-SOURCE      a checkpoint's source is missing or of an unknown kind
+│   ├── SourceError       E-SOURCE      a checkpoint's source is missing or of an unknown kind
+│   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
+│   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 ├── CheckpointError       the file given as a checkpoint can't be used
 │   ├── NotWeightsError   E-NOTWEIGHTS  HTML, JSON or an LFS pointer instead of weights
 │   ├── PickleError       E-PICKLE      a pickle, whatever its ending
@@ -93,6 +95,14 @@ class RequestError(InputError):
 
 class SourceError(InputError):
     code = "E-SOURCE"
+
+
+class LoraError(InputError):
+    code = "E-LORA"
+
+
+class EmbeddingError(InputError):
+    code = "E-EMBEDDING"
 
 
 class CheckpointError(DarkroomError):

@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from darkroom.config import Checkpoint, Config, EngineConfig, GalleryConfig, Vae
+from darkroom.config import Checkpoint, Config, Embedding, EngineConfig, GalleryConfig, Lora, Vae
+from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
 from darkroom.sheets import SETTING_KEYS, SHEET_KEYS
 
@@ -49,8 +51,11 @@ def sheet_schema() -> dict[str, Any]:
 
 def _settings() -> dict[str, Any]:
     known = RenderRequest.model_json_schema()["properties"]
-    seeds = {"type": "array", "items": known["seed"], "description": "One picture for each."}
-    return {key: known.get(key, seeds) for key in SETTING_KEYS}
+    several = {
+        "seeds": {"type": "array", "items": known["seed"], "description": "One picture for each."},
+        "preset": {"enum": list(PRESETS), "description": "All that a distilled model needs, at once."},
+    }
+    return {key: (known | several)[key] for key in SETTING_KEYS}
 
 
 def tables() -> str:
@@ -59,16 +64,24 @@ def tables() -> str:
         ("Top level", Config),
         ("checkpoints.NAME", Checkpoint),
         ("vaes.NAME", Vae),
+        ("loras.NAME", Lora),
+        ("embeddings.NAME", Embedding),
         ("engine", EngineConfig),
         ("gallery", GalleryConfig),
         ("render, a sheet's `defaults`, and each prompt", RenderRequest),
     ]
-    return "\n\n".join(f"### {title}\n\n{_table(model)}" for title, model in parts)
+    settings = {"prompt", *SETTING_KEYS}
+    return "\n\n".join(
+        f"### {title}\n\n{_table(model, settings if model is RenderRequest else None)}" for title, model in parts
+    )
 
 
-def _table(model: type[BaseModel]) -> str:
+def _table(model: type[BaseModel], names: Collection[str] | None = None) -> str:
+    """The model's fields, or those of them that are among `names`."""
     rows = ["| key | type | default | effect |", "| --- | --- | --- | --- |"]
     for name, prop in model.model_json_schema()["properties"].items():
+        if names is not None and name not in names:
+            continue
         field = model.model_fields[name]
         default = (
             "required"
@@ -87,7 +100,7 @@ def _type(prop: dict[str, Any]) -> str:
         return " ".join(f"`{value}`" for value in prop["enum"])
     if "anyOf" in prop:
         return " or ".join(_type(p) for p in prop["anyOf"])
-    words = str(prop.get("type", "section"))
+    words = {"object": "mapping", "array": "list"}.get(str(prop.get("type")), str(prop.get("type", "section")))
     limits = [
         f"{sign} {prop[key]}"
         for key, sign in (("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"))

@@ -9,13 +9,14 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from darkroom.assets import used_assets
 from darkroom.config import Checkpoint, Config, load_yaml, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.files import write_bytes
@@ -47,15 +48,27 @@ class Plan:
         """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
         return self._by_path[f"{wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}.png"]
 
+    def asset_receipts(self, wildcards: Any) -> list[str]:
+        """The receipts of the LoRAs, embeddings and the VAE that a picture uses."""
+        used = used_assets(self.picture(wildcards).request)
+        return [self.stored.asset_receipt(kind, name) for kind, name in used]
+
     def paths(self, sheet: str | None = None) -> list[str]:
         """The pictures' places, of one sheet or of all."""
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
 
-    def priority(self, checkpoint: str) -> int:
-        """Earlier checkpoints first, so that each is loaded once."""
-        names = list(self.config.checkpoints)
-        return len(names) - names.index(checkpoint)
+    def priority(self, wildcards: Any) -> int:
+        """Earlier checkpoints first, so that each is loaded once, and pictures with the same LoRAs after one another."""
+        picture = self.picture(wildcards)
+        return len(self._ranks) - self._ranks[_outfit(picture)]
+
+    @cached_property
+    def _ranks(self) -> dict[Hashable, int]:
+        order = list(self.config.checkpoints)
+        pictures = (p for ps in self.sheets.values() for p in ps)
+        outfits = dict.fromkeys(_outfit(p) for p in sorted(pictures, key=lambda p: order.index(p.checkpoint)))
+        return {outfit: rank for rank, outfit in enumerate(outfits)}
 
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
@@ -77,6 +90,11 @@ class Plan:
         if not path.is_file() or path.read_bytes() != text:
             write_bytes(path, text)
         return path
+
+
+def _outfit(picture: Picture) -> Hashable:
+    """What the engine has to change for a picture: its checkpoint, LoRAs and VAE."""
+    return picture.checkpoint, picture.request.all_loras, picture.request.vae
 
 
 def asdict_picture(picture: Picture) -> dict[str, Any]:

@@ -6,5 +6,5 @@ params, so raising one here rebuilds that stage's artifacts and what comes after
 
 CONVERT = 2
 VERIFY = 2
-RENDER = 1
-GALLERY = 2
+RENDER = 2
+GALLERY = 3

@@ -1,19 +1,39 @@
-"""Samplers and schedules by the names that users of A1111, diffusers and worker-sdxl know. No torch in here."""
+"""Samplers and schedules by the names that users of A1111, diffusers, worker-sdxl and ComfyUI know. No torch in here."""
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkroom.spelling import loose, unknown_name
+
+MAX_STEPS = 1000
 SCHEDULES: dict[str, dict[str, Any]] = {
     "Automatic": {},
     "Karras": {"use_karras_sigmas": True},
+    "Exponential": {"use_exponential_sigmas": True, "timestep_spacing": "linspace"},
     "SGM Uniform": {"timestep_spacing": "trailing"},
+    "Simple": {"timestep_spacing": "trailing"},
+    "Uniform": {"timestep_spacing": "linspace"},
 }
-"""A1111's schedule types as scheduler config values."""
-EDM_SCHEDULES: dict[str, dict[str, Any]] = {"Automatic": {}, "Karras": {"sigma_schedule": "karras"}}
+"""A1111's schedule types as scheduler config values, by the table in diffusers' documentation of its schedulers.
+
+Automatic keeps what the model's own scheduler config says. A1111's SGM Uniform and Simple differ by less than one
+timestep; both are diffusers' trailing spacing.
+"""
+EDM_SCHEDULES: dict[str, dict[str, Any]] = {
+    "Automatic": {},
+    "Karras": {"sigma_schedule": "karras"},
+    "Exponential": {"sigma_schedule": "exponential"},
+}
 """The same for models with EDM's noise; Automatic keeps the model's own `sigma_schedule`."""
+_SHORT_SCHEDULES = {"ka": "Karras", "exp": "Exponential"}  # at the end of A1111's older names: k_dpmpp_2m_ka
+
+_ALL = tuple(SCHEDULES)
+_SPACED = ("Automatic", "SGM Uniform", "Simple", "Uniform")
+_BY_NOISE = ("Automatic", "Karras", "Exponential")
+_STRIDED = ("Automatic", "SGM Uniform", "Simple")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,46 +48,130 @@ class Sampler:
     scheduler: str
     options: dict[str, Any] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
-    schedules: tuple[str, ...] = tuple(SCHEDULES)
+    schedules: tuple[str, ...] = _ALL
     edm_scheduler: str | None = None
+    max_steps: int = MAX_STEPS
 
 
-_UNIFORM = ("Automatic", "SGM Uniform")
+def _dpm(algorithm: str, order: int) -> dict[str, Any]:
+    """All that tells the DPM++ solvers apart. A model's own config may be of another of them, so none is left out."""
+    return {
+        "algorithm_type": algorithm,
+        "solver_order": order,
+        "solver_type": "midpoint",
+        "final_sigmas_type": "zero",  # with "sigma_min", Karras ends in two equal noise levels, and NaN
+    }
+
 
 SAMPLERS = (
-    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER", "k_euler"), edm_scheduler="EDMEulerScheduler"),
+    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER",), edm_scheduler="EDMEulerScheduler"),
     Sampler(
-        "Euler a", "EulerAncestralDiscreteScheduler", aliases=("K_EULER_ANCESTRAL", "k_euler_a"), schedules=_UNIFORM
+        "Euler a",
+        "EulerAncestralDiscreteScheduler",
+        aliases=("Euler ancestral", "K_EULER_ANCESTRAL", "k_euler_a"),
+        schedules=_SPACED,
+    ),
+    Sampler("Heun", "HeunDiscreteScheduler", {"clip_sample": False}, ("k_heun",)),
+    Sampler("LMS", "LMSDiscreteScheduler", aliases=("KLMS",)),
+    Sampler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2",)),
+    Sampler(
+        "DPM2 a",
+        "KDPM2AncestralDiscreteScheduler",
+        aliases=("dpm_2_ancestral", "k_dpm_2_a", "k_dpm_2_ancestral"),
     ),
     Sampler(
         "DPM++ 2M",
         "DPMSolverMultistepScheduler",
-        {"algorithm_type": "dpmsolver++", "solver_order": 2, "final_sigmas_type": "zero"},
-        ("DPMSolverMultistep", "k_dpmpp_2m"),
+        _dpm("dpmsolver++", 2),
+        ("k_dpmpp_2m",),
         edm_scheduler="EDMDPMSolverMultistepScheduler",
     ),
-    Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, schedules=_UNIFORM),
+    Sampler("DPM++ 2M SDE", "DPMSolverMultistepScheduler", _dpm("sde-dpmsolver++", 2), ("k_dpmpp_2m_sde",)),
+    Sampler("DPM++ 3M SDE", "DPMSolverMultistepScheduler", _dpm("sde-dpmsolver++", 3), ("k_dpmpp_3m_sde",)),
+    Sampler(
+        "DPM++ 2S",
+        "DPMSolverSinglestepScheduler",
+        {**_dpm("dpmsolver++", 2), "lower_order_final": True},  # else diffusers warns, and sets it
+        ("k_dpmpp_2s",),
+        schedules=_BY_NOISE,
+    ),
+    Sampler(
+        "DPM++ SDE",
+        "DPMSolverSinglestepScheduler",
+        {**_dpm("sde-dpmsolver++", 2), "lower_order_final": True},
+        ("k_dpmpp_sde",),
+        schedules=_BY_NOISE,
+    ),
+    Sampler(
+        "UniPC",
+        "UniPCMultistepScheduler",
+        {"solver_order": 2, "solver_type": "bh2", "predict_x0": True, "final_sigmas_type": "zero"},
+        ("uni_pc_bh2",),
+    ),
+    Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, schedules=_STRIDED),
+    Sampler(
+        "PLMS", "PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}, ("PNDM",), schedules=_STRIDED
+    ),
+    Sampler("LCM", "LCMScheduler", {"clip_sample": False}, schedules=("Automatic",), max_steps=50),
 )
+
+
+def _by_spelling() -> dict[str, Sampler]:
+    """Every sampler by every name. A class that several samplers use stands for the first of them."""
+    known = {loose(name): sampler for sampler in SAMPLERS for name in (sampler.name, *sampler.aliases)}
+    for sampler in SAMPLERS:
+        for name in (sampler.scheduler, sampler.scheduler.removesuffix("Scheduler")):
+            known.setdefault(loose(name), sampler)
+    return known
+
+
+_SAMPLERS = _by_spelling()
+_SCHEDULES = {loose(name): name for name in SCHEDULES}
+_ENDINGS = sorted({**_SCHEDULES, **_SHORT_SCHEDULES}.items(), key=lambda ending: -len(ending[0]))
 
 
 def find_sampler(name: str) -> Sampler:
     """The sampler of that name, in any spelling; raises ValueError that names the near ones."""
-    known = {spelling.casefold(): s for s in SAMPLERS for spelling in (s.name, s.scheduler, *s.aliases)}
-    sampler = known.get(str(name).casefold())
+    sampler = _SAMPLERS.get(loose(name))
     if sampler is None:
-        raise ValueError(_unknown("sampler", name, [s.name for s in SAMPLERS]))
+        raise unknown_name("sampler", name, sampler_names())
     return sampler
 
 
 def find_schedule(name: str) -> str:
-    """The schedule's A1111 name; raises ValueError that names the known ones."""
-    known = {key.casefold(): key for key in SCHEDULES}
-    if str(name).casefold() not in known:
-        raise ValueError(_unknown("schedule", name, list(SCHEDULES)))
-    return known[str(name).casefold()]
+    """The schedule's A1111 name; raises ValueError that names the near ones."""
+    schedule = _SCHEDULES.get(loose(name))
+    if schedule is None:
+        raise unknown_name("schedule", name, SCHEDULES)
+    return schedule
 
 
-def _unknown(kind: str, name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.3)
-    listed = ", ".join(near or known)
-    return f"unknown {kind}; {'did you mean' if near else 'known are'} {listed}"
+def split_sampler(name: str) -> tuple[str, str | None]:
+    """The A1111 names of a sampler and of the schedule its name ends in, None without one.
+
+    A1111 before version 1.9 had one name for both: "DPM++ 2M Karras" is ("DPM++ 2M", "Karras"), "Euler a" is
+    ("Euler a", None). Raises ValueError that names the near ones.
+    """
+    key = loose(name)
+    if key in _SAMPLERS:
+        return _SAMPLERS[key].name, None
+    for ending, schedule in _ENDINGS:
+        sampler = _SAMPLERS.get(key.removesuffix(ending)) if key.endswith(ending) else None
+        if sampler is not None:
+            return sampler.name, schedule
+    raise unknown_name("sampler", name, sampler_names())
+
+
+def check_combination(sampler: str, schedule: str, steps: int) -> None:
+    """Raise ValueError if the sampler can't follow the schedule or make that many steps, whatever the model."""
+    kind = find_sampler(sampler)
+    if schedule not in kind.schedules:
+        raise ValueError(
+            f"the sampler {kind.name} can't follow the schedule {schedule}, only {', '.join(kind.schedules)}"
+        )
+    if steps > kind.max_steps:
+        raise ValueError(f"the sampler {kind.name} makes at most {kind.max_steps} steps, not {steps}")
+
+
+def sampler_names() -> Iterable[str]:
+    return (sampler.name for sampler in SAMPLERS)

@@ -1,7 +1,7 @@
 """Prompt sheets: YAML, or plain text with a prompt a line, read into one request per picture.
 
 A picture's settings come from the prompt, else from the sheet's `defaults`, else from the configuration's
-`render`, else from RenderRequest. What pictures are called depends on what they show: an id that is not
+`render`, else from RenderRequest. A preset stands for several settings of the layer that names it. What pictures are called depends on what they show: an id that is not
 given is made of the prompt's first words and a hash, so that moving a line renders nothing again.
 """
 
@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.assets import AssetNames, settle
 from darkroom.config import NAME_PATTERN, Config, load_yaml, locate, unknown_key
-from darkroom.errors import ConfigError, NameError, RequestError, SheetError
-from darkroom.request import RenderRequest
+from darkroom.errors import ConfigError, InputError, NameError, RequestError, SheetError
+from darkroom.presets import find_preset
+from darkroom.request import RenderRequest, separate_schedule
 
 SHEET_KEYS = ["checkpoints", "defaults", "prompts"]
-SETTING_KEYS = [*(f for f in RenderRequest.model_fields if f != "prompt"), "seeds"]
+SETTING_KEYS = [*(f for f in RenderRequest.model_fields if f not in ("prompt", "embeddings")), "seeds", "preset"]
 PROMPT_KEYS = ["id", "prompt", "checkpoints", *SETTING_KEYS]
 RESERVED = {
     "con",
@@ -54,7 +56,8 @@ def load_pictures(config: Config) -> dict[str, list[Picture]]:
     Raises SheetError (E-SHEET), ConfigError (E-CONFIG), NameError (E-NAME) or RequestError (E-REQUEST).
     """
     check_settings(config.render, SETTING_KEYS, "render", "config")
-    _request({"prompt": "", **{k: v for k, v in config.render.items() if k != "seeds"}}, "config render")
+    unfolded = unfold(config.render, "config render")
+    _request({"prompt": "", **{k: v for k, v in unfolded.items() if k != "seeds"}}, "config render")
     sheets: dict[str, list[Picture]] = {}
     origin: dict[str, str] = {}
     for path in config.sheets:
@@ -91,7 +94,8 @@ def read_sheet(path: Path, name: str, config: Config) -> list[Picture]:
     defaults = data.get("defaults") or {}
     check_settings(defaults, SETTING_KEYS, "defaults", str(path))
     checkpoints = _checkpoints(data.get("checkpoints"), list(config.checkpoints), path, config)
-    settings = {**config.render, **defaults}
+    settings = {**unfold(config.render, "config render"), **unfold(defaults, f"{path}: defaults")}
+    names_of_assets = AssetNames.of_config(config)
     pictures: list[Picture] = []
     names: dict[str, str] = {}
     for number, entry in enumerate(data["prompts"]):
@@ -111,14 +115,17 @@ def read_sheet(path: Path, name: str, config: Config) -> list[Picture]:
             )
         names[slug] = str(given or slug)
         chosen = _checkpoints(entry.get("checkpoints"), checkpoints, path, config)
-        merged = {**settings, **{k: v for k, v in entry.items() if k not in ("id", "checkpoints")}}
+        own = {k: v for k, v in entry.items() if k not in ("id", "checkpoints")}
+        merged = {**settings, **unfold(own, where)}
         if "seed" in entry and "seeds" not in entry:
             merged.pop("seeds", None)
-        pictures += _pictures(name, slug, chosen, merged, f"{where} ({slug})")
+        pictures += _pictures(name, slug, chosen, merged, names_of_assets, f"{where} ({slug})")
     return pictures
 
 
-def _pictures(sheet: str, slug: str, checkpoints: list[str], settings: dict[str, Any], where: str) -> list[Picture]:
+def _pictures(
+    sheet: str, slug: str, checkpoints: list[str], settings: dict[str, Any], assets: AssetNames, where: str
+) -> list[Picture]:
     seeds = settings.pop("seeds", None)
     if seeds is None:
         seeds = [settings.pop("seed", 0)]
@@ -127,12 +134,33 @@ def _pictures(sheet: str, slug: str, checkpoints: list[str], settings: dict[str,
         raise RequestError(f"{where}: seeds", seeds, "is not a list of numbers", "write seeds: [1, 2, 3]")
     if len(set(map(str, seeds))) != len(seeds):
         raise RequestError(f"{where}: seeds", seeds, "names a seed twice", "leave each seed once")
-    requests = [_request({**settings, "seed": seed}, where) for seed in seeds]
+    requests = [_settled(_request({**settings, "seed": seed}, where), assets, where) for seed in seeds]
     return [Picture(sheet, checkpoint, slug, r.seed, r) for checkpoint in checkpoints for r in requests]
 
 
 def _request(settings: dict[str, Any], where: str) -> RenderRequest:
     return RenderRequest.from_settings(settings, where)
+
+
+def _settled(request: RenderRequest, assets: AssetNames, where: str) -> RenderRequest:
+    try:
+        return settle(request, assets)
+    except InputError as error:
+        raise type(error)(f"{where}: {error.what}", error.value, error.why, error.hint) from None
+
+
+def unfold(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A layer of settings with what stands for several spelt out; what is said beside a preset wins over it.
+
+    Raises RequestError (E-REQUEST) for an unknown preset.
+    """
+    own = separate_schedule({key: value for key, value in settings.items() if key != "preset"})
+    if settings.get("preset") is None:
+        return own
+    try:
+        return {**find_preset(settings["preset"]), **own}
+    except ValueError as error:
+        raise RequestError(f"{where}: preset", settings["preset"], str(error), "give preset another value") from None
 
 
 def check_settings(data: object, known: list[str], section: str, path: str) -> None:

@@ -7,36 +7,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.config import Checkpoint, Config, Vae
+from darkroom.assets import ASSETS, asset_path
+from darkroom.config import Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.hashing import check_sha256
 from darkroom.sources import SourceState, look_at
 
+KINDS = ("checkpoints", *ASSETS)
 _FOLDER_SAYS_ITSELF = ("architecture", "prediction", "vae", "extract_ema")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The states of the configured sources by name, with look-ups for the rules."""
+    """The states of the configured sources by kind (a section of the configuration) and name, with look-ups for the rules."""
 
     config: Config
-    checkpoints: Mapping[str, SourceState]
-    vaes: Mapping[str, SourceState]
+    states: Mapping[tuple[str, str], SourceState]
 
     def names(self, *, folders: bool) -> list[str]:
         """The checkpoints whose sources are Diffusers folders, or those whose sources are single files."""
-        return [name for name, state in self.checkpoints.items() if state.is_folder == folders]
+        return [name for name in self.config.checkpoints if self.states["checkpoints", name].is_folder == folders]
+
+    def kind(self, wildcards: Any) -> str:
+        """Which of the wildcards `checkpoint`, `vae`, `lora` and `embedding` there is."""
+        return next(kind[:-1] for kind in KINDS if wildcards.get(kind[:-1]) is not None)
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
-        """The path and the state of the source that the wildcard `vae` or `checkpoint` names."""
-        vae = wildcards.get("vae")
-        if vae is not None:
-            return self.config.vaes[vae].source, self.vaes[vae]
-        return self.config.checkpoints[wildcards.checkpoint].source, self.checkpoints[wildcards.checkpoint]
+        """The path and the state of the source that the wildcard of `kind` names."""
+        kind = self.kind(wildcards)
+        section, name = f"{kind}s", wildcards.get(kind)
+        return getattr(self.config, section)[name].source, self.states[section, name]
+
+    def asset_receipt(self, kind: str, name: str) -> str:
+        """The receipt of a fetched asset."""
+        return str(asset_path(self.config.models_dir, kind, name).with_suffix(".receipt.json"))
 
     def fetched(self, name: str) -> list[str]:
         """Where a fetched checkpoint stands, and the VAE that takes the place of its own, if any."""
-        ending = "" if self.checkpoints[name].is_folder else ".safetensors"
+        ending = "" if self.states["checkpoints", name].is_folder else ".safetensors"
         return self._paths(name, ending, ".safetensors")
 
     def receipts(self, name: str) -> list[str]:
@@ -63,24 +71,26 @@ def look_at_sources(config: Config) -> Stored:
     (E-HASH) for other bytes than the configuration expects, ConfigError (E-CONFIG) for options that a source can't
     follow and for a broken sidecar, ModelError and IndexFileError for a folder that isn't a usable model.
     """
-    checkpoints = {name: _look_at(config, "checkpoints", name, given) for name, given in config.checkpoints.items()}
-    vaes = {name: _look_at(config, "vaes", name, given) for name, given in config.vaes.items()}
-    for name, state in checkpoints.items():
-        if state.is_folder:
+    states = {
+        (kind, name): _look_at(config, kind, name, given)
+        for kind in KINDS
+        for name, given in getattr(config, kind).items()
+    }
+    for (kind, name), state in states.items():
+        if state.is_folder and kind == "checkpoints":
             _check_options(name, config.checkpoints[name])
-    for name, state in vaes.items():
-        if state.is_folder:
-            why = f"is a folder; the VAE '{name}' has to be a single file"
-            raise SourceError("source", config.vaes[name].source, why, "name the safetensors file in it")
-    return Stored(config, checkpoints, vaes)
+        elif state.is_folder:
+            why = f"is a folder; {kind}.{name} has to be a single file"
+            raise SourceError("source", getattr(config, kind)[name].source, why, "name the safetensors file in it")
+    return Stored(config, states)
 
 
-def _look_at(config: Config, section: str, name: str, given: Checkpoint | Vae) -> SourceState:
+def _look_at(config: Config, kind: str, name: str, given: Checkpoint | Vae | Lora | Embedding) -> SourceState:
     models = Path(config.models_dir)
-    outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
-    _check_place(given.source, outputs, f"{section}.{name}")
-    state = look_at(given.source, models / section / f"{name}.receipt.json", models / ".cache/sources.json")
-    hint = f"check it, or mend {section}.{name}.sha256 in the configuration"
+    outputs = [models / kind / f"{name}.safetensors", models / kind / name, models / "diffusers" / name]
+    _check_place(given.source, outputs, f"{kind}.{name}")
+    state = look_at(given.source, models / kind / f"{name}.receipt.json", models / ".cache/sources.json")
+    hint = f"check it, or mend {kind}.{name}.sha256 in the configuration"
     check_sha256("source", given.source, state.sha256, given.sha256, hint)
     return state
 

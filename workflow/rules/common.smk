@@ -18,9 +18,16 @@ def one_of(names):
 wildcard_constraints:
     checkpoint=one_of(plan.config.checkpoints),
     vae=one_of(plan.config.vaes),
+    lora=one_of(plan.config.loras),
+    embedding=one_of(plan.config.embeddings),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
+
+
+def get_kind(wildcards):
+    """What a source is to be: checkpoint, vae, lora or embedding."""
+    return plan.stored.kind(wildcards)
 
 
 def get_source(wildcards, output):
@@ -59,6 +66,11 @@ def get_conversion_flags(wildcards, output):
     return plan.stored.conversion_flags(wildcards.checkpoint)
 
 
+def get_asset_receipts(wildcards):
+    """The receipts of the LoRAs, embeddings and the VAE that one picture uses, and of no others."""
+    return plan.asset_receipts(wildcards)
+
+
 def get_request(wildcards):
     """Everything that decides one picture, as JSON."""
     return plan.picture(wildcards).request.to_json()
@@ -74,7 +86,7 @@ def get_model(wildcards, output):
 
 
 def get_render_priority(wildcards):
-    return plan.priority(wildcards.checkpoint)
+    return plan.priority(wildcards)
 
 
 def get_pictures(wildcards):

@@ -1,8 +1,9 @@
-"""Brings each configured checkpoint and VAE into the store, with a receipt that says what it is.
+"""Brings each configured checkpoint, VAE, LoRA and embedding into the store, with a receipt that says what it is.
 
-REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders.
-OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/checkpoints/NAME/; MODELS/vaes/NAME.safetensors;
-                 for each a NAME.receipt.json beside it (size, SHA256). Only what the receipts say counts as a change.
+REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders of checkpoints.
+OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/checkpoints/NAME/; and NAME.safetensors in
+                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; for each a NAME.receipt.json beside it (size,
+                 SHA256). Only what the receipts say counts as a change.
 """
 
 
@@ -20,10 +21,12 @@ rule fetch_checkpoint:
         source=get_source,
         sha256=get_source_sha256,
         parameterization=get_parameterization,
+        kind=get_kind,
     message:
         "fetch {wildcards.checkpoint}"
     shell:
         "darkroom fetch {params.source:q} {output.fetched:q} "
+        "--kind {params.kind:q} "
         "--receipt {output.receipt:q} "
         "--sha256 {params.sha256:q} "
         "--log {log:q}"
@@ -47,3 +50,23 @@ use rule fetch_checkpoint as fetch_vae with:
         "logs/fetch/vaes/{vae}.log",
     message:
         "fetch the VAE {wildcards.vae}"
+
+
+use rule fetch_checkpoint as fetch_lora with:
+    output:
+        fetched=f"{plan.models_dir}/loras/{{lora}}.safetensors",
+        receipt=f"{plan.models_dir}/loras/{{lora}}.receipt.json",
+    log:
+        "logs/fetch/loras/{lora}.log",
+    message:
+        "fetch the LoRA {wildcards.lora}"
+
+
+use rule fetch_checkpoint as fetch_embedding with:
+    output:
+        fetched=f"{plan.models_dir}/embeddings/{{embedding}}.safetensors",
+        receipt=f"{plan.models_dir}/embeddings/{{embedding}}.receipt.json",
+    log:
+        "logs/fetch/embeddings/{embedding}.log",
+    message:
+        "fetch the embedding {wildcards.embedding}"

@@ -1,6 +1,7 @@
 """Renders one picture a job. The first job of a checkpoint starts its engine, the others find it warm.
 
-REQUIRED INPUTS: MODELS/verified/NAME.json. The folder it speaks of is no input: were it missing, Snakemake would
+REQUIRED INPUTS: MODELS/verified/NAME.json, and the receipts of what the picture uses besides: MODELS/loras/NAME.receipt.json,
+                 MODELS/embeddings/NAME.receipt.json, MODELS/vaes/NAME.receipt.json. The folder it speaks of is no input: were it missing, Snakemake would
                  make every picture anew; the engine stops instead and says how to rebuild it.
 OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, whole or not at all.
 """
@@ -9,6 +10,7 @@ OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, 
 rule render_picture:
     input:
         verified=rules.verify_model.output.verified,
+        assets=get_asset_receipts,
     output:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",
     log:

@@ -29,7 +29,7 @@ def test_a_request_becomes_a_picture_of_its_size(engine: Engine, request_: Rende
     facts = rendered.facts
     assert (facts.prompt_tokens, facts.negative_tokens, facts.chunks) == (3, 1, 1)
     assert (facts.device, facts.dtype, facts.memory) == ("cpu", "fp32", "cpu, fp32, VAE tiling off")
-    assert facts.total_s == pytest.approx(facts.encode_s + facts.denoise_s + facts.decode_s)
+    assert facts.total_s == pytest.approx(facts.apply_s + facts.encode_s + facts.denoise_s + facts.decode_s)
 
 
 def test_the_model_is_named_by_its_audit(engine: Engine, model_dir: Path) -> None:
@@ -84,14 +84,21 @@ def test_what_decides_a_picture_changes_it(
     assert engine.render(changed(request_, **change)).image.tobytes() != expected
 
 
-def test_embeddings_are_remembered_by_all_that_decides_them(engine: Engine, request_: RenderRequest) -> None:
-    known = engine._encode(request_)
-    assert engine._encode(changed(request_, seed=99)) is known
-    for change in ({"prompt": "an owl"}, {"clip_skip": 2}):
-        assert not engine._encode(changed(request_, **change)).prompt_embeds.equal(known.prompt_embeds)
-    other = engine._encode(changed(request_, negative_prompt="grey"))
-    assert not other.negative_prompt_embeds.equal(known.negative_prompt_embeds)
-    assert engine._encode(changed(request_, clip_skip=1)).prompt_embeds.equal(known.prompt_embeds)
+def test_equal_prompts_are_encoded_once(engine: Engine, request_: RenderRequest) -> None:
+    batches: list[int] = []
+    encoder = engine._pipeline.text_encoder
+    handle = encoder.register_forward_hook(lambda *_: batches.append(1))
+    try:
+        first = changed(request_, prompt="a fox of its own")
+        for request in (first, changed(first, seed=99, steps=2), changed(first, clip_skip=1)):
+            engine.render(request)
+        assert len(batches) == 1
+        for change in ({"prompt": "an owl"}, {"clip_skip": 2}, {"negative_prompt": "grey"}, {"prompt_2": "an owl"}):
+            before = len(batches)
+            engine.render(changed(first, **change))
+            assert len(batches) == before + 1
+    finally:
+        handle.remove()
 
 
 def test_progress_is_told_step_by_step(engine: Engine, request_: RenderRequest) -> None:

@@ -145,3 +145,13 @@ def test_a_damaged_picture_is_named_and_the_old_page_stays(tmp_path: Path) -> No
 
 def test_no_pictures_make_a_page_that_says_so(tmp_path: Path) -> None:
     assert "No pictures yet" in build(tmp_path, []).words
+
+
+def test_a_picture_that_deserves_a_look_says_so_on_its_card_and_in_the_manifest(tmp_path: Path) -> None:
+    fine, odd = make_picture(tmp_path, 0), make_picture(tmp_path, 1, warnings=["the picture shows one colour"])
+    page = build(tmp_path, [fine, odd])
+    assert page.words.count("the picture shows one colour") == 1
+    lines = [json.loads(line) for line in (tmp_path / "manifest.jsonl").read_text().splitlines()]
+    assert [line["warnings"] for line in lines] == [[], ["the picture shows one colour"]]
+    # Remembered too: the second time no picture is read.
+    assert build(tmp_path, [fine, odd]).words.count("the picture shows one colour") == 1

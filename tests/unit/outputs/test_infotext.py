@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from darkroom.engine.facts import UsedAsset
 from darkroom.outputs.infotext import read_infotext, write_infotext
 from darkroom.outputs.png import encode_png
 from darkroom.request import RenderRequest
@@ -32,6 +35,46 @@ def test_whole_text_stands_in_the_order_of_the_format() -> None:
         "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 5.5, Seed: 42, Size: 832x1216, "
         'Model hash: 0123456789, Model: alpha, RNG: CPU, Hashes: {"model": "0123456789"}, Version: darkroom 0.1.0'
     )
+
+
+def test_what_else_a_picture_was_made_with_stands_under_the_names_that_other_tools_know() -> None:
+    request = RenderRequest(
+        prompt="a fox <lora:outline:0.5>",
+        loras=["soft:0.8:0"],
+        variation_seed=7,
+        variation_strength=0.25,
+        emphasis="no_norm",
+        cfg_rescale=0.7,
+        freeu=True,
+        prompt_2="an owl, night",
+    )
+    used = [
+        UsedAsset("loras", "outline", "1" * 64, "a" * 12),
+        UsedAsset("loras", "soft", "2" * 64, "b" * 12),
+        UsedAsset("embeddings", "easy", "3" * 64, "3" * 12),
+        UsedAsset("vaes", "fixed", "4" * 64, "4" * 10),
+    ]
+    text = write_infotext(request, model="alpha", model_hash="0123456789", version="0.1.0", assets=used)
+    assert text.startswith("a fox <lora:outline:0.5> <lora:soft:te=0:unet=0.8>\nSteps: ")
+    settings = read_infotext(text)["settings"]
+    assert list(settings)[8:] == [
+        *("VAE hash", "VAE", "Variation seed", "Variation seed strength", "Emphasis", "CFG rescale", "FreeU"),
+        *("Prompt 2", "RNG", "Lora hashes", "TI hashes", "Hashes", "Version"),
+    ]
+    assert (settings["VAE"], settings["VAE hash"]) == ("fixed", "4" * 10)
+    assert settings["Lora hashes"] == f"outline: {'a' * 12}, soft: {'b' * 12}"
+    assert settings["TI hashes"] == f"easy: {'3' * 12}"
+    assert (settings["Variation seed"], settings["Variation seed strength"]) == ("7", "0.25")
+    assert (settings["Emphasis"], settings["CFG rescale"]) == ("No norm", "0.7")
+    assert settings["FreeU"] == "b1 1.3, b2 1.4, s1 0.9, s2 0.2"
+    assert settings["Prompt 2"] == "an owl, night"
+    assert json.loads(settings["Hashes"]) == {
+        "model": "0123456789",
+        "vae": "4" * 10,
+        "lora:outline": "1" * 10,
+        "lora:soft": "2" * 10,
+        "embed:easy": "3" * 10,
+    }
 
 
 def test_what_is_not_there_is_not_written() -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from darkroom.checkpoint.vocabulary import tokenizer_files
 
+DEMO = Path(__file__).resolve().parents[3] / "workflow/resources/demo/darkroom-demo.safetensors"
+
 
 def make_tokenizers(folder: Path) -> tuple[Any, Any]:
     """SDXL's two tokenizers, which differ in what they pad with."""

@@ -36,7 +36,8 @@ class FakeEngine:
         if request.prompt in ("slow", "stuck"):
             wait_for(self.folder / "go", cancelled if request.prompt == "slow" else lambda: False)
         image = Image.new("RGB", (request.width, request.height), (request.seed % 256,) * 3)
-        facts = RenderFacts(212, 8, 3, 0.01, 1.2, 0.05, 1.26, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash)
+        times = (0.0, 0.01, 1.2, 0.05, 1.26)
+        facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
         self._note("finished", request.prompt)
         return RenderedImage(image, request, facts)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from darkroom.engine.engine import Cancelled, Engine, RenderedImage, RenderFacts
+from darkroom.engine.denoise import Cancelled
+from darkroom.engine.engine import Engine
+from darkroom.engine.facts import RenderedImage, RenderFacts, UsedAsset
+from darkroom.engine.library import Library
 
-__all__ = ["Cancelled", "Engine", "RenderFacts", "RenderedImage"]
+__all__ = ["Cancelled", "Engine", "Library", "RenderFacts", "RenderedImage", "UsedAsset"]

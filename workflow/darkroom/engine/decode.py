@@ -9,24 +9,40 @@ from darkroom.errors import NanImageError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+UNIFORM_RANGE = 2
+"""Of 255: a picture whose channels all vary by no more shows one colour."""
 
-def decode(pipeline: Any, latents: Any, *, tiled: bool) -> Image:
+
+def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     """The RGB picture of latents (1, 4, h/8, w/8), computed as diffusers' pipelines compute it.
 
-    Raises NanImageError (E-NANIMAGE) if the decoder's output isn't finite.
+    A decoder in half precision whose output isn't finite is tried once more in fp32; the second value says so.
+    Raises NanImageError (E-NANIMAGE) if that doesn't help.
     """
     import torch
     from PIL import Image
 
-    vae = pipeline.vae
     vae.use_tiling = tiled
-    pixels = vae.decode(_scale(latents.to(vae.dtype), vae.config), return_dict=False)[0]
+    pixels = _decode(vae, latents)
+    is_retried = not torch.isfinite(pixels).all() and vae.dtype != torch.float32
+    if is_retried:
+        dtype = vae.dtype
+        vae.to(torch.float32)
+        try:
+            pixels = _decode(vae, latents)
+        finally:
+            vae.to(dtype)  # fp32 holds every half-precision number, so the weights are what they were
     if not torch.isfinite(pixels).all():
         raise NanImageError(
-            "picture", None, "the VAE's decoder gave NaN or Inf", "set engine.dtype to fp32 or bf16, or use another VAE"
+            "picture", None, "the VAE's decoder gave NaN or Inf, in fp32 too", "use another VAE, or lower cfg_scale"
         )
     pixels = (pixels * 0.5 + 0.5).clamp(0, 1)[0].permute(1, 2, 0).float()
-    return Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy())
+    return Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy()), is_retried
+
+
+def is_uniform(image: Image) -> bool:
+    """Whether an RGB picture shows one colour, as failed ones do: black, grey, or one other."""
+    return all(high - low <= UNIFORM_RANGE for low, high in image.getextrema())  # type: ignore[misc]
 
 
 def check_latents(finite_steps: list[Any]) -> None:
@@ -44,6 +60,10 @@ def check_latents(finite_steps: list[Any]) -> None:
             "lower cfg_scale or prompt weights, or set engine.dtype to fp32 or bf16; if all pictures fail, convert the"
             " checkpoint again",
         )
+
+
+def _decode(vae: Any, latents: Any) -> Any:
+    return vae.decode(_scale(latents.to(vae.dtype), vae.config), return_dict=False)[0]
 
 
 def _scale(latents: Any, config: Any) -> Any:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from darkroom.engine.decode import check_latents, decode
+from darkroom.engine.assets import Assets
+from darkroom.engine.decode import decode, is_uniform
+from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.devices import (
     free_memory,
     is_out_of_memory,
@@ -20,50 +21,16 @@ from darkroom.engine.devices import (
     resolve_dtype,
     total_memory,
 )
+from darkroom.engine.facts import RenderedImage, RenderFacts
+from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare, scheduler_config
 from darkroom.engine.memory import GB, MemoryPlan, decide
-from darkroom.engine.schedulers import build
+from darkroom.engine.prompts import Prompts
 from darkroom.errors import ModelError, OutOfMemoryError
-from darkroom.prompting import PromptEmbeddings, encode_prompt
+from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request import RenderRequest
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 T = TypeVar("T")
-
-REMEMBERED_PROMPTS = 16
-
-
-class Cancelled(Exception):
-    """A picture was given up between two steps because its `cancelled` said so."""
-
-
-@dataclass(frozen=True, slots=True)
-class RenderFacts:
-    """What making a picture took, and with what. Times in seconds; `encode_s` is near 0 for a remembered prompt."""
-
-    prompt_tokens: int
-    negative_tokens: int
-    chunks: int
-    encode_s: float
-    denoise_s: float
-    decode_s: float
-    total_s: float
-    device: str
-    dtype: str
-    memory: str
-    model_name: str
-    model_hash: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class RenderedImage:
-    """A finished picture (RGB) with the request it answers."""
-
-    image: Image
-    request: RenderRequest
-    facts: RenderFacts
 
 
 class Engine:
@@ -73,24 +40,39 @@ class Engine:
     it is computed, and `memory` is the memory policy's decision in one line.
     """
 
-    def __init__(self, pipeline: Any, model_dir: Path, device: str, dtype: str, plan: MemoryPlan) -> None:
+    def __init__(
+        self, pipeline: Any, model_dir: Path, device: str, dtype: str, plan: MemoryPlan, library: Library
+    ) -> None:
         self.name, self.model_hash = _identity(model_dir)
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
+        self.library = library
         self._pipeline = pipeline
         self._plan = plan
         self._scheduler_config = scheduler_config(model_dir)
-        self._prompts: OrderedDict[tuple[object, ...], PromptEmbeddings] = OrderedDict()
+        self._prompts = Prompts(pipeline)
+        self._assets = Assets(pipeline, model_dir, dtype, library)
 
     @classmethod
-    def load(cls, model_dir: Path | str, *, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> Engine:
+    def load(
+        cls,
+        model_dir: Path | str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        memory: str = "auto",
+        library: Library | None = None,
+    ) -> Engine:
         """Load a converted model. `device`, `dtype` and `memory` are the config's `engine` values.
+
+        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder that
+        `model_dir` lies in, as MODELS/diffusers/NAME.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
         ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
         """
-        model_dir = Path(model_dir)
+        model_dir = Path(os.path.abspath(model_dir))  # noqa: PTH100 - a link stays a link
         prepare(model_dir)
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
@@ -99,7 +81,7 @@ class Engine:
         pipeline = _within_memory(
             lambda: load_pipeline(model_dir, device, dtype, plan), device, "model", model_dir.name, "use a smaller one"
         )
-        return cls(pipeline, model_dir, device, dtype, plan)
+        return cls(pipeline, model_dir, device, dtype, plan, library or Library(model_dir.parent.parent))
 
     def render(
         self,
@@ -110,12 +92,15 @@ class Engine:
     ) -> RenderedImage:
         """Make one picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
 
-        Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, NanImageError (E-NANIMAGE)
-        and OutOfMemoryError (E-OOM); after any of them the engine works on as if nothing had happened.
+        `request.embeddings` has to name the embeddings in its prompts: see `darkroom.assets.settle`.
+
+        Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
+        EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE) and OutOfMemoryError (E-OOM);
+        after any of them the engine works on as if nothing had happened.
         """
         if self._pipeline is None:
             raise ModelError("engine of", self.name, "has been closed", "load the model again")
-        watch = _Watch(cancelled, on_step)
+        watch = Watch(cancelled, on_step)
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
         size = f"{request.width}x{request.height}"
         try:
@@ -130,22 +115,26 @@ class Engine:
         self._prompts.clear()
         release_memory(self.device)
 
-    def _render(self, request: RenderRequest, watch: _Watch) -> RenderedImage:
+    def _render(self, request: RenderRequest, watch: Watch) -> RenderedImage:
         import torch
 
+        started = time.perf_counter()
+        prepared = self._assets.prepare(request)
         with torch.inference_mode():
-            started = time.perf_counter()
-            prompt = self._encode(request)
+            applied = time.perf_counter()
+            prompt = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
             encoded = time.perf_counter()
-            latents = self._denoise(request, prompt, watch)
+            latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
             denoised = time.perf_counter()
-            image = decode(self._pipeline, latents, tiled=self._plan.is_tiled(request.width, request.height))
+            is_tiled = self._plan.is_tiled(request.width, request.height)
+            image, is_retried = self._decode(prepared.vae, latents, is_tiled)
         ended = time.perf_counter()
         facts = RenderFacts(
             prompt_tokens=prompt.prompt_tokens,
             negative_tokens=prompt.negative_tokens,
             chunks=prompt.chunks,
-            encode_s=encoded - started,
+            apply_s=applied - started,
+            encode_s=encoded - applied,
             denoise_s=denoised - encoded,
             decode_s=ended - denoised,
             total_s=ended - started,
@@ -154,71 +143,33 @@ class Engine:
             memory=self.memory,
             model_name=self.name,
             model_hash=self.model_hash,
+            assets=prepared.used,
+            warnings=_warnings(request, is_retried=is_retried, is_uniform=is_uniform(image)),
         )
         return RenderedImage(image, request, facts)
 
-    def _encode(self, request: RenderRequest) -> PromptEmbeddings:
-        key = (request.prompt, request.negative_prompt, request.emphasis, request.clip_skip)
-        known = self._prompts.pop(key, None)
-        if known is None:
-            parts = self._pipeline
-            known = encode_prompt(
-                (parts.tokenizer, parts.tokenizer_2),
-                (parts.text_encoder, parts.text_encoder_2),
-                request.prompt,
-                request.negative_prompt,
-                emphasis=request.emphasis,
-                clip_skip=max(request.clip_skip - 1, 0),  # A1111 counts the usual layer as 1
-            )
-        self._prompts[key] = known
-        if len(self._prompts) > REMEMBERED_PROMPTS:
-            self._prompts.popitem(last=False)
-        return known
-
-    def _denoise(self, request: RenderRequest, prompt: PromptEmbeddings, watch: _Watch) -> Any:
-        """Latents (1, 4, h/8, w/8) after the last step."""
-        import torch
-
-        watch.ask()
-        self._pipeline.scheduler = build(request.sampler, request.schedule, self._scheduler_config)
-        latents = self._pipeline(
-            prompt_embeds=prompt.prompt_embeds,
-            negative_prompt_embeds=prompt.negative_prompt_embeds,
-            pooled_prompt_embeds=prompt.pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
-            width=request.width,
-            height=request.height,
-            num_inference_steps=request.steps,
-            guidance_scale=request.cfg_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            return_dict=False,
-            callback_on_step_end=watch,
-        )[0]
-        check_latents(watch.finite)
-        return latents
+    def _decode(self, vae: Any, latents: Any, is_tiled: bool) -> tuple[Any, bool]:
+        """The picture; a VAE that isn't the pipeline's is on the device only for as long as it needs to be."""
+        if vae is self._pipeline.vae:
+            return decode(vae, latents, tiled=is_tiled)
+        vae.to(self.device)
+        try:
+            return decode(vae, latents, tiled=is_tiled)
+        finally:
+            if self._plan.mode == "offload":
+                vae.to("cpu")
 
 
-class _Watch:
-    """What looks on between the steps: passes on progress, stops when asked to, notes whether latents are finite."""
-
-    def __init__(self, cancelled: Callable[[], bool] | None, on_step: Callable[[int, int], None] | None) -> None:
-        self.cancelled = cancelled
-        self.on_step = on_step
-        self.finite: list[Any] = []
-
-    def ask(self) -> None:
-        if self.cancelled is not None and self.cancelled():
-            raise Cancelled
-
-    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        # Kept as tensors on the device: reading one here would make every step wait for it.
-        self.finite.append(tensors["latents"].isfinite().all())
-        if self.on_step is not None:
-            self.on_step(step + 1, pipeline.num_timesteps)
-        if step + 1 < pipeline.num_timesteps:
-            self.ask()
-        return tensors
+def _warnings(request: RenderRequest, *, is_retried: bool, is_uniform: bool) -> tuple[str, ...]:
+    found = []
+    weight = max(map(largest_weight, request.prompts), default=0.0)
+    if weight > LARGE_WEIGHT:
+        found.append(f"a prompt's weight of {weight:g} is over {LARGE_WEIGHT:g}")
+    if is_retried:
+        found.append("the VAE gave NaN or Inf in half precision and decoded again in fp32")
+    if is_uniform:
+        found.append("the picture shows one colour")
+    return tuple(found)
 
 
 def _within_memory(work: Callable[[], T], device: str, what: str, value: str, hint: str) -> T:

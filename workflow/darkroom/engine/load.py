@@ -57,14 +57,14 @@ def _assemble(model_dir: Path, dtype: str, device: str | None) -> Any:
 
     from darkroom.checkpoint.weights import find_variant
     from darkroom.engine.schedulers import build
+    from darkroom.engine.vae import vae_dtype
 
     index = json.loads((model_dir / "model_index.json").read_bytes())
     vae_config = json.loads((model_dir / "vae" / "config.json").read_bytes())
-    vae_dtype = "fp32" if vae_config.get("force_upcast", True) and dtype == "fp16" else dtype
     variant = find_variant(model_dir)
     parts = {
         "unet": _load(UNet2DConditionModel, model_dir / "unet", dtype, variant),
-        "vae": _load(AutoencoderKL, model_dir / "vae", vae_dtype, variant),
+        "vae": _load(AutoencoderKL, model_dir / "vae", vae_dtype(vae_config, dtype), variant),
         "text_encoder": _load(CLIPTextModel, model_dir / "text_encoder", dtype, variant),
         "text_encoder_2": _load(CLIPTextModelWithProjection, model_dir / "text_encoder_2", dtype, variant),
     }

@@ -1,7 +1,8 @@
 """A fresh diffusers scheduler for one picture, from the model's scheduler config and the picture's sampler.
 
-Models with EDM's noise have scheduler classes of their own, told by the config's class: the usual ones would render
-them without complaint, and wrongly.
+A model's noise may be one that not every scheduler class can follow. EDM's has classes of its own, told by the
+config's class; a zero terminal SNR (Lin et al., arXiv:2305.08891) is a config value. The other classes would render
+such a model without complaint, and wrongly.
 """
 
 from __future__ import annotations
@@ -11,42 +12,108 @@ from collections.abc import Mapping
 from typing import Any
 
 from darkroom.errors import RequestError
-from darkroom.samplers import EDM_SCHEDULES, SAMPLERS, SCHEDULES, Sampler, find_sampler, find_schedule
+from darkroom.samplers import (
+    EDM_SCHEDULES,
+    SAMPLERS,
+    SCHEDULES,
+    Sampler,
+    check_combination,
+    find_sampler,
+    find_schedule,
+)
 
 _EDM_CLASSES = frozenset(sampler.edm_scheduler for sampler in SAMPLERS if sampler.edm_scheduler is not None)
+_ZERO_SNR = "rescale_betas_zero_snr"
+# A model's own config may have any of these on: the schedule that was asked for replaces them.
+_NO_NOISE_LEVELS = dict.fromkeys(
+    ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
+)
 
 
-def build(sampler: str, schedule: str, config: Mapping[str, Any]) -> Any:
+def build(sampler: str, schedule: str, config: Mapping[str, Any], steps: int | None = None) -> Any:
     """The scheduler object of a sampler and schedule by their A1111 names (or any other known spelling).
 
     `config` is the model's scheduler_config.json; what the sampler's class knows of it is used, as
     diffusers' own `from_config` does, with the sampler's and the schedule's values on top. Raises RequestError
-    (E-REQUEST) for a sampler or schedule that the model's noise does not allow.
+    (E-REQUEST) for a sampler or schedule that the model's noise does not allow, or that can't make so many `steps`.
     """
     import diffusers
 
     kind, schedule = find_sampler(sampler), find_schedule(schedule)
-    if config.get("_class_name") in _EDM_CLASSES:
-        name, options = _edm(kind, schedule)
-    else:
-        name, options = kind.scheduler, SCHEDULES[schedule]
+    is_edm = config.get("_class_name") in _EDM_CLASSES
+    name, options = _edm(kind, schedule) if is_edm else _usual(kind, schedule)
     scheduler_class = getattr(diffusers, name)
-    known = inspect.signature(scheduler_class.__init__).parameters
-    settings = {key: value for key, value in config.items() if key in known}
-    return scheduler_class(**{**settings, **kind.options, **options})
+    if config.get(_ZERO_SNR) and _ZERO_SNR not in _known_values(scheduler_class):
+        possible = [s.name for s in SAMPLERS if _ZERO_SNR in _known_values(getattr(diffusers, s.scheduler))]
+        raise _impossible("sampler", kind.name, "a zero terminal SNR", possible)
+    settings = {**config, **kind.options, **options}
+    known = _known_values(scheduler_class)
+    scheduler = scheduler_class(**{key: value for key, value in settings.items() if key in known})
+    if steps is not None:
+        _check_steps(scheduler, kind, schedule, steps, is_edm)
+    return scheduler
+
+
+def _known_values(scheduler_class: Any) -> Mapping[str, Any]:
+    return inspect.signature(scheduler_class.__init__).parameters
+
+
+def _usual(kind: Sampler, schedule: str) -> tuple[str, Mapping[str, Any]]:
+    """The scheduler class, and what the schedule sets of it."""
+    if schedule not in kind.schedules:
+        raise RequestError(
+            "schedule", schedule, f"{kind.name} can't follow it", f"set schedule to {' or '.join(kind.schedules)}"
+        )
+    return kind.scheduler, SCHEDULES[schedule] and {**_NO_NOISE_LEVELS, **SCHEDULES[schedule]}
 
 
 def _edm(kind: Sampler, schedule: str) -> tuple[str, Mapping[str, Any]]:
-    """The scheduler class for a model with EDM's noise, and what the schedule sets of it."""
+    """The same for a model with EDM's noise."""
     if kind.edm_scheduler is None:
         possible = [sampler.name for sampler in SAMPLERS if sampler.edm_scheduler is not None]
-        raise _impossible("sampler", kind.name, possible)
+        raise _impossible("sampler", kind.name, "EDM's noise", possible)
     if schedule not in EDM_SCHEDULES:
-        raise _impossible("schedule", schedule, list(EDM_SCHEDULES))
+        raise _impossible("schedule", schedule, "EDM's noise", list(EDM_SCHEDULES))
     return kind.edm_scheduler, EDM_SCHEDULES[schedule]
 
 
-def _impossible(setting: str, value: str, possible: list[str]) -> RequestError:
+def _impossible(setting: str, value: str, noise: str, possible: list[str]) -> RequestError:
     listed = " or ".join(possible)
-    why = f"the model has EDM's noise, which only {listed} can follow"
+    why = f"the model has {noise}, which only {listed} can follow"
     return RequestError(setting, value, why, f"set {setting} to {listed}")
+
+
+def _check_steps(scheduler: Any, kind: Sampler, schedule: str, steps: int, is_edm: bool) -> None:
+    """Raise RequestError (E-REQUEST) where so many steps would fail, or end in NaN or in noise."""
+    try:
+        check_combination(kind.name, schedule, steps)
+        scheduler.set_timesteps(steps)
+        flaw = _edm_flaw(scheduler) if is_edm else _flaw(scheduler)
+        if flaw:
+            raise ValueError(f"{kind.name} with the schedule {schedule} would {flaw}")
+    except ValueError as error:
+        raise RequestError("steps", steps, str(error), "give steps another value") from None
+
+
+def _flaw(scheduler: Any) -> str | None:
+    """What is wrong with a scheduler's steps, None if nothing is.
+
+    Trailing spacing adds the timestep -1 where rounding errors add up, at 61 and 103 steps for instance; leading
+    spacing asks for timestep 1000 at 1000 steps; and with nearly as many steps as timesteps some fall together.
+    """
+    first, last = scheduler.timesteps.max().item(), scheduler.timesteps.min().item()
+    if last < 0 or first >= scheduler.config.num_train_timesteps:
+        wrong = last if last < 0 else first
+        return f"ask for the timestep {wrong:g}; the model knows 0 to {scheduler.config.num_train_timesteps - 1}"
+    # Schedulers of second order hold each noise level twice by design; the others divide by differences.
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None and scheduler.order == 1 and (sigmas.diff() >= 0).any():
+        return "have two steps at the same noise level"
+    return None
+
+
+def _edm_flaw(scheduler: Any) -> str | None:
+    """The same for EDM's noise, whose exponential schedule of one step is the weakest noise, not the strongest."""
+    if scheduler.sigmas[0] < scheduler.sigmas.new_tensor(scheduler.config.sigma_max) * 0.99:
+        return "begin with almost no noise"
+    return None

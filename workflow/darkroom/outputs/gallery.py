@@ -119,13 +119,19 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
         "alt": shorten_middle(prompt, _ALT_CHARACTERS),
         "caption": shorten_middle(prompt, _CAPTION_CHARACTERS),
         "facts": f"{picture.id} · seed {picture.seed}",
+        "warning": "; ".join(record.warnings),
     }
 
 
 def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
     """What the script shows of one picture in the full view, and searches."""
     settings = read_infotext(record.infotext)["settings"]
-    shown = {**settings, "Emphasis": picture.request.get("emphasis"), "PNG SHA256": record.sha256}
+    shown = {
+        "Warning": "; ".join(record.warnings),
+        **settings,
+        "Emphasis": picture.request.get("emphasis"),
+        "PNG SHA256": record.sha256,
+    }
     return {
         "sheet": picture.sheet,
         "checkpoint": picture.checkpoint,

@@ -8,14 +8,33 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Protocol, TypedDict
 
+from darkroom.hashing import autov2
+from darkroom.lora_tags import write_tag
 from darkroom.request import RenderRequest
 
 NEGATIVE = "Negative prompt: "
 _KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
 _PLAIN = re.compile(r"[^,]*")
 _FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
+
+
+_EMPHASIS = {"a1111": "Original", "no_norm": "No norm", "comfy": "comfy"}  # A1111's words where it has them
+
+
+class UsedAsset(Protocol):
+    """What `darkroom.engine.UsedAsset` is: a VAE, LoRA or embedding with its hashes."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def short(self) -> str: ...
 
 
 class Infotext(TypedDict):
@@ -26,11 +45,20 @@ class Infotext(TypedDict):
     settings: dict[str, str]
 
 
-def write_infotext(request: RenderRequest, *, model: str, model_hash: str | None, version: str) -> str:
+def write_infotext(
+    request: RenderRequest,
+    *,
+    model: str,
+    model_hash: str | None,
+    version: str,
+    assets: Sequence[UsedAsset] = (),
+) -> str:
     """The infotext of a picture.
 
     `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None where
-    it isn't known; `version` is Darkroom's own. The same arguments always give the same text.
+    it isn't known; `version` is Darkroom's own; `assets` are what else the picture was made with. LoRAs that the
+    request names beside its prompt are written as tags behind it, which is where other tools look for them. The
+    same arguments always give the same text.
     """
     settings: dict[str, str] = {
         "Steps": str(request.steps),
@@ -43,17 +71,56 @@ def write_infotext(request: RenderRequest, *, model: str, model_hash: str | None
     if model_hash:
         settings["Model hash"] = model_hash
     settings["Model"] = model
-    if request.clip_skip > 1:
-        settings["Clip skip"] = str(request.clip_skip)
+    for vae in _of_kind(assets, "vaes"):
+        settings |= {"VAE hash": vae.short, "VAE": vae.name}
+    settings |= _special_settings(request)
     settings["RNG"] = "CPU"
+    for key, kind in (("Lora hashes", "loras"), ("TI hashes", "embeddings")):
+        if found := _of_kind(assets, kind):
+            settings[key] = ", ".join(f"{asset.name}: {asset.short}" for asset in found)
     pairs = [f"{key}: {_quote(value)}" for key, value in settings.items()]
-    if model_hash:
-        pairs.append("Hashes: " + json.dumps({"model": model_hash}))
+    if hashes := _hashes(model_hash, assets):
+        pairs.append("Hashes: " + json.dumps(hashes))
     pairs.append("Version: " + _quote(f"darkroom {version}"))
-    lines = [request.prompt] if request.prompt else []
+    prompt = " ".join(filter(None, [request.prompt, *map(write_tag, request.loras)]))
+    lines = [prompt] if prompt else []
     if request.negative_prompt:
         lines.append(NEGATIVE + request.negative_prompt)
     return "\n".join([*lines, ", ".join(pairs)])
+
+
+def _special_settings(request: RenderRequest) -> dict[str, str]:
+    """What is written only where it was asked for. A1111 has no name for the last four."""
+    settings: dict[str, str] = {}
+    if request.variation_strength:
+        settings["Variation seed"] = str(request.variation_seed)
+        settings["Variation seed strength"] = _number(request.variation_strength)
+    if request.clip_skip > 1:
+        settings["Clip skip"] = str(request.clip_skip)
+    if request.emphasis in _EMPHASIS:
+        settings["Emphasis"] = _EMPHASIS[request.emphasis]
+    if request.cfg_rescale:
+        settings["CFG rescale"] = _number(request.cfg_rescale)
+    if request.freeu is not None:
+        settings["FreeU"] = ", ".join(f"{key} {_number(value)}" for key, value in request.freeu)
+    if request.prompt_2 is not None:
+        settings["Prompt 2"] = request.prompt_2
+    if request.negative_prompt_2 is not None:
+        settings["Negative prompt 2"] = request.negative_prompt_2
+    return settings
+
+
+def _of_kind(assets: Sequence[UsedAsset], kind: str) -> list[UsedAsset]:
+    return [asset for asset in assets if asset.kind == kind]
+
+
+def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, str]:
+    """AutoV2 hashes under the keys of Civitai's extension."""
+    hashes = {"model": model_hash} if model_hash else {}
+    for asset in assets:
+        key = {"vaes": "vae", "loras": f"lora:{asset.name}", "embeddings": f"embed:{asset.name}"}[asset.kind]
+        hashes[key] = autov2(asset.sha256)
+    return hashes
 
 
 def read_infotext(text: str) -> Infotext:

@@ -1,7 +1,7 @@
 """results/manifest.jsonl: what made each picture, one JSON object a line, for scripts and for archives.
 
 Keys: sheet, checkpoint, id, seed, file (relative to the results folder), sha256 (of the PNG), model_hash
-(AutoV2 as the picture itself states it, or null) and request (as RenderRequest). Nothing in it depends on
+(AutoV2 as the picture itself states it, or null), warnings and request (as RenderRequest). Nothing in it depends on
 when or where the run was made.
 """
 
@@ -33,6 +33,7 @@ def _line(picture: GalleryPicture, record: PictureRecord) -> str:
         "file": picture.path,
         "sha256": record.sha256,
         "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
+        "warnings": record.warnings,
         "request": picture.request,
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"

@@ -39,7 +39,7 @@ def encode_png(
     """A PNG with its two text chunks; the same arguments give the same bytes under the same Pillow.
 
     `request_json` is `RenderRequest.to_json()`. `facts` stand beside the request in the `darkroom` chunk
-    (`model`, `model_hash`, `versions`); they must hold nothing that differs between two equal renders.
+    (`model`, `model_hash`, `assets`, `warnings`, `versions`); they must hold nothing that differs between two equal renders.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -119,6 +119,15 @@ def read_png_text(path: Path | str) -> dict[str, str]:
 def text_of_png(data: bytes, path: Path | str) -> dict[str, str]:
     """As `read_png_text`, from bytes in memory."""
     return _read_text(io.BytesIO(data), path)
+
+
+def read_warnings(texts: Mapping[str, str]) -> list[str]:
+    """What the engine said of a picture that deserves a look, from its text chunks; nothing where it says nothing."""
+    try:
+        found = json.loads(texts.get("darkroom", "{}")).get("warnings", [])
+    except (ValueError, RecursionError, AttributeError):
+        return []
+    return [text for text in found if isinstance(text, str)] if isinstance(found, list) else []
 
 
 def _read_text(file: BinaryIO, path: Path | str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from PIL import Image
 from darkroom.errors import ImageError, NameError
 from darkroom.files import disk_errors, write_bytes
 from darkroom.outputs.picture import GalleryPicture
-from darkroom.outputs.png import REDO, decode_png, read_picture, text_of_png
+from darkroom.outputs.png import REDO, decode_png, read_picture, read_warnings, text_of_png
 
 FOLDER = "thumbnails"
 INDEX = f"{FOLDER}/index.json"
@@ -35,7 +35,7 @@ _EFFORT = 2  # of WebP's 0 to 6; more saves a few percent and takes three times 
 class PictureRecord:
     """What is known of a picture: of which state of its file (bytes, mtime in ns), its SHA256 and its infotext.
 
-    `width` and `height` are the picture's, `thumbnail_width` and `thumbnail_height` its thumbnail's, in pixels.
+    `warnings` are what the engine said that deserves a look. `width` and `height` are the picture's, `thumbnail_width` and `thumbnail_height` its thumbnail's, in pixels.
     """
 
     size: int
@@ -47,6 +47,7 @@ class PictureRecord:
     height: int
     thumbnail_width: int
     thumbnail_height: int
+    warnings: list[str]
 
 
 def thumbnail_path(picture: GalleryPicture) -> str:
@@ -94,12 +95,14 @@ def _update_one(
         return known
     data = read_picture(path)
     image = decode_png(data, path)
-    infotext = text_of_png(data, path).get("parameters")
+    texts = text_of_png(data, path)
+    infotext = texts.get("parameters")
     if infotext is None:
         raise ImageError("picture", path, "does not say how it was made (no 'parameters' text)", REDO)
     small, encoded = make_thumbnail(image, thumbnail_px)
     write_bytes(thumbnail, encoded)
-    return PictureRecord(*now, hashlib.sha256(data).hexdigest(), infotext, *image.size, *small.size)
+    digest = hashlib.sha256(data).hexdigest()
+    return PictureRecord(*now, digest, infotext, *image.size, *small.size, read_warnings(texts))
 
 
 def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, bytes]:

@@ -1,38 +1,35 @@
-"""From a prompt to the token chunks a CLIP text encoder takes: at most 75 tokens between a start and an end token.
+"""From a prompt's tokens to the chunks a CLIP text encoder takes: at most 75 tokens between a start and an end token.
 
-The layout is that of the long-prompt pipeline for SDXL: every full group of 75 is a chunk of 77, what is left over is
-a shorter chunk, and the shorter one of prompt and negative prompt is filled with end tokens to the other's length.
-BREAK fills the group it stands in, so that what follows it begins a chunk of its own; with nothing before or
-after it in need of that, it does nothing.
+Each emphasis mode divides as the program that it follows does, so that the same prompt gives the same chunks:
+
+`lpw`: every full group of 75 is a chunk of 77 and what is left over a shorter one; the shorter of prompt and negative
+prompt is filled with end tokens to the other's length (diffusers, examples/community/lpw_stable_diffusion_xl.py).
+`a1111`, `no_norm`: every chunk is padded to 77; a phrase that would be cut is moved to the next chunk if a comma stands
+at most 20 tokens before, and an embedding is never cut (modules/sd_hijack_clip.py, `tokenize_line`).
+`comfy`: the same padding; a run of fewer than 8 tokens is never cut (comfy/sd1_clip.py, `tokenize_with_weights`).
+In the last three, missing chunks of the shorter prompt are empty prompts, as A1111's "pad prompt/negative prompt" has it.
+
+BREAK begins a new chunk. In `lpw` it fills the group it stands in and, with nothing before or after it in need of
+that, does nothing; in the others it ends the chunk in any case, as in A1111.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.errors import RequestError
-from darkroom.prompting.grammar import parse_pieces
+from darkroom.prompting.tokens import Break, Run
 
 GROUP = 75
-MAX_WEIGHT = 65504.0
-"""The largest half-precision number: weights are applied in that precision."""
+COMMA_REACH = 20
+"""A1111's default of `comma_padding_backtrack`."""
+WORD = 8
+"""ComfyUI's `max_word_length`: runs of as many tokens may be cut."""
 
-
-@dataclass(slots=True)
-class Tokens:
-    """Token numbers of a text, without start and end, and each one's weight. `counted` leaves out what is filling."""
-
-    ids: list[int]
-    weights: list[float]
-    counted: int = 0
-
-    def fill(self, count: int, token: int) -> None:
-        """Lengthen to `count` tokens of weight 1."""
-        missing = count - len(self.ids)
-        self.ids += [token] * missing
-        self.weights += [1.0] * missing
+Group = list[tuple[int, float]]
+"""Tokens with their weights, without start and end."""
+Runs = Sequence[Run | Break]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,66 +39,139 @@ class Chunk:
     ids: tuple[int, ...]
     weights: tuple[float, ...]
 
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """One tokenizer's chunks: `positive` and `negative` are equally many and pairwise of equal length."""
-
-    positive: list[Chunk]
-    negative: list[Chunk]
-    prompt_tokens: int
-    negative_tokens: int
+    @property
+    def is_weighted(self) -> bool:
+        return any(weight != 1.0 for weight in self.weights)
 
 
-def lay_out(tokenizers: Sequence[Any], prompt: str, negative_prompt: str) -> list[Layout]:
-    """The chunks of both prompts for each tokenizer.
+def lay_out(mode: str, tokenizers: Sequence[Any], prompts: Sequence[Sequence[Runs]]) -> list[list[list[Chunk]]]:
+    """The chunks of every prompt, for each tokenizer: `[tokenizer][prompt][chunk]`; `prompts` is `[tokenizer][prompt]`.
 
-    The tokenizers may disagree about a text's length (SDXL's second one reads `!!` as two tokens), so all are
-    filled to the longest; else their halves of an embedding would not fit together.
-    Raises RequestError (E-REQUEST) for a weight beyond half precision.
+    All prompts come out equally long for both tokenizers, so that what the encoders make of them can be put together:
+    the tokenizers may disagree about a text's length (SDXL's second one reads `!!` as two tokens).
     """
-    pairs = [(tokenize(each, prompt), tokenize(each, negative_prompt)) for each in tokenizers]
-    longest = max(len(tokens.ids) for pair in pairs for tokens in pair)
-    layouts = []
-    for tokenizer, (positive, negative) in zip(tokenizers, pairs, strict=True):
-        bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-        positive.fill(longest, eos)
-        negative.fill(longest, eos)
-        chunks = split(positive, bos, eos), split(negative, bos, eos)
-        layouts.append(Layout(*chunks, positive.counted, negative.counted))
-    return layouts
-
-
-def tokenize(tokenizer: Any, prompt: str) -> Tokens:
-    """The tokens of a prompt in the attention grammar, however long, with BREAK already filled up."""
-    tokens = Tokens([], [])
-    broken = False
-    for piece in parse_pieces(prompt):
-        if piece.is_break:
-            broken = True
-            continue
-        if not abs(piece.weight) <= MAX_WEIGHT:
-            raise RequestError("weight", piece.weight, "is out of range", "use weights around 1, such as (word:1.3)")
-        # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
-        ids = tokenizer(piece.text, add_special_tokens=False, truncation=False, verbose=False).input_ids
-        if not ids:
-            continue
-        if broken:
-            tokens.fill(-(-len(tokens.ids) // GROUP) * GROUP, tokenizer.eos_token_id)
-            broken = False
-        tokens.ids += ids
-        tokens.weights += [piece.weight] * len(ids)
-        tokens.counted += len(ids)
-    return tokens
-
-
-def split(tokens: Tokens, bos: int, eos: int) -> list[Chunk]:
-    """Groups of 75 with start and end around them; no tokens at all give one chunk of just these two."""
-    starts = range(0, max(len(tokens.ids), 1), GROUP)
-    return [
-        Chunk(
-            (bos, *tokens.ids[start : start + GROUP], eos),
-            (1.0, *tokens.weights[start : start + GROUP], 1.0),
-        )
-        for start in starts
+    if mode == "lpw":
+        return _lay_out_lpw(tokenizers, prompts)
+    divide = _DIVIDE[mode]
+    groups = [
+        [divide(runs, _comma(tokenizer)) for runs in own] for tokenizer, own in zip(tokenizers, prompts, strict=True)
     ]
+    count = max(len(of_prompt) for own in groups for of_prompt in own)
+    return [
+        [[_padded(group, tokenizer) for group in [*of_prompt, *[[]] * (count - len(of_prompt))]] for of_prompt in own]
+        for tokenizer, own in zip(tokenizers, groups, strict=True)
+    ]
+
+
+def empty_chunk(tokenizer: Any) -> Chunk:
+    """The empty prompt, padded to 77."""
+    return _padded([], tokenizer)
+
+
+def _lay_out_lpw(tokenizers: Sequence[Any], prompts: Sequence[Sequence[Runs]]) -> list[list[list[Chunk]]]:
+    rows = [
+        [_fill_breaks(runs, tokenizer.eos_token_id) for runs in own]
+        for tokenizer, own in zip(tokenizers, prompts, strict=True)
+    ]
+    longest = max(len(row) for own in rows for row in own)
+    return [
+        [_cut(row + [(tokenizer.eos_token_id, 1.0)] * (longest - len(row)), tokenizer) for row in own]
+        for tokenizer, own in zip(tokenizers, rows, strict=True)
+    ]
+
+
+def _fill_breaks(runs: Runs, eos: int) -> Group:
+    row: Group = []
+    is_broken = False
+    for run in runs:
+        if isinstance(run, Break):
+            is_broken = True
+            continue
+        if is_broken:
+            row += [(eos, 1.0)] * (-len(row) % GROUP)
+            is_broken = False
+        row += [(token, run.weight) for token in run.ids]
+    return row
+
+
+def _cut(row: Group, tokenizer: Any) -> list[Chunk]:
+    """Groups of 75 with start and end around them; no tokens at all give one chunk of just these two."""
+    starts = range(0, max(len(row), 1), GROUP)
+    return [_framed(row[start : start + GROUP], tokenizer) for start in starts]
+
+
+def _framed(group: Group, tokenizer: Any, padding: int = 0) -> Chunk:
+    ids = (tokenizer.bos_token_id, *(token for token, _ in group), tokenizer.eos_token_id)
+    weights = (1.0, *(weight for _, weight in group), 1.0)
+    return Chunk(ids + (tokenizer.pad_token_id,) * padding, weights + (1.0,) * padding)
+
+
+def _padded(group: Group, tokenizer: Any) -> Chunk:
+    """A chunk of 77. SDXL's first tokenizer pads with end tokens, its second with `!`."""
+    return _framed(group, tokenizer, GROUP - len(group))
+
+
+def _comma(tokenizer: Any) -> int:
+    return int(tokenizer.convert_tokens_to_ids(",</w>"))
+
+
+def _divide_a1111(runs: Runs, comma: int) -> list[Group]:
+    groups: list[Group] = []
+    group: Group = []
+    last_comma: int | None = None
+
+    def close(end: int | None = None) -> None:
+        """End the group, at `end` where given; what stands behind begins the next."""
+        nonlocal group, last_comma
+        end = len(group) if end is None else end
+        groups.append(group[:end])
+        group, last_comma = group[end:], None
+
+    for run in runs:
+        if isinstance(run, Break):
+            close()
+            continue
+        if run.is_embedding:
+            if len(group) + len(run.ids) > GROUP:
+                close()
+            group += [(token, run.weight) for token in run.ids]
+            continue
+        for token in run.ids:
+            if token == comma:
+                last_comma = len(group)
+            elif len(group) == GROUP and last_comma is not None and len(group) - last_comma <= COMMA_REACH:
+                close(last_comma + 1)
+            if len(group) == GROUP:
+                close()
+            group.append((token, run.weight))
+    if group or not groups:
+        close()
+    return groups
+
+
+def _divide_comfy(runs: Runs, comma: int) -> list[Group]:
+    groups: list[Group] = [[]]
+    for run in runs:
+        if isinstance(run, Break):
+            groups.append([])
+            continue
+        left = [(token, run.weight) for token in run.ids]
+        may_be_cut = len(left) >= WORD
+        while left:
+            room = GROUP - len(groups[-1])
+            if len(left) > room:
+                taken = room if may_be_cut else 0
+                groups[-1] += left[:taken]
+                left = left[taken:]
+                groups.append([])
+            else:
+                groups[-1] += left
+                left = []
+    return groups if groups[-1] or len(groups) == 1 else groups[:-1]
+
+
+_DIVIDE: dict[str, Callable[[Runs, int], list[Group]]] = {
+    "a1111": _divide_a1111,
+    "no_norm": _divide_a1111,
+    "comfy": _divide_comfy,
+}

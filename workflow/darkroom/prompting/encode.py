@@ -2,26 +2,33 @@
 
 `lpw` gives the tensors of the long-prompt community pipeline for SDXL (diffusers, examples/community/
 lpw_stable_diffusion_xl.py): hidden states of both encoders side by side, chunk after chunk, each weighted token moved
-away from or towards its chunk's last position, and the pooled vector of the last chunk.
+away from or towards its chunk's last position, and the pooled vector of the last chunk. `a1111`, `no_norm` and `comfy`
+pad every chunk to 77 and take the pooled vector of the first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from darkroom.errors import RequestError
-from darkroom.prompting.chunking import Chunk, lay_out
+from darkroom.prompting.chunking import Chunk, empty_chunk, lay_out
+from darkroom.prompting.embeddings import Embedding, check_widths
+from darkroom.prompting.emphasis import MODES, weigh
+from darkroom.prompting.text_encoder import Encoded, run_text_encoder
+from darkroom.prompting.tokens import Vectors, count_tokens, tokenize
 from darkroom.request import Emphasis
 
-MAX_BATCH = 32
-"""Chunks that go through an encoder together; bounds the memory its hidden states take."""
+Texts = str | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class PromptEmbeddings:
-    """What the UNet is conditioned on: sequences (1, n, d), pooled vectors (1, p), and numbers for the log."""
+    """What the UNet is conditioned on: sequences (b, n, d), pooled vectors (b, p), and numbers for the log.
+
+    `prompt_tokens` and `negative_tokens` are those of the first tokenizer, the longest of several prompts.
+    """
 
     prompt_embeds: Any
     negative_prompt_embeds: Any
@@ -35,94 +42,103 @@ class PromptEmbeddings:
 def encode_prompt(
     tokenizers: Sequence[Any],
     text_encoders: Sequence[Any],
-    prompt: str,
-    negative_prompt: str,
+    prompt: Texts,
+    negative_prompt: Texts = "",
     *,
     emphasis: Emphasis = "lpw",
     clip_skip: int = 0,
+    prompt_2: Texts | None = None,
+    negative_prompt_2: Texts | None = None,
+    embeddings: Mapping[str, Embedding] | None = None,
 ) -> PromptEmbeddings:
     """Encode a prompt and its negative with SDXL's two tokenizers and text encoders.
 
-    `clip_skip` counts the hidden layers left out below the usual second-to-last one, in both prompts. The
-    tensors have the encoders' dtype; n is the prompts' token count plus two per chunk.
-    Raises RequestError (E-REQUEST) for a weight out of range or a `clip_skip` deeper than an encoder.
+    `prompt_2` and `negative_prompt_2` are for the second encoder, which else reads the same as the first. Of a list
+    of b prompts each gets its row, all as long as the longest: the shorter ones are filled as the shorter of prompt
+    and negative prompt is. Other texts may be lists of that length too, or one for all. `clip_skip` counts the hidden
+    layers left out below the usual second-to-last one, in both prompts. `embeddings` are those that may stand in the
+    prompts, by name.
+
+    The tensors have the encoders' dtype. In `lpw` n is the prompts' token count plus two per chunk, else 77 per chunk.
+    Raises RequestError (E-REQUEST) for a weight that is no number, an unknown emphasis, lists of unequal length or a
+    `clip_skip` deeper than an encoder; EmbeddingError (E-EMBEDDING) for an embedding that isn't there or doesn't fit.
     """
     import torch
 
-    encode = _MODES.get(emphasis)
-    if encode is None:
-        raise RequestError("emphasis", emphasis, f"unknown; known are {', '.join(_MODES)}")
+    if emphasis not in MODES:
+        raise RequestError("emphasis", emphasis, f"unknown; known are {', '.join(MODES)}")
+    _check_clip_skip(clip_skip, text_encoders)
+    texts = _as_rows(prompt, negative_prompt, prompt_2, negative_prompt_2)
+    vectors = Vectors(embeddings)
+    check_widths(vectors.embeddings.values(), text_encoders)
+    runs = [
+        [tokenize(tokenizer, text, vectors) for text in own] for tokenizer, own in zip(tokenizers, texts, strict=True)
+    ]
+    layouts = lay_out(emphasis, tokenizers, runs)
+    with torch.no_grad():
+        halves = []
+        for number, (encoder, tokenizer, rows) in enumerate(zip(text_encoders, tokenizers, layouts, strict=True)):
+            encoded, empty = _encode(encoder, tokenizer, rows, emphasis, -(clip_skip + 2), vectors, number)
+            halves.append(torch.stack([_join(emphasis, row, encoded, empty) for row in rows]))
+        # The loop ends with the second encoder: its pooled vectors are the ones SDXL conditions on.
+        which = -1 if emphasis == "lpw" else 0
+        pooled = torch.stack([encoded.pooled[row[which].ids] for row in rows])
+    count = len(texts[0]) // 2
+    joined = torch.cat(halves, dim=-1)
+    lengths = [count_tokens(of_prompt) for of_prompt in runs[0]]
+    return PromptEmbeddings(
+        prompt_embeds=joined[:count],
+        negative_prompt_embeds=joined[count:],
+        pooled_prompt_embeds=pooled[:count],
+        negative_pooled_prompt_embeds=pooled[count:],
+        prompt_tokens=max(lengths[:count]),
+        negative_tokens=max(lengths[count:]),
+        chunks=len(layouts[0][0]),
+    )
+
+
+def _encode(
+    encoder: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[Chunk]],
+    emphasis: str,
+    layer: int,
+    vectors: Vectors,
+    number: int,
+) -> tuple[Encoded, Any]:
+    """All chunks of all prompts, and the states of the empty prompt where the weights are measured from it."""
+    chunks = [chunk for row in rows for chunk in row]
+    if emphasis != "comfy" or not any(chunk.is_weighted for chunk in chunks):
+        return run_text_encoder(encoder, chunks, layer, vectors, number), None
+    empty = empty_chunk(tokenizer)
+    encoded = run_text_encoder(encoder, [*chunks, empty], layer, vectors, number)
+    return encoded, encoded.states[empty.ids]
+
+
+def _join(emphasis: str, chunks: Sequence[Chunk], encoded: Encoded, empty: Any) -> Any:
+    """The weighted hidden states (n, d) of a prompt's chunks."""
+    import torch
+
+    return torch.cat([weigh(emphasis, encoded.states[chunk.ids], chunk.weights, empty) for chunk in chunks])
+
+
+def _as_rows(
+    prompt: Texts, negative: Texts, prompt_2: Texts | None, negative_2: Texts | None
+) -> tuple[list[str], list[str]]:
+    """The texts for each tokenizer: all prompts, then all negative ones."""
+    given = [prompt, negative, prompt if prompt_2 is None else prompt_2, negative if negative_2 is None else negative_2]
+    count = max(1 if isinstance(texts, str) else len(texts) for texts in given)
+    rows = [[texts] * count if isinstance(texts, str) else list(texts) for texts in given]
+    if any(len(row) != count for row in rows):
+        lengths = ", ".join(str(len(row)) for row in rows[:2])
+        raise RequestError("prompts", lengths, "differ in number", "give as many negative prompts as prompts, or one")
+    return rows[0] + rows[1], rows[2] + rows[3]
+
+
+def _check_clip_skip(clip_skip: int, text_encoders: Sequence[Any]) -> None:
     for encoder in text_encoders:
         layers = encoder.config.num_hidden_layers
         if not 0 <= clip_skip < layers:
             raise RequestError(
                 "clip_skip", clip_skip, f"the model's text encoder has {layers} layers", "use a smaller one"
             )
-    with torch.no_grad():
-        return encode(tokenizers, text_encoders, prompt, negative_prompt, -(clip_skip + 2))
-
-
-def _encode_lpw(
-    tokenizers: Sequence[Any], text_encoders: Sequence[Any], prompt: str, negative_prompt: str, layer: int
-) -> PromptEmbeddings:
-    import torch
-
-    layouts = lay_out(tokenizers, prompt, negative_prompt)
-    halves = []
-    for encoder, layout in zip(text_encoders, layouts, strict=True):
-        hidden, pooled = _run_encoder(encoder, [*layout.positive, *layout.negative], layer)
-        halves.append([_join(chunks, hidden) for chunks in (layout.positive, layout.negative)])
-    # The loop ends with the second encoder: its layout and pooled vectors are the ones SDXL conditions on.
-    return PromptEmbeddings(
-        prompt_embeds=torch.cat([half[0] for half in halves], dim=-1),
-        negative_prompt_embeds=torch.cat([half[1] for half in halves], dim=-1),
-        pooled_prompt_embeds=pooled[layout.positive[-1].ids].unsqueeze(0),
-        negative_pooled_prompt_embeds=pooled[layout.negative[-1].ids].unsqueeze(0),
-        prompt_tokens=layouts[0].prompt_tokens,
-        negative_tokens=layouts[0].negative_tokens,
-        chunks=len(layouts[0].positive),
-    )
-
-
-def _run_encoder(encoder: Any, chunks: Iterable[Chunk], layer: int) -> tuple[dict[Any, Any], dict[Any, Any]]:
-    """Each distinct chunk once, those of equal length together: hidden states (m, d) and pooled vectors by token ids."""
-    import torch
-
-    by_length: dict[int, dict[tuple[int, ...], None]] = {}
-    for chunk in chunks:
-        by_length.setdefault(len(chunk.ids), {})[chunk.ids] = None
-    hidden: dict[Any, Any] = {}
-    pooled: dict[Any, Any] = {}
-    for distinct in by_length.values():
-        rows = list(distinct)
-        for start in range(0, len(rows), MAX_BATCH):
-            batch = rows[start : start + MAX_BATCH]
-            output = encoder(torch.tensor(batch, device=encoder.device), output_hidden_states=True)
-            hidden.update(zip(batch, output.hidden_states[layer], strict=True))
-            pooled.update(zip(batch, output[0], strict=True))
-    return hidden, pooled
-
-
-def _join(chunks: Sequence[Chunk], hidden: dict[Any, Any]) -> Any:
-    """The weighted hidden states (1, n, d) of a prompt's chunks."""
-    import torch
-
-    return torch.cat([_weigh(hidden[chunk.ids], chunk.weights) for chunk in chunks]).unsqueeze(0)
-
-
-def _weigh(states: Any, weights: Sequence[float]) -> Any:
-    """`last + (state - last) * weight` for each state (m, d) whose weight is not 1.
-
-    The weights are rounded to half precision, as in the pipeline whose tensors these are.
-    """
-    import torch
-
-    if all(weight == 1.0 for weight in weights):
-        return states
-    factors = torch.tensor(weights, dtype=torch.float16).to(states.device, torch.float32).unsqueeze(1)
-    last = states[-1]
-    moved = last + ((states - last) * factors).to(states.dtype)
-    return torch.where(factors == 1.0, states, moved)
-
-
-_MODES: dict[str, Callable[..., PromptEmbeddings]] = {"lpw": _encode_lpw}

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 ROUND = 1.1
 SQUARE = 1 / 1.1
+LARGE_WEIGHT = 10.0
+"""A weight beyond this is what was written, and hardly what was meant."""
 
 _TOKEN = re.compile(
     r"""
@@ -47,6 +49,11 @@ def parse_pieces(text: str) -> list[Piece]:
     for match in _TOKEN.finditer(text):
         pieces.read(match.group())
     return _merge(pieces.finish())
+
+
+def largest_weight(text: str) -> float:
+    """The largest size of a weight in a prompt."""
+    return max(abs(piece.weight) for piece in parse_pieces(text))
 
 
 class _Pieces:

@@ -34,9 +34,17 @@ def encode_answer(engine: Named, picture: Rendered) -> bytes:
     from darkroom.outputs.infotext import write_infotext
     from darkroom.outputs.png import encode_png, library_versions
 
-    model, model_hash = engine.name, engine.model_hash
-    infotext = write_infotext(picture.request, model=model, model_hash=model_hash, version=__version__)
-    facts = {"model": model, "model_hash": model_hash, "versions": library_versions()}
+    model, model_hash, used = engine.name, engine.model_hash, picture.facts
+    infotext = write_infotext(
+        picture.request, model=model, model_hash=model_hash, version=__version__, assets=used.assets
+    )
+    facts = {
+        "model": model,
+        "model_hash": model_hash,
+        "assets": [asdict(asset) for asset in used.assets],
+        "warnings": list(used.warnings),
+        "versions": library_versions(),
+    }
     return encode_png(picture.image, infotext, picture.request.to_json(), facts=facts)
 
 

@@ -22,7 +22,7 @@ from darkroom.errors import DarkroomError, InputError, OutOfMemoryError, Request
 from darkroom.request import RenderRequest
 from darkroom.serve.worker import Stopped, Worker, as_error
 
-MAX_BODY_BYTES = 2**20  # two prompts of 30,000 characters, each written as two \\uXXXX, and room for the rest
+MAX_BODY_BYTES = 2**21  # four prompts of 30,000 characters, each written as two \uXXXX, and room for the rest
 CLIENT_CLOSED_REQUEST = 499  # as nginx logs it; nobody is there to read it
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]

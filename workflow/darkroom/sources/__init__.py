@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from darkroom.errors import SourceError
@@ -20,10 +21,13 @@ def is_local(source: str) -> bool:
     return _SCHEME.match(source) is None
 
 
-def fetch(source: str, dest: Path | str, receipt: Path | str, *, sha256: str | None = None) -> FetchReceipt:
+def fetch(
+    source: str, dest: Path | str, receipt: Path | str, *, sha256: str | None = None, kind: str = "checkpoint"
+) -> FetchReceipt:
     """Bring the safetensors file or Diffusers folder `source` to `dest` and write its receipt.
 
-    Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
+    `kind` is `checkpoint`, `vae`, `lora` or `embedding`; a file that can't be that is refused: raises LoraError
+    (E-LORA) or EmbeddingError (E-EMBEDDING). Also raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
     ConfigError (E-CONFIG) for a broken sidecar, DiskError; for a folder ModelError, IndexFileError and NameError too.
     What stood at `dest` before stays if anything fails.
     """
@@ -41,9 +45,23 @@ def fetch(source: str, dest: Path | str, receipt: Path | str, *, sha256: str | N
     else:
         from darkroom.sources.local import fetch_local
 
-        found = fetch_local(source, Path(dest), sha256=sha256)
+        found = fetch_local(source, Path(dest), sha256=sha256, check=_check_of(kind, source))
     found.write(receipt)
     return found
+
+
+def _check_of(kind: str, source: str) -> Callable[[Path], object]:
+    """What a file of that kind must pass, told from its header; conversion looks at checkpoints and VAEs by itself."""
+    name = Path(source).name
+    if kind == "lora":
+        from darkroom.loras import read_lora
+
+        return lambda path: read_lora(path, name)
+    if kind == "embedding":
+        from darkroom.prompting.embeddings import check_embedding_file
+
+        return lambda path: check_embedding_file(path, name)
+    return lambda path: None
 
 
 def _without_secrets(source: str) -> str:

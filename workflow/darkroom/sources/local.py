@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -19,15 +20,16 @@ from darkroom.sources.receipt import FetchReceipt
 SHA256_HINT = "check the file, or mend the source's sha256 in the configuration"
 
 
-def fetch_local(source: str, dest: Path, *, sha256: str | None) -> FetchReceipt:
+def fetch_local(source: str, dest: Path, *, sha256: str | None, check: Callable[[Path], object]) -> FetchReceipt:
     """Put the file `source` at `dest`; whatever was at `dest` stays until the new file is checked.
 
-    Raises SourceError (E-SOURCE) where there is no such file, the CheckpointErrors for what is not a safetensors
+    Raises what `check` raises of the file, and SourceError (E-SOURCE) where there is no such file, the CheckpointErrors for what is not a safetensors
     file, HashError (E-HASH) for other bytes than `sha256` promises, ConfigError (E-CONFIG) for a broken sidecar,
     DiskError (E-DISK).
     """
     path = _resolve(source)
     read_header(path)
+    check(path)
     parameterization = read_sidecar(Path(source).expanduser())  # beside the link, where the source is one
     with disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def summarise(facts: Mapping[str, Any]) -> str:
-    """One line from a picture's facts (`serve.answers.collect_facts`): tokens, model, device, settings, seconds."""
+    """One line from a picture's facts (`serve.answers.collect_facts`): what it was made with, seconds, warnings."""
     chunks, device, memory = facts["chunks"], facts["device"], facts["memory"]
     parts = [
         f"prompt {facts['prompt_tokens']} tokens in {chunks} chunk{'' if chunks == 1 else 's'}",
@@ -17,4 +17,8 @@ def summarise(facts: Mapping[str, Any]) -> str:
         f"cfg {facts['cfg_scale']:g} seed {facts['seed']}",
         ", ".join(f"{stage} {facts[f'{stage}_s']:.2f} s" for stage in ("encode", "denoise", "decode", "total")),
     ]
+    if facts["assets"]:
+        used = ", ".join(f"{asset['name']} [{asset['short']}]" for asset in facts["assets"])
+        parts.insert(2, f"with {used}, applied in {facts['apply_s']:.2f} s")
+    parts += [f"WARNING: {warning}" for warning in facts["warnings"]]
     return " | ".join(parts)

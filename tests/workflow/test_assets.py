@@ -1,0 +1,220 @@
+"""LoRAs, embeddings and VAEs in real runs: what an edit renders again, and what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.fixtures.assets import write_embedding, write_lora, write_vae
+from tests.fixtures.checkpoints import write_random_checkpoint, write_tensors
+from tests.workflow.project import Project
+from tests.workflow.test_bad_input import refused
+
+SHEET = """\
+prompts:
+  - {id: plain, prompt: a green star}
+  - {id: tag, prompt: "a green star <lora:lines:0.8>"}
+  - {id: named, prompt: a green star, loras: [lines, "soft:0.5:0"]}
+  - {id: other, prompt: a green star, loras: {soft: 1}}
+  - {id: bare, prompt: a green star, negative_prompt: "easy"}
+  - {id: explicit, prompt: "a (embedding:easy:1.2) star"}
+  - {id: decoded, prompt: a green star, vae: fixed}
+"""
+ASSETS = {
+    "loras": {"lines": {"source": "lines.safetensors"}, "soft": {"source": "soft.safetensors"}},
+    "embeddings": {"easy": {"source": "easy.safetensors"}},
+    "vaes": {"fixed": {"source": "fixed.safetensors"}},
+}
+LINES, SOFT, EASY, FIXED = {"tag", "named"}, {"named", "other"}, {"bare", "explicit"}, {"decoded"}
+
+
+def named(names: set[str]) -> set[str]:
+    return {f"first/tiny/{name}-0.png" for name in names}
+
+
+ALL = named(LINES | SOFT | EASY | FIXED | {"plain"})
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project after its first run. Not to be changed: take `project`."""
+    project = Project(tmp_path_factory.mktemp("assets"))
+    write_random_checkpoint(project.checkpoint)
+    write_lora(project.folder / "lines.safetensors", seed=1)
+    write_lora(project.folder / "soft.safetensors", seed=2)
+    write_embedding(project.folder / "easy.safetensors", seed=3)
+    write_vae(project.folder / "fixed.safetensors", seed=4)
+    project.write("prompts/first.yaml", SHEET)
+    project.configure(**ASSETS)
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def project(made: Project, tmp_path: Path) -> Iterator[Project]:
+    project = made.copy(tmp_path / "project")
+    yield project
+    project.close()
+
+
+def nothing_to_do(project: Project) -> bool:
+    done = project.run()
+    assert done.returncode == 0, done.stdout
+    return "Nothing to be done" in done.stdout
+
+
+def test_each_of_them_changes_the_picture_and_is_named_in_it(made: Project) -> None:
+    pictures = made.pictures()
+    assert set(pictures) == ALL
+    assert len(set(pictures.values())) == len(ALL)
+    lines = [json.loads(line) for line in (made.results / "manifest.jsonl").read_text().splitlines()]
+    used = {line["id"]: line["request"]["embeddings"] for line in lines}
+    assert used["bare"] == used["explicit"] == ["easy"]
+    assert used["plain"] == []
+    assert b"Lora hashes" in pictures["first/tiny/tag-0.png"]
+    assert b"TI hashes" in pictures["first/tiny/bare-0.png"]
+    assert b"VAE: fixed" in pictures["first/tiny/decoded-0.png"]
+
+
+def test_a_second_run_does_nothing(project: Project) -> None:
+    assert nothing_to_do(project)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "again"),
+    [
+        ("<lora:lines:0.8>", "<lora:lines:0.7>", {"tag"}),
+        ('"soft:0.5:0"', '"soft:0.5:0.1"', {"named"}),
+        ('[lines, "soft:0.5:0"]', '["soft:0.5:0", lines]', set()),
+        ("embedding:easy:1.2", "embedding:easy:1.3", {"explicit"}),
+        (", vae: fixed", "", {"decoded"}),
+    ],
+)
+def test_editing_a_use_renders_that_picture_and_no_other(project: Project, old: str, new: str, again: set[str]) -> None:
+    assert old in SHEET
+    project.write("prompts/first.yaml", SHEET.replace(old, new))
+    assert project.rendered_by(project.run) == named(again)
+    assert nothing_to_do(project)
+
+
+def test_other_bytes_of_one_render_the_pictures_that_use_it_and_no_others(project: Project) -> None:
+    for name, write, again in (
+        ("soft", write_lora, SOFT),
+        ("easy", write_embedding, EASY),
+        ("fixed", write_vae, FIXED),
+    ):
+        path = project.folder / f"{name}.safetensors"
+        path.unlink()
+        write(path, seed=9)
+        assert project.rendered_by(project.run) == named(again), name
+    assert nothing_to_do(project)
+
+
+def test_touching_moving_and_adding_render_nothing(project: Project) -> None:
+    os.utime(project.folder / "lines.safetensors")
+    assert nothing_to_do(project)
+    (project.folder / "soft.safetensors").rename(project.folder / "elsewhere.safetensors")
+    write_embedding(project.folder / "new.safetensors", seed=5)
+    changed = {
+        "loras": ASSETS["loras"] | {"soft": {"source": "elsewhere.safetensors"}},
+        "embeddings": ASSETS["embeddings"] | {"unused": {"source": "new.safetensors"}},
+    }
+    project.configure(**(ASSETS | changed))
+    assert nothing_to_do(project)
+
+
+def test_a_new_embedding_renders_the_pictures_whose_words_it_stands_for(project: Project) -> None:
+    write_embedding(project.folder / "new.safetensors", seed=5)
+    project.configure(**(ASSETS | {"embeddings": ASSETS["embeddings"] | {"green": {"source": "new.safetensors"}}}))
+    assert project.rendered_by(project.run) == ALL - named({"explicit"})
+
+
+def test_pictures_with_the_same_loras_come_after_one_another(project: Project) -> None:
+    sheet = "prompts:\n" + "".join(
+        f'  - {{id: p{i}, prompt: "star <lora:{name}:1>"}}\n'
+        for i, name in enumerate(("lines", "soft", "lines", "soft"))
+    )
+    project.write("prompts/first.yaml", sheet)
+    assert len(project.rendered_by(project.run)) == 4
+    order = sorted(project.times().items(), key=lambda item: item[1])
+    numbers = [int(Path(name).name[1]) for name, _ in order if Path(name).name.startswith(("p0", "p1", "p2", "p3"))]
+    assert [number % 2 for number in numbers] == [0, 0, 1, 1]
+
+
+def remake(project: Project, names: set[str], *targets: str, cores: int = 1) -> dict[str, bytes]:
+    """The pictures' bytes after they were deleted and made again by a fresh engine."""
+    for name in names:
+        (project.results / name).unlink()
+    assert project.rendered_by(lambda: project.run(*targets, cores=cores)) == names
+    return {name: data for name, data in project.pictures().items() if name in names}
+
+
+def test_fault_27_a_lora_leaves_no_trace_on_the_next_picture(project: Project, made: Project) -> None:
+    for name in ("plain", "bare", "decoded"):
+        path = f"first/tiny/{name}-0.png"
+        alone = remake(project, {path}, f"results/{path}")
+        assert alone[path] == made.pictures()[path]
+
+
+def test_fault_48_the_same_request_gives_the_same_bytes_in_any_company(project: Project, made: Project) -> None:
+    assert remake(project, ALL, "results/", cores=4) == made.pictures()
+    backwards = SHEET.splitlines(keepends=True)
+    project.write("prompts/first.yaml", "".join([backwards[0], *reversed(backwards[1:])]))
+    assert remake(project, ALL) == made.pictures()
+    path = "first/tiny/named-0.png"
+    assert remake(project, {path}, f"results/{path}")[path] == made.pictures()[path]
+
+
+def test_fault_26_a_lora_that_does_not_fit_costs_its_own_pictures_only(project: Project) -> None:
+    module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"  # of SD 1.x; SDXL has none there
+    tensors = {f"{module}.lora_{end}.weight": np.ones(shape) for end, shape in (("down", (2, 320)), ("up", (320, 2)))}
+    (project.folder / "soft.safetensors").unlink()
+    write_tensors(project.folder / "soft.safetensors", tensors, metadata={"ss_base_model_version": "sd_v1"})
+    done = project.run("results/", "--keep-going")
+    assert done.returncode == 1
+    assert "E-LORA" in done.stdout
+    assert "0 of 1" in done.stdout
+    assert "SD 1" in done.stdout
+    assert set(project.pictures()) == ALL - named(SOFT)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "code", "words"),
+    [
+        ('"star <lora:linse:1>"', "E-LORA", ("'linse'", "did you mean lines")),
+        ('"star <lora:lines:much>"', "E-LORA", ("<lora:lines:much>", "not a number")),
+        ('"star embedding:eazy"', "E-EMBEDDING", ("'eazy'", "easy")),
+        ("star, vae: fixt", "E-REQUEST", ("'fixt'", "did you mean fixed")),
+        ("star, loras: [lines, sofd]", "E-LORA", ("'sofd'", "soft")),
+        ("star, preset: lightening", "E-REQUEST", ("'lightening'", "lightning")),
+        ("star, variation_strength: 0.5", "E-REQUEST", ("variation_seed",)),
+    ],
+)
+def test_unknown_names_stop_the_run_with_the_near_ones(
+    empty: Project, made: Project, prompt: str, code: str, words: tuple[str, ...]
+) -> None:
+    for kind in ASSETS.values():
+        for asset in kind.values():
+            (empty.folder / asset["source"]).hardlink_to(made.folder / asset["source"])
+    empty.configure(**ASSETS)
+    empty.write("prompts/first.yaml", f"prompts:\n  - {{id: a, prompt: {prompt}}}\n")
+    refused(empty, code, "prompts/first.yaml: prompt 1", *words)
+
+
+@pytest.mark.parametrize(("kind", "code"), [("loras", "E-LORA"), ("embeddings", "E-EMBEDDING")])
+def test_a_file_of_another_kind_is_not_taken_into_the_store(project: Project, kind: str, code: str) -> None:
+    name = next(iter(ASSETS[kind]))
+    before = (project.folder / f"models/{kind}/{name}.receipt.json").read_bytes()
+    project.configure(**(ASSETS | {kind: {**ASSETS[kind], name: {"source": "checkpoint.safetensors"}}}))
+    done = project.run("results/", "--keep-going")
+    assert done.returncode == 1
+    assert f"{code} " in done.stdout
+    receipt = project.folder / f"models/{kind}/{name}.receipt.json"
+    assert not receipt.exists() or receipt.read_bytes() == before

@@ -1,0 +1,84 @@
+"""What a picture uses besides the model: its LoRAs in the weights, its embeddings read, its VAE at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.engine.facts import UsedAsset
+from darkroom.engine.library import Asset, Library
+from darkroom.engine.loras import LoraWeights
+from darkroom.engine.vae import load_vae
+from darkroom.hashing import autov2
+from darkroom.loras import LoraFile, read_lora
+from darkroom.prompting.embeddings import Embedding, read_embedding
+from darkroom.request import RenderRequest
+
+_LoraChoice = tuple[LoraFile, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a picture is made with.
+
+    `text_state` tells apart what changes how its prompts are encoded; `used` is for the metadata.
+    """
+
+    vae: Any
+    embeddings: Mapping[str, Embedding]
+    text_state: Hashable
+    used: tuple[UsedAsset, ...]
+
+
+class Assets:
+    """Brings a pipeline to what a request asks for; the weights of a model folder are where it goes back to.
+
+    One VAE of its own file is kept, the last one used; `dtype` is the engine's number format.
+    """
+
+    def __init__(self, pipeline: Any, model_dir: Path, dtype: str, library: Library) -> None:
+        self._pipeline = pipeline
+        self._model_dir = model_dir
+        self._dtype = dtype
+        self._library = library
+        self._weights = LoraWeights(pipeline, model_dir)
+        self._loras: dict[str, LoraFile] = {}
+        self._vae: tuple[str, Any] | None = None
+
+    def prepare(self, request: RenderRequest) -> Prepared:
+        """Find, read and apply what the request names.
+
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), RequestError (E-REQUEST) and the CheckpointErrors;
+        the weights are then what they were before or the model's own, never something in between.
+        """
+        loras = [(self._library.find("loras", use.name), use) for use in request.all_loras]
+        embeddings = [self._library.find("embeddings", name) for name in request.embeddings]
+        vae = None if request.vae is None else self._library.find("vaes", request.vae)
+        read = {asset.name: read_embedding(asset.path, asset.name) for asset in embeddings}
+        chosen = [(self._read_lora(asset), use.unet, use.te) for asset, use in loras]
+        used = [_used_lora(asset, lora) for (asset, _), (lora, _, _) in zip(loras, chosen, strict=True)]
+        used += [UsedAsset(a.kind, a.name, a.sha256, a.sha256[:12]) for a in embeddings]
+        if vae is not None:
+            used.append(UsedAsset(vae.kind, vae.name, vae.sha256, autov2(vae.sha256)))
+        decoder = self._pipeline.vae if vae is None else self._own_vae(vae)
+        self._weights.use(chosen)
+        state = (self._weights.text_key, tuple(asset.sha256 for asset in embeddings))
+        return Prepared(decoder, read, state, tuple(used))
+
+    def _read_lora(self, asset: Asset) -> LoraFile:
+        known = self._loras.get(asset.sha256)
+        if known is None or known.path != asset.path or known.name != asset.name:
+            known = self._loras[asset.sha256] = read_lora(asset.path, asset.name)
+        return known
+
+    def _own_vae(self, asset: Asset) -> Any:
+        if self._vae is None or self._vae[0] != asset.sha256:
+            self._vae = None  # two at once would need the memory of both
+            self._vae = (asset.sha256, load_vae(asset.path, self._model_dir, self._dtype))
+        return self._vae[1]
+
+
+def _used_lora(asset: Asset, lora: LoraFile) -> UsedAsset:
+    return UsedAsset(asset.kind, asset.name, asset.sha256, lora.short_hash)

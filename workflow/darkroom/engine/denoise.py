@@ -1,0 +1,88 @@
+"""From noise to latents: a diffusers pipeline run for one request, watched step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from darkroom.engine.decode import check_latents
+from darkroom.engine.noise import starting_noise
+from darkroom.engine.schedulers import build
+from darkroom.prompting import PromptEmbeddings
+from darkroom.request import FreeU, RenderRequest
+
+
+class Cancelled(Exception):
+    """A picture was given up between two steps because its `cancelled` said so."""
+
+
+class Watch:
+    """What looks on between the steps: passes on progress, stops when asked to, notes whether latents are finite."""
+
+    def __init__(self, cancelled: Callable[[], bool] | None, on_step: Callable[[int, int], None] | None) -> None:
+        self.cancelled = cancelled
+        self.on_step = on_step
+        self.finite: list[Any] = []
+
+    def ask(self) -> None:
+        """Raise Cancelled if the picture is no longer wanted."""
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled
+
+    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        # Kept as tensors on the device: reading one here would make every step wait for it.
+        self.finite.append(tensors["latents"].isfinite().all())
+        if self.on_step is not None:
+            self.on_step(step + 1, pipeline.num_timesteps)
+        if step + 1 < pipeline.num_timesteps:
+            self.ask()
+        return tensors
+
+
+def denoise(
+    pipeline: Any, scheduler_config: Mapping[str, Any], request: RenderRequest, prompt: PromptEmbeddings, watch: Watch
+) -> Any:
+    """Latents (1, 4, h/8, w/8) after the last step.
+
+    Raises Cancelled, RequestError (E-REQUEST) for a sampler that the model can't follow, NanImageError (E-NANIMAGE).
+    """
+    import torch
+
+    watch.ask()
+    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps)
+    generator = torch.Generator("cpu").manual_seed(request.seed)
+    scale = pipeline.vae_scale_factor
+    shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
+    with _freeu(pipeline, request.freeu):
+        latents = pipeline(
+            prompt_embeds=prompt.prompt_embeds,
+            negative_prompt_embeds=prompt.negative_prompt_embeds,
+            pooled_prompt_embeds=prompt.pooled_prompt_embeds,
+            negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            guidance_scale=request.cfg_scale,
+            guidance_rescale=request.cfg_rescale,
+            generator=generator,
+            latents=starting_noise(request, generator, shape, prompt.prompt_embeds.dtype),
+            output_type="latent",
+            return_dict=False,
+            callback_on_step_end=watch,
+        )[0]
+    check_latents(watch.finite)
+    return latents
+
+
+@contextmanager
+def _freeu(pipeline: Any, factors: FreeU | None) -> Iterator[None]:
+    """FreeU for one picture."""
+    if factors is None:
+        yield
+        return
+    pipeline.enable_freeu(s1=factors.s1, s2=factors.s2, b1=factors.b1, b2=factors.b2)
+    try:
+        yield
+    finally:
+        pipeline.disable_freeu()

@@ -1,0 +1,66 @@
+"""The VAEs, LoRAs and embeddings that an engine can use: files in the models folder, found by name, known by hash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.assets import ASSETS, AssetNames, asset_path, unknown_asset
+from darkroom.errors import ModelError
+from darkroom.hashing import hash_file
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """One file: its kind (`vaes`, `loras`, `embeddings`), name and SHA256 (hex)."""
+
+    kind: str
+    name: str
+    path: Path
+    sha256: str
+
+
+class Library:
+    """Looks names up below `models_dir`, and among single files that `add` was told of.
+
+    A file is hashed when it is first used and whenever it changed, so that what a picture says of it is what was read.
+    """
+
+    def __init__(self, models_dir: Path | str) -> None:
+        self.models_dir = Path(models_dir)
+        self._added: dict[tuple[str, str], Path] = {}
+        self._hashes: dict[Path, tuple[tuple[int, int, int], str]] = {}
+
+    def add(self, kind: str, name: str, path: Path) -> None:
+        """Have `name` mean the file at `path`, wherever it lies."""
+        self._added[kind, name] = path
+
+    def names(self) -> AssetNames:
+        """All names that there are."""
+        there = AssetNames.of_folder(self.models_dir)
+        return AssetNames(
+            *(sorted({*getattr(there, kind), *(n for k, n in self._added if k == kind)}) for kind in ASSETS)
+        )
+
+    def find(self, kind: str, name: str) -> Asset:
+        """The file of that name.
+
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) where there is none,
+        ModelError (E-MODEL) if it can't be read.
+        """
+        known = getattr(self.names(), kind)
+        if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
+            raise unknown_asset(kind, name, known)
+        path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
+        try:
+            return Asset(kind, name, path, self._hash(path))
+        except OSError as error:
+            raise ModelError(f"file of {name}", path, error.strerror or "can't be read", "fetch it again") from None
+
+    def _hash(self, path: Path) -> str:
+        status = path.stat()
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
+        known = self._hashes.get(path)
+        if known is None or known[0] != stamp:
+            known = self._hashes[path] = (stamp, hash_file(path))
+        return known[1]

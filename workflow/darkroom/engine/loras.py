@@ -1,0 +1,164 @@
+"""LoRAs in a pipeline's weights: W = W₀ + Σ weight · D, added up in fp32 and rounded once to the pipeline's format.
+
+The sums are worked out whenever the LoRAs change, and from W₀ as it stands in the model's folder: no step of a picture
+costs more for them, nothing of one set is left in the next, and without LoRAs the weights are bit by bit those that
+were loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.checkpoint.index import read_model_configs
+from darkroom.engine.base_weights import BaseWeights
+from darkroom.engine.deltas import delta
+from darkroom.engine.tensor_file import TensorFile
+from darkroom.errors import LoraError
+from darkroom.loras import LoraFile
+from darkroom.loras.matching import Change, match
+from darkroom.loras.targets import COMPONENTS, TEXT_MODEL, Targets
+
+Choice = tuple[LoraFile, float, float]
+_Place = tuple[str, str]
+_Recipe = tuple[tuple[str, str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """One LoRA's part in one tensor."""
+
+    lora: LoraFile
+    change: Change
+    weight: float
+
+
+class LoraWeights:
+    """Holds a pipeline's UNet and text encoders at the model's weights plus those of the LoRAs in use.
+
+    `model_dir` is the folder that the pipeline was loaded from; it is looked into now, and its files are kept open.
+    Raises what BaseWeights raises.
+    """
+
+    def __init__(self, pipeline: Any, model_dir: Path) -> None:
+        self._parts = {component: getattr(pipeline, component) for component in COMPONENTS}
+        self._names = {
+            (component, name.removeprefix(TEXT_MODEL)): name
+            for component, part in self._parts.items()
+            for name, _ in part.named_parameters()
+        }
+        self._base = BaseWeights(model_dir)
+        self._targets = Targets(read_model_configs(model_dir).components)
+        self._in_use: tuple[tuple[str, float, float], ...] | None = ()
+        self._text_key: tuple[tuple[str, float], ...] = ()
+        self._held: dict[_Place, _Recipe | None] = {}
+        """What is in the tensors that don't hold the model's own numbers; None while one is being written."""
+
+    @property
+    def text_key(self) -> tuple[tuple[str, float], ...]:
+        """What tells apart how the text encoders are changed: the SHA256 and weight of each LoRA that changes them."""
+        return self._text_key
+
+    def use(self, loras: Sequence[Choice]) -> None:
+        """Have exactly these LoRAs in the weights, each with its weight in the UNet and in the text encoders.
+
+        Their order has no effect, and the weights of one that is named twice add up. A weight of 0 leaves its part of
+        the pipeline as it is. Raises LoraError (E-LORA) for a LoRA that doesn't fit the model, was changed since it was
+        read, or is too strong for the pipeline's number format, ModelError (E-MODEL) if the model's files were changed;
+        then, and when memory runs out, the weights are those of before or the model's own.
+        """
+        chosen = _summed(loras)
+        wanted = tuple((lora.sha256, unet, te) for lora, unet, te in chosen)
+        if wanted == self._in_use:
+            return
+        terms: dict[_Place, list[_Term]] = {}
+        text_key = []
+        for lora, unet, te in chosen:
+            changes = match(lora, self._targets)
+            if te and any(change.component != "unet" for change in changes):
+                text_key.append((lora.sha256, te))
+            for change in changes:
+                weight = unet if change.component == "unet" else te
+                if weight:
+                    terms.setdefault((change.component, change.tensor), []).append(_Term(lora, change, weight))
+        with ExitStack() as opened:
+            files = {lora.sha256: _open(lora, opened) for lora, _, _ in chosen}
+            self._base.check()
+            self._write_all(terms, files)
+        self._in_use, self._text_key = wanted, tuple(text_key)
+
+    def _write_all(self, terms: Mapping[_Place, list[_Term]], files: Mapping[str, TensorFile]) -> None:
+        import torch
+
+        recipes = {place: _recipe(found) for place, found in terms.items()}
+        stale = [place for place in {*self._held, *recipes} if self._held.get(place, ()) != recipes.get(place, ())]
+        # Offloading has made inference tensors of the parameters, and those can't be written to outside this mode.
+        with torch.inference_mode():
+            try:
+                for place in sorted(stale):
+                    self._held[place] = None
+                    self._write(place, terms.get(place, []), files)
+                    self._held[place] = recipes.get(place, ())
+            except BaseException:
+                self._restore()
+                raise
+        self._held = {place: recipe for place, recipe in self._held.items() if recipe}
+
+    def _write(self, place: _Place, terms: Sequence[_Term], files: Mapping[str, TensorFile]) -> None:
+        import torch
+
+        parameter = self._parts[place[0]].get_parameter(self._names[place])
+        if not terms:
+            parameter.copy_(self._base.read(*place).to(parameter.dtype))
+            return
+        base = self._base.read(*place).to(parameter.device).float()
+        total = base.clone()
+        for term in terms:
+            file, parts = files[term.lora.sha256], term.change.module.parts
+            found = delta(term.change, lambda p, f=file, i=parts: f.read(i[p]).float().to(parameter.device), base)  # type: ignore[misc]
+            total.add_(found, alpha=term.weight)
+        if not torch.linalg.vector_norm(total, float("inf")) <= torch.finfo(parameter.dtype).max:
+            names = ", ".join(term.lora.name for term in terms)
+            why = f"gives '{place[1]}' numbers that {str(parameter.dtype).removeprefix('torch.')} can't hold"
+            raise LoraError("LoRA", names, why, "use a smaller weight")
+        parameter.copy_(total)
+
+    def _restore(self) -> None:
+        """Put the model's own numbers back wherever they aren't; what fails here is tried again by the next `use`."""
+        self._in_use, self._text_key = None, ()
+        for place in list(self._held):
+            self._held[place] = None
+            self._write(place, [], {})
+            del self._held[place]
+        self._in_use = ()
+
+
+def _summed(loras: Sequence[Choice]) -> list[Choice]:
+    """Each file once, with the sums of its weights, in the order of their hashes: sums in fp32 depend on their order."""
+    uses: dict[str, list[Choice]] = {}
+    for choice in loras:
+        uses.setdefault(choice[0].sha256, []).append(choice)
+    summed = []
+    for _, found in sorted(uses.items()):
+        files, unets, tes = zip(*found, strict=True)
+        summed.append((files[0], math.fsum(unets), math.fsum(tes)))
+    return summed
+
+
+def _recipe(terms: Sequence[_Term]) -> _Recipe:
+    return tuple((term.lora.sha256, term.change.module.name, term.weight) for term in terms)
+
+
+def _open(lora: LoraFile, opened: ExitStack) -> TensorFile:
+    try:
+        file = TensorFile(lora.path, lora.data_offset)
+    except OSError as error:
+        raise LoraError("LoRA", lora.name, error.strerror or "can't be read", "fetch it again") from None
+    opened.callback(file.close)
+    if file.opened != lora.stamp:
+        raise LoraError("LoRA", lora.name, "was changed since it was read", "try again")
+    return file

@@ -1,0 +1,134 @@
+"""Which LoRAs a picture uses: LoraUse, and the tags `<lora:NAME>`, `<lora:NAME:UNET>`, `<lora:NAME:UNET:TE>`.
+
+A tag is taken out of the text before anything else reads it. The weight of the text encoders is the UNet's unless
+given. As in A1111 a weight can also be named: `<lora:NAME:te=0.5:unet=1>`; A1111's order of two bare weights is the
+other way round (extra_networks_lora.py), so what we write for other tools names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from darkroom.errors import LoraError
+
+MAX_LORA_WEIGHT = 100.0
+_TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+_HINT = "write <lora:NAME:0.8>, or <lora:NAME:0.8:0.5> for UNet and text encoders"
+
+
+class LoraUse(BaseModel):
+    """A LoRA by its name in the configuration, and how strongly it acts on the UNet and on the text encoders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    name: str = Field(min_length=1, max_length=200)
+    unet: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
+    te: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
+
+
+_WEIGHTS = {key: value for key, value in LoraUse.model_json_schema()["properties"].items() if key != "name"}
+SHORT_FORMS_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": {"anyOf": [{"type": "string"}, LoraUse.model_json_schema()]}},
+        {
+            "type": "object",
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "number"},
+                    {"type": "object", "properties": _WEIGHTS, "additionalProperties": False},
+                    {"type": "null"},
+                ]
+            },
+        },
+        {"type": "string"},
+    ]
+}
+"""The JSON Schema of what `read_short_forms` takes."""
+
+
+def take_out_loras(prompt: str) -> tuple[str, list[LoraUse]]:
+    """The prompt without its LoRA tags, and what they ask for, in their order.
+
+    Raises LoraError (E-LORA) for a tag without a name or with a weight that is no number.
+    """
+    if "<" not in prompt:
+        return prompt, []
+    uses = [_read(match[1], match[0]) for match in _TAG.finditer(prompt)]
+    return _TAG.sub("", prompt), uses
+
+
+def refuse_loras(prompt: str) -> None:
+    """Raise LoraError (E-LORA) for a LoRA tag in a text where it would have no effect."""
+    if match := _TAG.search(prompt):
+        why = "stands in a negative prompt, but a LoRA acts on the whole picture"
+        raise LoraError("tag", match[0], why, "move it to the prompt; a negative weight turns a LoRA round")
+
+
+def sum_up(uses: Iterable[LoraUse]) -> tuple[LoraUse, ...]:
+    """Each LoRA once, sorted by name: the weights of one that is named twice add up."""
+    sums: dict[str, tuple[float, float]] = {}
+    for use in uses:
+        unet, te = sums.get(use.name, (0.0, 0.0))
+        sums[use.name] = (unet + use.unet, te + use.te)
+    return tuple(LoraUse.model_construct(name=name, unet=unet, te=te) for name, (unet, te) in sorted(sums.items()))
+
+
+def write_tag(use: LoraUse) -> str:
+    """The tag that A1111 and Darkroom read alike."""
+    if use.unet == use.te:
+        return f"<lora:{use.name}:{use.unet:g}>"
+    return f"<lora:{use.name}:te={use.te:g}:unet={use.unet:g}>"
+
+
+def read_short_forms(given: Any) -> Any:
+    """The short ways to list LoRAs as mappings for LoraUse: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`.
+
+    What is none of them is given back for the validation to refuse. Raises LoraError (E-LORA) for a text that
+    would be no tag.
+    """
+    if isinstance(given, str):
+        given = [given]
+    if isinstance(given, Mapping):
+        given = [_named(name, weights) for name, weights in given.items()]
+    if not isinstance(given, list | tuple):
+        return given
+    return [_read(one, one) if isinstance(one, str) else _with_te(one) for one in given]
+
+
+def _named(name: Any, weights: Any) -> Any:
+    if isinstance(weights, Mapping):
+        return {"name": name, **weights}
+    return {"name": name} if weights is None else {"name": name, "unet": weights}
+
+
+def _with_te(one: Any) -> Any:
+    """The UNet's weight is the text encoders' too unless they have one of their own."""
+    return {"te": one["unet"], **one} if isinstance(one, Mapping) and "unet" in one else one
+
+
+def _read(inside: str, shown: str) -> LoraUse:
+    name, *arguments = (part.strip() for part in inside.split(":"))
+    if not name:
+        raise LoraError("tag", shown, "names no LoRA", _HINT)
+    weights: dict[str, float] = {}
+    for position, argument in zip(("unet", "te"), arguments, strict=False):
+        key, equals, value = argument.partition("=")
+        weights[key.strip().lower() if equals else position] = _number(value if equals else argument, shown)
+    if len(arguments) > 2 or not weights.keys() <= {"unet", "te"}:
+        raise LoraError("tag", shown, "has more than a name and two weights", _HINT)
+    unet = weights.get("unet", 1.0)
+    return LoraUse(name=name, unet=unet, te=weights.get("te", unet))
+
+
+def _number(text: str, shown: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise LoraError("tag", shown, f"'{text}' is not a number", _HINT) from None
+    if not abs(value) <= MAX_LORA_WEIGHT:
+        raise LoraError("tag", shown, f"a weight may be at most {MAX_LORA_WEIGHT:g} in size", _HINT)
+    return value

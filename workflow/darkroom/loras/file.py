@@ -1,0 +1,178 @@
+"""Reading a LoRA file: which modules it changes and how, checked before anything is computed with it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import struct
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.checkpoint.families import describe_family
+from darkroom.checkpoint.header import Header, TensorInfo, read_header
+from darkroom.checkpoint.numbers import CONVERTIBLE, convert_numbers
+from darkroom.checkpoint.scan import scan
+from darkroom.errors import CheckpointError, LoraError
+from darkroom.hashing import autov3, hash_file
+from darkroom.loras.adapter_metadata import KEY, AdapterMetadata, AdapterMetadataError
+from darkroom.loras.base import base_in_words
+from darkroom.loras.keys import refused_kind, split_key
+from darkroom.loras.kinds import LoraModule, PartsError, build_module
+
+SHOWN = 3
+"""How many names an error shows."""
+_NUMBERS = ("alpha", "scale")
+_MODEL_HASH = re.compile("[0-9a-f]{12,64}")
+_ANOTHER = "use another version of it"
+_REAL_LORA = "give a LoRA in safetensors format"
+Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A checked LoRA file. `base` says in words which model it was made for, None if nothing tells.
+
+    `sha256` is the whole file's, `short_hash` the 12 digits that A1111 writes as a LoRA's hash. `stamp` (size, time of
+    change in ns, inode) tells whether the file at `path` is still the one that was read.
+    """
+
+    path: Path
+    name: str
+    base: str | None
+    sha256: str
+    short_hash: str
+    modules: tuple[LoraModule, ...]
+    data_offset: int
+    stamp: Stamp
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of its modules, each once, ascending."""
+        return tuple(sorted({module.rank for module in self.modules if module.rank is not None}))
+
+
+def read_lora(path: Path, name: str) -> LoraFile:
+    """Read and check the LoRA at `path`; `name` stands for it in errors.
+
+    Raises LoraError (E-LORA) for a file that is something else, is of a kind that can't be applied, isn't whole or can't
+    be read; PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) and FormatError (E-FORMAT) for what is no safetensors
+    file; NanWeightError (E-NANWEIGHT) for a tensor with NaN or Inf.
+    """
+    try:
+        with path.open("rb") as file:
+            stamp = file_stamp(os.fstat(file.fileno()))
+            header = read_header(path)
+            parts = _sort_keys(header, name)
+            modules = _Builder(name, header, file.fileno()).build(parts)
+            sha256 = scan(file.fileno(), header, name)
+        short_hash = header.metadata.get("sshs_model_hash", "").lower()
+        if not _MODEL_HASH.fullmatch(short_hash):
+            short_hash = hash_file(path, skip=header.data_offset)
+        if file_stamp(path.stat()) != stamp:  # the header and the rest may be of two files
+            raise LoraError("LoRA", name, "was replaced while it was read", "try again")
+    except OSError as error:
+        raise LoraError("LoRA", name, error.strerror or "can't be read", "fetch it again") from None
+    except CheckpointError as error:
+        raise _about_a_lora(error, name) from None
+    base = base_in_words(header.metadata, ((module.name, module.shape) for module in modules))
+    return LoraFile(path, name, base, sha256, autov3(short_hash), modules, header.data_offset, stamp)
+
+
+def file_stamp(status: os.stat_result) -> Stamp:
+    """What changes when a file is written to or another takes its place: size, time of change in ns, inode."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def _sort_keys(header: Header, name: str) -> dict[str, dict[str, str]]:
+    """The key of each part of each module. Raises LoraError for keys that belong to no LoRA that can be applied."""
+    found: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    unknown = []
+    for key in header.tensors:
+        split = split_key(key)
+        if split is None:
+            unknown.append(key)
+            continue
+        module, part = split
+        if part in found[module]:
+            why = f"holds the {part} of {module[:120]} twice, as '{found[module][part][:120]}' and '{key[:120]}'"
+            raise LoraError("LoRA", name, why, _ANOTHER)
+        found[module][part] = key
+    if unknown:
+        raise LoraError("LoRA", name, *_describe_unknown(header, unknown))
+    if not found:
+        raise LoraError("LoRA", name, "holds no tensors", _ANOTHER)
+    return found
+
+
+def _describe_unknown(header: Header, unknown: list[str]) -> tuple[str, str]:
+    """Why a file with such keys can't be applied, and a hint."""
+    refused = refused_kind(header.tensors)
+    if refused is not None:
+        kind, key = refused
+        return f"is or holds {kind}, which can't be applied ('{key[:120]}')", "use a LoRA, LoHa, LoKr or DoRA"
+    family = describe_family(header.tensors)
+    if family is not None and not family.found.startswith("a LoRA"):
+        return f"is {family.found}, not a LoRA", _REAL_LORA
+    if family is None and any(key.startswith("model.diffusion_model.") for key in unknown):
+        return "is a whole SDXL checkpoint, not a LoRA", _REAL_LORA
+    count = "" if len(unknown) == len(header.tensors) else f"{len(unknown)} of {len(header.tensors)} "
+    return f"holds {count}tensors of no known kind, such as {_listed(unknown)}", _REAL_LORA
+
+
+class _Builder:
+    """Makes modules of sorted keys; reads the single numbers among their parts from the open file."""
+
+    def __init__(self, name: str, header: Header, file: int) -> None:
+        self._name = name
+        self._header = header
+        self._file = file
+
+    def build(self, parts: Mapping[str, Mapping[str, str]]) -> tuple[LoraModule, ...]:
+        try:
+            metadata = AdapterMetadata(self._header.metadata.get(KEY))
+        except AdapterMetadataError as error:
+            raise LoraError("LoRA", self._name, f"the {KEY} in its header {error}", _ANOTHER) from None
+        return tuple(self._module(module, parts[module], metadata) for module in sorted(parts))
+
+    def _module(self, module: str, keys: Mapping[str, str], metadata: AdapterMetadata) -> LoraModule:
+        tensors = {part: self._header.tensors[key] for part, key in keys.items()}
+        numbers = {part: self._number(keys[part], tensors.pop(part)) for part in _NUMBERS if part in keys}
+        for part, info in tensors.items():
+            if info.dtype not in CONVERTIBLE:
+                why = f"is quantised: '{keys[part][:120]}' is {info.dtype}, not floating point"
+                raise LoraError("LoRA", self._name, why, _ANOTHER)
+        settings, known_as = metadata.settings_for(module)
+        try:
+            if "alpha" in numbers:
+                return build_module(module, tensors, numbers["alpha"], numbers.get("scale"))
+            alpha, is_stabilised = settings.alpha_of(known_as), settings.rank_stabilised
+            return build_module(module, tensors, alpha, numbers.get("scale"), rank_stabilised=is_stabilised)
+        except PartsError as error:
+            raise LoraError("LoRA", self._name, f"its module {module[:120]} {error}", _ANOTHER) from None
+
+    def _number(self, key: str, info: TensorInfo) -> float:
+        is_whole = info.dtype[0] in "IU"
+        if math.prod(info.shape) != 1 or not (is_whole or info.dtype in CONVERTIBLE):
+            raise LoraError("LoRA", self._name, f"its '{key[:120]}' is not a single number", _ANOTHER)
+        data = os.pread(self._file, info.end - info.start, self._header.data_offset + info.start)
+        if is_whole:
+            return float(int.from_bytes(data, "little", signed=info.dtype[0] == "I"))
+        try:
+            (number,) = struct.unpack("<f", convert_numbers(data, info.dtype, "F32"))
+        except OverflowError:
+            raise LoraError("LoRA", self._name, f"its '{key[:120]}' is beyond all measure", _ANOTHER) from None
+        return float(number)
+
+
+def _about_a_lora(error: CheckpointError, name: str) -> CheckpointError:
+    """What is wrong with a safetensors file, said of a LoRA and without its path."""
+    hint = error.hint.replace("checkpoint", "LoRA")
+    return type(error)(error.what.replace("checkpoint", "LoRA"), name, error.why, hint)
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(f"'{name[:120]}'" for name in names[:SHOWN])
+    return shown if len(names) <= SHOWN else f"{shown} and {len(names) - SHOWN} more"

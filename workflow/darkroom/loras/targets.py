@@ -1,0 +1,90 @@
+"""The modules of a model that LoRAs can change, by every name that LoRA files have for them.
+
+The names are made from the model's own configs, as ComfyUI makes them from its modules (comfy/lora.py), so they are
+right for every relative of SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
+dots or, as sd-scripts writes them, with underscores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from darkroom.checkpoint.header import Shape
+from darkroom.checkpoint.keymap import component_entries
+from darkroom.checkpoint.keymap_unet import PREFIX
+
+Module = tuple[str, str]
+"""Component and module; a text encoder's modules without `text_model.`, which some libraries leave out."""
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+TEXT_MODEL = "text_model."
+_PEFT = "base_model.model."
+_PREFIXES = (
+    ("lora_unet_", "unet"),
+    ("unet.", "unet"),
+    ("diffusion_model.", "unet"),  # ComfyUI
+    ("lycoris_", "unet"),  # SimpleTuner
+    ("lora_te1_", "text_encoder"),
+    ("lora_te_", "text_encoder"),  # as diffusers and ComfyUI read it
+    ("text_encoder.", "text_encoder"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("clip_l.", "text_encoder"),  # OneTrainer
+    ("lora_te2_", "text_encoder_2"),
+    ("text_encoder_2.", "text_encoder_2"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+    ("clip_g.", "text_encoder_2"),
+    ("", "unet"),
+)
+_OLD_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
+"""What older diffusers called the layers of a text encoder's attention."""
+
+
+class Targets:
+    """The modules of a model of these component configs, and the shapes of their weights and biases.
+
+    Raises pydantic's ValidationError for configs that SDXL can't have.
+    """
+
+    def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+        self._shapes: dict[tuple[str, str], Shape] = {}
+        self._modules: dict[str, dict[str, str]] = {component: {} for component in COMPONENTS}
+        for component in COMPONENTS:
+            for entry in component_entries(component, configs[component]):
+                tensor = entry.name.removeprefix(TEXT_MODEL)
+                self._shapes[component, tensor] = entry.shape
+                module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(PREFIX)))
+                for name in _unet_names(module, source) if component == "unet" else _text_names(module):
+                    self._modules[component][_flat(name)] = module
+
+    def find(self, name: str) -> Module | None:
+        """The module that a LoRA file calls `name`."""
+        for prefix, component in _PREFIXES:
+            if name.startswith(prefix):
+                module = self._modules[component].get(_flat(name.removeprefix(prefix).removeprefix(_PEFT)))
+                if module is not None:
+                    return component, module
+        return None
+
+    def shape(self, component: str, tensor: str) -> Shape | None:
+        """The shape of a tensor such as `conv_in.weight`, None if the model has none of that name."""
+        return self._shapes.get((component, tensor))
+
+
+def _unet_names(module: str, source: str) -> Iterator[str]:
+    yield from (module, source)
+    if module.endswith(".to_out.0"):
+        yield module.removesuffix(".0")
+    parent, _, layer = module.rpartition(".to_")
+    if parent:  # older diffusers kept the layers of LoRAs in attention's processors
+        yield from (f"{parent}.processor.to_{layer}", f"{parent}.processor.to_{layer.removesuffix('.0')}")
+
+
+def _text_names(module: str) -> Iterator[str]:
+    parent, _, layer = module.rpartition(".")
+    layers = [layer, _OLD_NAMES[layer]] if layer in _OLD_NAMES else [layer]
+    for name in (f"{parent}.{layer}".removeprefix(".") for layer in layers):
+        yield from (name, TEXT_MODEL + name)
+
+
+def _flat(name: str) -> str:
+    return name.replace(".", "_")

@@ -1,0 +1,84 @@
+"""From a prompt's text to runs of CLIP tokens with a weight each; embeddings become tokens of their own.
+
+An embedding's vectors have no place in the vocabulary. Each gets a number beyond it, which stands for its vector until
+the text encoder's own table is read (`darkroom.prompting.text_encoder`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.errors import RequestError
+from darkroom.prompting.embedding_names import split_embeddings
+from darkroom.prompting.embeddings import Embedding
+from darkroom.prompting.grammar import parse_pieces
+
+FIRST_VECTOR = 2**20
+"""Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Tokens of one weight that stand together in the prompt; `is_embedding` if they are one embedding's vectors."""
+
+    ids: tuple[int, ...]
+    weight: float
+    is_embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The place where a new chunk begins."""
+
+
+class Vectors:
+    """The token numbers of some embeddings' vectors."""
+
+    def __init__(self, embeddings: Mapping[str, Embedding] | None) -> None:
+        self.embeddings = dict(embeddings or {})
+        self._ids: dict[str, tuple[int, ...]] = {}
+        self._places: list[tuple[str, int]] = []
+        for name, embedding in self.embeddings.items():
+            start = FIRST_VECTOR + len(self._places)
+            self._ids[name] = tuple(range(start, start + embedding.count))
+            self._places += [(name, row) for row in range(embedding.count)]
+
+    def ids(self, name: str) -> tuple[int, ...]:
+        """The token numbers of an embedding."""
+        return self._ids[name]
+
+    def vector(self, token: int, encoder: int) -> Any:
+        """The vector (d,) of a token number for the first (0) or second (1) text encoder."""
+        name, row = self._places[token - FIRST_VECTOR]
+        return self.embeddings[name].vectors[encoder][row]
+
+
+def tokenize(tokenizer: Any, prompt: str, vectors: Vectors) -> list[Run | Break]:
+    """The runs of a prompt in the attention grammar, however long, without start and end tokens.
+
+    Raises RequestError (E-REQUEST) for a weight that is no finite number, EmbeddingError (E-EMBEDDING) for an
+    `embedding:NAME` that isn't there.
+    """
+    runs: list[Run | Break] = []
+    for piece in parse_pieces(prompt):
+        if piece.is_break:
+            runs.append(Break())
+            continue
+        if not abs(piece.weight) < float("inf"):
+            raise RequestError("weight", piece.weight, "is no number", "use weights around 1, such as (word:1.3)")
+        for text, name in split_embeddings(piece.text, vectors.embeddings):
+            if name is not None:
+                runs.append(Run(vectors.ids(name), piece.weight, is_embedding=True))
+                continue
+            # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
+            ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
+            if ids:
+                runs.append(Run(tuple(ids), piece.weight))
+    return runs
+
+
+def count_tokens(runs: Sequence[Run | Break]) -> int:
+    """How many tokens a prompt has, filling left out."""
+    return sum(len(run.ids) for run in runs if isinstance(run, Run))
