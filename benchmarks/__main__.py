@@ -10,11 +10,16 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_nothing_changed, bench_pictures
+from benchmarks import bench_convert, bench_encode, bench_nothing_changed, bench_pictures
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
-ROWS = ("planning", "pictures", *(case.dtype for case in bench_convert.CASES))
+ROWS = (
+    "planning",
+    "pictures",
+    *(case.name for case in bench_encode.CASES),
+    *(case.dtype for case in bench_convert.CASES),
+)
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -47,6 +52,9 @@ def main() -> None:
         rows += bench_nothing_changed.run(arguments.rounds)
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    rows += bench_encode.run(
+        arguments.rounds, cases=[case for case in bench_encode.CASES if case.name in arguments.only]
+    )
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
     rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)

@@ -18,7 +18,7 @@ from demo.pictures import Scene, contour_colour, draw
 from demo.score import NAMES, SIZE, held_out, judge, nearest_colours
 
 GROUPS = {"short": 40, "some filler": 20}
-WEIGHTS = (0.0, 0.5, 1.0)
+WEIGHTS = (0.0, 0.5, 0.75, 1.0)
 NEAR = 1.2  # radii around a shape's middle, and a contour's width more, within which its pixels are looked for
 CONTOUR_PIXELS = 8
 

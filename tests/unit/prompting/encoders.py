@@ -30,6 +30,18 @@ def make_encoders() -> tuple[Any, Any]:
     return _make(CLIPTextModel, 4, "quick_gelu"), _make(CLIPTextModelWithProjection, 6, "gelu")
 
 
+def load_encoders(folder: Path) -> tuple[Any, Any]:
+    """Both text encoders of a converted model, in fp32."""
+    import torch
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    def load(model_class: Any, name: str) -> Any:
+        model = model_class.from_pretrained(folder / name, variant="fp16", dtype=torch.float32, local_files_only=True)
+        return model.eval().requires_grad_(False)
+
+    return load(CLIPTextModel, "text_encoder"), load(CLIPTextModelWithProjection, "text_encoder_2")
+
+
 def _make(model_class: Any, width: int, activation: str) -> Any:
     import torch
     from transformers.models.clip.configuration_clip import CLIPTextConfig

@@ -121,9 +121,11 @@ def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture:
     y += 2
     request = picture.request
     negative = request.get("negative_prompt")
+    loras = ", ".join(use["name"] for use in request.get("loras", ()))  # those of the prompt's tags are seen there
     facts = (
         f"{picture.id} · seed {picture.seed}" + (f" · not: {negative}" if negative else ""),
-        f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}",
+        f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}"
+        + (f" · {loras}" if loras else ""),
     )
     for line in facts:
         pen.text((x, y), _shorten(line, lambda text: _width(text, small) <= width), FAINT, small)

@@ -13,7 +13,7 @@ from typing import Any
 from darkroom.errors import RequestError
 from darkroom.prompting.embedding_names import split_embeddings
 from darkroom.prompting.embeddings import Embedding
-from darkroom.prompting.grammar import parse_pieces
+from darkroom.prompting.grammar import Piece, parse_pieces
 
 FIRST_VECTOR = 2**20
 """Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""
@@ -61,22 +61,24 @@ def tokenize(tokenizer: Any, prompt: str, vectors: Vectors) -> list[Run | Break]
     Raises RequestError (E-REQUEST) for a weight that is no finite number, EmbeddingError (E-EMBEDDING) for an
     `embedding:NAME` that isn't there.
     """
-    runs: list[Run | Break] = []
+    parts: list[Run | Break | Piece] = []
     for piece in parse_pieces(prompt):
         if piece.is_break:
-            runs.append(Break())
+            parts.append(Break())
             continue
         if not abs(piece.weight) < float("inf"):
             raise RequestError("weight", piece.weight, "is no number", "use weights around 1, such as (word:1.3)")
         for text, name in split_embeddings(piece.text, vectors.embeddings):
-            if name is not None:
-                runs.append(Run(vectors.ids(name), piece.weight, is_embedding=True))
-                continue
-            # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
-            ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
-            if ids:
-                runs.append(Run(tuple(ids), piece.weight))
-    return runs
+            if name is None:
+                parts.append(piece._replace(text=text))
+            else:
+                parts.append(Run(vectors.ids(name), piece.weight, is_embedding=True))
+    # All texts at once: a call's own cost is more than that of the few words of one weight.
+    texts = [part.text for part in parts if isinstance(part, Piece)]
+    # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
+    ids = iter(tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False).input_ids if texts else ())
+    runs = [Run(tuple(next(ids)), part.weight) if isinstance(part, Piece) else part for part in parts]
+    return [run for run in runs if isinstance(run, Break) or run.ids]
 
 
 def count_tokens(runs: Sequence[Run | Break]) -> int:
