@@ -84,3 +84,49 @@ def test_unusable_sheets_are_refused(tmp_path: Path, text: str, kind: type[Excep
 def test_a_wrong_default_is_refused_even_if_every_prompt_overrides_it(tmp_path: Path) -> None:
     with pytest.raises(errors.RequestError, match="width"):
         pictures(tmp_path, "- {prompt: x, width: 64}\n", render={"width": 100})
+
+
+def test_a_preset_stands_for_settings_of_its_own_layer(tmp_path: Path) -> None:
+    text = """\
+checkpoints: one
+defaults: {preset: lightning, steps: 8}
+prompts:
+  - {id: a, prompt: x}
+  - {id: b, prompt: x, cfg_scale: 2}
+  - {id: c, prompt: x, preset: hyper}
+"""
+    a, b, c = (p.request for p in pictures(tmp_path, text, render={"steps": 30, "cfg_scale": 7, "sampler": "DDIM"}))
+    assert (a.sampler, a.schedule, a.steps, a.cfg_scale) == ("Euler", "SGM Uniform", 8, 1)
+    assert (b.steps, b.cfg_scale) == (8, 2)
+    assert (c.sampler, c.schedule, c.steps, c.cfg_scale) == ("DDIM", "SGM Uniform", 8, 1)
+
+
+def test_a_samplers_old_name_brings_its_schedule_unless_one_stands_beside_it(tmp_path: Path) -> None:
+    text = """\
+checkpoints: one
+prompts:
+  - {id: a, prompt: x, sampler: DPM++ 2M Karras}
+  - {id: b, prompt: x, sampler: DPM++ 2M Karras, schedule: SGM Uniform}
+"""
+    a, b = (p.request for p in pictures(tmp_path, text, render={"schedule": "Exponential"}))
+    assert (a.sampler, a.schedule) == ("DPM++ 2M", "Karras")
+    assert (b.sampler, b.schedule) == ("DPM++ 2M", "SGM Uniform")
+
+
+def test_embeddings_are_those_whose_names_stand_in_the_prompts(tmp_path: Path) -> None:
+    text = """\
+checkpoints: one
+prompts:
+  - {id: a, prompt: "an Easy one <lora:other:1>", negative_prompt: "(bad-hands:1.2)"}
+  - {id: b, prompt: uneasy}
+  - {id: c, prompt: x, prompt_2: "embedding:bad-hands."}
+"""
+    known = {name: {"source": "x"} for name in ("easy", "bad-hands", "other", "bad")}
+    found = pictures(tmp_path, text, embeddings=known, loras={"other": {"source": "x"}})
+    assert [p.request.embeddings for p in found] == [("bad-hands", "easy"), (), ("bad-hands",)]
+
+
+def test_prompts_too_long_for_a_command_line_are_refused(tmp_path: Path) -> None:
+    text = f"checkpoints: one\nprompts:\n  - {{id: a, prompt: {'é' * 28_000}, negative_prompt: {'é' * 28_000}}}\n"
+    with pytest.raises(errors.RequestError, match="112,000 bytes together"):
+        pictures(tmp_path, text)

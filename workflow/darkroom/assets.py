@@ -81,9 +81,14 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
 
 def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError:
     """The error for a name that nothing has, with the near ones as its hint."""
-    what, error = _KINDS[kind]
     near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.3)
     hint = f"did you mean {', '.join(near)}?" if near else f"list it under {kind} in the configuration"
     if known and not near:
         hint += f"; known are {', '.join(sorted(known)[:10])}"
-    return error(what, name, "there is none of that name", hint)
+    return asset_error(kind, name, "there is none of that name", hint)
+
+
+def asset_error(kind: str, name: str, why: str, hint: str) -> DarkroomError:
+    """The error about a VAE, LoRA or embedding, of the class for its kind."""
+    what, error = _KINDS[kind]
+    return error(what, name, why, hint)

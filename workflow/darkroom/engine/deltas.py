@@ -15,7 +15,7 @@ Parts = Mapping[str, Any]
 
 
 def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
-    """The change to `base`, a weight or bias in fp32, whose shape and device it has.
+    """The change to `base`, a weight or bias in fp32, whose shape and device it has; in memory of its own.
 
     `read` gives a part of the change's module on that device, in fp32.
     """
@@ -23,20 +23,20 @@ def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
     if change.is_bias:
         return read("diff_b").reshape(base.shape)
     parts = {part: read(part) for part in module.parts if part != "diff_b"}
-    difference = _DIFFERENCES[module.kind or ""](parts).reshape(base.shape) * module.scale
+    difference = _DIFFERENCES[module.kind or ""](parts).reshape(base.shape).mul_(module.scale)
     if change.axis is None:
         return difference
     magnitudes = parts["magnitude"] if "magnitude" in parts else parts["dora_scale"]
-    return _decompose(base + difference, magnitudes, change.axis) - base
+    return _decompose(difference.add_(base), magnitudes, change.axis).sub_(base)
 
 
 def _decompose(weight: Any, magnitudes: Any, axis: int) -> Any:
-    """The weight with each slice along `axis` brought to its magnitude; a slice of zeros stays zero."""
+    """Bring each slice of a weight along `axis` to its magnitude, in place; a slice of zeros stays zero."""
     import torch
 
     others = [dimension for dimension in range(weight.dim()) if dimension != axis]
     norms = torch.linalg.vector_norm(weight, dim=others, keepdim=True)
-    return weight * (magnitudes.reshape(norms.shape) / (norms + torch.finfo(torch.float32).eps))
+    return weight.mul_(magnitudes.reshape(norms.shape) / (norms + torch.finfo(torch.float32).eps))
 
 
 def _lora(parts: Parts) -> Any:

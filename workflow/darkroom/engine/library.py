@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.assets import ASSETS, AssetNames, asset_path, unknown_asset
-from darkroom.errors import ModelError
+from darkroom.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
 from darkroom.hashing import hash_file
 
 
@@ -45,8 +44,8 @@ class Library:
     def find(self, kind: str, name: str) -> Asset:
         """The file of that name.
 
-        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) where there is none,
-        ModelError (E-MODEL) if it can't be read.
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) where there is none, or
+        none that can be read.
         """
         known = getattr(self.names(), kind)
         if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
@@ -55,7 +54,8 @@ class Library:
         try:
             return Asset(kind, name, path, self._hash(path))
         except OSError as error:
-            raise ModelError(f"file of {name}", path, error.strerror or "can't be read", "fetch it again") from None
+            why = f"{path}: {error.strerror or 'the file cannot be read'}"
+            raise asset_error(kind, name, why, "check the path, or fetch it again") from None
 
     def _hash(self, path: Path) -> str:
         status = path.stat()

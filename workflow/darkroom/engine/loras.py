@@ -8,7 +8,7 @@ were loaded.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,16 +116,17 @@ class LoraWeights:
             parameter.copy_(self._base.read(*place).to(parameter.dtype))
             return
         base = self._base.read(*place).to(parameter.device).float()
-        total = base.clone()
-        for term in terms:
-            file, parts = files[term.lora.sha256], term.change.module.parts
-            found = delta(term.change, lambda p, f=file, i=parts: f.read(i[p]).float().to(parameter.device), base)  # type: ignore[misc]
-            total.add_(found, alpha=term.weight)
-        if not torch.linalg.vector_norm(total, float("inf")) <= torch.finfo(parameter.dtype).max:
+        change = None
+        for term in terms:  # in place where it can be: fresh memory takes longer than the arithmetic
+            found = delta(term.change, _reader(term, files, parameter.device), base).mul_(term.weight)
+            change = found if change is None else change.add_(found)
+        low, high = base.add_(change).aminmax()
+        largest = torch.finfo(parameter.dtype).max
+        if not (-largest <= low and high <= largest):  # nor is it so for NaN
             names = ", ".join(term.lora.name for term in terms)
             why = f"gives '{place[1]}' numbers that {str(parameter.dtype).removeprefix('torch.')} can't hold"
             raise LoraError("LoRA", names, why, "use a smaller weight")
-        parameter.copy_(total)
+        parameter.copy_(base)
 
     def _restore(self) -> None:
         """Put the model's own numbers back wherever they aren't; what fails here is tried again by the next `use`."""
@@ -147,6 +148,12 @@ def _summed(loras: Sequence[Choice]) -> list[Choice]:
         files, unets, tes = zip(*found, strict=True)
         summed.append((files[0], math.fsum(unets), math.fsum(tes)))
     return summed
+
+
+def _reader(term: _Term, files: Mapping[str, TensorFile], device: Any) -> Callable[[str], Any]:
+    """What gives a part of the term's module on a device, in fp32."""
+    file, parts = files[term.lora.sha256], term.change.module.parts
+    return lambda part: file.read(parts[part]).float().to(device)
 
 
 def _recipe(terms: Sequence[_Term]) -> _Recipe:
