@@ -64,7 +64,13 @@ def _dpm(algorithm: str, order: int) -> dict[str, Any]:
 
 
 SAMPLERS = (
-    Sampler("Euler", "EulerDiscreteScheduler", aliases=("K_EULER",), edm_scheduler="EDMEulerScheduler"),
+    Sampler(
+        "Euler",
+        "EulerDiscreteScheduler",
+        {"final_sigmas_type": "zero"},
+        ("K_EULER",),
+        edm_scheduler="EDMEulerScheduler",
+    ),
     Sampler(
         "Euler a",
         "EulerAncestralDiscreteScheduler",

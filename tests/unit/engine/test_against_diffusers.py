@@ -18,6 +18,8 @@ from darkroom.request import RenderRequest
 from darkroom.samplers import SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
+# diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
@@ -97,6 +99,17 @@ class Pair:
         assert self.engine.render(request).image.tobytes() == expected
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """The model is so small that threads would mostly wait for each other, and for whatever else runs here."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def pair(model_dir: Path, engine: Engine) -> Pair:
     return Pair(model_dir, engine)
@@ -122,9 +135,7 @@ def with_sampler(request: RenderRequest, sampler: str, schedule: str) -> RenderR
 @pytest.mark.parametrize(("sampler", "schedule"), CASES)
 def test_pixels_equal_a_plain_pipelines(pair: Pair, request_: RenderRequest, sampler: str, schedule: str) -> None:
     scheduler, options = CLASSES[sampler]
-    pair.assert_same_pixels(
-        with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]}
-    )
+    pair.assert_same_pixels(with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]})
 
 
 def test_every_sampler_and_schedule_is_compared() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -21,11 +22,12 @@ SEED = 20250601
 COUNT = 340
 SAMPLES = 12
 
-_PLAIN = (
+_PLAIN = re.findall(
+    r"\w+",
     "a photo of the red fox snow hill sunset portrait masterpiece highly detailed 8k uhd rim light castle on mountain "
     "watercolor oil painting ancient dragon girl with silver hair bokeh low quality blurry deformed hands text watermark "
-    "jpeg artifacts volumetric fog cinematic sharp focus trending"
-).split()
+    "jpeg artifacts volumetric fog cinematic sharp focus trending",
+)
 _ODD = (
     *(
         "naïve",
@@ -90,8 +92,9 @@ _ODD = (
 _WEIGHTS = ("1.3", "0.7", ".5", "+1.2", "-0.5", "0", "1", "1.0001", "2.", "1.05", "0.333", "1.9999", "-1")
 _STRAY = ("(", ")", "[", "]", ":1.2)", "\\", "()", "[]", "(:1.2)")
 _BETWEEN = (", ", ", ", ", ", " ", " ", " ", ",", "\n", "  ", "", ". ")
-_WORDS = ((8, 0, 0), (16, 1, 5), (40, 6, 50), (12, 51, 90), (12, 90, 200), (8, 200, 480), (4, 480, 900))
-"""How often in a hundred a prompt has so many words, at least and at most."""
+_SHARES = {(0, 0): 8, (1, 5): 16, (6, 50): 40, (51, 90): 12, (90, 200): 12, (200, 480): 8, (480, 900): 4}
+_WORDS = [limits for limits, percent in _SHARES.items() for _ in range(percent)]
+"""How many words a prompt has, at least and at most."""
 
 
 def draw_pairs() -> list[tuple[str, str]]:
@@ -141,11 +144,7 @@ def _draw_prompt(dice: _Dice) -> str:
     if dice.happens(8):  # at the borders of chunks
         count = dice.pick((1, 74, 75, 76, 149, 150, 151, 225, 2000))
         return " ".join(dice.pick(_PLAIN[:8]) for _ in range(count))
-    roll = dice.below(100)
-    for percent, least, most in _WORDS:
-        if roll < percent:
-            break
-        roll -= percent
+    least, most = dice.pick(_WORDS)
     left = least + dice.below(most - least + 1)
     odd = dice.pick((0, 5, 15, 40))
     parts = []

@@ -116,17 +116,16 @@ class LoraWeights:
             parameter.copy_(self._base.read(*place).to(parameter.dtype))
             return
         base = self._base.read(*place).to(parameter.device).float()
-        change = None
-        for term in terms:  # in place where it can be: fresh memory takes longer than the arithmetic
-            found = delta(term.change, _reader(term, files, parameter.device), base).mul_(term.weight)
-            change = found if change is None else change.add_(found)
-        low, high = base.add_(change).aminmax()
+        total = base if len(terms) == 1 else base.clone()
+        for term in terms:
+            total.add_(delta(term.change, _reader(term, files, parameter.device), base), alpha=term.weight)
+        low, high = total.aminmax()
         largest = torch.finfo(parameter.dtype).max
         if not (-largest <= low and high <= largest):  # nor is it so for NaN
             names = ", ".join(term.lora.name for term in terms)
             why = f"gives '{place[1]}' numbers that {str(parameter.dtype).removeprefix('torch.')} can't hold"
             raise LoraError("LoRA", names, why, "use a smaller weight")
-        parameter.copy_(base)
+        parameter.copy_(total)
 
     def _restore(self) -> None:
         """Put the model's own numbers back wherever they aren't; what fails here is tried again by the next `use`."""

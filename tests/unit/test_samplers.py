@@ -1,0 +1,184 @@
+"""Samplers, schedules and presets are found by the names that people know them by, and docs/samplers.md lists them all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.presets import PRESETS, find_preset
+from darkroom.request import RenderRequest
+from darkroom.samplers import EDM_SCHEDULES, SAMPLERS, SCHEDULES, find_sampler, find_schedule, split_sampler
+from darkroom.spelling import loose
+
+DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
+SPELLINGS = {
+    "Euler": ["euler", "K_EULER", "k_euler", "EulerDiscreteScheduler", "EulerDiscrete"],
+    "Euler a": ["Euler A", "euler_a", "euler_ancestral", "Euler Ancestral", "K_EULER_ANCESTRAL", "k_euler_a"],
+    "Heun": ["heun", "k_heun", "HeunDiscreteScheduler"],
+    "LMS": ["KLMS", "k_lms", "lms", "LMSDiscreteScheduler"],
+    "DPM2": ["dpm_2", "k_dpm_2", "KDPM2DiscreteScheduler"],
+    "DPM2 a": ["dpm_2_ancestral", "k_dpm_2_a", "KDPM2AncestralDiscreteScheduler", "dpm2 A"],
+    "DPM++ 2M": ["dpm++ 2m", "DPM++2M", "dpmpp_2m", "k_dpmpp_2m", "DPMSolverMultistep", "DPMSolverMultistepScheduler"],
+    "DPM++ 2M SDE": ["dpmpp_2m_sde", "k_dpmpp_2m_sde", "DPM++-2M-SDE"],
+    "DPM++ 3M SDE": ["dpmpp_3m_sde", "k_dpmpp_3m_sde"],
+    "DPM++ 2S": ["DPMSolverSinglestep", "DPMSolverSinglestepScheduler"],
+    "DPM++ SDE": ["dpmpp_sde", "k_dpmpp_sde"],
+    "UniPC": ["uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"],
+    "DDIM": ["ddim", "DDIMScheduler"],
+    "PLMS": ["plms", "PNDM", "PNDMScheduler"],
+    "LCM": ["lcm", "LCMScheduler"],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "spelling"), [(name, each) for name in SPELLINGS for each in [name, *SPELLINGS[name]]]
+)
+def test_a_sampler_is_found_by_every_spelling(name: str, spelling: str) -> None:
+    assert find_sampler(spelling).name == name
+    assert split_sampler(spelling) == (name, None)
+
+
+def test_every_sampler_has_its_spellings_tried() -> None:
+    assert list(SPELLINGS) == [sampler.name for sampler in SAMPLERS]
+
+
+def test_no_name_stands_for_two_samplers() -> None:
+    keys = [loose(name) for sampler in SAMPLERS for name in (sampler.name, *sampler.aliases)]
+    assert len(set(keys)) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("DPM++ 2M Karras", ("DPM++ 2M", "Karras")),
+        ("DPM++ SDE Karras", ("DPM++ SDE", "Karras")),
+        ("DPM++ 2M SDE Exponential", ("DPM++ 2M SDE", "Exponential")),
+        ("DPM++ 3M SDE Exponential", ("DPM++ 3M SDE", "Exponential")),
+        ("DPM2 a Karras", ("DPM2 a", "Karras")),
+        ("LMS Karras", ("LMS", "Karras")),
+        ("k_dpmpp_2m_ka", ("DPM++ 2M", "Karras")),
+        ("k_dpmpp_3m_sde_exp", ("DPM++ 3M SDE", "Exponential")),
+        ("euler_sgm_uniform", ("Euler", "SGM Uniform")),
+        ("euler uniform", ("Euler", "Uniform")),
+        ("Euler a Automatic", ("Euler a", "Automatic")),
+    ],
+)
+def test_an_older_name_is_a_sampler_and_a_schedule(name: str, expected: tuple[str, str]) -> None:
+    assert split_sampler(name) == expected
+
+
+@pytest.mark.parametrize("name", ["sgm_uniform", "SGMUniform", "sgm uniform", "SGM-Uniform"])
+def test_a_schedule_is_found_by_every_spelling(name: str) -> None:
+    assert find_schedule(name) == "SGM Uniform"
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "words"),
+    [
+        (find_sampler, "Eular", "unknown sampler; did you mean Euler, Euler a"),
+        (find_sampler, "dpmpp_2n", r"unknown sampler; did you mean .*DPM\+\+ 2M"),
+        (find_sampler, "DPM++ 2M Karras", r"unknown sampler; did you mean .*DPM\+\+ 2M"),
+        (split_sampler, "DPM++ 2N Karras", r"unknown sampler; did you mean .*DPM\+\+ 2M"),
+        (split_sampler, "Euler a Caras", "unknown sampler; did you mean .*Euler a"),
+        (split_sampler, "Karras", "unknown sampler"),
+        (split_sampler, "", "unknown sampler; known are Euler, .*LCM"),
+        (find_schedule, "karas", "unknown schedule; did you mean Karras"),
+        (find_schedule, "beta", "unknown schedule; known are Automatic, .*Uniform"),
+        (find_preset, "lighting-4", "unknown preset; did you mean .*lightning-4"),
+        (find_preset, "dmd2", "unknown preset; known are lightning, .*hyper-cfg-12"),
+    ],
+)
+def test_what_is_unknown_is_refused_with_the_near_names(find: Callable[[str], Any], name: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        find(name)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_a_request_by_itself(name: str) -> None:
+    settings = find_preset(name)
+    assert settings.keys() == {"sampler", "schedule", "steps", "cfg_scale"}
+    request = RenderRequest.from_settings({"prompt": "", **settings})
+    assert request.model_dump(include=settings.keys()) == settings
+
+
+def test_a_preset_is_found_by_any_spelling_and_can_be_changed_without_harm() -> None:
+    settings = find_preset("Hyper_8")
+    assert settings == PRESETS["hyper-8"]
+    settings["steps"] = 99
+    assert find_preset("hyper-8")["steps"] == 8
+
+
+def test_a_bare_preset_is_one_of_its_variants() -> None:
+    assert find_preset("lightning") == find_preset("lightning-4")
+    assert find_preset("hyper") == find_preset("hyper-8")
+
+
+def test_none_of_it_imports_torch() -> None:
+    code = "import sys, darkroom.samplers, darkroom.presets; print({'torch', 'diffusers', 'numpy'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def table(head: str) -> list[list[str]]:
+    """The rows of the documentation's table whose first column is called that."""
+    lines = DOCS.read_text(encoding="utf-8").splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {head} |")) + 2
+    rows = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_documentation_lists_every_sampler() -> None:
+    assert table("sampler") == [
+        [
+            sampler.name,
+            sampler.scheduler,
+            ", ".join(sampler.aliases),
+            ", ".join(sampler.schedules[1:]),
+            f"{sampler.max_steps} steps",
+        ]
+        for sampler in SAMPLERS
+    ]
+
+
+def test_the_documentation_says_what_every_schedule_sets() -> None:
+    def value(setting: object) -> str:
+        return str(setting).lower() if isinstance(setting, bool) else str(setting)
+
+    assert table("schedule") == [
+        [name, ", ".join(f"`{key}: {value(setting)}`" for key, setting in options.items()) or "nothing"]
+        for name, options in SCHEDULES.items()
+    ]
+
+
+def test_the_documentation_lists_every_preset() -> None:
+    assert [row[:5] for row in table("preset")] == [
+        [name, preset["sampler"], preset["schedule"], str(preset["steps"]), f"{preset['cfg_scale']:g}"]
+        for name, preset in PRESETS.items()
+    ]
+
+
+def test_the_documentation_says_who_follows_another_noise() -> None:
+    import inspect
+
+    import diffusers
+
+    edm, zero_snr = table("noise")
+    assert edm[1:] == [
+        ", ".join(sampler.name for sampler in SAMPLERS if sampler.edm_scheduler),
+        ", ".join(EDM_SCHEDULES),
+    ]
+    able = [
+        sampler.name
+        for sampler in SAMPLERS
+        if "rescale_betas_zero_snr" in inspect.signature(getattr(diffusers, sampler.scheduler).__init__).parameters
+    ]
+    assert zero_snr[1] == ", ".join(able)
