@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from darkroom.engine import Engine, Library
 from darkroom.engine.noise import slerp
 from darkroom.errors import KeysError, NanImageError, RequestError
 from darkroom.request import RenderRequest
-from tests.fixtures.assets import write_vae
+from tests.fixtures.assets import write_lora, write_vae
 from tests.fixtures.checkpoints import random_tensors, write_tensors
 from tests.fixtures.plain import plain_output, plain_pipeline
 
@@ -165,3 +166,20 @@ def test_a_picture_of_one_colour_is_a_warning(engine: Engine, request_: RenderRe
 def test_a_huge_weight_is_a_warning_and_a_picture(engine: Engine, request_: RenderRequest) -> None:
     facts = engine.render(changed(request_, prompt="a (fox:12) (((")).facts
     assert facts.warnings == ("a prompt's weight of 12 is over 10",)
+
+
+def test_a_lora_whose_file_was_touched_or_replaced_is_read_again(
+    model_dir: Path, tmp_path: Path, request_: RenderRequest
+) -> None:
+    path = write_lora(tmp_path / "loras/lines.safetensors", seed=1)
+    engine = Engine.load(model_dir, device="cpu", library=Library(tmp_path))
+    with_lora = changed(request_, loras=["lines"])
+    first = engine.render(with_lora)
+    os.utime(path, ns=(0, 0))
+    assert pixels(engine, changed(with_lora, loras=["lines:0.5"])) != first.image.tobytes()
+    assert pixels(engine, with_lora) == first.image.tobytes()
+    path.unlink()
+    write_lora(path, seed=2)
+    second = engine.render(with_lora)
+    assert second.image.tobytes() != first.image.tobytes()
+    assert second.facts.assets[0].sha256 != first.facts.assets[0].sha256

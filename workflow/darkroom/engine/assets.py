@@ -58,7 +58,7 @@ class Assets:
         vae = None if request.vae is None else self._library.find("vaes", request.vae)
         read = {asset.name: read_embedding(asset.path, asset.name) for asset in embeddings}
         chosen = [(self._read_lora(asset), use.unet, use.te) for asset, use in loras]
-        used = [_used_lora(asset, lora) for (asset, _), (lora, _, _) in zip(loras, chosen, strict=True)]
+        used = [UsedAsset("loras", lora.name, lora.sha256, lora.short_hash) for lora, _, _ in chosen]
         used += [UsedAsset(a.kind, a.name, a.sha256, a.sha256[:12]) for a in embeddings]
         if vae is not None:
             used.append(UsedAsset(vae.kind, vae.name, vae.sha256, autov2(vae.sha256)))
@@ -68,9 +68,9 @@ class Assets:
         return Prepared(decoder, read, state, tuple(used))
 
     def _read_lora(self, asset: Asset) -> LoraFile:
-        known = self._loras.get(asset.sha256)
-        if known is None or known.path != asset.path or known.name != asset.name:
-            known = self._loras[asset.sha256] = read_lora(asset.path, asset.name)
+        known = self._loras.get(asset.name)
+        if known is None or (known.path, known.stamp) != (asset.path, asset.stamp):
+            known = self._loras[asset.name] = read_lora(asset.path, asset.name)
         return known
 
     def _own_vae(self, asset: Asset) -> Any:
@@ -78,7 +78,3 @@ class Assets:
             self._vae = None  # two at once would need the memory of both
             self._vae = (asset.sha256, load_vae(asset.path, self._model_dir, self._dtype))
         return self._vae[1]
-
-
-def _used_lora(asset: Asset, lora: LoraFile) -> UsedAsset:
-    return UsedAsset(asset.kind, asset.name, asset.sha256, lora.short_hash)

@@ -7,16 +7,18 @@ from pathlib import Path
 
 from darkroom.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
 from darkroom.hashing import hash_file
+from darkroom.loras.file import Stamp, file_stamp
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: its kind (`vaes`, `loras`, `embeddings`), name and SHA256 (hex)."""
+    """One file: its kind (`vaes`, `loras`, `embeddings`), name, SHA256 (hex), and which state of the file has it."""
 
     kind: str
     name: str
     path: Path
     sha256: str
+    stamp: Stamp
 
 
 class Library:
@@ -28,7 +30,7 @@ class Library:
     def __init__(self, models_dir: Path | str) -> None:
         self.models_dir = Path(models_dir)
         self._added: dict[tuple[str, str], Path] = {}
-        self._hashes: dict[Path, tuple[tuple[int, int, int], str]] = {}
+        self._hashes: dict[Path, tuple[Stamp, str]] = {}
 
     def add(self, kind: str, name: str, path: Path) -> None:
         """Have `name` mean the file at `path`, wherever it lies."""
@@ -52,15 +54,11 @@ class Library:
             raise unknown_asset(kind, name, known)
         path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
         try:
-            return Asset(kind, name, path, self._hash(path))
+            stamp = file_stamp(path.stat())
+            known_as = self._hashes.get(path)
+            if known_as is None or known_as[0] != stamp:
+                known_as = self._hashes[path] = (stamp, hash_file(path))
+            return Asset(kind, name, path, known_as[1], stamp)
         except OSError as error:
             why = f"{path}: {error.strerror or 'the file cannot be read'}"
             raise asset_error(kind, name, why, "check the path, or fetch it again") from None
-
-    def _hash(self, path: Path) -> str:
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
-        known = self._hashes.get(path)
-        if known is None or known[0] != stamp:
-            known = self._hashes[path] = (stamp, hash_file(path))
-        return known[1]
