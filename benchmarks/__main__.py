@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--keep", action="store_true", help="keep the full-size checkpoints that are written")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="measure these, keep the table's others")
     arguments = parser.parse_args()
-    rows = []
+    # First, since it needs a file from the network: better to know at once if that can't be had.
+    rows = bench_encode.run(
+        arguments.rounds, cases=[case for case in bench_encode.CASES if case.name in arguments.only]
+    )
     if "planning" in arguments.only:
         rows += bench_nothing_changed.run(arguments.rounds)
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
-    rows += bench_encode.run(
-        arguments.rounds, cases=[case for case in bench_encode.CASES if case.name in arguments.only]
-    )
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
     rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)

@@ -103,7 +103,7 @@ def test_a_preset_is_a_request_by_itself(name: str) -> None:
     settings = find_preset(name)
     assert settings.keys() == {"sampler", "schedule", "steps", "cfg_scale"}
     request = RenderRequest.from_settings({"prompt": "", **settings})
-    assert request.model_dump(include=settings.keys()) == settings
+    assert request.model_dump(include=set(settings)) == settings
 
 
 def test_a_preset_is_found_by_any_spelling_and_can_be_changed_without_harm() -> None:

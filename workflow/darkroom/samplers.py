@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,6 +130,7 @@ def _by_spelling() -> dict[str, Sampler]:
     return known
 
 
+_NAMES = tuple(sampler.name for sampler in SAMPLERS)
 _SAMPLERS = _by_spelling()
 _SCHEDULES = {loose(name): name for name in SCHEDULES}
 _ENDINGS = sorted({**_SCHEDULES, **_SHORT_SCHEDULES}.items(), key=lambda ending: -len(ending[0]))
@@ -140,7 +140,7 @@ def find_sampler(name: str) -> Sampler:
     """The sampler of that name, in any spelling; raises ValueError that names the near ones."""
     sampler = _SAMPLERS.get(loose(name))
     if sampler is None:
-        raise unknown_name("sampler", name, sampler_names())
+        raise unknown_name("sampler", name, _NAMES)
     return sampler
 
 
@@ -165,7 +165,7 @@ def split_sampler(name: str) -> tuple[str, str | None]:
         sampler = _SAMPLERS.get(key.removesuffix(ending)) if key.endswith(ending) else None
         if sampler is not None:
             return sampler.name, schedule
-    raise unknown_name("sampler", name, sampler_names())
+    raise unknown_name("sampler", name, _NAMES)
 
 
 def check_combination(sampler: str, schedule: str, steps: int) -> None:
@@ -177,7 +177,3 @@ def check_combination(sampler: str, schedule: str, steps: int) -> None:
         )
     if steps > kind.max_steps:
         raise ValueError(f"the sampler {kind.name} makes at most {kind.max_steps} steps, not {steps}")
-
-
-def sampler_names() -> Iterable[str]:
-    return (sampler.name for sampler in SAMPLERS)

@@ -87,9 +87,6 @@ class Pair:
         self.engine = engine
         self.plain = plain_pipeline(model)
         self.own = self.plain.scheduler
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-            # Where a weight might need a gradient, PyTorch multiplies in another order, and rounds otherwise.
-            getattr(self.plain, part).requires_grad_(False)
 
     def assert_same_pixels(self, request: RenderRequest, scheduler: str, options: dict[str, Any]) -> None:
         import diffusers

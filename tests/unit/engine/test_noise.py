@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from darkroom.engine import Engine
-from darkroom.engine.engine import _Watch
+from darkroom.engine.denoise import Watch, denoise
 from darkroom.errors import RequestError
 from darkroom.request import RenderRequest
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
@@ -62,7 +62,8 @@ def engine_latents(engine: Engine, request: RenderRequest) -> Any:
     import torch
 
     with torch.inference_mode():
-        return engine._denoise(request, engine._encode(request), _Watch(None, None))[0]
+        prompt = engine._prompts.encode(request, {}, ())
+        return denoise(engine._pipeline, engine._scheduler_config, request, prompt, Watch(None, None))[0]
 
 
 @pytest.mark.parametrize(("name", "sampler", "schedule", "scheduler", "options"), CASES)
@@ -106,7 +107,7 @@ def test_the_folder_itself_says_which_noise_and_latents_it_has(models: dict[str,
     [
         ({"sampler": "Euler a"}, r"sampler 'Euler a': .*only Euler or DPM\+\+ 2M can follow"),
         ({"sampler": "DDIM"}, r"sampler 'DDIM': .*only Euler or DPM\+\+ 2M can follow"),
-        ({"schedule": "SGM Uniform"}, "schedule 'SGM Uniform': .*only Automatic or Karras can follow"),
+        ({"schedule": "SGM Uniform"}, "schedule 'SGM Uniform': .*only Automatic or Karras or Exponential can follow"),
     ],
     ids=str,
 )

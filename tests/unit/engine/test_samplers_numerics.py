@@ -122,7 +122,7 @@ def test_pictures_are_finite_and_progress_counts_what_the_model_is_asked(
 def test_no_number_of_steps_ends_in_nan(sampler: str, schedule: str, config: dict[str, Any]) -> None:
     # Hundreds of steps fail in the same ways for all, and some take a second for each hundred.
     is_slow = sampler in ("LMS", "DPM2", "DPM2 a")
-    for steps in (1, 2, 3, 5, 15, 61) if is_slow else (1, 2, 3, 5, 15, 51, 61, 103, 998, 999, 1000):
+    for steps in (1, 2, 3, 5, 15, 61) if is_slow else (1, 2, 3, 5, 15, 51, 61, 1000):
         try:
             scheduler = build(sampler, schedule, config, steps)
         except RequestError:

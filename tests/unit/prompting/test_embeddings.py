@@ -21,7 +21,7 @@ from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.unit.prompting.golden import TENSORS
 
 MODES = ("lpw", "a1111", "no_norm", "comfy")
-STAND_INS = ("zebra", "walrus", "violin")
+STAND_INS = ("zebra", "tiger", "piano")
 """Words of one token each, whose rows in a copy of the encoders' tables hold the vectors instead."""
 
 
@@ -133,6 +133,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         ("style.", ["style"]),
         ("style-xl, style", ["style-xl", "style"]),  # the longest name that fits
         ("style-xl style-xl", ["style-xl"]),
+        ("style.v2, style", ["style.v2", "style"]),
         ("stylex, restyle, style2, my_style, style-like", []),  # within other words
         ("embedding:style", ["style"]),
         ("Embedding:Style-XL and more", ["style-xl"]),
@@ -142,12 +143,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_names_in_a_text(text: str, found: list[str]) -> None:
-    assert find_embeddings(text, ("style", "style-xl")) == found
+    assert find_embeddings(text, ("style", "style-xl", "style.v2")) == found
 
 
 @pytest.mark.parametrize("text", ["embedding:stile", "a (embedding:styl:1.2)"])
 def test_an_unknown_name_is_refused_with_the_near_ones(tokenizers: Any, encoders: Any, style: Any, text: str) -> None:
-    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding 'styl\w*': .*did you mean style\?"):
+    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(stile|styl)': .*did you mean style\?"):
         encode_prompt(tokenizers, encoders, text, embeddings={"style": style})
 
 
@@ -160,12 +161,12 @@ def test_an_unknown_name_is_refused_where_there_are_none(tokenizers: Any, encode
 @pytest.mark.parametrize(
     ("prompt", "same_as"),
     [
-        ("a photo of embedding:style, snow", "a photo of zebra walrus, snow"),
-        ("a photo of style, snow", "a photo of zebra walrus, snow"),
-        ("Style", "zebra walrus"),
-        ("a (style:1.4) [hill]", "a (zebra walrus:1.4) [hill]"),
-        ("a ((embedding:style)), (fox, style:0.5)", "a ((zebra walrus)), (fox, zebra walrus:0.5)"),
-        ("snow " * 76 + "style", "snow " * 76 + "zebra walrus"),
+        ("a photo of embedding:style, snow", "a photo of zebra tiger, snow"),
+        ("a photo of style, snow", "a photo of zebra tiger, snow"),
+        ("Style", "zebra tiger"),
+        ("a (style:1.4) [hill]", "a (zebra tiger:1.4) [hill]"),
+        ("a ((embedding:style)), (fox, style:0.5)", "a ((zebra tiger)), (fox, zebra tiger:0.5)"),
+        ("snow " * 76 + "style", "snow " * 76 + "zebra tiger"),
     ],
 )
 def test_vectors_act_as_tokens_of_the_table(
@@ -173,10 +174,10 @@ def test_vectors_act_as_tokens_of_the_table(
 ) -> None:
     copies = with_stand_ins(tokenizers, encoders, style)
     result = encode_prompt(tokenizers, encoders, prompt, "owl, style", emphasis=mode, embeddings={"style": style})
-    expected = encode_prompt(tokenizers, copies, same_as, "owl, zebra walrus", emphasis=mode)
+    expected = encode_prompt(tokenizers, copies, same_as, "owl, zebra tiger", emphasis=mode)
     assert_same(result, expected)
     assert (result.prompt_tokens, result.negative_tokens) == (expected.prompt_tokens, expected.negative_tokens)
-    plain = encode_prompt(tokenizers, encoders, same_as, "owl, zebra walrus", emphasis=mode)
+    plain = encode_prompt(tokenizers, encoders, same_as, "owl, zebra tiger", emphasis=mode)
     assert not result.prompt_embeds.equal(plain.prompt_embeds)
 
 
@@ -188,7 +189,7 @@ def test_vectors_reach_the_encoder_itself(tokenizers: Any, encoders: Any, style:
     copies = with_stand_ins(tokenizers, encoders, style)
     parts = []
     for tokenizer, encoder in zip(tokenizers, copies, strict=True):
-        output = encoder(tokenizer("a zebra walrus fox", return_tensors="pt").input_ids, output_hidden_states=True)
+        output = encoder(tokenizer("a zebra tiger fox", return_tensors="pt").input_ids, output_hidden_states=True)
         parts.append(output.hidden_states[-2])
     torch.testing.assert_close(result.prompt_embeds, torch.cat(parts, dim=-1), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(result.pooled_prompt_embeds, output[0], atol=1e-6, rtol=1e-6)
@@ -201,7 +202,7 @@ def test_several_embeddings_keep_their_own_vectors(tokenizers: Any, encoders: An
     copies = with_stand_ins(tokenizers, encoders, style, mood)
     known = {"style": style, "mood": mood}
     result = encode_prompt(tokenizers, encoders, "mood, style, mood", "style mood", embeddings=known)
-    assert_same(result, encode_prompt(tokenizers, copies, "violin, zebra walrus, violin", "zebra walrus violin"))
+    assert_same(result, encode_prompt(tokenizers, copies, "piano, zebra tiger, piano", "zebra tiger piano"))
 
 
 def test_a1111_moves_an_embedding_that_would_be_cut(tokenizers: Any, encoders: Any, style: Embedding) -> None:
@@ -209,7 +210,7 @@ def test_a1111_moves_an_embedding_that_would_be_cut(tokenizers: Any, encoders: A
     result = encode_prompt(
         tokenizers, encoders, "snow " * 74 + "style fox", emphasis="a1111", embeddings={"style": style}
     )
-    expected = encode_prompt(tokenizers, copies, "snow " * 74 + "BREAK zebra walrus fox", emphasis="a1111")
+    expected = encode_prompt(tokenizers, copies, "snow " * 74 + "BREAK zebra tiger fox", emphasis="a1111")
     assert result.chunks == 2
     assert_same(result, expected)
 
@@ -233,7 +234,7 @@ def test_nothing_is_left_on_the_encoders(tokenizers: Any, encoders: Any, style: 
     after = encode_prompt(tokenizers, encoders, "a zebra fox", "style", emphasis=mode)
     assert all(getattr(before, name).equal(getattr(after, name)) for name in TENSORS)
     assert all(table.weight.equal(weight) for table, weight in zip(tables, weights, strict=True))
-    assert not any(module._forward_hooks for encoder in encoders for module in encoder.modules())
+    assert not any(table._forward_hooks for table in tables)
 
 
 def test_nothing_is_left_after_a_failure(tokenizers: Any, encoders: Any, style: Embedding) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from darkroom.errors import RequestError
-from darkroom.prompting import PromptEmbeddings, encode_prompt
+from darkroom.prompting import PromptEmbeddings, encode_prompt, text_encoder
 from darkroom.prompting.grammar import parse_pieces
 from darkroom.request import Emphasis
 
@@ -82,13 +82,31 @@ def test_one_call_of_each_encoder_whatever_the_prompts_lengths(
     tokenizers: Any, encoders: Any, emphasis: Emphasis
 ) -> None:
     calls: list[Any] = []
-    handles = [encoder.register_forward_hook(lambda module, _, __: calls.append(module)) for encoder in encoders]
+    handles = [encoder.register_forward_hook(lambda module, *_: calls.append(module)) for encoder in encoders]
     try:
-        encode_prompt(tokenizers, encoders, "(sunset:1.2) " * 2000, "hill " * 90, emphasis=emphasis)
+        result = encode_prompt(tokenizers, encoders, counted(500), counted(40), emphasis=emphasis)
     finally:
         for handle in handles:
             handle.remove()
     assert calls == list(encoders)
+    assert result.chunks >= 27
+
+
+def test_more_chunks_than_a_batch_takes_give_the_same(
+    tokenizers: Any, encoders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    at_once = encode_prompt(tokenizers, encoders, counted(100), counted(40))
+    monkeypatch.setattr(text_encoder, "MAX_BATCH", 2)
+    in_parts = encode_prompt(tokenizers, encoders, counted(100), counted(40))
+    for name in TENSORS:
+        torch.testing.assert_close(getattr(in_parts, name), getattr(at_once, name), atol=1e-5, rtol=0)
+
+
+def counted(lines: int) -> str:
+    """A prompt of some four tokens a line, no two chunks of which are alike."""
+    return "\n".join(f"(hill:1.2) {number:03}" for number in range(lines))
 
 
 def test_an_unknown_emphasis_is_refused(tokenizers: Any, encoders: Any) -> None:

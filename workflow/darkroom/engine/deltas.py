@@ -6,7 +6,7 @@ m · (W + D) / ‖W + D‖ − W, where D has its scale already. A user's weight
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from darkroom.loras.matching import Change
@@ -50,14 +50,18 @@ def _loha(parts: Parts) -> Any:
 
 
 def _lokr(parts: Parts) -> Any:
-    import torch
+    (rows, columns), first = _lokr_factor(parts, "1")
+    (inner_rows, inner_columns, *kernel), second = _lokr_factor(parts, "2")
+    first = first.reshape(rows, 1, columns, 1, *[1] * len(kernel))
+    product = first * second.reshape(1, inner_rows, 1, inner_columns, *kernel)
+    return product.reshape(rows * inner_rows, columns * inner_columns, *kernel)
 
-    first, second = (
-        parts[f"lokr_w{i}"] if f"lokr_w{i}" in parts else _product(parts, f"lokr_w{i}_a", f"lokr_w{i}_b", f"lokr_t{i}")
-        for i in "12"
-    )
-    second = second.contiguous()  # kron takes nothing else, and a Tucker product may not be
-    return torch.kron(first.reshape(*first.shape, *[1] * (second.dim() - 2)), second)
+
+def _lokr_factor(parts: Parts, number: str) -> tuple[Sequence[int], Any]:
+    """One of the two factors, with its shape."""
+    whole = f"lokr_w{number}"
+    factor = parts[whole] if whole in parts else _product(parts, f"{whole}_a", f"{whole}_b", f"lokr_t{number}")
+    return factor.shape, factor
 
 
 def _product(parts: Parts, a: str, b: str, core: str) -> Any:

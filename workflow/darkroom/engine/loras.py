@@ -56,7 +56,7 @@ class LoraWeights:
         self._in_use: tuple[tuple[str, float, float], ...] | None = ()
         self._text_key: tuple[tuple[str, float], ...] = ()
         self._held: dict[_Place, _Recipe | None] = {}
-        """What is in the tensors that don't hold the model's own numbers; None while one is being written."""
+        """What stands in each tensor that was ever written, and None while one is being written."""
 
     @property
     def text_key(self) -> tuple[tuple[str, float], ...]:
@@ -96,7 +96,6 @@ class LoraWeights:
 
         recipes = {place: _recipe(found) for place, found in terms.items()}
         stale = [place for place in {*self._held, *recipes} if self._held.get(place, ()) != recipes.get(place, ())]
-        # Offloading has made inference tensors of the parameters, and those can't be written to outside this mode.
         with torch.inference_mode():
             try:
                 for place in sorted(stale):
@@ -106,7 +105,6 @@ class LoraWeights:
             except BaseException:
                 self._restore()
                 raise
-        self._held = {place: recipe for place, recipe in self._held.items() if recipe}
 
     def _write(self, place: _Place, terms: Sequence[_Term], files: Mapping[str, TensorFile]) -> None:
         import torch
@@ -130,10 +128,11 @@ class LoraWeights:
     def _restore(self) -> None:
         """Put the model's own numbers back wherever they aren't; what fails here is tried again by the next `use`."""
         self._in_use, self._text_key = None, ()
-        for place in list(self._held):
-            self._held[place] = None
-            self._write(place, [], {})
-            del self._held[place]
+        for place, recipe in self._held.items():
+            if recipe != ():
+                self._held[place] = None
+                self._write(place, [], {})
+                self._held[place] = ()
         self._in_use = ()
 
 

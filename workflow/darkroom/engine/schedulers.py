@@ -64,7 +64,8 @@ def _usual(kind: Sampler, schedule: str) -> tuple[str, Mapping[str, Any]]:
         raise RequestError(
             "schedule", schedule, f"{kind.name} can't follow it", f"set schedule to {' or '.join(kind.schedules)}"
         )
-    return kind.scheduler, SCHEDULES[schedule] and {**_NO_NOISE_LEVELS, **SCHEDULES[schedule]}
+    options = SCHEDULES[schedule]
+    return kind.scheduler, {**_NO_NOISE_LEVELS, **options} if options else options
 
 
 def _edm(kind: Sampler, schedule: str) -> tuple[str, Mapping[str, Any]]:
@@ -114,6 +115,6 @@ def _flaw(scheduler: Any) -> str | None:
 
 def _edm_flaw(scheduler: Any) -> str | None:
     """The same for EDM's noise, whose exponential schedule of one step is the weakest noise, not the strongest."""
-    if scheduler.sigmas[0] < scheduler.sigmas.new_tensor(scheduler.config.sigma_max) * 0.99:
+    if scheduler.sigmas[0].item() < 0.99 * scheduler.config.sigma_max:
         return "begin with almost no noise"
     return None

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from darkroom.engine.load import load_pipeline
 from darkroom.engine.loras import LoraWeights
-from darkroom.engine.memory import decide
 from darkroom.loras import LoraFile, read_lora
 from tests.fixtures.loras import Array, Layer, Tensors, kohya, layer, write_lora_file
 
@@ -21,18 +18,6 @@ SQUARE = layer("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")  # 112 
 CONV = layer("down_blocks.1.resnets.0.conv1")  # 64 x 32 x 3 x 3
 POINT = layer("down_blocks.1.resnets.0.conv_shortcut")  # 64 x 32 x 1 x 1
 DORA = ".dora_scale"
-
-
-@pytest.fixture(scope="module")
-def pipeline(model_dir: Path) -> Any:
-    return load_pipeline(model_dir, "cpu", "fp32", decide("cpu", 0, "auto"))
-
-
-@pytest.fixture
-def weights(pipeline: Any, model_dir: Path) -> Iterator[LoraWeights]:
-    weights = LoraWeights(pipeline, model_dir)
-    yield weights
-    weights.use([])
 
 
 def random(*shape: int, seed: int = 0) -> Array:
