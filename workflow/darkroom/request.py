@@ -196,8 +196,10 @@ class RenderRequest(BaseModel):
 
 def separate_schedule(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings in which a sampler such as "DPM++ 2M Karras" is a sampler and a schedule, unless they name another."""
+    if "sampler" not in settings:
+        return settings
     try:
-        sampler, schedule = split_sampler(settings.get("sampler", ""))
+        sampler, schedule = split_sampler(settings["sampler"])
     except ValueError:  # which the validation of the sampler will say
         return settings
     if schedule is None:

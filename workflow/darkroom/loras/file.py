@@ -131,6 +131,7 @@ class _Builder:
         self._file = file
 
     def build(self, parts: Mapping[str, Mapping[str, str]]) -> tuple[LoraModule, ...]:
+        """All modules, by name; `parts` are the keys of each one's parts. Raises LoraError (E-LORA)."""
         try:
             metadata = AdapterMetadata(self._header.metadata.get(KEY))
         except AdapterMetadataError as error:

@@ -2,15 +2,14 @@
 
 W is the weight it changes, of shape (rows, columns, kernel…); D is what is added to it, before the user's weight:
 
-    lora    D = scale · up · down; with a `mid` part (Tucker) summed over both ranks    scale = alpha / rank
-    loha    D = scale · (w1_a · w1_b) ∘ (w2_a · w2_b); with t1 and t2 as Tucker         scale = alpha / rank
-    lokr    D = scale · w1 ⊗ w2, each whole or the product of two                      scale = alpha / rank, 1 if both
-            are whole
-    diff    D itself, of weights and norms, and of biases (`diff_b`)
+    lora    D = scale · up · down, or with a `mid` part the Tucker product of the three
+    loha    D = scale · (w1_a · w1_b) ∘ (w2_a · w2_b), with t1 and t2 each a Tucker product
+    lokr    D = scale · w1 ⊗ w2, each whole or a product like loha's
+    diff    D itself, of weights and norms; and of biases, beside any kind or alone
 
+scale = alpha / rank; it is 1 for a lokr of two whole factors, which has no rank, and where there is no alpha, as in
+diffusers and ComfyUI. rsLoRA divides by the rank's square root; LyCORIS has that in its alpha already.
 Sources: LyCORIS (lycoris/functional, lycoris/modules), ComfyUI (comfy/weight_adapter), PEFT (tuners/lora, lokr, loha).
-Where there is no alpha the scale is 1, as in diffusers and ComfyUI. rsLoRA divides by the rank's square root; LyCORIS
-has that in its alpha already.
 """
 
 from __future__ import annotations
@@ -136,7 +135,7 @@ def _lokr(shapes: Shapes) -> tuple[Shape, int | None]:
     factors: list[Shape] = []
     ranks: set[int] = set()
     for number in "12":
-        whole, a, b, core = (f"lokr_{part}".replace("#", number) for part in ("w#", "w#_a", "w#_b", "t#"))
+        whole, a, b, core = f"lokr_w{number}", f"lokr_w{number}_a", f"lokr_w{number}_b", f"lokr_t{number}"
         if whole in shapes:
             _agree(not shapes.keys() & {a, b, core}, f"it has {whole} whole and in parts")
             _of_dimensions(shapes, 2, whole)
