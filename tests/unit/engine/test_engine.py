@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -171,9 +172,13 @@ def test_bfloat16_on_request(model_dir: Path, request_: RenderRequest) -> None:
 
 def test_a_closed_engine_says_so(model_dir: Path, request_: RenderRequest) -> None:
     engine = Engine.load(model_dir, device="cpu")
+    engine.render(request_)
+    parts = [weakref.ref(getattr(engine._pipeline, part)) for part in ("unet", "vae", "text_encoder", "text_encoder_2")]
+    engine.close()
     engine.close()
     with pytest.raises(ModelError, match="has been closed"):
         engine.render(request_)
+    assert [part() for part in parts] == [None] * 4, "the model is still in memory"
 
 
 def test_importing_the_engine_does_not_import_torch() -> None:

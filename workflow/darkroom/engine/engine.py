@@ -111,8 +111,10 @@ class Engine:
 
     def close(self) -> None:
         """Give up the model and its memory."""
+        if self._pipeline is None:
+            return
         self._pipeline = None
-        self._prompts.clear()
+        del self._prompts, self._assets  # they hold parts of the pipeline
         release_memory(self.device)
 
     def _render(self, request: RenderRequest, watch: Watch) -> RenderedImage:

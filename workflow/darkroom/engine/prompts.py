@@ -54,11 +54,6 @@ class Prompts:
         self._remember(key, made)
         return made
 
-    def clear(self) -> None:
-        """Forget everything."""
-        self._known.clear()
-        self._bytes = 0
-
     def _remember(self, key: Hashable, made: PromptEmbeddings) -> None:
         self._known[key] = made
         self._bytes += _size(made)
