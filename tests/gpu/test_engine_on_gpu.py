@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.engine import Engine
+from darkroom.engine import Engine, Library
 from darkroom.request import RenderRequest
+from tests.fixtures.assets import write_embedding, write_lora, write_vae
 
 REQUEST = RenderRequest(prompt="a red circle on a blue background", width=128, height=128, steps=4, seed=3)
 
@@ -30,6 +31,20 @@ def test_the_same_request_gives_the_same_bytes(model_dir: Path, memory: str) -> 
     engine.close()
     again = Engine.load(model_dir, device="cuda", memory=memory)
     assert again.render(REQUEST).image.tobytes() == first
+
+
+@pytest.mark.parametrize("memory", ["resident", "offload"])
+def test_a_lora_an_embedding_and_a_vae_leave_no_trace(model_dir: Path, tmp_path: Path, memory: str) -> None:
+    write_lora(tmp_path / "loras/lines.safetensors")
+    write_embedding(tmp_path / "embeddings/easy.safetensors")
+    write_vae(tmp_path / "vaes/other.safetensors", seed=5)
+    engine = Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+    expected = engine.render(REQUEST).image.tobytes()
+    dressed = REQUEST.model_copy(update={"prompt": "easy <lora:lines:1>", "embeddings": ("easy",), "vae": "other"})
+    first = engine.render(dressed).image.tobytes()
+    assert first != expected
+    assert engine.render(REQUEST).image.tobytes() == expected
+    assert engine.render(dressed).image.tobytes() == first
 
 
 def test_closing_gives_the_memory_back(model_dir: Path) -> None:
