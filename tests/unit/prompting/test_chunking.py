@@ -27,7 +27,7 @@ class Layout:
 
 
 def lay(tokenizers: Any, prompt: str, negative: str = "", mode: str = "lpw") -> list[Layout]:
-    runs = [[tokenize(tokenizer, text, Vectors(None)) for text in (prompt, negative)] for tokenizer in tokenizers]
+    runs = [[tokenize(tokenizer, text, Vectors(None), mode) for text in (prompt, negative)] for tokenizer in tokenizers]
     counts = [(count_tokens(positive), count_tokens(negative)) for positive, negative in runs]
     return [Layout(*own, count) for own, count in zip(lay_out(mode, tokenizers, runs), counts, strict=True)]
 
@@ -140,6 +140,7 @@ def test_break_ends_a_chunk_in_padded_modes(tokenizers: Any, mode: str) -> None:
         ("sunset " * 54 + ", " + "hill " * 25, [75, 5]),  # 21 tokens before is too far, 20 are not
         ("sunset " * 55 + ", " + "hill " * 25, [56, 25]),
         ("sunset " * 75 + ", fox", [75, 2]),
+        ("sunset " * 70 + ", red fox in snow, hill", [75, 2]),  # a comma itself begins the next chunk and moves nothing
         ("sunset " * 74 + ", fox", [75, 1]),
     ],
 )
@@ -151,9 +152,11 @@ def test_a1111_keeps_a_phrase_behind_a_comma_together(tokenizers: Any, prompt: s
     ("prompt", "expected"),
     [
         ("sunset " * 80, [75, 5]),
-        ("sunset " * 72 + "(red fox in snow:1.1)", [72, 4]),  # fewer than 8 tokens of one weight are not cut
-        ("sunset " * 72 + "(red fox in the snow of the hill:1.1)", [75, 5]),
+        ("sunset " * 72 + "(red fox in snow:1.1)", [75, 1]),
+        ("sunset " * 73 + "bokeh, hill", [73, 4]),  # three tokens, with the comma that stands at the word
+        ("sunset " * 73 + "bokeh , hill", [75, 2]),
+        ("sunset " * 70 + "x" * 40, [75, 5]),  # ten tokens are too many to be kept together
     ],
 )
-def test_comfy_keeps_short_runs_together(tokenizers: Any, prompt: str, expected: list[int]) -> None:
+def test_comfy_keeps_the_tokens_of_a_word_together(tokenizers: Any, prompt: str, expected: list[int]) -> None:
     assert words(lay(tokenizers, prompt, "", "comfy")[0].positive) == expected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from darkroom.prompting import parse_prompt_attention
+from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 
 KNOWN = {
     "normal text": [["normal text", 1.0]],
@@ -38,6 +39,8 @@ KNOWN = {
     "[[a]]": [["a", 1 / 1.1 / 1.1]],
     "two\nlines": [["two\nlines", 1.0]],
     "BREAKFAST": [["BREAKFAST", 1.0]],
+    "a \n BREAK\t BREAK b ": [["a", 1.0], ["BREAK", -1], ["", 1.0], ["BREAK", -1], ["b ", 1.0]],
+    "(a BREAK b) c": [["a", 1.1], ["BREAK", -1], ["b", 1.1], [" c", 1.0]],
 }
 
 
@@ -64,3 +67,23 @@ def test_what_looks_like_a_number_but_is_none_stays_text(text: str) -> None:
 
 def test_a_very_long_prompt_of_brackets_is_read() -> None:
     assert parse_prompt_attention("(" * 10_000 + "a" + ")" * 10_000)[0][0] == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "largest"),
+    [
+        ("", 1.0),
+        ("a red fox", 1.0),
+        ("(fox:1.3), (hill:0.5)", 1.3),
+        ("(fox:-20) BREAK hill", 20.0),
+        ("((fox:9)) and (hill:2)", 9 * 1.1),
+        ("[fox]", 1 / 1.1),
+        ("[fox BREAK hill]", 1 / 1.1),
+    ],
+)
+def test_the_largest_weight_is_that_of_any_piece_and_never_a_breaks(text: str, largest: float) -> None:
+    assert largest_weight(text) == largest
+
+
+def test_what_people_write_is_no_large_weight() -> None:
+    assert largest_weight("(((((masterpiece:1.5)))))") < LARGE_WEIGHT < largest_weight("(masterpiece:12)")

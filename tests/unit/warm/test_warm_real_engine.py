@@ -54,7 +54,7 @@ def test_fault_32_real_engine_renders_and_is_gone_when_its_run_is_killed(
 
     (engine,) = processes_naming(str(runtime))
     before = cpu_seconds(engine)
-    job = bench.pool.submit(render, spec, ask(1000), tmp_path / "never.png")
+    job = bench.pool.submit(render, spec, ask(900), tmp_path / "never.png")
     wait_until(lambda: cpu_seconds(engine) > before + 0.3, "the picture is under way")
     holder.kill()
     wait_until(lambda: not processes_naming(str(runtime)), "end of the engine")

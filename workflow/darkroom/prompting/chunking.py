@@ -5,12 +5,15 @@ Each emphasis mode divides as the program that it follows does, so that the same
 `lpw`: every full group of 75 is a chunk of 77 and what is left over a shorter one; the shorter of prompt and negative
 prompt is filled with end tokens to the other's length (diffusers, examples/community/lpw_stable_diffusion_xl.py).
 `a1111`, `no_norm`: every chunk is padded to 77; a phrase that would be cut is moved to the next chunk if a comma stands
-at most 20 tokens before, and an embedding is never cut (modules/sd_hijack_clip.py, `tokenize_line`).
-`comfy`: the same padding; a run of fewer than 8 tokens is never cut (comfy/sd1_clip.py, `tokenize_with_weights`).
-In the last three, missing chunks of the shorter prompt are empty prompts, as A1111's "pad prompt/negative prompt" has it.
+at most 20 tokens before (modules/sd_hijack_clip.py, `tokenize_line`).
+`comfy`: the same padding; a word of fewer than 8 tokens is never cut (comfy/sd1_clip.py, `tokenize_with_weights`).
+In the last three, missing chunks of the shorter prompt are empty prompts, as A1111's "pad prompt/negative prompt" has it
+and ComfyUI's CLIPTextEncodeSDXL between the encoders; both else run prompt and negative prompt apart. There an embedding
+that a chunk can hold is never cut; ComfyUI cuts one of 8 vectors or more, as it would a word.
 
 BREAK begins a new chunk. In `lpw` it fills the group it stands in and, with nothing before or after it in need of
-that, does nothing; in the others it ends the chunk in any case, as in A1111.
+that, does nothing; in the others it ends the chunk in any case, as in A1111. Inside brackets it is the same: A1111 takes
+it for a word there, and ComfyUI everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ GROUP = 75
 COMMA_REACH = 20
 """A1111's default of `comma_padding_backtrack`."""
 WORD = 8
-"""ComfyUI's `max_word_length`: runs of as many tokens may be cut."""
+"""ComfyUI's `max_word_length`: words of as many tokens may be cut."""
 
 Group = list[tuple[int, float]]
 """Tokens with their weights, without start and end."""
@@ -120,29 +123,30 @@ def _divide_a1111(runs: Runs, comma: int) -> list[Group]:
     group: Group = []
     last_comma: int | None = None
 
-    def close(end: int | None = None) -> None:
+    def close(end: int = GROUP) -> None:
         """End the group, at `end` where given; what stands behind begins the next."""
         nonlocal group, last_comma
-        end = len(group) if end is None else end
         groups.append(group[:end])
         group, last_comma = group[end:], None
+
+    def make_room(token: int) -> None:
+        """End the group if it is full: behind its last comma where that is near, unless the token is one itself."""
+        if len(group) == GROUP:
+            is_near = last_comma is not None and GROUP - last_comma <= COMMA_REACH
+            close(last_comma + 1 if last_comma is not None and is_near and token != comma else GROUP)
 
     for run in runs:
         if isinstance(run, Break):
             close()
             continue
         if run.is_embedding:
+            make_room(run.ids[0])
             if len(group) + len(run.ids) > GROUP:
                 close()
-            group += [(token, run.weight) for token in run.ids]
-            continue
         for token in run.ids:
+            make_room(token)
             if token == comma:
                 last_comma = len(group)
-            elif len(group) == GROUP and last_comma is not None and len(group) - last_comma <= COMMA_REACH:
-                close(last_comma + 1)
-            if len(group) == GROUP:
-                close()
             group.append((token, run.weight))
     if group or not groups:
         close()
@@ -156,7 +160,7 @@ def _divide_comfy(runs: Runs, comma: int) -> list[Group]:
             groups.append([])
             continue
         left = [(token, run.weight) for token in run.ids]
-        may_be_cut = len(left) >= WORD
+        may_be_cut = len(left) > GROUP if run.is_embedding else len(left) >= WORD
         while left:
             room = GROUP - len(groups[-1])
             if len(left) > room:

@@ -8,26 +8,35 @@ from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from darkroom.errors import EmbeddingError
+from darkroom.prompting.grammar import parse_pieces
 
+_PREFIX = "embedding:"
 _NAME = r"[a-z0-9][a-z0-9._-]*"
 _ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
 
 
 def find_embeddings(text: str, names: Iterable[str]) -> list[str]:
-    """The names, of those that there are, that stand in a text, in its order, each once.
+    """The names, of those that there are, that stand in a prompt, in its order, each once.
 
     Letter case is passed over, as CLIP does. Raises EmbeddingError (E-EMBEDDING) for `embedding:NAME` with another
     name, with the near ones.
     """
-    return list(dict.fromkeys(name for _, name in split_embeddings(text, names) if name is not None))
-
-
-def split_embeddings(text: str, names: Iterable[str]) -> Iterator[tuple[str, str | None]]:
-    """The text as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
     known = tuple(names)
-    pattern, by_key = _pattern(known)
+    if not known and _PREFIX not in text.lower():
+        return []
+    # Read as the encoder reads it: brackets and backslashes are gone, and BREAK is no word.
+    texts = (piece.text for piece in parse_pieces(text) if not piece.is_break)
+    found = (name for piece in texts for _, name in split_embeddings(piece, known) if name is not None)
+    return list(dict.fromkeys(found))
+
+
+def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """A piece of a prompt as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
+    pattern, by_key = _pattern(names)
     place = 0
     for match in pattern.finditer(text):
+        if match["tag"]:
+            continue
         explicit = match["explicit"]
         if explicit is None:
             name, end = by_key[match["bare"].lower()], match.end()
@@ -47,7 +56,8 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     by_key = {name.lower(): name for name in names}
     longest_first = sorted(by_key, key=len, reverse=True)
     bare = "|".join(map(re.escape, longest_first)) or "(?!)"
-    pattern = rf"embedding:(?P<explicit>{_NAME})|(?<![\w-])(?P<bare>{bare})(?![\w-])"
+    # A LoRA's tag comes first, so that a name in it is passed over.
+    pattern = rf"(?P<tag><lora:[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{_NAME})|(?P<bare>{bare})(?![\w-]))"
     return re.compile(pattern, re.IGNORECASE), by_key
 
 

@@ -72,7 +72,8 @@ def encode_prompt(
     vectors = Vectors(embeddings)
     check_widths(vectors.embeddings.values(), text_encoders)
     runs = [
-        [tokenize(tokenizer, text, vectors) for text in own] for tokenizer, own in zip(tokenizers, texts, strict=True)
+        [tokenize(tokenizer, text, vectors, emphasis) for text in own]
+        for tokenizer, own in zip(tokenizers, texts, strict=True)
     ]
     layouts = lay_out(emphasis, tokenizers, runs)
     with torch.no_grad():
@@ -129,7 +130,7 @@ def _as_rows(
     given = [prompt, negative, prompt if prompt_2 is None else prompt_2, negative if negative_2 is None else negative_2]
     count = max(1 if isinstance(texts, str) else len(texts) for texts in given)
     rows = [[texts] * count if isinstance(texts, str) else list(texts) for texts in given]
-    if any(len(row) != count for row in rows):
+    if not all(len(row) == count > 0 for row in rows):
         lengths = ", ".join(str(len(row)) for row in rows[:2])
         raise RequestError("prompts", lengths, "differ in number", "give as many negative prompts as prompts, or one")
     return rows[0] + rows[1], rows[2] + rows[3]

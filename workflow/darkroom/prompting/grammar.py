@@ -7,6 +7,7 @@ is never closed counts up to the end; one that was never opened is plain text.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 ROUND = 1.1
@@ -23,7 +24,7 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE,
 )
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 class Piece(NamedTuple):
@@ -43,34 +44,39 @@ def parse_prompt_attention(text: str) -> list[list[str | float]]:
     return [[piece.text, piece.weight] for piece in parse_pieces(text)]
 
 
-def parse_pieces(text: str) -> list[Piece]:
-    """`parse_prompt_attention` in a form that keeps the word BREAK apart from the marker."""
+@lru_cache(maxsize=256)
+def parse_pieces(text: str) -> tuple[Piece, ...]:
+    """`parse_prompt_attention` in a form that keeps the word BREAK apart from the marker.
+
+    Remembered for a while: planning, both tokenizers and the look for large weights ask in turn.
+    """
     pieces = _Pieces()
     for match in _TOKEN.finditer(text):
         pieces.read(match.group())
-    return _merge(pieces.finish())
+    return tuple(_merge(pieces.finish()))
 
 
 def largest_weight(text: str) -> float:
-    """The largest size of a weight in a prompt."""
-    return max(abs(piece.weight) for piece in parse_pieces(text))
+    """The largest size of a weight in a prompt, BREAK left out."""
+    return max((abs(piece.weight) for piece in parse_pieces(text) if not piece.is_break), default=1.0)
 
 
 class _Pieces:
-    """Pieces read so far, and at which of them each bracket that is still open began."""
+    """Texts (None for BREAK) and weights read so far, and at which of them each bracket that is still open began."""
 
     def __init__(self) -> None:
-        self.pieces: list[Piece] = []
+        self.texts: list[str | None] = []
+        self.weights: list[float] = []
         self.round: list[int] = []
         self.square: list[int] = []
 
     def read(self, token: str) -> None:
         if token[0] == "\\":
-            self.pieces.append(Piece(token[1:], 1.0))
+            self._append(token[1:])
         elif token == "(":
-            self.round.append(len(self.pieces))
+            self.round.append(len(self.texts))
         elif token == "[":
-            self.square.append(len(self.pieces))
+            self.square.append(len(self.texts))
         elif token[0] == ":" and token[-1] == ")" and self.round:
             self._close_with_number(token)
         elif token == ")" and self.round:
@@ -85,7 +91,9 @@ class _Pieces:
             self._multiply(start, ROUND)
         for start in self.square:
             self._multiply(start, SQUARE)
-        return self.pieces or [Piece("", 1.0)]
+        read = zip(self.texts, self.weights, strict=True)
+        pieces = [Piece("BREAK", -1, is_break=True) if text is None else Piece(text, weight) for text, weight in read]
+        return pieces or [Piece("", 1.0)]
 
     def _close_with_number(self, token: str) -> None:
         try:
@@ -96,16 +104,24 @@ class _Pieces:
         self._multiply(self.round.pop(), factor)
 
     def _append_text(self, text: str) -> None:
-        for number, part in enumerate(_BREAK.split(text)):
-            if number:
-                self.pieces.append(Piece("BREAK", -1, is_break=True))
-            self.pieces.append(Piece(part, 1.0))
+        first, *others = _BREAK.split(text)
+        if not others:
+            self._append(text)
+            return
+        # White space around a BREAK goes with it. It is stripped here because `\s*` in the pattern would look through
+        # a long run of it again from each of its places.
+        self._append(first.rstrip())
+        for number, part in enumerate(others, start=1):
+            self._append(None)
+            self._append(part.lstrip() if number == len(others) else part.strip())
+
+    def _append(self, text: str | None) -> None:
+        self.texts.append(text)
+        self.weights.append(1.0)
 
     def _multiply(self, start: int, factor: float) -> None:
-        for index in range(start, len(self.pieces)):
-            piece = self.pieces[index]
-            if not piece.is_break:
-                self.pieces[index] = Piece(piece.text, piece.weight * factor)
+        # Factor by factor, from the inside out, as A1111 does: one product of all would differ in its last bits.
+        self.weights[start:] = [weight * factor for weight in self.weights[start:]]
 
 
 def _merge(pieces: list[Piece]) -> list[Piece]:

@@ -1,14 +1,16 @@
 """Running a CLIP text encoder over chunks: each distinct one once, all in one batch.
 
 CLIP's attention is causal, so what stands behind a chunk changes nothing in it: shorter chunks are filled up to the
-longest, and what the filling gives is dropped. The pooled vector is that of the first end token, which filling behind
-it leaves where it is (transformers, modeling_clip.py).
+longest with their own end token, and what the filling gives is dropped. The pooled vector is that of the first end
+token, which filling behind it leaves where it is; transformers' modeling_clip.py looks for the largest number where a
+config says `eos_token_id` 2, as SDXL's do, else for that number, and takes the first it finds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from darkroom.prompting.chunking import Chunk
@@ -21,12 +23,12 @@ _PLACEHOLDER = 0  # below the end token, whose place encoders find as that of th
 Ids = tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
 class Encoded:
     """What an encoder made of its chunks: hidden states (m, d) of the chunk's m tokens, and pooled vectors (p,)."""
 
-    def __init__(self) -> None:
-        self.states: dict[Ids, Any] = {}
-        self.pooled: dict[Ids, Any] = {}
+    states: dict[Ids, Any]
+    pooled: dict[Ids, Any]
 
 
 def run_text_encoder(encoder: Any, chunks: Iterable[Chunk], layer: int, vectors: Vectors, number: int) -> Encoded:
@@ -36,19 +38,23 @@ def run_text_encoder(encoder: Any, chunks: Iterable[Chunk], layer: int, vectors:
     """
     import torch
 
-    rows = list(dict.fromkeys(chunk.ids for chunk in chunks))
-    encoded = Encoded()
+    distinct = list(dict.fromkeys(chunk.ids for chunk in chunks))
+    width = max(map(len, distinct))
+    filled = {ids: ids + ids[-1:] * (width - len(ids)) for ids in distinct}
+    rows = list(dict.fromkeys(filled.values()))  # a prompt's filling is often the beginning of a longer one
+    states: dict[Ids, Any] = {}
+    pooled: dict[Ids, Any] = {}
     for start in range(0, len(rows), MAX_BATCH):
         batch = rows[start : start + MAX_BATCH]
-        width = max(map(len, batch))
-        filled = [ids + ids[-1:] * (width - len(ids)) for ids in batch]
-        numbers = [[_PLACEHOLDER if token >= FIRST_VECTOR else token for token in ids] for ids in filled]
-        with _own_vectors(encoder, filled, vectors, number):
+        numbers = [[_PLACEHOLDER if token >= FIRST_VECTOR else token for token in row] for row in batch]
+        with _own_vectors(encoder, batch, vectors, number):
             output = encoder(torch.tensor(numbers, device=encoder.device), output_hidden_states=True)
-        for ids, states, pooled in zip(batch, output.hidden_states[layer], output[0], strict=True):
-            encoded.states[ids] = states[: len(ids)]
-            encoded.pooled[ids] = pooled
-    return encoded
+        states.update(zip(batch, output.hidden_states[layer], strict=True))
+        pooled.update(zip(batch, output[0], strict=True))
+    return Encoded(
+        {ids: states[row][: len(ids)] for ids, row in filled.items()},
+        {ids: pooled[row] for ids, row in filled.items()},
+    )
 
 
 @contextmanager

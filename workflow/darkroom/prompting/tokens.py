@@ -19,6 +19,10 @@ FIRST_VECTOR = 2**20
 """Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""
 
 
+LARGEST = 3.4028234663852886e38
+"""The largest single-precision number: weights are applied in that precision."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Tokens of one weight that stand together in the prompt; `is_embedding` if they are one embedding's vectors."""
@@ -38,6 +42,7 @@ class Vectors:
 
     def __init__(self, embeddings: Mapping[str, Embedding] | None) -> None:
         self.embeddings = dict(embeddings or {})
+        self.names = tuple(self.embeddings)
         self._ids: dict[str, tuple[int, ...]] = {}
         self._places: list[tuple[str, int]] = []
         for name, embedding in self.embeddings.items():
@@ -55,30 +60,42 @@ class Vectors:
         return self.embeddings[name].vectors[encoder][row]
 
 
-def tokenize(tokenizer: Any, prompt: str, vectors: Vectors) -> list[Run | Break]:
+def tokenize(tokenizer: Any, prompt: str, vectors: Vectors, mode: str = "lpw") -> list[Run | Break]:
     """The runs of a prompt in the attention grammar, however long, without start and end tokens.
 
-    Raises RequestError (E-REQUEST) for a weight that is no finite number, EmbeddingError (E-EMBEDDING) for an
-    `embedding:NAME` that isn't there.
+    In `lpw` the tokenizer's special tokens count where they are written, as in the pipeline. SDXL's second tokenizer has
+    `!` for one, since it pads with it; A1111 and ComfyUI don't know that, so in their modes `!` is a sign like any other.
+    In `comfy` each word is a run of its own. Raises RequestError (E-REQUEST) for a weight beyond single precision,
+    EmbeddingError (E-EMBEDDING) for an `embedding:NAME` that isn't there.
     """
     parts: list[Run | Break | Piece] = []
     for piece in parse_pieces(prompt):
         if piece.is_break:
             parts.append(Break())
             continue
-        if not abs(piece.weight) < float("inf"):
-            raise RequestError("weight", piece.weight, "is no number", "use weights around 1, such as (word:1.3)")
-        for text, name in split_embeddings(piece.text, vectors.embeddings):
-            if name is None:
-                parts.append(piece._replace(text=text))
-            else:
+        if not abs(piece.weight) <= LARGEST:
+            raise RequestError("weight", piece.weight, "is out of range", "use weights around 1, such as (word:1.3)")
+        for text, name in split_embeddings(piece.text, vectors.names):
+            if name is not None:
                 parts.append(Run(vectors.ids(name), piece.weight, is_embedding=True))
-    # All texts at once: a call's own cost is more than that of the few words of one weight.
-    texts = [part.text for part in parts if isinstance(part, Piece)]
-    # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
-    ids = iter(tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False).input_ids if texts else ())
+            else:
+                parts += [piece._replace(text=part) for part in (text.split() if mode == "comfy" else [text])]
+    ids = iter(_read(tokenizer, [part.text for part in parts if isinstance(part, Piece)], is_plain=mode != "lpw"))
     runs = [Run(tuple(next(ids)), part.weight) if isinstance(part, Piece) else part for part in parts]
     return [run for run in runs if isinstance(run, Break) or run.ids]
+
+
+def _read(tokenizer: Any, texts: list[str], *, is_plain: bool) -> list[list[int]]:
+    """The tokens of each text. `is_plain`: special tokens that are written in one are text.
+
+    All at once, since a call's own cost is more than that of the few words of one weight.
+    """
+    if not texts:
+        return []
+    # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
+    read = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False, split_special_tokens=is_plain)
+    ids: list[list[int]] = read.input_ids
+    return ids
 
 
 def count_tokens(runs: Sequence[Run | Break]) -> int:
