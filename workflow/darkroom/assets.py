@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
-from darkroom.lora_tags import take_out_loras
 from darkroom.request import RenderRequest
 
 if TYPE_CHECKING:
@@ -65,11 +64,11 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     with the near ones.
     """
     found = set(request.embeddings)
-    if names.embeddings or any("embedding:" in text for text in request.prompts):
+    if names.embeddings or any("embedding:" in text.lower() for text in request.prompts):
         from darkroom.prompting.embedding_names import find_embeddings
 
         known = tuple(names.embeddings)
-        found.update(name for text in request.prompts for name in find_embeddings(take_out_loras(text)[0], known))
+        found.update(name for text in request.prompts for name in find_embeddings(text, known))
     if found != set(request.embeddings):
         request = request.model_copy(update={"embeddings": tuple(sorted(found))})
     for kind, name in used_assets(request):

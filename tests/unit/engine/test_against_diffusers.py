@@ -19,7 +19,10 @@ from darkroom.samplers import SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 # diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
@@ -94,17 +97,6 @@ class Pair:
         self.plain.scheduler = getattr(diffusers, scheduler).from_config(self.own.config, **options)
         expected = plain_output(self.plain, request, "pil").tobytes()
         assert self.engine.render(request).image.tobytes() == expected
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is so small that threads would mostly wait for each other, and for whatever else runs here."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

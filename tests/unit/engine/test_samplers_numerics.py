@@ -20,7 +20,10 @@ from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.plain import make_marked_model
 
 # diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 CASES = [(sampler.name, schedule) for sampler in SAMPLERS for schedule in sampler.schedules]
 SDXL: dict[str, Any] = {
@@ -51,17 +54,6 @@ OTHERWISE = {
     "set_alpha_to_one": True,
     "skip_prk_steps": False,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is so small that threads would mostly wait for each other, and for whatever else runs here."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
