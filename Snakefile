@@ -43,6 +43,13 @@ rule make_results_without_slash:
         expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
 
 
+rule make_models:
+    name:
+        "models/"
+    input:
+        plan.stored.usable(),
+
+
 for sheet in plan.sheets:
 
     rule:

@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "loras": ("LoRA", LoraError),
     "embeddings": ("embedding", EmbeddingError),
 }
+_LONGEST = 200  # comparing takes time, and names come from anybody
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
 
@@ -80,7 +81,7 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
 
 def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError:
     """The error for a name that nothing has, with the near ones as its hint."""
-    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.3)
+    near = difflib.get_close_matches(name[:_LONGEST], list(known), n=3, cutoff=0.3)
     hint = f"did you mean {', '.join(near)}?" if near else f"list it under {kind} in the configuration"
     if known and not near:
         hint += f"; known are {', '.join(sorted(known)[:10])}"

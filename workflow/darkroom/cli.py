@@ -11,22 +11,20 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from darkroom import cli_render
 from darkroom.errors import DarkroomError
-
-if TYPE_CHECKING:
-    from darkroom.engine.library import Library
+from darkroom.serve import runpod_options
+from darkroom.serve.options import add_serve
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = _make_parser().parse_args(argv)
     try:
-        summary = arguments.verb(arguments)
+        outcome = arguments.verb(arguments)
     except DarkroomError as error:
         _report(error, arguments)
         return error.exit_code
@@ -35,9 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         _report(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"), arguments)
         return 1
-    if summary:
-        print(summary)
-        _write_log(arguments, summary)
+    if isinstance(outcome, int):
+        return outcome
+    if outcome:
+        print(outcome)
+        _write_log(arguments, outcome)
     return 0
 
 
@@ -126,54 +126,17 @@ def _pictures_below(results: Path) -> list[Path]:
     return [results / json.loads(line)["file"] for line in lines]
 
 
-def render(arguments: argparse.Namespace) -> str | None:
-    if arguments.request:
-        from darkroom.warm.client import EngineSpec
-        from darkroom.warm.client import render as render_warm
+def serve(arguments: argparse.Namespace) -> int:
+    from darkroom.serve.options import read_setup
+    from darkroom.serve.server import serve as serve_http
 
-        spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
-        facts = render_warm(spec, arguments.request, arguments.output, arguments.log)
-        _print_warnings(facts, arguments.output)
-        return None
-    return _render_once(arguments)
+    return serve_http(read_setup(arguments))
 
 
-def _print_warnings(facts: Mapping[str, Any], output: Path) -> None:
-    for warning in facts["warnings"]:
-        print(f"WARNING {output}: {warning}", file=sys.stderr)
+def runpod(arguments: argparse.Namespace) -> int:
+    from darkroom.serve.runpod_worker import run
 
-
-def _render_once(arguments: argparse.Namespace) -> str:
-    from darkroom.assets import settle
-    from darkroom.request import RenderRequest
-    from darkroom.sheets import SETTING_KEYS, unfold
-
-    given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
-    settings = unfold({name: value for name, value in given.items() if value is not None}, "render")
-    library = _library(arguments)
-    request = settle(RenderRequest.from_settings(settings, "render"), library.names())
-    from darkroom.engine import Engine
-    from darkroom.files import write_bytes
-    from darkroom.serve.answers import collect_facts, encode_answer
-    from darkroom.warm.summary import summarise
-
-    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
-    picture = engine.render(request)
-    write_bytes(arguments.output, encode_answer(engine, picture))
-    facts = collect_facts(picture)
-    _print_warnings(facts, arguments.output)
-    return summarise(facts)
-
-
-def _library(arguments: argparse.Namespace) -> Library:
-    """The models folder, and the files that were given by their paths, each under its own name."""
-    from darkroom.engine.library import Library
-
-    library = Library(arguments.models_dir or Path(os.path.abspath(arguments.model_dir)).parent.parent)  # noqa: PTH100
-    for kind, paths in (("loras", arguments.lora_files), ("embeddings", arguments.embedding_files)):
-        for path in paths:
-            library.add(kind, path.stem, path)
-    return library
+    return run(arguments)
 
 
 def contact_sheet(arguments: argparse.Namespace) -> str:
@@ -193,7 +156,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    def add(name: str, verb: Callable[[argparse.Namespace], str | None], text: str) -> argparse.ArgumentParser:
+    def add(name: str, verb: Callable[[argparse.Namespace], str | int | None], text: str) -> argparse.ArgumentParser:
         sub = verbs.add_parser(name, help=text, description=text)
         sub.set_defaults(verb=verb)
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
@@ -224,7 +187,10 @@ def _make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--deep", action="store_true", help="read every file of a model again, whatever its time says")
     sub.add_argument("--explain", action="store_true", help="show how a model was converted and what it consists of")
 
-    _add_render(add("render", render, "Render one picture."))
+    cli_render.add_arguments(add("render", cli_render.run, "Render one picture."))
+
+    add_serve(add("serve", serve, "Answer requests for pictures over HTTP."))
+    runpod_options.add_arguments(add("runpod", runpod, "Take jobs as a serverless worker of RunPod."))
 
     sub = add("contact-sheet", contact_sheet, "Make the contact sheet of one prompt sheet.")
     sub.add_argument("sheet")
@@ -234,37 +200,6 @@ def _make_parser() -> argparse.ArgumentParser:
     sub = add("gallery", gallery, "Make results/index.html and results/manifest.jsonl.")
     sub.add_argument("--plan", type=Path, required=True)
     return parser
-
-
-def _add_render(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("model_dir", type=Path)
-    sub.add_argument("--output", "-o", type=Path, required=True)
-    what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt")
-    what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
-    sub.add_argument("--negative-prompt", dest="negative_prompt")
-    sub.add_argument("--prompt-2", dest="prompt_2", help="another prompt for the second text encoder")
-    sub.add_argument("--negative-prompt-2", dest="negative_prompt_2")
-    for name in ("width", "height", "steps", "seed", "clip-skip", "variation-seed"):
-        sub.add_argument(f"--{name}", type=int)
-    for name in ("cfg-scale", "cfg-rescale", "variation-strength"):
-        sub.add_argument(f"--{name}", type=float)
-    for name in ("sampler", "schedule", "emphasis"):
-        sub.add_argument(f"--{name}")
-    sub.add_argument("--preset", help="settings of a distilled model: lightning, turbo, lcm, hyper")
-    sub.add_argument("--lora", dest="loras", action="append", help="NAME, NAME:0.8 or NAME:0.8:0.5; may be repeated")
-    sub.add_argument("--vae", help="the name of a VAE in the models folder")
-    sub.add_argument("--freeu", action="store_true", default=None, help="with the usual factors for SDXL")
-    sub.add_argument(
-        "--models-dir", type=Path, help="where names are looked up; by default two folders above MODEL_DIR"
-    )
-    files = partial(sub.add_argument, type=Path, action="append", default=[], metavar="FILE")
-    files("--lora-file", dest="lora_files", help="a LoRA, known by its file's name")
-    files("--embedding-file", dest="embedding_files", help="an embedding, known by its file's name")
-    sub.add_argument("--device", default="auto")
-    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
-    sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
-    sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
 
 
 def run() -> None:

@@ -1,7 +1,6 @@
-"""The typed configuration of a run, and reading it strictly from YAML.
+"""The typed configuration of a run and of a server.
 
-`load_yaml` refuses what plain YAML lets through: duplicate keys, tags, alias bombs. `Config` refuses unknown
-keys. Both raise ConfigError (E-CONFIG) with the file's name and line, and the nearest known key.
+Unknown keys are refused: ConfigError (E-CONFIG) with the file's name and line, and the nearest known key.
 """
 
 from __future__ import annotations
@@ -11,15 +10,13 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from darkroom.assets import ASSETS
 from darkroom.errors import ConfigError
+from darkroom.strict_yaml import locate
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
-MAX_FILE_BYTES = 64 * 2**20
-MAX_NODES = 1_000_000
 
 Name = str
 
@@ -81,6 +78,39 @@ class EngineConfig(Section):
     """After how long without work an engine ends by itself, as a second safeguard behind its lease."""
 
 
+class ServeConfig(Section):
+    host: str = "127.0.0.1"
+    """The address that `darkroom serve` listens at. Any but a loopback address needs an API key in DARKROOM_API_KEY."""
+    port: int = Field(8000, ge=0, le=65535)
+    """The port; 0 takes a free one and says which."""
+    devices: list[str] = Field(default_factory=list)
+    """One engine each: `[cuda:0, cuda:1]`. Empty for a single one on `engine.device`."""
+    queue: int = Field(64, ge=1)
+    """How many pictures may wait; beyond that requests are answered with 429 and told when to come again."""
+    timeout_s: float = Field(600, gt=0)
+    """How long a request may take, waiting included; then it is given up at the next step."""
+    read_timeout_s: float = Field(20, gt=0)
+    """How long a client may take to send a request, and to take the next piece of its answer."""
+    max_body_bytes: int = Field(2**21, ge=1024)
+    """The longest request body. The default holds four prompts of the longest kind."""
+    max_pixels: int = Field(2048 * 2048, ge=64 * 64)
+    """The largest picture, width times height."""
+    max_steps: int = Field(150, ge=1)
+    """The most sampling steps."""
+    max_images: int = Field(16, ge=1)
+    """The most pictures in one request."""
+    max_loras: int = Field(8, ge=0)
+    """The most LoRAs in one picture."""
+    allowed_hosts: list[str] = Field(default_factory=list)
+    """Host names that requests may be addressed to, besides the loopback names and `host`."""
+    allowed_origins: list[str] = Field(default_factory=list)
+    """Web origins (`https://app.example`) whose pages may use the server, besides its own."""
+    public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
+    """The address that clients know the server by; links to pictures begin with it."""
+    results: bool = True
+    """Answer a request for a picture that results/ already holds from there."""
+
+
 class GalleryConfig(Section):
     title: str = "Darkroom"
     """The heading of results/index.html."""
@@ -109,6 +139,8 @@ class Config(Section):
     """The warm engine that renders the pictures."""
     gallery: GalleryConfig = GalleryConfig()
     """The pages to look at."""
+    serve: ServeConfig = ServeConfig()
+    """The server that answers over HTTP."""
 
     @field_validator("checkpoints", *ASSETS)
     @classmethod
@@ -117,60 +149,6 @@ class Config(Section):
             if not NAME_PATTERN.fullmatch(name) or ".." in name:
                 raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
         return value
-
-
-_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is compiled in
-
-
-def _check_nodes(root: yaml.Node) -> None:
-    """Refuse duplicate keys, and documents whose aliases would unfold into more nodes than anyone wrote by hand."""
-    stack, count = [root], 0
-    while stack:
-        node = stack.pop()
-        count += 1
-        if count > MAX_NODES:
-            raise yaml.MarkedYAMLError(problem="unfolds into too many values", problem_mark=root.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
-                    problem = f"the key '{key.value}' stands here twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                if isinstance(key, yaml.ScalarNode):
-                    seen.add(key.value)
-                stack.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            stack.extend(node.value)
-
-
-def load_yaml(path: Path | str) -> Any:
-    """Read a YAML file strictly. Raises ConfigError (E-CONFIG) with line and column."""
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError("file", path, "is larger than 64 MiB", "split it")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("file", path, "does not exist", "create it, or name another with --configfile") from None
-    except UnicodeDecodeError:
-        raise ConfigError("file", path, "is not UTF-8 text", "save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError("file", path, error.strerror or "can't be read", "check the path") from None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        _check_nodes(root)
-        return loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError("YAML error at", place, error.problem or "can't be parsed", "mend that line") from None
-    except yaml.YAMLError as error:
-        raise ConfigError("YAML error in", path, str(error), "mend the file") from None
-    except RecursionError:
-        raise ConfigError("YAML error in", path, "is nested too deeply", "mend the file") from None
 
 
 def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
@@ -226,6 +204,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         (): Config,
         ("engine",): EngineConfig,
         ("gallery",): GalleryConfig,
+        ("serve",): ServeConfig,
     }
     named: dict[str, type[Section]] = {
         "checkpoints": Checkpoint,
@@ -236,24 +215,3 @@ def _known_keys(parents: list[str]) -> list[str]:
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)
     return list(sections.get(tuple(parents), Config).model_fields)
-
-
-def locate(path: Path | str, keys: list[str]) -> str:
-    """`FILE:LINE` of a nested key as far as it can be found in the file, else the file's name."""
-    try:
-        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return str(path)
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(k, v) for k, v in node.value if k.value == key]
-            if not pairs:
-                break
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return f"{path}:{line}" if line else str(path)

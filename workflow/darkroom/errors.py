@@ -6,6 +6,12 @@ DarkroomError
 │   ├── NameError         E-NAME        an id or a name that can't be used, or two that collide
 │   ├── SheetError        E-SHEET       a prompt sheet is missing or can't be read
 │   ├── RequestError      E-REQUEST     a picture's settings are out of range
+│   ├── LimitError        E-LIMIT       more than a server allows: bytes, pixels, steps, pictures, LoRAs
+│   ├── UnknownModelError E-UNKNOWN     a server has no model of that name
+│   ├── AuthError         E-AUTH        a key is missing or wrong
+│   ├── OriginError       E-ORIGIN      a request that comes from another site, or for another host's name
+│   ├── UnsupportedError  E-UNSUPPORTED a client asks a server for what Darkroom doesn't do
+│   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
 │   ├── SourceError       E-SOURCE      a checkpoint's source is missing or of an unknown kind
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
@@ -22,6 +28,10 @@ DarkroomError
 ├── DiskError             E-DISK        no room, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
+│   ├── BusyError         E-BUSY        the queue is full, or the server is about to end; come again later
+│   ├── DeadlineError     E-TIMEOUT     a picture was not finished in the time that it may take
+│   ├── CancelledError    E-CANCELLED   a picture was given up because somebody asked for that
+│   ├── CudaError         E-CUDA        a fault of the device that lasts until the engine has started again
 │   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
 ├── OutOfMemoryError      E-OOM         a picture did not fit into memory
 ├── NanImageError         E-NANIMAGE    NaN or Inf in the latents or the picture
@@ -93,6 +103,30 @@ class RequestError(InputError):
     code = "E-REQUEST"
 
 
+class LimitError(InputError):
+    code = "E-LIMIT"
+
+
+class UnknownModelError(InputError):
+    code = "E-UNKNOWN"
+
+
+class AuthError(InputError):
+    code = "E-AUTH"
+
+
+class OriginError(InputError):
+    code = "E-ORIGIN"
+
+
+class UnsupportedError(InputError):
+    code = "E-UNSUPPORTED"
+
+
+class SsrfError(InputError):
+    code = "E-SSRF"
+
+
 class SourceError(InputError):
     code = "E-SOURCE"
 
@@ -159,6 +193,25 @@ class ServerDiedError(ServerError):
 
 class SocketError(ServerError):
     code = "E-SOCKET"
+
+
+class BusyError(ServerError):
+    """`retry_after_s` is when to come again, in seconds."""
+
+    code = "E-BUSY"
+    retry_after_s: int = 1
+
+
+class DeadlineError(ServerError):
+    code = "E-TIMEOUT"
+
+
+class CancelledError(ServerError):
+    code = "E-CANCELLED"
+
+
+class CudaError(ServerError):
+    code = "E-CUDA"
 
 
 class OutOfMemoryError(DarkroomError):

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from darkroom.config import Checkpoint, Config, Embedding, EngineConfig, GalleryConfig, Lora, Vae
+from darkroom.config import Checkpoint, Config, Embedding, EngineConfig, GalleryConfig, Lora, ServeConfig, Vae
 from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
 from darkroom.sheets import SETTING_KEYS, SHEET_KEYS
@@ -68,6 +68,7 @@ def tables() -> str:
         ("embeddings.NAME", Embedding),
         ("engine", EngineConfig),
         ("gallery", GalleryConfig),
+        ("serve", ServeConfig),
         ("render, a sheet's `defaults`, and each prompt", RenderRequest),
     ]
     settings = {"prompt", *SETTING_KEYS}

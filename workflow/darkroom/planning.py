@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from darkroom.assets import used_assets
-from darkroom.config import Checkpoint, Config, load_yaml, parse_config
+from darkroom.config import Checkpoint, Config, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
 from darkroom.sheets import Picture, load_pictures
 from darkroom.stored import Stored, look_at_sources
+from darkroom.strict_yaml import load_yaml
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")

@@ -21,6 +21,7 @@ from darkroom.samplers import check_combination, find_schedule, split_sampler
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 30_000
+_MOST_SHOWN = 80
 MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a job may hold 128 KiB
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -178,7 +179,9 @@ class RenderRequest(BaseModel):
             reason = first["msg"].removeprefix("Value error, ")
             if not key:
                 raise RequestError(where, None, reason, "change one of the two") from None
-            raise RequestError(f"{where}: {key}", first["input"], reason, f"give {key} another value") from None
+            value = str(first["input"])
+            shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"
+            raise RequestError(f"{where}: {key}", shown, reason, f"give {key} another value") from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:

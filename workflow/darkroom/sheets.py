@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.assets import AssetNames, settle
-from darkroom.config import NAME_PATTERN, Config, load_yaml, locate, unknown_key
+from darkroom.config import NAME_PATTERN, Config, unknown_key
 from darkroom.errors import ConfigError, InputError, NameError, RequestError, SheetError
 from darkroom.presets import find_preset
 from darkroom.request import RenderRequest, separate_schedule
+from darkroom.strict_yaml import load_yaml, locate
 
 SHEET_KEYS = ["checkpoints", "defaults", "prompts"]
 SETTING_KEYS = [*(f for f in RenderRequest.model_fields if f not in ("prompt", "embeddings")), "seeds", "preset"]

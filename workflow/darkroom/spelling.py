@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200
 _LOOSE = str.maketrans("", "", " _-")
 
 
@@ -16,6 +17,7 @@ def loose(name: object) -> str:
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """An error to raise: no `kind` has that name, and these are near it, or else all there are."""
     names = list(known)
+    name = str(name)[:_LONGEST]  # comparing takes time, and names come from anybody
     by_key = {loose(each): each for each in names}
     near = [by_key[key] for key in difflib.get_close_matches(loose(name), by_key, n=3, cutoff=0.5)]
     return ValueError(f"unknown {kind}; {'did you mean' if near else 'known are'} {', '.join(near or names)}")

@@ -51,6 +51,14 @@ class Stored:
         """The receipts of what `fetched` names."""
         return self._paths(name, ".receipt.json", ".receipt.json")
 
+    def usable(self) -> list[str]:
+        """Everything that pictures can be made with: models with their verified receipts, VAEs, LoRAs and embeddings."""
+        models = self.config.models_dir
+        folders = [f"{models}/diffusers/{name}" for name in self.config.checkpoints]
+        verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]
+        assets = [asset_path(models, kind, name) for kind in ASSETS for name in getattr(self.config, kind)]
+        return [*folders, *verified, *map(str, assets)]
+
     def conversion_flags(self, name: str) -> list[str]:
         """The options of `darkroom convert` that only some checkpoints need."""
         flags = ["--extract-ema"] if self.config.checkpoints[name].extract_ema else []

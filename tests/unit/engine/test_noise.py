@@ -62,7 +62,7 @@ def engine_latents(engine: Engine, request: RenderRequest) -> Any:
     import torch
 
     with torch.inference_mode():
-        prompt = engine._prompts.encode(request, {}, ())
+        prompt, _ = engine._prompts.encode(request, {}, ())
         return denoise(engine._pipeline, engine._scheduler_config, request, prompt, Watch(None, None))[0]
 
 

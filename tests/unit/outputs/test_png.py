@@ -87,10 +87,12 @@ def test_compressed_text_of_other_programs_is_read(path: Path) -> None:
     assert read_png_text(path) == {"parameters": "x" * 5000, "note": "雪" * 5000}
 
 
-def test_a_text_bomb_is_refused(path: Path) -> None:
-    body = b"parameters\0\0" + zlib.compress(b"\0" * 2**26)
-    chunk = struct.pack(">I", len(body)) + b"zTXt" + body + struct.pack(">I", zlib.crc32(b"zTXt" + body))
-    path.write_bytes(SIGNATURE + chunk + IEND)
+@pytest.mark.parametrize(("chunks", "size"), [(1, 2**26), (100, 2**20)])
+def test_a_text_bomb_is_refused(path: Path, chunks: int, size: int) -> None:
+    text = zlib.compress(b"\0" * size)
+    bodies = [b"zTXt" + b"text %d\0\0" % number + text for number in range(chunks)]
+    whole = [struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body)) for body in bodies]
+    path.write_bytes(SIGNATURE + b"".join(whole) + IEND)
     with pytest.raises(ImageError, match=r"E-IMAGE picture '.*fox\.png': has a damaged text chunk"):
         read_png_text(path)
 

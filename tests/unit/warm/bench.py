@@ -47,6 +47,11 @@ def processes_naming(text: str) -> list[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that still run."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 class Bench:
     """One stand-in model, the spec of its engine, and ways to use and watch it."""
 
@@ -85,15 +90,23 @@ class Bench:
 
     @property
     def pids(self) -> list[int]:
-        """The processes that loaded the model, in order."""
+        """The servers whose engines loaded the model, in order."""
         return [int(line) for line in self.noted("loads")]
+
+    @property
+    def engine_pids(self) -> list[int]:
+        """The engines' own processes, in the same order."""
+        return [int(line) for line in self.noted("engines")]
 
     def wait_for_render(self, prompt: str) -> None:
         wait_until(lambda: prompt in self.noted("renders"), f"rendering {prompt}")
 
     def wait_for_end(self, pid: int) -> None:
-        """Wait until an engine has ended, then look that nothing is left of it."""
+        """Wait until a server has ended, then look that nothing is left of it."""
         wait_until(lambda: not is_running(pid), f"end of process {pid}")
+        for server, engine in zip(self.pids, self.engine_pids, strict=True):
+            if server == pid:
+                wait_until(lambda engine=engine: not is_running(engine), f"end of the engine {engine}")
         assert list(self.runtime.rglob("*.sock*")) == []
         assert processes_naming(str(self.runtime)) == []
 

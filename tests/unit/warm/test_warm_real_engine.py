@@ -15,7 +15,7 @@ from darkroom.files import write_json
 from darkroom.outputs.png import check_png, read_png_text
 from darkroom.warm.client import EngineSpec, render
 from darkroom.warm.paths import server_files, server_key
-from tests.unit.warm.bench import Bench, processes_naming, wait_until
+from tests.unit.warm.bench import Bench, children, is_running, processes_naming, wait_until
 
 
 def ask(steps: int) -> str:
@@ -52,12 +52,14 @@ def test_fault_32_real_engine_renders_and_is_gone_when_its_run_is_killed(
     assert f"Diffusers format found: {model_dir.name}" in text
     assert text.count("ready after") == 1
 
-    (engine,) = processes_naming(str(runtime))
+    (server,) = processes_naming(str(runtime))
+    (engine,) = children(server)
     before = cpu_seconds(engine)
     job = bench.pool.submit(render, spec, ask(900), tmp_path / "never.png")
     wait_until(lambda: cpu_seconds(engine) > before + 0.3, "the picture is under way")
     holder.kill()
-    wait_until(lambda: not processes_naming(str(runtime)), "end of the engine")
+    wait_until(lambda: not processes_naming(str(runtime)), "end of the server")
+    wait_until(lambda: not is_running(engine), "end of the engine")
     with pytest.raises(ServerError):
         job.result()
     assert list(runtime.rglob("*.sock*")) == []

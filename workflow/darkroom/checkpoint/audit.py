@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Literal, Self
 
@@ -129,3 +130,14 @@ def read_audit(model_dir: Path) -> ConversionAudit | None:
         return None
     except (OSError, ValidationError):
         raise ModelError("conversion audit", path, "is damaged", "delete it and convert the checkpoint again") from None
+
+
+def read_identity(model_dir: Path) -> tuple[str, str | None]:
+    """A model's name and AutoV2 hash (None for an adopted folder) as its audit has them, else the folder's name alone."""
+    folder = model_dir.resolve()
+    try:
+        audit = json.loads(audit_path(folder).read_bytes())
+        autov2 = audit["autov2"]
+        return str(audit["name"]), None if autov2 is None else str(autov2)
+    except (OSError, ValueError, KeyError, TypeError):
+        return folder.name, None

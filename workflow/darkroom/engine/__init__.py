@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from darkroom.engine.denoise import Cancelled
-from darkroom.engine.engine import Engine
+from darkroom.engine.engine import Denoised, Engine
 from darkroom.engine.facts import RenderedImage, RenderFacts, UsedAsset
 from darkroom.engine.library import Library
 
-__all__ = ["Cancelled", "Engine", "Library", "RenderFacts", "RenderedImage", "UsedAsset"]
+__all__ = ["Cancelled", "Denoised", "Engine", "Library", "RenderFacts", "RenderedImage", "UsedAsset"]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import os
+from pathlib import Path
 from typing import Any
 
 from darkroom.errors import ConfigError
 
+_CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -69,10 +71,36 @@ def free_memory(device: str) -> int | None:
 
     if device.startswith("cuda"):
         return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
+
+
+def available_memory() -> int | None:
+    """Bytes of the machine's memory that can be had without swapping; None if nobody can tell.
+
+    On Linux MemAvailable (proc(5)): free memory alone would leave out what caches give back. A container's own limit
+    counts where it is less (cgroup v2's memory.max and memory.current; file pages of it can be given back).
+    """
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        machine = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
         return None
+    try:
+        limit = int((_CGROUP / "memory.max").read_text())
+        held = int((_CGROUP / "memory.current").read_text())
+        stat = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
+        return min(machine, limit - held + int(stat["file"]))
+    except (OSError, ValueError, KeyError):  # no limit ("max"), or no cgroup v2
+        return machine
+
+
+def resident_memory() -> int | None:
+    """Bytes of the machine's memory that this process holds; None if nobody can tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def release_memory(device: str) -> None:
@@ -82,12 +110,3 @@ def release_memory(device: str) -> None:
     gc.collect()
     if device.startswith("cuda"):
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU torch says so in a plain RuntimeError."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)

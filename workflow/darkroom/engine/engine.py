@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from darkroom.checkpoint.audit import read_identity
 from darkroom.engine.assets import Assets
 from darkroom.engine.decode import decode, is_uniform
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.devices import (
-    free_memory,
-    is_out_of_memory,
     make_deterministic,
     release_memory,
     resolve_device,
@@ -22,15 +22,26 @@ from darkroom.engine.devices import (
     total_memory,
 )
 from darkroom.engine.facts import RenderedImage, RenderFacts
+from darkroom.engine.failures import with_coded_errors
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare, scheduler_config
-from darkroom.engine.memory import GB, MemoryPlan, decide
+from darkroom.engine.memory import MemoryPlan, decide
 from darkroom.engine.prompts import Prompts
-from darkroom.errors import ModelError, OutOfMemoryError
+from darkroom.errors import ModelError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request import RenderRequest
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Denoised:
+    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE that decodes them, and the facts so far."""
+
+    latents: Any
+    vae: Any
+    request: RenderRequest
+    facts: RenderFacts
 
 
 class Engine:
@@ -43,7 +54,7 @@ class Engine:
     def __init__(
         self, pipeline: Any, model_dir: Path, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
-        self.name, self.model_hash = _identity(model_dir)
+        self.name, self.model_hash = read_identity(model_dir)
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
@@ -78,7 +89,7 @@ class Engine:
         dtype = resolve_dtype(dtype, device)
         plan = decide(device.partition(":")[0], total_memory(device), memory)
         make_deterministic(device)
-        pipeline = _within_memory(
+        pipeline = with_coded_errors(
             lambda: load_pipeline(model_dir, device, dtype, plan), device, "model", model_dir.name, "use a smaller one"
         )
         return cls(pipeline, model_dir, device, dtype, plan, library or Library(model_dir.parent.parent))
@@ -90,21 +101,50 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> RenderedImage:
-        """Make one picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
+        """Make one picture: `denoise`, then `decode`. Raises what they raise."""
+        return self.decode(self.denoise(request, cancelled=cancelled, on_step=on_step))
+
+    def denoise(
+        self,
+        request: RenderRequest,
+        *,
+        cancelled: Callable[[], bool] | None = None,
+        on_step: Callable[[int, int], None] | None = None,
+    ) -> Denoised:
+        """All but the last stage of a picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
 
         `request.embeddings` has to name the embeddings in its prompts: see `darkroom.assets.settle`.
 
         Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
-        EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE) and OutOfMemoryError (E-OOM);
-        after any of them the engine works on as if nothing had happened.
+        EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM) and
+        CudaError (E-CUDA); after any but the last the engine works on as if nothing had happened.
         """
+        watch = Watch(cancelled, on_step)
+        return self._guarded(request, lambda: self._denoise(request, watch))
+
+    def decode(self, denoised: Denoised) -> RenderedImage:
+        """The picture of what `denoise` gave. Raises NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM), CudaError (E-CUDA).
+
+        Where `overlaps` is true it may run in another thread while the next picture is denoised.
+        """
+        return self._guarded(denoised.request, lambda: self._decode(denoised))
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a picture can be decoded while another is denoised: not when the parts of the model take turns."""
+        return self._plan.mode != "offload"
+
+    def startup_lines(self) -> list[str]:
+        """The memory policy's decisions, for a server's log."""
+        return self._plan.startup_lines(self.device)
+
+    def _guarded(self, request: RenderRequest, work: Callable[[], T]) -> T:
         if self._pipeline is None:
             raise ModelError("engine of", self.name, "has been closed", "load the model again")
-        watch = Watch(cancelled, on_step)
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
         size = f"{request.width}x{request.height}"
         try:
-            return _within_memory(lambda: self._render(request, watch), self.device, "picture", size, hint)
+            return with_coded_errors(work, self.device, "picture", size, hint)
         finally:
             if self._plan.mode == "offload":
                 self._pipeline.maybe_free_model_hooks()
@@ -117,28 +157,25 @@ class Engine:
         del self._prompts, self._assets  # they hold parts of the pipeline
         release_memory(self.device)
 
-    def _render(self, request: RenderRequest, watch: Watch) -> RenderedImage:
+    def _denoise(self, request: RenderRequest, watch: Watch) -> Denoised:
         import torch
 
         started = time.perf_counter()
         prepared = self._assets.prepare(request)
         with torch.inference_mode():
             applied = time.perf_counter()
-            prompt = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
+            prompt, is_prompt_known = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
             encoded = time.perf_counter()
             latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
-            denoised = time.perf_counter()
-            is_tiled = self._plan.is_tiled(request.width, request.height)
-            image, is_retried = self._decode(prepared.vae, latents, is_tiled)
-        ended = time.perf_counter()
+            ended = time.perf_counter()
         facts = RenderFacts(
             prompt_tokens=prompt.prompt_tokens,
             negative_tokens=prompt.negative_tokens,
             chunks=prompt.chunks,
             apply_s=applied - started,
             encode_s=encoded - applied,
-            denoise_s=denoised - encoded,
-            decode_s=ended - denoised,
+            denoise_s=ended - encoded,
+            decode_s=0.0,
             total_s=ended - started,
             device=self.device,
             dtype=self.dtype,
@@ -146,17 +183,36 @@ class Engine:
             model_name=self.name,
             model_hash=self.model_hash,
             assets=prepared.used,
+            warnings=(),
+            is_prompt_known=is_prompt_known,
+        )
+        return Denoised(latents, prepared.vae, request, facts)
+
+    def _decode(self, denoised: Denoised) -> RenderedImage:
+        import torch
+
+        request, started = denoised.request, time.perf_counter()
+        with torch.inference_mode(), self._at_hand(denoised.vae):
+            is_tiled = self._plan.is_tiled(request.width, request.height)
+            image, is_retried = decode(denoised.vae, denoised.latents, tiled=is_tiled)
+        seconds = time.perf_counter() - started
+        facts = replace(
+            denoised.facts,
+            decode_s=seconds,
+            total_s=denoised.facts.total_s + seconds,
             warnings=_warnings(request, is_retried=is_retried, is_uniform=is_uniform(image)),
         )
         return RenderedImage(image, request, facts)
 
-    def _decode(self, vae: Any, latents: Any, is_tiled: bool) -> tuple[Any, bool]:
-        """The picture; a VAE that isn't the pipeline's is on the device only for as long as it needs to be."""
+    @contextmanager
+    def _at_hand(self, vae: Any) -> Iterator[None]:
+        """A VAE that isn't the pipeline's is on the device only for as long as it needs to be."""
         if vae is self._pipeline.vae:
-            return decode(vae, latents, tiled=is_tiled)
+            yield
+            return
         vae.to(self.device)
         try:
-            return decode(vae, latents, tiled=is_tiled)
+            yield
         finally:
             if self._plan.mode == "offload":
                 vae.to("cpu")
@@ -172,30 +228,3 @@ def _warnings(request: RenderRequest, *, is_retried: bool, is_uniform: bool) -> 
     if is_uniform:
         found.append("the picture shows one colour")
     return tuple(found)
-
-
-def _within_memory(work: Callable[[], T], device: str, what: str, value: str, hint: str) -> T:
-    """Run `work`; raise OutOfMemoryError (E-OOM) if it needs more memory than there is, with that memory given back.
-
-    The error is raised outside the handler: chained to it, the failed work's tensors would stay alive.
-    """
-    try:
-        return work()
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    release_memory(device)
-    free = free_memory(device)
-    left = "" if free is None else f", {free / GB:.1f} GB are free without it"
-    raise OutOfMemoryError(what, value, f"does not fit into the memory of {device}{left}", hint)
-
-
-def _identity(model_dir: Path) -> tuple[str, str | None]:
-    """The name and AutoV2 hash (None for an adopted folder) in the audit beside the folder, else the folder's name."""
-    folder = model_dir.resolve()
-    try:
-        audit = json.loads(folder.with_name(f"{folder.name}.audit.json").read_bytes())
-        model_hash = audit["autov2"]
-        return str(audit["name"]), None if model_hash is None else str(model_hash)
-    except (OSError, ValueError, KeyError, TypeError):
-        return folder.name, None

@@ -27,7 +27,8 @@ class UsedAsset:
 
 @dataclass(frozen=True, slots=True)
 class RenderFacts:
-    """What making a picture took, and with what. Times in seconds; `encode_s` is near 0 for a remembered prompt.
+    """What making a picture took, and with what. Times in seconds; `encode_s` is near 0 for a remembered prompt
+    (`is_prompt_known`).
 
     `apply_s` is what changing the LoRAs took. `warnings` say what deserves a look although the picture was made.
     """
@@ -47,6 +48,7 @@ class RenderFacts:
     model_hash: str | None
     assets: tuple[UsedAsset, ...]
     warnings: tuple[str, ...]
+    is_prompt_known: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,18 @@ class MemoryPlan:
         head = self.mode if self.mode == "cpu" else f"{self.mode} ({self.reason})"
         return f"{head}, {dtype}, VAE tiling {tiling}"
 
+    def startup_lines(self, device: str) -> list[str]:
+        """What operators look for in the log once a model is loaded: where it is kept, and how the VAE decodes."""
+        kept = {
+            "resident": "the model stays on the device",
+            "offload": "model CPU offload enabled",
+            "cpu": "no GPU, the model is in the machine's memory",
+        }[self.mode]
+        tiling = "VAE tiling off"
+        if self.tiled_from is not None:
+            tiling = f"VAE tiling enabled from {self.tiled_from / 1e6:.1f} MP on"
+        return [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
+
 
 def decide(device_kind: str, total_bytes: int, requested: str) -> MemoryPlan:
     """The plan for a device.

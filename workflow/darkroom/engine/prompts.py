@@ -23,8 +23,10 @@ class Prompts:
         self._known: OrderedDict[Hashable, PromptEmbeddings] = OrderedDict()
         self._bytes = 0
 
-    def encode(self, request: RenderRequest, embeddings: Mapping[str, Embedding], state: Hashable) -> PromptEmbeddings:
-        """The embeddings of a request's prompts.
+    def encode(
+        self, request: RenderRequest, embeddings: Mapping[str, Embedding], state: Hashable
+    ) -> tuple[PromptEmbeddings, bool]:
+        """The embeddings of a request's prompts, and whether they were remembered.
 
         `state` stands for all that changes them and isn't in the request: the text encoders' LoRAs, and which files
         the embeddings were read from. Raises what `encode_prompt` raises.
@@ -38,7 +40,7 @@ class Prompts:
         known = self._known.get(key)
         if known is not None:
             self._known.move_to_end(key)
-            return known
+            return known, True
         parts, (prompt, negative, prompt_2, negative_2) = self._pipeline, texts
         made = encode_prompt(
             (parts.tokenizer, parts.tokenizer_2),
@@ -52,7 +54,7 @@ class Prompts:
             embeddings=embeddings,
         )
         self._remember(key, made)
-        return made
+        return made, False
 
     def _remember(self, key: Hashable, made: PromptEmbeddings) -> None:
         self._known[key] = made

@@ -1,12 +1,16 @@
-"""What is given back for a rendered picture: the PNG with its metadata, and its facts as plain data."""
+"""What is given back for a rendered picture: the PNG with its metadata, its facts as plain data, or a coded error."""
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from darkroom import __version__
+from darkroom.errors import DarkroomError
 from darkroom.request import RenderRequest
+
+logger = logging.getLogger(__name__)
 
 
 class Named(Protocol):
@@ -52,3 +56,12 @@ def collect_facts(picture: Rendered) -> dict[str, Any]:
     """How the picture was made, as JSON-ready data without any prompt text (for `darkroom.warm.summary`)."""
     kept = {"sampler", "schedule", "steps", "width", "height", "cfg_scale", "seed"}
     return {**asdict(picture.facts), **picture.request.model_dump(include=kept)}
+
+
+def as_error(error: BaseException) -> DarkroomError:
+    """The error to show for whatever went wrong; anything without a code is logged with its traceback."""
+    if isinstance(error, DarkroomError):
+        return error
+    logger.error("unexpected error", exc_info=error)
+    why = f"{type(error).__name__}: {error}"
+    return DarkroomError("unexpected error in the engine", None, why, "read the engine's log")

@@ -18,23 +18,20 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from darkroom.serve.slot import DEFAULT_COMMAND
 from darkroom.warm.paths import ServerFiles
-
-if TYPE_CHECKING:
-    from darkroom.serve.worker import RenderEngine
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _LOCK_PAUSE_S = 0.05
 
-Load = Callable[[argparse.Namespace], "RenderEngine"]
+_QUEUE = 100_000
 
 
-def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> None:
-    """Run an engine until it is no longer needed; never returns. `load` makes the engine, in a thread of its own."""
+def main(arguments: Sequence[str] | None = None, command: Sequence[str] = DEFAULT_COMMAND) -> None:
+    """Run an engine until it is no longer needed; never returns. `command` starts the engine's own process."""
     options = _parse(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     files = ServerFiles(options.socket)
@@ -59,32 +56,14 @@ def main(arguments: Sequence[str] | None = None, load: Load | None = None) -> No
     signal.signal(signal.SIGTERM, leave_early)  # until the lifecycle takes over: nothing is under way yet
     logger.info("engine %d starts for %s", os.getpid(), options.model_dir)
     try:
-        code = asyncio.run(_serve(listener, options, load or load_engine, remove_socket))
+        code = asyncio.run(_serve(listener, options, command, remove_socket))
     except (Exception, SystemExit):
         logger.exception("the server failed")
         code = 1
     remove_socket()
     logger.info("ended")
     logging.shutdown()
-    os._exit(code)  # a model that still loads in its thread would hold up the usual end
-
-
-def load_engine(options: argparse.Namespace) -> RenderEngine:
-    """Check the model folder against its receipt and load it. Raises ModelError (E-MODEL) and what loading raises."""
-    from darkroom.checkpoint.verify import check_receipt
-    from darkroom.engine import Engine
-
-    model_dir: Path = options.model_dir
-    if (model_dir / "model_index.json").is_file():
-        logger.info("Diffusers format found: %s", model_dir.name)
-    else:
-        logger.error("Diffusers format missing - %s has no model_index.json", model_dir)
-    if options.verified is not None:
-        check_receipt(model_dir, options.verified)
-    engine = Engine.load(model_dir, device=options.device, dtype=options.dtype, memory=options.memory)
-    known_as = f" [{engine.model_hash}]" if engine.model_hash else ""
-    logger.info("model %s%s on %s %s: %s", engine.name, known_as, engine.device, engine.dtype, engine.memory)
-    return engine
+    os._exit(code)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -141,31 +120,32 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 async def _serve(
-    listener: socket.socket, options: argparse.Namespace, load: Load, remove_socket: Callable[[], None]
+    listener: socket.socket, options: argparse.Namespace, command: Sequence[str], remove_socket: Callable[[], None]
 ) -> int:
-    import uvicorn
-
+    from darkroom.checkpoint.audit import read_identity
+    from darkroom.config import ServeConfig
     from darkroom.serve.app import create_app
-    from darkroom.serve.worker import Worker
-    from darkroom.warm.lifecycle import Lifecycle, Limits
+    from darkroom.serve.dispatcher import Dispatcher
+    from darkroom.serve.engines import EngineOptions, ModelFiles
+    from darkroom.serve.guard import Guard, guarded
+    from darkroom.serve.metrics import Metrics
+    from darkroom.serve.models import Model, Models
+    from darkroom.serve.server import run_uvicorn
+    from darkroom.serve.service import Service
+    from darkroom.warm.lifecycle import LeasedLifecycle, Limits
 
-    worker = Worker(lambda: load(options))
+    name, model_hash = read_identity(options.model_dir)
+    model = Model(name, ModelFiles(options.model_dir, options.verified), model_hash, None)
+    models = Models([model], options.model_dir.parent.parent)
+    wanted = EngineOptions(dict(models.files), options.device, options.dtype, options.memory)
+    metrics, config = Metrics(), ServeConfig()
+    dispatcher = Dispatcher([wanted], name, limit=_QUEUE, metrics=metrics, command=command)
+    service = Service(models, dispatcher, config, metrics, is_private=True)
     limits = Limits(options.start_timeout, options.idle_timeout, options.lease)
-    lifecycle = Lifecycle(worker, limits, remove_socket)
-    app = lifecycle.wrap(create_app(worker, lifespan=lifecycle.lifespan))
-    config = uvicorn.Config(
-        app,
-        http="h11",
-        ws="none",
-        loop="asyncio",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        log_level="warning",
-    )
-    server = uvicorn.Server(config)
-    lifecycle.attach(server)
-    await server.serve(sockets=[listener])
+    lifecycle = LeasedLifecycle(service, limits, remove_socket)
+    guard = Guard.of_socket(config, None)
+    app = guarded(create_app(service, lifespan=lifecycle.lifespan), guard, metrics, is_public=False)
+    await run_uvicorn(lifecycle.wrap(app), lifecycle, listener, config.read_timeout_s)
     return lifecycle.exit_code
 
 

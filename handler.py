@@ -1,0 +1,8 @@
+"""What RunPod's hub and templates start: `python -u handler.py` is `darkroom runpod`, options and all."""
+
+import sys
+
+from darkroom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["runpod", *sys.argv[1:]]))

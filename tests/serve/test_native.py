@@ -1,0 +1,147 @@
+"""Darkroom's own routes, on a real server with a stand-in engine: pictures, errors, order, readiness, events."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from darkroom.outputs.png import text_of_png
+from tests.serve.stand import QUICK, Stand, stand
+from tests.unit.warm.bench import wait_until
+
+
+def events_of(answer: httpx.Response) -> list[tuple[str, dict[str, Any]]]:
+    """The server-sent events of an answer, by name."""
+    found = []
+    for block in answer.text.strip().split("\n\n"):
+        first, second = block.split("\n")
+        found.append((first.removeprefix("event: "), json.loads(second.removeprefix("data: "))))
+    return found
+
+
+def test_a_picture_is_a_png_with_its_facts_in_a_header(fake: Stand) -> None:
+    answer = fake.render("日本 \n x", width=64, height=128, seed=7)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/png"
+    assert answer.headers["darkroom-cached"] == "false"
+    image = Image.open(io.BytesIO(answer.content))
+    assert (image.size, image.getpixel((0, 0))) == ((64, 128), (7, 7, 7))
+    assert json.loads(text_of_png(answer.content, "answer")["darkroom"])["request"]["prompt"] == "日本 \n x"
+    facts = json.loads(answer.headers["darkroom-facts"])
+    assert (facts["seed"], facts["prompt_tokens"], facts["model_name"]) == (7, 212, "fake")
+    assert "日本" not in str(facts)
+
+
+def test_the_server_has_defaults_and_presets(fake: Stand) -> None:
+    answer = fake.post("/render", {"request": {"prompt": "x", "width": 64, "height": 64, "preset": "turbo"}})
+    facts = json.loads(answer.headers["darkroom-facts"])
+    assert (facts["sampler"], facts["steps"], facts["cfg_scale"]) == ("Euler a", 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ([], "request body"),
+        ({}, "request"),
+        ({"request": 5}, "request"),
+        ({"request": {}}, "prompt"),
+        ({"request": {"prompt": "x", "width": 65}}, "width"),
+        ({"request": {"prompt": "x", "sampler": "Eular"}}, "Euler"),
+        ({"request": {"prompt": "x", "lora": "y"}}, "lora"),
+        ({"request": {"prompt": "x"}, "extra": 1}, "extra"),
+        ({"request": {"prompt": "x"}, "model": 7}, "model"),
+    ],
+)
+def test_wrong_requests_are_refused_before_the_engine_sees_them(fake: Stand, body: Any, named: str) -> None:
+    before = fake.noted("renders")
+    answer = fake.post("/render", body)
+    assert answer.status_code == 422
+    error = answer.json()["error"]
+    assert (error["code"], error["type"]) == ("E-REQUEST", "invalid_request_error")
+    assert named in error["message"]
+    assert fake.noted("renders") == before
+
+
+@pytest.mark.parametrize(("prompt", "status", "code"), [("oom", 507, "E-OOM"), ("nan", 500, "E-NANIMAGE")])
+def test_errors_of_the_engine_keep_their_code_and_hint(fake: Stand, prompt: str, status: int, code: str) -> None:
+    answer = fake.render(prompt)
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert (error["code"], error["type"]) == (code, "server_error")
+    assert error["hint"]
+    assert fake.render().status_code == 200
+
+
+def test_what_is_not_there_says_so(fake: Stand) -> None:
+    for answer in (fake.get("/no/such/route"), fake.get("/pictures/none.png")):
+        assert answer.status_code == 404
+        assert answer.json()["error"]["value"] == answer.request.url.path
+    answer = fake.get("/render")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_a_model_that_can_not_be_loaded_is_not_ready_and_says_why(tmp_path: Path) -> None:
+    with stand(tmp_path, behaviour="hang") as one:
+        asked = [one.render_beside("x"), one.beside(one.get, "/readyz")]
+        wait_until(lambda: one.engine_pids, "the engine loads")
+        assert one.get("/healthz").status_code == 200
+        (one.model / "behaviour.txt").write_text("fail")
+        one.release()
+        for answer in (each.result() for each in asked):
+            assert answer.status_code == 503
+            error = answer.json()["error"]
+            assert error["code"] == "E-MODEL"
+            assert error["value"] == "fake"
+            assert "Diffusers format missing" in error["message"]
+        assert one.wait_for_end() == 1
+
+
+def test_health_is_answered_and_readiness_waits_while_the_model_loads(tmp_path: Path) -> None:
+    with stand(tmp_path, behaviour="hang") as one:
+        waiting = one.beside(one.get, "/readyz")
+        wait_until(lambda: one.engine_pids, "the engine loads")
+        assert one.get("/healthz").json() == {"status": "ok"}
+        assert not waiting.done()
+        one.release()
+        assert waiting.result().json() == {"status": "ready", "model": "fake", "model_hash": None}
+
+
+def test_pictures_are_made_one_at_a_time_in_order(tmp_path: Path) -> None:
+    with stand(tmp_path) as one:
+        jobs = [one.render_beside("slow")]
+        one.wait_for_render("slow")
+        for number in range(4):
+            jobs.append(one.render_beside(f"p{number}"))
+            wait_until(lambda n=number: one.metric("darkroom_queue_waiting") == n + 1, "it waits")
+        assert one.noted("renders") == ["slow"]
+        one.release()
+        assert [job.result().status_code for job in jobs] == [200] * 5
+        assert one.noted("renders") == ["slow", "p0", "p1", "p2", "p3"]
+
+
+def test_events_tell_of_each_step_and_end_with_the_picture(fake: Stand) -> None:
+    body = {"request": {"prompt": "x", **QUICK, "seed": 9}}
+    answer = fake.post("/render", body, headers={"accept": "text/event-stream"})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = events_of(answer)
+    assert [name for name, _ in events] == ["progress"] * (len(events) - 1) + ["picture"]
+    told = [(data["stage"], data["step"], data["steps"]) for _, data in events[:-1]]
+    assert {("denoising", 1, 2), ("denoising", 2, 2)} <= set(told)
+    picture = events[-1][1]
+    assert base64.b64decode(picture["png"]) == fake.post("/render", body).content
+    assert (picture["request"]["seed"], picture["model"], picture["cached"]) == (9, "fake", False)
+
+
+def test_events_end_with_the_error(fake: Stand) -> None:
+    headers = {"accept": "text/event-stream"}
+    ((_, refused),) = events_of(fake.post("/render", {"request": {"prompt": "x", "steps": 0}}, headers=headers))
+    assert refused["error"]["code"] == "E-REQUEST"
+    name, failed = events_of(fake.post("/render", {"request": {"prompt": "oom", **QUICK}}, headers=headers))[-1]
+    assert (name, failed["error"]["code"]) == ("error", "E-OOM")

@@ -1,0 +1,80 @@
+"""Answers in the forms of OpenAI and A1111, where no client is needed to see them."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.errors import RequestError
+from darkroom.request import RenderRequest
+from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
+from darkroom.serve.a1111_schemas import Txt2Img
+from darkroom.serve.openai_images import write_answer as write_images
+from darkroom.serve.service import Picture, Progress
+from tests.fixtures.pictures import MODEL_HASH, make_picture
+
+
+def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Picture:
+    made = make_picture(folder, **settings)
+    request = RenderRequest.from_settings(made.request)
+    facts = {} if is_cached else {"prompt_tokens": 3}
+    return Picture((folder / made.path).read_bytes(), facts, request, "alpha", MODEL_HASH, is_cached)
+
+
+def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path) -> None:
+    (item,) = write_images([picture(tmp_path, is_cached=True, warnings=["shows one colour"])]).data
+    assert (item.cached, item.warnings, item.facts) == (True, ["shows one colour"], {})
+    assert base64.b64decode(item.b64_json or "").startswith(b"\x89PNG")
+    (item,) = write_images([picture(tmp_path)], ["http://host/x.png"]).data
+    assert (item.cached, item.b64_json, item.url) == (False, None, "http://host/x.png")
+
+
+def test_info_says_what_was_used_and_parameters_what_was_sent(tmp_path: Path) -> None:
+    made = picture(tmp_path, negative_prompt="blue", clip_skip=3)
+    answer = write_answer(Txt2Img(prompt="a circle", seed=-1), [made], [9], started=0.0)
+    info = json.loads(answer.info)
+    assert (info["seed"], info["steps"], info["clip_skip"], info["negative_prompt"]) == (100, 20, 3, "blue")
+    assert (info["sd_model_name"], info["sd_model_hash"], info["sd_vae_name"]) == ("alpha", MODEL_HASH, None)
+    sent = answer.parameters
+    assert (sent["prompt"], sent["seed"], sent["steps"], sent["scheduler"]) == ("a circle", -1, 20, "Automatic")
+
+
+@pytest.mark.parametrize(
+    ("progress", "fraction", "eta", "text"),
+    [
+        (Progress("waiting", 0, 2, 0, 10, 3, started=100.0), 0.0, 0.0, "waiting, 3 ahead"),
+        (Progress("loading", 0, 2, 0, 10, 0, started=100.0), 0.0, 0.0, "loading"),
+        (Progress("denoising", 0, 2, 5, 10, 0, started=100.0), 0.25, 30.0, "denoising"),
+        (Progress("decoding", 1, 2, 10, 10, 0, started=100.0), 1.0, 0.0, "decoding"),
+    ],
+)
+def test_progress(progress: Progress, fraction: float, eta: float, text: str) -> None:
+    shown = read_progress(progress, now=110.0)
+    assert (shown.progress, shown.eta_relative, shown.textinfo) == (fraction, eta, text)
+    assert (shown.state.job_count, shown.state.job_no) == (2, progress.picture)
+    assert (shown.state.sampling_step, shown.state.sampling_steps) == (progress.step, 10)
+
+
+def test_no_progress_is_all_zero() -> None:
+    shown = read_progress(None, now=110.0)
+    assert (shown.progress, shown.state.job_count, shown.state.job) == (0.0, 0, "")
+
+
+def test_metadata_of_a_bare_and_of_a_data_url(tmp_path: Path) -> None:
+    png = base64.b64encode(picture(tmp_path, negative_prompt="blue, red").png).decode()
+    shown = read_png_info(png)
+    assert shown == read_png_info("data:image/png;base64," + png)
+    assert shown.info.splitlines()[1] == "Negative prompt: blue, red"
+    expected = {"Negative prompt": "blue, red", "Steps": "20", "Seed": "100", "Size-1": "64", "Size-2": "64"}
+    assert expected.items() <= shown.parameters.items()
+    assert shown.items.keys() == {"darkroom"}
+
+
+def test_a_cut_off_picture_is_refused(tmp_path: Path) -> None:
+    png = picture(tmp_path).png
+    with pytest.raises(RequestError, match="is not a PNG"):
+        read_png_info(base64.b64encode(png[: len(png) // 2]).decode())

@@ -1,0 +1,89 @@
+"""What the adapters ask the service for, and how their links begin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from darkroom.config import ServeConfig
+from darkroom.request import RenderRequest
+from darkroom.serve import a1111, openai_images
+from darkroom.serve.engines import ModelFiles
+from darkroom.serve.models import Model, Models
+from darkroom.serve.service import Picture, Service
+from tests.fixtures.pictures import make_picture
+
+Router = Callable[[Service], APIRouter]
+
+
+class StandInService:
+    """Remembers what it was asked for, and answers with a drawing."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        files = ModelFiles(folder)
+        self.models = Models([Model("tiny", files, "0123456789", None), Model("other", files, None, None)], folder)
+        self.config = ServeConfig(**config)
+        self.asked: dict[str, Any] = {}
+        self._folder = folder
+
+    async def make_pictures(self, settings: list[dict[str, Any]], **others: Any) -> list[Picture]:
+        self.asked = {"settings": settings, **others}
+        made = make_picture(self._folder)
+        png = (self._folder / made.path).read_bytes()
+        return [Picture(png, {}, RenderRequest.from_settings(made.request), "tiny", None, False) for _ in settings]
+
+    def keep(self, png: bytes) -> str:
+        return "kept"
+
+
+def post(service: StandInService, router: Router, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    async def ask() -> httpx.Response:
+        app = FastAPI()
+        app.include_router(router(cast(Service, service)))
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+            return await client.post(path, json={"prompt": "x", **body}, headers=headers)
+
+    answer = asyncio.run(ask())
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("router", "path"),
+    [(openai_images.make_router, "/v1/images/generations"), (a1111.make_router, "/sdapi/v1/txt2img")],
+)
+def test_a_client_can_ask_for_a_picture_made_anew(tmp_path: Path, router: Router, path: str) -> None:
+    service = StandInService(tmp_path)
+    post(service, router, path, {})
+    assert service.asked["is_fresh"] is False
+    post(service, router, path, {}, **{"Cache-Control": "no-cache"})
+    assert service.asked["is_fresh"] is True
+
+
+def test_models_are_known_by_a1111s_titles(tmp_path: Path) -> None:
+    service = StandInService(tmp_path)
+    for title in ("other", "other.safetensors"):
+        options = {"override_settings": {"sd_model_checkpoint": title}}
+        post(service, a1111.make_router, "/sdapi/v1/txt2img", options)
+        assert service.asked["model"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("public_url", "link"),
+    [
+        (None, "http://test/pictures/kept.png"),
+        ("https://art.example/darkroom/", "https://art.example/darkroom/pictures/kept.png"),
+    ],
+)
+def test_links_begin_with_the_address_that_clients_know(tmp_path: Path, public_url: str | None, link: str) -> None:
+    service = StandInService(tmp_path, public_url=public_url)
+    answer = post(service, openai_images.make_router, "/v1/images/generations", {"response_format": "url", "n": 2})
+    assert [item["url"] for item in answer["data"]] == [link, link]

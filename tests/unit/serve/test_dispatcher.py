@@ -1,0 +1,196 @@
+"""Which engine gets which picture: real engine processes around a stand-in that renders when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from darkroom.errors import BusyError, DarkroomError, ServerDiedError
+from darkroom.request import RenderRequest
+from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
+from darkroom.serve.engines import EngineOptions, ModelFiles
+from darkroom.serve.jobs import Job
+from darkroom.serve.metrics import Metrics
+
+FAKE_ENGINE = Path(__file__).parents[1] / "warm" / "fake_engine.py"
+LIMIT_S = 60
+
+
+class Bench:
+    """A dispatcher over stand-in engines, and what they noted."""
+
+    def __init__(self, folder: Path, slots: int, limit: int) -> None:
+        self.folders = {name: folder / name for name in "ab"}
+        for each in self.folders.values():
+            each.mkdir(exist_ok=True)
+            (each / "behaviour.txt").write_text("ok")
+        files = {name: ModelFiles(path) for name, path in self.folders.items()}
+        options = [EngineOptions(files, "cpu")] * slots
+        self.metrics = Metrics()
+        command = (sys.executable, str(FAKE_ENGINE))
+        self.dispatcher = Dispatcher(options, "a", limit=limit, metrics=self.metrics, command=command)
+
+    def job(self, prompt: str, model: str = "a") -> Job:
+        return Job(model, RenderRequest(prompt=prompt, width=64, height=64, steps=2))
+
+    def submit(self, *prompts: str, model: str = "a") -> list[Job]:
+        jobs = [self.job(prompt, model) for prompt in prompts]
+        self.dispatcher.submit(jobs)
+        return jobs
+
+    def noted(self, name: str, model: str = "a") -> list[str]:
+        path = self.folders[model] / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def release(self) -> None:
+        for folder in self.folders.values():
+            (folder / "go").touch()
+
+    def count(self, name: str) -> float:
+        return self.metrics.registry.get_sample_value(name) or 0.0
+
+
+async def until(is_true: Callable[[], object]) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while not is_true():
+            await asyncio.sleep(0.01)
+
+
+def run(tmp_path: Path, use: Callable[[Bench], Awaitable[None]], *, slots: int = 1, limit: int = 100) -> None:
+    async def within() -> None:
+        bench = Bench(tmp_path, slots, limit)
+        bench.dispatcher.start()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await bench.dispatcher.ready
+                await until(lambda: all(slot.is_free for slot in bench.dispatcher.slots))
+                await use(bench)
+        finally:
+            await bench.dispatcher.stop()
+
+    asyncio.run(within())
+
+
+async def finish(jobs: list[Job]) -> list[bytes]:
+    return [(await job.done).png for job in jobs]
+
+
+def test_pictures_are_made_in_order_and_progress_is_told(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        stages: list[tuple[str, int]] = []
+        job = bench.job("first")
+        job.on_change = lambda: stages.append((job.stage, job.step))
+        bench.dispatcher.submit([job])
+        await finish([job, *bench.submit("second", "third")])
+        assert bench.noted("renders") == ["first", "second", "third"]
+        assert list(dict.fromkeys(stages)) == [("denoising", 0), ("denoising", 1), ("denoising", 2), ("decoding", 0)]
+
+    run(tmp_path, use)
+
+
+def test_two_engines_share_the_work_and_each_loads_the_model_once(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        jobs = bench.submit("slow", "slow")
+        await until(lambda: len(bench.noted("renders")) == 2)
+        bench.release()
+        await finish(jobs + bench.submit(*"12345678"))
+        assert len(bench.noted("loads")) == 2
+        assert min(slot.pictures for slot in bench.dispatcher.slots) >= 2
+
+    run(tmp_path, use, slots=2)
+
+
+def test_a_picture_waits_for_no_load_while_another_has_its_model(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        slow = bench.submit("slow")
+        await until(lambda: bench.noted("renders") == ["slow"])
+        later = [*bench.submit("x", model="b"), *bench.submit("y"), *bench.submit("z", model="b"), *bench.submit("w")]
+        bench.release()
+        await finish(slow + later)
+        assert bench.noted("renders") == ["slow", "y", "w"]
+        assert len(bench.noted("loads", "b")) == 1
+
+    run(tmp_path, use)
+
+
+def test_the_first_in_the_queue_is_passed_only_so_often(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        slow = bench.submit("slow")
+        await until(lambda: bench.noted("renders") == ["slow"])
+        other = bench.submit("x", model="b")[0]
+        many = bench.submit(*(str(n) for n in range(2 * MAX_OVERTAKES)))
+        bench.release()
+        await other.done
+        assert len([job for job in many if job.is_over]) <= MAX_OVERTAKES
+        await finish(slow + many)
+
+    run(tmp_path, use)
+
+
+def test_full_queue_takes_all_of_a_request_or_nothing(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        slow = bench.submit("slow")
+        await until(lambda: bench.noted("renders") == ["slow"])
+        waiting = bench.submit("1", "2")
+        with pytest.raises(BusyError, match="E-BUSY") as caught:
+            bench.submit("3", "4")
+        assert 1 <= caught.value.retry_after_s <= 60
+        waiting += bench.submit("3")
+        bench.release()
+        await finish(slow + waiting)
+
+    run(tmp_path, use, limit=3)
+
+
+def test_a_picture_that_is_given_up_frees_its_engine_or_its_place(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        slow, waiting, last = [bench.submit(prompt)[0] for prompt in ("slow", "waiting", "last")]
+        await until(lambda: bench.noted("renders") == ["slow"])
+        for job in (slow, waiting):
+            bench.dispatcher.give_up(job, DarkroomError("picture", None, "was given up"))
+            with pytest.raises(DarkroomError, match="given up"):
+                await job.done
+        await finish([last])
+        assert bench.noted("renders") == ["slow", "last"]
+        assert bench.noted("finished") == ["last"]
+        assert bench.dispatcher.under_way == {}
+
+    run(tmp_path, use)
+
+
+def test_an_engine_that_dies_is_started_again_and_its_pictures_are_made(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        await finish(bench.submit("kill once", "after"))
+        assert bench.noted("renders") == ["kill once", "kill once", "after"]
+        assert len(bench.noted("loads")) == 2
+        assert bench.count("darkroom_engine_restarts_total") == 1
+
+    run(tmp_path, use)
+
+
+def test_a_picture_that_kills_two_engines_is_answered_with_the_error(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        deadly, after = bench.submit("kill", "after")
+        with pytest.raises(ServerDiedError, match="signal 9"):
+            await deadly.done
+        await finish([after])
+        assert bench.noted("renders") == ["kill", "kill", "after"]
+
+    run(tmp_path, use)
+
+
+def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        jobs = bench.submit("kill", "kill", "kill")
+        error = await bench.dispatcher.broken
+        for job in jobs:
+            with pytest.raises(ServerDiedError):
+                await job.done
+        with pytest.raises(type(error)):
+            bench.submit("later")
+
+    run(tmp_path, use)

@@ -1,0 +1,127 @@
+"""Pictures that results/ holds: found when they are the ones asked for, and never otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from darkroom.engine.library import Library
+from darkroom.outputs.png import encode_png
+from darkroom.request import RenderRequest
+from darkroom.serve.engines import ModelFiles
+from darkroom.serve.finished import FinishedPictures
+from darkroom.serve.models import Model
+
+MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
+REQUEST = RenderRequest(prompt="a fox", width=64, height=64, loras=("outline",), vae="soft")
+
+
+class Results:
+    """A results folder with one picture made with a LoRA and a VAE."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / "results"
+        self.models = folder / "models"
+        self.folder.mkdir()
+        for kind, name in (("loras", "outline"), ("vaes", "soft")):
+            self.asset(kind, name).parent.mkdir(parents=True)
+            self.asset(kind, name).write_bytes(name.encode())
+        assets = [
+            {"kind": kind, "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "short": "x"}
+            for kind, name in (("loras", "outline"), ("vaes", "soft"))
+        ]
+        facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets}
+        self.png = encode_png(Image.new("RGB", (64, 64)), "a fox", REQUEST.to_json(), facts=facts)
+        (self.folder / "fox.png").write_bytes(self.png)
+        self.write()
+        self.finished = FinishedPictures(self.folder, Library(self.models))
+
+    def asset(self, kind: str, name: str) -> Path:
+        return self.models / kind / f"{name}.safetensors"
+
+    def write(self, **changes: Any) -> None:
+        entry = {
+            "file": "fox.png",
+            "sha256": hashlib.sha256(self.png).hexdigest(),
+            "model_hash": MODEL.model_hash,
+            "request": REQUEST.model_dump(mode="json"),
+        }
+        (self.folder / "manifest.jsonl").write_text(json.dumps({**entry, **changes}) + "\n")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Results:
+    return Results(tmp_path)
+
+
+def test_the_same_request_for_the_same_model_is_found(results: Results) -> None:
+    assert results.finished.find(REQUEST, MODEL) == results.png
+
+
+@pytest.mark.parametrize(
+    ("request_", "model"),
+    [
+        (REQUEST.model_copy(update={"seed": 1}), MODEL),
+        (REQUEST, replace(MODEL, model_hash="9876543210")),
+        (REQUEST, replace(MODEL, model_hash=None)),
+    ],
+)
+def test_another_request_or_model_is_not(results: Results, request_: RenderRequest, model: Model) -> None:
+    assert results.finished.find(request_, model) is None
+
+
+def spoil_picture(results: Results) -> None:
+    (results.folder / "fox.png").write_bytes(results.png[:-1])
+
+
+def remove_picture(results: Results) -> None:
+    (results.folder / "fox.png").unlink()
+
+
+def change_lora(results: Results) -> None:
+    results.asset("loras", "outline").write_bytes(b"other bytes")
+
+
+def remove_vae(results: Results) -> None:
+    results.asset("vaes", "soft").unlink()
+
+
+def point_elsewhere(results: Results) -> None:
+    (results.folder.parent / "fox.png").write_bytes(results.png)
+    results.write(file="../fox.png")
+
+
+def break_manifest(results: Results) -> None:
+    (results.folder / "manifest.jsonl").write_text("{")
+
+
+def remove_manifest(results: Results) -> None:
+    (results.folder / "manifest.jsonl").unlink()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [spoil_picture, remove_picture, change_lora, remove_vae, point_elsewhere, break_manifest, remove_manifest],
+)
+def test_what_is_not_surely_the_same_is_rendered(results: Results, change: Callable[[Results], None]) -> None:
+    assert results.finished.find(REQUEST, MODEL) is not None
+    change(results)
+    assert results.finished.find(REQUEST, MODEL) is None
+
+
+def test_a_newer_manifest_is_read_again(results: Results) -> None:
+    other = REQUEST.model_copy(update={"seed": 1})
+    assert results.finished.find(other, MODEL) is None
+    facts = json.loads(json.dumps({"model": "demo", "model_hash": MODEL.model_hash, "assets": []}))
+    plain = other.model_copy(update={"loras": (), "vae": None})
+    png = encode_png(Image.new("RGB", (64, 64)), "a fox", plain.to_json(), facts=facts)
+    (results.folder / "fox.png").write_bytes(png)
+    results.write(sha256=hashlib.sha256(png).hexdigest(), request=plain.model_dump(mode="json"))
+    assert results.finished.find(plain, MODEL) == png

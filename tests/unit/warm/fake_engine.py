@@ -1,0 +1,102 @@
+"""The real engine process around a stand-in engine, told by its model folder's behaviour.txt and by the prompts how to act."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from darkroom.engine import Cancelled, RenderedImage, RenderFacts
+from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryError
+from darkroom.request import RenderRequest
+from darkroom.serve import engine_process
+from darkroom.serve.engines import EngineOptions, ModelFiles
+
+POLL_S = 0.01
+LIMIT_S = 120
+
+
+class FakeEngine:
+    name = "fake"
+    model_hash = "0123456789"
+    device = "cpu"
+    dtype = "fp32"
+    memory = "cpu, fp32"
+    overlaps = True
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def denoise(
+        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None]
+    ) -> RenderRequest:
+        """`slow` waits for a file, `stuck` also ignores cancellation, `oom` fails, `kill` kills, `poison` poisons once."""
+        self._note("renders", request.prompt)
+        if request.prompt == "oom":
+            raise OutOfMemoryError("picture", "128x128", "does not fit", "make a smaller one")
+        if request.prompt == "nan":
+            raise NanImageError("latents", None, "hold NaN after step 1", "use another VAE")
+        if request.prompt == "bug":
+            raise ZeroDivisionError("a mistake")
+        if request.prompt in ("slow", "stuck"):
+            wait_for(self.folder / "go", cancelled if request.prompt == "slow" else lambda: False)
+        if request.prompt == "kill" or (request.prompt == "kill once" and len(self.noted("renders")) == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if request.prompt == "poison" and len(self.noted("renders")) == 1:
+            raise CudaError("device", "cuda", "CUDA error: an illegal memory access was encountered")
+        for step in range(1, request.steps + 1):
+            on_step(step, request.steps)
+        return request
+
+    def decode(self, request: RenderRequest) -> RenderedImage:
+        """A picture whose grey is its seed; that of `noise` can't be compressed."""
+        size = (request.width, request.height)
+        image = Image.new("RGB", size, (request.seed % 256,) * 3)
+        if request.prompt == "noise":
+            image = Image.frombytes("RGB", size, os.urandom(3 * request.width * request.height))
+        times = (0.0, 0.01, 1.2, 0.05, 1.26)
+        facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
+        self._note("finished", request.prompt)
+        return RenderedImage(image, request, facts)
+
+    def close(self) -> None:
+        self._note("closed", self.name)
+
+    def noted(self, name: str) -> list[str]:
+        return (self.folder / name).read_text().splitlines()
+
+    def _note(self, name: str, text: str) -> None:
+        with (self.folder / name).open("a") as file:
+            file.write(text + "\n")
+
+
+def wait_for(path: Path, cancelled: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not path.exists() and time.monotonic() < deadline:
+        if cancelled():
+            raise Cancelled
+        time.sleep(POLL_S)
+
+
+def load(files: ModelFiles, _options: EngineOptions) -> FakeEngine:
+    """`loads` gets the server's process number, `engines` the engine's own."""
+    folder = files.model_dir
+    for name, pid in (("loads", os.getppid()), ("engines", os.getpid())):
+        with (folder / name).open("a") as file:
+            file.write(f"{pid}\n")
+    behaviour = folder / "behaviour.txt"
+    if behaviour.read_text() == "hang":
+        wait_for(folder / "go", lambda: False)
+    if behaviour.read_text() == "fail":
+        raise ModelError("model folder", folder, "Diffusers format missing: no model_index.json", "run it again")
+    if behaviour.read_text() == "crash":
+        os._exit(7)
+    return FakeEngine(folder)
+
+
+if __name__ == "__main__":
+    engine_process.main(load=load)

@@ -1,0 +1,207 @@
+"""AUTOMATIC1111's API below `/sdapi/v1`, by its modules/api/api.py: pictures of a prompt, progress, options, metadata.
+
+What A1111 lists (models, samplers, …) is in `a1111_lists`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+
+from darkroom.errors import ImageError, RequestError, UnsupportedError
+from darkroom.outputs.infotext import NEGATIVE, read_infotext
+from darkroom.outputs.png import text_of_png
+from darkroom.serve.a1111_lists import add_lists
+from darkroom.serve.a1111_schemas import (
+    PngInfo,
+    PngInfoBody,
+    ProgressAnswer,
+    ProgressState,
+    Txt2Img,
+    Txt2ImgAnswer,
+)
+from darkroom.serve.a1111_settings import PER_PICTURE, check_fixed, count_pictures, present_options, read_txt2img
+from darkroom.serve.adapters import ERROR_ANSWERS, shorten
+from darkroom.serve.http import wants_fresh, while_connected
+from darkroom.serve.limits import check_count
+
+if TYPE_CHECKING:
+    from darkroom.serve.service import Picture, Progress, Service
+
+_UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrogate")
+
+
+def make_router(service: Service) -> APIRouter:
+    """The routes below `/sdapi/v1`."""
+    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], responses=ERROR_ANSWERS)
+    add_lists(router, service)
+    _add_state(router, service)
+    router.add_api_route("/png-info", _get_png_info, methods=["POST"])
+    for path in _UNSUPPORTED:
+        router.add_api_route(f"/{path}", _refuse_images, methods=["POST"])
+
+    @router.post("/txt2img")
+    async def make_pictures(body: Txt2Img, request: Request) -> Txt2ImgAnswer:
+        """Make pictures of a prompt."""
+        check_count(count_pictures(body), service.config)
+        wanted = read_txt2img(body)
+        model = service.models.get(wanted.model).name
+        started = time.time()
+        work = service.make_pictures(wanted.settings, model=model, is_fresh=wants_fresh(request))
+        pictures = await while_connected(request, work)
+        if wanted.model is not None and body.override_settings_restore_afterwards is False:
+            service.set_default(model)
+        return write_answer(body, pictures, wanted.subseeds, started)
+
+    return router
+
+
+def _add_state(router: APIRouter, service: Service) -> None:
+    @router.get("/options")
+    async def get_options() -> dict[str, Any]:
+        """What is set at the server."""
+        model = service.models.get()
+        return present_options(model.title, model.sha256)
+
+    @router.post("/options")
+    async def set_options(options: dict[str, Any]) -> None:
+        """Change the default model. Other options may only be said as they are."""
+        if (name := read_options(options, await get_options())) is not None:
+            service.set_default(name)
+
+    @router.get("/progress")
+    async def get_progress(skip_current_image: bool = False) -> ProgressAnswer:
+        """How far the oldest request is. There is never a `current_image`."""
+        return read_progress(service.progress(), time.time())
+
+    @router.post("/interrupt")
+    @router.post("/skip")
+    async def interrupt() -> dict[str, Any]:
+        """Give up the pictures under way; whoever waits for them gets the error E-CANCELLED."""
+        service.interrupt()
+        return {}
+
+
+def _get_png_info(body: PngInfoBody) -> PngInfo:
+    """What a picture's metadata says of how it was made."""
+    return read_png_info(body.image)
+
+
+async def _refuse_images() -> None:
+    """Not supported: pictures are made of prompts alone."""
+    raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /sdapi/v1/txt2img")
+
+
+def write_answer(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> Txt2ImgAnswer:
+    """A1111's answer: the pictures, the request with what was left out filled in, and `info`."""
+    first = pictures[0].request
+    used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
+    used |= {"sampler_name": first.sampler, "scheduler": first.schedule}
+    sent = {name: value for name, value in body.model_dump().items() if value is not None}
+    images = [] if body.send_images is False else [base64.b64encode(picture.png).decode() for picture in pictures]
+    info = json.dumps(_write_info(body, pictures, subseeds, started))
+    return Txt2ImgAnswer(images=images, parameters={**body.model_dump(), **used, **sent}, info=info)
+
+
+def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> dict[str, Any]:
+    requests = [picture.request for picture in pictures]
+    first = requests[0]
+    infotexts = [text_of_png(picture.png, "picture")["parameters"] for picture in pictures]
+    return {
+        "prompt": first.prompt,
+        "all_prompts": [request.prompt for request in requests],
+        "negative_prompt": first.negative_prompt,
+        "all_negative_prompts": [request.negative_prompt for request in requests],
+        "seed": first.seed,
+        "all_seeds": [request.seed for request in requests],
+        "subseed": subseeds[0],
+        "all_subseeds": subseeds,
+        "subseed_strength": first.variation_strength,
+        "width": first.width,
+        "height": first.height,
+        "sampler_name": first.sampler,
+        "cfg_scale": first.cfg_scale,
+        "steps": first.steps,
+        "batch_size": body.batch_size or 1,
+        "restore_faces": False,
+        "face_restoration_model": None,
+        "sd_model_name": pictures[0].model,
+        "sd_model_hash": pictures[0].model_hash,
+        "sd_vae_name": first.vae,
+        "sd_vae_hash": read_infotext(infotexts[0])["settings"].get("VAE hash"),
+        "seed_resize_from_w": -1,
+        "seed_resize_from_h": -1,
+        "denoising_strength": None,
+        "extra_generation_params": {"Schedule type": first.schedule},
+        "index_of_first_image": 0,
+        "infotexts": infotexts,
+        "styles": [],
+        "job_timestamp": _stamp(started),
+        "clip_skip": max(first.clip_skip, 1),
+        "is_using_inpainting_conditioning": False,
+        "version": read_infotext(infotexts[0])["settings"].get("Version"),
+    }
+
+
+def read_options(options: dict[str, Any], present: dict[str, Any]) -> str | None:
+    """The model that is to be the default, if one is named; all else must be as it is.
+
+    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for one that can't be changed.
+    """
+    for name, value in options.items():
+        if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
+            continue
+        if name in PER_PICTURE:
+            why = "can't be set for everybody"
+            raise UnsupportedError(
+                f"request: {name}", shorten(value), why, "send it with a picture, in override_settings"
+            )
+        check_fixed("options", name, value)
+    model = options.get("sd_model_checkpoint")
+    return None if model is None else str(model)
+
+
+def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
+    """A1111's view of how far a request is; all zero without one, which is how clients see that nothing goes on."""
+    if progress is None:
+        return ProgressAnswer()
+    done = (progress.picture + progress.step / progress.steps) / progress.pictures
+    elapsed = now - progress.started
+    state = ProgressState(
+        job="txt2img",
+        job_count=progress.pictures,
+        job_timestamp=_stamp(progress.started),
+        job_no=progress.picture,
+        sampling_step=progress.step,
+        sampling_steps=progress.steps,
+    )
+    left = elapsed / done - elapsed if done else 0.0
+    ahead = f", {progress.waiting} ahead" if progress.waiting else ""
+    return ProgressAnswer(progress=min(done, 1.0), eta_relative=left, state=state, textinfo=progress.stage + ahead)
+
+
+def read_png_info(image: str) -> PngInfo:
+    """The metadata of a PNG in base64. Raises RequestError (E-REQUEST)."""
+    try:
+        data = base64.b64decode(image.rpartition("base64,")[2], validate=True)
+        texts = text_of_png(data, "image")
+    except (binascii.Error, ValueError, ImageError):
+        raise RequestError(
+            "request: image", None, "is not a PNG in base64", "send the file's bytes in base64"
+        ) from None
+    info = texts.pop("parameters", "")
+    known = read_infotext(info)
+    parameters = {"Prompt": known["prompt"], NEGATIVE[:-2]: known["negative_prompt"], **known["settings"]}
+    width, _, height = known["settings"].get("Size", "").partition("x")
+    sizes = {"Size-1": width, "Size-2": height} if height else {}
+    return PngInfo(info=info, items=texts, parameters=parameters | sizes if info else {})
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).strftime("%Y%m%d%H%M%S")

@@ -1,0 +1,225 @@
+"""Bodies and answers of AUTOMATIC1111's API, by the names in its modules/api/models.py and modules/processing.py.
+
+Every field may be null, which A1111 takes as left out. Left out, a setting has the server's own default.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from darkroom.request import MAX_SEED
+from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
+
+_MODEL = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
+
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "enable_hr": (False,),
+    "restore_faces": (False,),
+    "tiling": (False,),
+    "styles": ([],),
+    "script_name": ("",),
+    "script_args": ([],),
+    "alwayson_scripts": ({},),
+    "refiner_checkpoint": ("", "None", "none"),
+    "infotext": ("",),
+    "disable_extra_networks": (False,),
+    "seed_resize_from_h": (-1, 0),
+    "seed_resize_from_w": (-1, 0),
+    "firstphase_width": (0,),
+    "firstphase_height": (0,),
+    "firstpass_image": ("",),
+    "s_churn": (0,),
+    "s_noise": (1,),
+    "s_min_uncond": (0,),
+}
+"""Fields of Txt2Img that ask for what Darkroom doesn't do, and the values with which they don't."""
+SAME = ("negative_prompt", "steps", "cfg_scale", "width", "height", "clip_skip")
+"""Fields that are settings of a picture by the same name."""
+
+
+def _describe(schema: dict[str, Any]) -> None:
+    describe_wishes(schema, NEUTRAL)
+    schema["properties"] |= {name: SETTINGS[name] for name in SAME}
+
+
+class Txt2Img(BaseModel):
+    """A1111's StableDiffusionProcessingTxt2Img, and `clip_skip` and `hr_additional_modules`, which other servers take."""
+
+    model_config = ConfigDict(**_MODEL, extra="forbid", json_schema_extra=_describe)
+
+    prompt: str | None = Field("", examples=["a lighthouse in a storm, (oil painting:1.2)"])
+    """Any length. The weights of a LoRA's tag are read as A1111 reads them: the text encoders' first."""
+    negative_prompt: str | None = None
+    seed: int | None = Field(-1, ge=-1, le=MAX_SEED)
+    """-1 is any. The pictures of one request have consecutive seeds."""
+    subseed: int | None = Field(-1, ge=-1, le=MAX_SEED)
+    """The variation seed; consecutive in place of `seed` where `subseed_strength` is above 0."""
+    subseed_strength: float | None = Field(0, ge=0, le=1)
+    sampler_name: str | None = Field(None, max_length=200)
+    """May end in the schedule, as in `DPM++ 2M Karras`."""
+    sampler_index: str | None = Field(None, max_length=200)
+    """An older name of `sampler_name`."""
+    scheduler: str | None = Field(None, max_length=200)
+    """`automatic` is what A1111 takes for the sampler: Karras for DPM++ 2M, Exponential for DPM++ 2M SDE."""
+    steps: int | None = None
+    cfg_scale: float | None = None
+    width: int | None = None
+    height: int | None = None
+    batch_size: int | None = Field(1, ge=1)
+    n_iter: int | None = Field(1, ge=1)
+    """`n_iter` times `batch_size` pictures are made, one at a time."""
+    clip_skip: int | None = None
+    override_settings: dict[str, Any] | None = None
+    """Options for this request: sd_model_checkpoint, sd_vae, CLIP_stop_at_last_layers, emphasis."""
+    override_settings_restore_afterwards: bool | None = True
+    """If false, `sd_model_checkpoint` becomes the server's default."""
+    send_images: bool | None = True
+
+    eta: float | None = None
+    """Only what A1111 has anyway: 0 for DDIM, 1 for the samplers that add noise."""
+    enable_hr: bool | None = False
+    restore_faces: bool | None = False
+    tiling: bool | None = False
+    styles: list[str] | None = None
+    script_name: str | None = None
+    script_args: list[Any] | None = None
+    alwayson_scripts: dict[str, Any] | None = None
+    refiner_checkpoint: str | None = None
+    infotext: str | None = None
+    disable_extra_networks: bool | None = False
+    seed_resize_from_h: int | None = -1
+    seed_resize_from_w: int | None = -1
+    firstphase_width: int | None = 0
+    firstphase_height: int | None = 0
+    firstpass_image: str | None = None
+    s_churn: float | None = None
+    s_noise: float | None = None
+    s_min_uncond: float | None = None
+
+    denoising_strength: float | None = None
+    """Without `enable_hr` it has no effect, here as there; so have the `hr_…` below, s_tmin, s_tmax without `s_churn`."""
+    hr_scale: float | None = None
+    hr_upscaler: str | None = None
+    hr_second_pass_steps: int | None = None
+    hr_resize_x: int | None = None
+    hr_resize_y: int | None = None
+    hr_checkpoint_name: str | None = None
+    hr_sampler_name: str | None = None
+    hr_scheduler: str | None = None
+    hr_prompt: str | None = None
+    hr_negative_prompt: str | None = None
+    hr_additional_modules: list[Any] | None = None
+    refiner_switch_at: float | None = None
+    s_tmin: float | None = None
+    s_tmax: float | None = None
+    save_images: bool | None = False
+    """No picture is written at the server."""
+    do_not_save_samples: bool | None = False
+    do_not_save_grid: bool | None = False
+    force_task_id: str | None = None
+    comments: dict[str, Any] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, body: Any) -> Any:
+        if isinstance(body, dict):
+            refuse_unknown(body, cls.model_fields)
+        return body
+
+
+class Txt2ImgAnswer(BaseModel):
+    """`info` is a JSON text, as A1111 has it: the seeds, the infotexts and what the pictures were made with."""
+
+    images: list[str]
+    """PNG in base64, with A1111's metadata."""
+    parameters: dict[str, Any]
+    info: str
+
+
+class PngInfoBody(BaseModel):
+    model_config = _MODEL
+
+    image: str
+    """A PNG in base64, bare or as a `data:` URL."""
+
+
+class PngInfo(BaseModel):
+    """What a picture's metadata says."""
+
+    model_config = _MODEL
+
+    info: str
+    """The infotext; empty for a picture without one."""
+    items: dict[str, str]
+    """The other text chunks."""
+    parameters: dict[str, str]
+    """The infotext's settings by their names in it."""
+
+
+class ProgressState(BaseModel):
+    skipped: bool = False
+    interrupted: bool = False
+    stopping_generation: bool = False
+    job: str = ""
+    job_count: int = 0
+    job_timestamp: str = "0"
+    job_no: int = 0
+    sampling_step: int = 0
+    sampling_steps: int = 0
+
+
+class ProgressAnswer(BaseModel):
+    """How far the oldest request is."""
+
+    model_config = _MODEL
+
+    progress: float = Field(0.0, ge=0, le=1)
+    eta_relative: float = 0.0
+    """In seconds."""
+    state: ProgressState = ProgressState()
+    current_image: None = None
+    textinfo: str | None = None
+
+
+class SdModel(BaseModel):
+    model_config = _MODEL
+
+    title: str
+    model_name: str
+    hash: str | None
+    """Civitai's AutoV2."""
+    sha256: str | None
+    filename: str
+    """A name, never a path."""
+    config: None = None
+
+
+class SdVae(BaseModel):
+    model_config = _MODEL
+
+    model_name: str
+    filename: str
+
+
+class Lora(BaseModel):
+    name: str
+    alias: str
+    path: str
+    metadata: dict[str, Any]
+
+
+class Sampler(BaseModel):
+    name: str
+    aliases: list[str]
+    options: dict[str, str]
+
+
+class Scheduler(BaseModel):
+    name: str
+    label: str
+    aliases: list[str] | None = None
+    default_rho: float | None = None
+    need_inner_model: bool | None = None

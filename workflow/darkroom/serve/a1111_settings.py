@@ -1,0 +1,181 @@
+"""A1111's fields and options as Darkroom's settings: pure functions, without HTTP.
+
+The meanings are those of A1111 1.10's modules/processing.py, modules/sd_samplers.py, modules/sd_samplers_kdiffusion.py
+and extensions-builtin/Lora/extra_networks_lora.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from darkroom.errors import RequestError, UnsupportedError
+from darkroom.request import RenderRequest
+from darkroom.samplers import find_schedule, split_sampler
+from darkroom.serve.a1111_schemas import NEUTRAL, SAME, Txt2Img
+from darkroom.serve.adapters import choose_seed, refuse_wishes, shorten
+from darkroom.spelling import unknown_name
+
+AUTOMATIC = {
+    "DPM++ 2M": "Karras",
+    "DPM++ SDE": "Karras",
+    "DPM++ 2M SDE": "Exponential",
+    "DPM++ 3M SDE": "Exponential",
+    "DPM2": "Karras",
+    "DPM2 a": "Karras",
+}
+"""What A1111 takes for the schedule "Automatic"."""
+FIXED: dict[str, Any] = {
+    "samples_format": "png",
+    "enable_pnginfo": True,
+    "samples_save": False,
+    "grid_save": False,
+    "return_grid": False,
+    "live_previews_enable": False,
+    "randn_source": "CPU",
+    "eta_noise_seed_delta": 0,
+    "eta_ancestral": 1.0,
+    "eta_ddim": 0.0,
+    "s_churn": 0.0,
+    "s_noise": 1.0,
+    "s_min_uncond": 0.0,
+    "token_merging_ratio": 0.0,
+    "tiling": False,
+    "face_restoration": False,
+    "sd_unet": "Automatic",
+    "auto_vae_precision": True,
+    "sdxl_crop_top": 0,
+    "sdxl_crop_left": 0,
+}
+"""Options that are always so; a client may say them."""
+_EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
+_ETA = {"DDIM": 0.0, **dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE"), 1.0)}
+_TAG = re.compile(r"<lora:([^<>:]*):([^<>]*)>", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The pictures of a request: settings of each, their variation seeds, and the model (None for the default)."""
+
+    settings: list[dict[str, Any]]
+    subseeds: list[int]
+    model: str | None
+
+
+def count_pictures(body: Txt2Img) -> int:
+    return (body.batch_size or 1) * (body.n_iter or 1)
+
+
+def read_txt2img(body: Txt2Img) -> Wanted:
+    """What a request asks for.
+
+    Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
+    """
+    refuse_wishes(body.model_dump(), NEUTRAL)
+    settings = {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    settings |= _read_sampler(body.sampler_name or body.sampler_index, body.scheduler)
+    _check_eta(body.eta, settings.get("sampler"))
+    model, overrides = read_overrides(body.override_settings or {})
+    if body.override_settings_restore_afterwards is False and overrides:
+        name = "override_settings_restore_afterwards"
+        why = f"{', '.join(overrides)} can't be kept for everybody"
+        raise UnsupportedError(f"request: {name}", False, why, f"send {name} as true")
+    settings |= {**overrides, "prompt": _read_tags(body.prompt or "")}
+    count = count_pictures(body)
+    seed, subseed = choose_seed(body.seed, count), choose_seed(body.subseed, count)
+    subseeds = [subseed + number for number in range(count)]
+    if strength := body.subseed_strength:
+        each = [{"seed": seed, "variation_seed": other, "variation_strength": strength} for other in subseeds]
+    else:
+        each = [{"seed": seed + number} for number in range(count)]
+    return Wanted([settings | own for own in each], subseeds, model)
+
+
+def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """The model that options name, if any, and the settings that they stand for.
+
+    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for one that is fixed.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    model = given.pop("sd_model_checkpoint", None)
+    settings = {}
+    for name, value in given.items():
+        if name in PER_PICTURE:
+            setting, read = PER_PICTURE[name]
+            settings[setting] = read(value)
+        else:
+            check_fixed("override_settings", name, value)
+    return None if model is None else str(model), settings
+
+
+def check_fixed(where: str, name: str, value: Any) -> None:
+    """Raise RequestError (E-REQUEST) for an option that isn't known, UnsupportedError for one with another value."""
+    if name not in FIXED:
+        name = shorten(name)
+        why = str(unknown_name("option", name, ["sd_model_checkpoint", *PER_PICTURE, *FIXED]))
+        raise RequestError(f"request: {where}", name, why, "leave it out")
+    if value != FIXED[name]:
+        raise UnsupportedError(
+            f"request: {where}.{name}", shorten(value), f"is always {FIXED[name]!r} here", "leave it out"
+        )
+
+
+def _read_vae(value: Any) -> str | None:
+    name = str(value).removesuffix(".safetensors")
+    return None if name in ("Automatic", "None") else name
+
+
+PER_PICTURE: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "sd_vae": ("vae", _read_vae),
+    "CLIP_stop_at_last_layers": ("clip_skip", lambda value: value),
+    "emphasis": ("emphasis", lambda value: _EMPHASIS.get(str(value), value)),
+}
+"""Options that are a setting of a picture: its name, and how the value is read."""
+
+
+def present_options(title: str, sha256: str | None) -> dict[str, Any]:
+    """All options there are, with their values; `title` and `sha256` are the default model's."""
+    emphasis = RenderRequest.model_fields["emphasis"].default
+    own = {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "emphasis": emphasis}
+    return {"sd_model_checkpoint": title, "sd_checkpoint_hash": sha256 or "", **own, **FIXED}
+
+
+def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
+    """Sampler and schedule. A schedule in the sampler's name counts more than `scheduler`, as in A1111."""
+    try:
+        schedule = find_schedule(scheduler or "Automatic")
+    except ValueError as error:
+        raise RequestError("request: scheduler", scheduler, str(error), "name one of /sdapi/v1/schedulers") from None
+    if not name:
+        return {"schedule": schedule} if scheduler else {}
+    try:
+        sampler, own_schedule = split_sampler(name)
+    except ValueError as error:
+        raise RequestError("request: sampler_name", name, str(error), "name one of /sdapi/v1/samplers") from None
+    schedule = own_schedule or schedule
+    return {"sampler": sampler, "schedule": AUTOMATIC.get(sampler, schedule) if schedule == "Automatic" else schedule}
+
+
+def _check_eta(eta: float | None, sampler: str | None) -> None:
+    """Raise UnsupportedError where another eta than the sampler's own would make another picture."""
+    own = _ETA.get(sampler or "")
+    if eta is not None and own is not None and eta != own:
+        raise UnsupportedError("request: eta", eta, f"it is always {own:g} for {sampler}", f"send {own:g}")
+
+
+def _read_tags(prompt: str) -> str:
+    """The prompt with the weights of its LoRA tags named: A1111 reads the text encoders' first, Darkroom the UNet's."""
+    return _TAG.sub(_name_weights, prompt)
+
+
+def _name_weights(tag: re.Match[str]) -> str:
+    arguments = tag[2].split(":")
+    bare = [argument for argument in arguments if "=" not in argument]
+    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    if len(bare) > 2 or not named.keys() <= {"te", "unet"} or (len(bare) < 2 and not named):
+        return tag[0]
+    te = named.get("te", bare[0] if bare else "1")
+    unet = named.get("unet", bare[1] if len(bare) > 1 else te)
+    return f"<lora:{tag[1]}:te={te}:unet={unet}>"

@@ -1,0 +1,102 @@
+"""Request bodies: all of one before the application sees it, neither too long nor too slow, and JSON that is what it says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from darkroom.errors import LimitError, RequestError
+from darkroom.serve.http import ClientGone, Refusal
+
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+MAX_VALUES = 10_000
+"""The most values in a JSON body. Each wrong one costs a thousand bytes in the list of errors that pydantic makes."""
+MAX_DEPTH = 64
+_REASONS: dict[type[Exception], str] = {
+    UnicodeDecodeError: "another encoding",
+    UnicodeEncodeError: "half a surrogate pair",
+}
+
+
+async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """All of a request's body. Raises Refusal (408, 413), and ClientGone if the client leaves first."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise too_long(None, max_bytes)
+                if not message.get("more_body", False):
+                    return bytes(body)
+    except TimeoutError:
+        late = RequestError("request body", None, f"was not there within {timeout_s:g} s", "send it at once")
+        raise Refusal(late, HTTPStatus.REQUEST_TIMEOUT) from None
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read, then whatever comes."""
+    is_given = False
+
+    async def replayed() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def too_long(length: str | None, max_bytes: int) -> Refusal:
+    """The refusal of a body with more bytes than it may have."""
+    error = LimitError("request body", length, f"may have {max_bytes:,} bytes", "shorten it")
+    return Refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def check_json(body: bytes) -> None:
+    """Raise Refusal (400) for what isn't JSON in UTF-8 (RFC 8259), and (413) for more or deeper values than any request has.
+
+    Half a surrogate pair, which JSON can spell, is refused too: no answer and no file could hold it.
+    """
+    try:
+        level, count = [json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)], 1
+        for _ in range(MAX_DEPTH):
+            level = [each for value in level for each in _look_into(value)]
+            count += len(level)
+            if not level or count > MAX_VALUES:
+                break
+    except RecursionError:
+        raise _too_much() from None
+    except ValueError as error:
+        reason = _REASONS.get(type(error), str(error))
+        wrong = RequestError("request body", None, f"is not JSON in UTF-8: {reason}", "send what a JSON library writes")
+        raise Refusal(wrong, HTTPStatus.BAD_REQUEST) from None
+    if level:
+        raise _too_much()
+
+
+def _look_into(value: Any) -> list[Any]:
+    """The values that a value holds. Raises UnicodeEncodeError for a text that isn't Unicode."""
+    if isinstance(value, str):
+        value.encode()
+    if isinstance(value, dict):
+        return [*value, *value.values()]
+    return value if isinstance(value, list) else []
+
+
+def _too_much() -> Refusal:
+    why = f"may hold {MAX_VALUES:,} values, nested at most {MAX_DEPTH} deep"
+    return Refusal(LimitError("request body", None, why, "send less"), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")

@@ -1,0 +1,163 @@
+"""The models that one engine process holds at once: loaded on demand, the least recently used given up for room."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from darkroom.errors import OutOfMemoryError
+
+if TYPE_CHECKING:
+    from darkroom.engine import Engine
+
+logger = logging.getLogger(__name__)
+
+WORKING_BYTES = 2 * 10**9
+"""Room to leave beside a model's weights for the picture itself: about what 1024 x 1024 pixels take."""
+PROBE_PIXELS = 64
+
+Load = Callable[["ModelFiles", "EngineOptions"], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """Where a model lies: its Diffusers folder and, if there is one, the verified receipt that it must still match."""
+
+    model_dir: Path
+    verified: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """The models by name, and how engines are loaded; `device`, `dtype` and `memory` are the config's `engine` values.
+
+    `models_dir` holds the LoRAs, embeddings and VAEs; None for the folder that a model lies in. With `probe`, a model is
+    ready once it has rendered one step.
+    """
+
+    models: dict[str, ModelFiles]
+    device: str = "auto"
+    dtype: str = "auto"
+    memory: str = "auto"
+    models_dir: Path | None = None
+    probe: bool = False
+
+    def as_message(self) -> dict[str, Any]:
+        """JSON-ready, for `from_message`."""
+        models = {
+            name: {key: None if path is None else str(path) for key, path in asdict(files).items()}
+            for name, files in self.models.items()
+        }
+        models_dir = None if self.models_dir is None else str(self.models_dir)
+        return {**{key: getattr(self, key) for key in _PLAIN}, "models": models, "models_dir": models_dir}
+
+    @classmethod
+    def from_message(cls, message: dict[str, Any]) -> Self:
+        models = {name: ModelFiles(**_paths(files)) for name, files in message["models"].items()}
+        plain = {key: message[key] for key in _PLAIN}
+        return cls(models=models, **plain, **_paths({"models_dir": message["models_dir"]}))
+
+
+_PLAIN = ("device", "dtype", "memory", "probe")
+
+
+def _paths(texts: dict[str, str | None]) -> dict[str, Any]:
+    return {key: None if text is None else Path(text) for key, text in texts.items()}
+
+
+class Engines:
+    """Loaded engines by model name, the last used last. `before_closing` is called before one is given up."""
+
+    def __init__(self, options: EngineOptions, load: Load, before_closing: Callable[[], None]) -> None:
+        self._options = options
+        self._load = load
+        self._before_closing = before_closing
+        self._loaded: OrderedDict[str, Any] = OrderedDict()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._loaded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._loaded)
+
+    def get(self, name: str) -> Any:
+        """The engine of that model, loaded if need be. Raises what `Engine.load` raises."""
+        if name not in self._loaded:
+            files = self._options.models[name]
+            while self._loaded and not self._has_room(files):
+                self._close_oldest()
+            self._loaded[name] = self._load_with_room(files)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def _load_with_room(self, files: ModelFiles) -> Any:
+        """Load; where the estimate of the room was wrong, once more with nothing else loaded."""
+        try:
+            return self._load(files, self._options)
+        except OutOfMemoryError:
+            if not self._loaded:
+                raise
+        while self._loaded:
+            self._close_oldest()
+        return self._load(files, self._options)
+
+    def _close_oldest(self) -> None:
+        self._before_closing()
+        name, engine = self._loaded.popitem(last=False)
+        logger.info("%s is given up to make room", name)
+        engine.close()
+
+    def _has_room(self, files: ModelFiles) -> bool:
+        free = free_for_models(self._options)
+        return free is None or free >= weights_bytes(files.model_dir, self._options) + WORKING_BYTES
+
+
+def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
+    """What a model's weights take once they are loaded, in bytes."""
+    from darkroom.engine.devices import resolve_device, resolve_dtype
+
+    size = sum(path.stat().st_size for path in model_dir.glob("*/*.safetensors"))
+    is_half = any(model_dir.glob("*/*.fp16.safetensors"))
+    is_loaded_half = resolve_dtype(options.dtype, resolve_device(options.device)) != "fp32"
+    return round(size * {(True, False): 2, (False, True): 0.5}.get((is_half, is_loaded_half), 1))
+
+
+def free_for_models(options: EngineOptions) -> int | None:
+    """Free bytes where weights stay between pictures: on the device, or in the machine's memory if they are moved in."""
+    from darkroom.engine.devices import free_memory, resolve_device, total_memory
+    from darkroom.engine.memory import decide
+
+    device = resolve_device(options.device)
+    plan = decide(device.partition(":")[0], total_memory(device), options.memory)
+    return free_memory("cpu" if plan.mode == "offload" else device)
+
+
+def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
+    """Check the model folder against its receipt, load it, and render one step of a small picture if asked to.
+
+    Raises ModelError (E-MODEL) and what loading and rendering raise.
+    """
+    from darkroom.checkpoint.verify import check_receipt
+    from darkroom.engine import Engine, Library
+    from darkroom.request import RenderRequest
+
+    model_dir = files.model_dir
+    if (model_dir / "model_index.json").is_file():
+        logger.info("Diffusers format found: %s", model_dir.name)
+    else:
+        logger.error("Diffusers format missing - build process failed: %s has no model_index.json", model_dir)
+    if files.verified is not None:
+        check_receipt(model_dir, files.verified)
+    library = None if options.models_dir is None else Library(options.models_dir)
+    engine = Engine.load(model_dir, device=options.device, dtype=options.dtype, memory=options.memory, library=library)
+    known_as = f" [{engine.model_hash}]" if engine.model_hash else ""
+    logger.info("model %s%s on %s %s: %s", engine.name, known_as, engine.device, engine.dtype, engine.memory)
+    for line in engine.startup_lines():
+        logger.info("%s", line)
+    if options.probe:
+        engine.render(RenderRequest(prompt="", width=PROBE_PIXELS, height=PROBE_PIXELS, steps=1, cfg_scale=1))
+    return engine

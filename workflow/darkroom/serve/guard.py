@@ -1,0 +1,178 @@
+"""Who may ask: the API key, the Host and the Origin of a request, and how much and how slowly it may send.
+
+An ASGI middleware in front of all routes (ASGI specification 3.0). Host and Origin are checked because a browser
+sends any page's requests to a server on localhost (DNS rebinding, cross-site requests).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.middleware.cors import CORSMiddleware
+
+from darkroom.config import ServeConfig
+from darkroom.errors import AuthError, DarkroomError, OriginError, RequestError
+from darkroom.serve.bodies import Message, Receive, check_json, read_body, replay, too_long
+from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, Refusal, answer_error, status_of
+from darkroom.serve.keys import KEY_VARIABLE, has_key, is_loopback
+from darkroom.serve.metrics import Metrics
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+_OPEN_PREFIXES = ("/pictures/", "/page/")
+_SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What a request has to fulfil. `key` is the API key, None for nobody needs one; `hosts` None lets any Host pass."""
+
+    key: str | None
+    hosts: frozenset[str] | None
+    origins: frozenset[str]
+    max_body_bytes: int
+    read_timeout_s: float
+
+    @classmethod
+    def of_config(cls, config: ServeConfig, key: str | None) -> Guard:
+        """Where there is a key and the server listens on the network, only a configured list restricts Host."""
+        own = {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
+        if config.public_url:
+            own.add(_name_of(urlsplit(config.public_url).netloc))
+        is_restricted = key is None or is_loopback(config.host) or bool(config.allowed_hosts)
+        hosts = frozenset(map(_as_in_header, own)) if is_restricted else None
+        origins = frozenset(origin.rstrip("/").lower() for origin in config.allowed_origins)
+        return cls(key, hosts, origins, config.max_body_bytes, config.read_timeout_s)
+
+    @classmethod
+    def of_socket(cls, config: ServeConfig, key: str | None) -> Guard:
+        """On a Unix socket no browser can reach the server, and the file's mode says who may."""
+        return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s)
+
+    def check(self, scope: Scope, headers: dict[str, str]) -> None:
+        """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that may not pass."""
+        host = headers.get("host", "")
+        if self.hosts is not None and _name_of(host) not in self.hosts:
+            raise OriginError("host", host[:200], "this server doesn't go by that name", "see serve.allowed_hosts")
+        origin = headers.get("origin", "").lower()
+        if origin and origin not in self.origins and not (host and urlsplit(origin).netloc == host.lower()):
+            raise OriginError("origin", origin[:200], "pages of that site may not use it", "see serve.allowed_origins")
+        is_open = self.key is None or _is_open(scope["path"])
+        if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):
+            hint = f"send the header Authorization: Bearer KEY, with the key of {KEY_VARIABLE}"
+            raise AuthError("API key", None, "is missing or wrong", hint)
+        length = headers.get("content-length", "0")
+        if "transfer-encoding" in headers and "content-length" in headers:  # RFC 9112, section 6.1
+            raise _malformed("Content-Length", length, "stands beside Transfer-Encoding")
+        if int(length) > self.max_bytes(scope):
+            raise too_long(length, self.max_bytes(scope))
+
+    def max_bytes(self, scope: Scope) -> int:
+        """How long the request's body may be; none is wanted where anybody may ask."""
+        return 0 if _is_open(scope["path"]) else self.max_body_bytes
+
+
+def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool) -> Application:
+    """The application behind a guard; requests and their outcomes are counted.
+
+    A request reaches the application once all of its body is there.
+    """
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        started = time.perf_counter()
+        answer = _Answer(send)
+        try:
+            headers = _read_headers(scope)
+            guard.check(scope, headers)
+            body = await read_body(receive, guard.max_bytes(scope), guard.read_timeout_s)
+            if body and "json" in headers.get("content-type", "").lower():
+                check_json(body)
+            await app(scope, replay(body, receive), answer.send)
+        except Refusal as refusal:
+            await _refuse(refusal.error, refusal.status, scope, receive, answer.send, metrics, is_public)
+        except DarkroomError as error:
+            await _refuse(error, status_of(error), scope, receive, answer.send, metrics, is_public)
+        except ClientGone:
+            pass
+        except Exception:
+            if not answer.is_complete:  # otherwise the application has logged it and answered
+                raise
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            metrics.requests.labels(route, str(answer.status or CLIENT_CLOSED_REQUEST)).inc()
+            metrics.seconds.labels(route).observe(time.perf_counter() - started)
+
+    if not guard.origins:
+        return outer
+    return CORSMiddleware(
+        outer,
+        allow_origins=sorted(guard.origins),
+        allow_methods=["*"],
+        allow_headers=["*"],
+        expose_headers=["Darkroom-Cached", "Darkroom-Facts", "Retry-After"],
+    )
+
+
+async def _refuse(
+    error: DarkroomError, status: int, scope: Scope, receive: Receive, send: Send, metrics: Metrics, is_public: bool
+) -> None:
+    metrics.errors.labels(error.code).inc()
+    refusal = answer_error(error, is_public=is_public, status=status)
+    refusal.headers["Connection"] = "close"  # what is left of the body is not read
+    await refusal(scope, receive, send)
+
+
+def _read_headers(scope: Scope) -> dict[str, str]:
+    """The headers by name. Raises Refusal for a second one where a proxy in front of us might have gone by the first."""
+    headers: dict[str, str] = {}
+    for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]):
+        if name in _SINGLE and name in headers:
+            raise _malformed(name, value, "is given twice")
+        headers[name] = value
+    return headers
+
+
+def _malformed(name: str, value: str, why: str) -> Refusal:
+    error = RequestError(f"header {name}", value[:200], why, "leave it to the HTTP library")
+    return Refusal(error, HTTPStatus.BAD_REQUEST)
+
+
+class _Answer:
+    """An answer on its way: its status, and whether all of it was sent."""
+
+    def __init__(self, send: Send) -> None:
+        self.status = 0
+        self.is_complete = False
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)
+        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+
+def _is_open(path: str) -> bool:
+    return path in _OPEN_PATHS or path.startswith(_OPEN_PREFIXES)
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header without its port, in lower case."""
+    name, colon, port = host.lower().rpartition(":")
+    return name if colon and port.isdigit() and (not name or name[-1] == "]" or ":" not in name) else host.lower()
+
+
+def _as_in_header(name: str) -> str:
+    """A host's name or address as a Host header has it: in lower case, an IPv6 address in brackets."""
+    return f"[{name}]".lower() if ":" in name and name[0] != "[" else name.lower()

@@ -1,0 +1,113 @@
+"""The models that a server offers, by name, and where they are found: an argument, the environment, a volume, a config."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from darkroom.checkpoint.audit import read_audit
+from darkroom.checkpoint.index import INDEX
+from darkroom.config import Config
+from darkroom.errors import ModelError, UnknownModelError
+from darkroom.serve.engines import ModelFiles
+from darkroom.spelling import loose, unknown_name
+
+logger = logging.getLogger(__name__)
+
+VARIABLE = "DIFFUSERS_DIR"
+VOLUME = Path("/runpod-volume/models")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model: its name, files, and the hashes of the checkpoint it came from (None where nobody knows them)."""
+
+    name: str
+    files: ModelFiles
+    model_hash: str | None
+    sha256: str | None
+
+    @property
+    def title(self) -> str:
+        """As A1111 shows a checkpoint: `name.safetensors [hash]`."""
+        known_as = f" [{self.model_hash}]" if self.model_hash else ""
+        return f"{self.name}.safetensors{known_as}"
+
+
+class Models:
+    """Models by name; `default` is the one for requests that name none. `models_dir` holds LoRAs, embeddings and VAEs."""
+
+    def __init__(self, models: Iterable[Model], models_dir: Path) -> None:
+        self._models = {model.name: model for model in models}
+        self.models_dir = models_dir
+        self.default = next(iter(self._models))
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._models)
+
+    @property
+    def files(self) -> Mapping[str, ModelFiles]:
+        return {model.name: model.files for model in self._models.values()}
+
+    def get(self, name: str | None = None) -> Model:
+        """The model of that name, title or AutoV2 hash; None is the default. Raises UnknownModelError (E-UNKNOWN)."""
+        if name is None:
+            return self._models[self.default]
+        for model in self._models.values():
+            spellings = {model.name, f"{model.name}.safetensors", model.title, f"{model.name} [{model.model_hash}]"}
+            if name in spellings or (model.model_hash and name.lower() == model.model_hash.lower()):
+                return model
+        near = [model for model in self._models.values() if loose(model.name) == loose(name)]
+        if len(near) == 1:
+            return near[0]
+        why = str(unknown_name("model", name, self._models))
+        raise UnknownModelError("model", name[:200], why, "name one of the models that this server has")
+
+
+def find_models(model_dir: Path | None, config: Config | None) -> Models:
+    """What to serve: MODEL_DIR if given, else the config's checkpoints, else DIFFUSERS_DIR, else all on the volume.
+
+    Raises ModelError (E-MODEL), "Diffusers format missing", where a model isn't there as it should be.
+    """
+    if model_dir is None and config is not None:
+        return _of_config(config)
+    given = model_dir or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    if given is not None:
+        folder = Path(os.path.abspath(given))  # noqa: PTH100 - a link stays a link
+        verified = folder.parent.parent / "verified" / f"{folder.name}.json"
+        return Models([_read(folder, verified)], folder.parent.parent)
+    folders = sorted(path.parent for path in (VOLUME / "diffusers").glob(f"*/{INDEX}"))
+    if not folders:
+        raise ModelError(
+            "Diffusers format missing: no model in", VOLUME, "and none was named", f"name its folder, or set {VARIABLE}"
+        )
+    return Models(
+        [_read(folder, VOLUME / "verified" / f"{folder.name}.json", folder.name) for folder in folders], VOLUME
+    )
+
+
+def _of_config(config: Config) -> Models:
+    models_dir = Path(os.path.abspath(config.models_dir))  # noqa: PTH100
+    return Models(
+        [
+            _read(models_dir / "diffusers" / name, models_dir / "verified" / f"{name}.json", name)
+            for name in config.checkpoints
+        ],
+        models_dir,
+    )
+
+
+def _read(folder: Path, verified: Path, name: str | None = None) -> Model:
+    """A model of which the folder is there; what is in it is checked when it is loaded."""
+    if not (folder / INDEX).is_file():
+        logger.error("Diffusers format missing - build process failed: %s has no %s", folder, INDEX)
+        what = f"run snakemake --cores 1 models/verified/{name}.json" if name else "convert the checkpoint first"
+        raise ModelError("Diffusers format missing", folder, f"it has no {INDEX}", what)
+    audit = read_audit(folder.resolve())
+    known = name or (audit.name if audit else folder.name)
+    files = ModelFiles(folder, verified if verified.is_file() else None)
+    return Model(known, files, audit.autov2 if audit else None, audit.source_sha256 if audit else None)

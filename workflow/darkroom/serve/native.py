@@ -1,0 +1,136 @@
+"""Darkroom's own routes: health, readiness, metrics, `/render`, and the pictures behind links.
+
+`POST /render` takes `{"request": {…}, "model": NAME}` and gives a PNG with its facts as JSON in the header
+`Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step first (server-sent events, HTML standard 9.2):
+`progress`, then `picture` or `error`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from starlette.exceptions import HTTPException
+
+from darkroom.errors import DarkroomError
+from darkroom.outputs.png import text_of_png
+from darkroom.presets import PRESETS
+from darkroom.request import RenderRequest
+from darkroom.serve.adapters import ERROR_ANSWERS
+from darkroom.serve.answers import as_error
+from darkroom.serve.http import answer_error, error_body, facts_header, wants_fresh, while_connected
+from darkroom.serve.service import Picture, Progress, Service
+
+EVENTS = "text/event-stream"
+_TEXT = {"schema": {"type": "string"}}
+_PNG = {"schema": {"type": "string", "format": "binary"}}
+_PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CFG scale of a distilled model at once."}
+
+
+def _describe_settings() -> dict[str, Any]:
+    """RenderRequest's JSON Schema, with `preset` besides."""
+    schema = RenderRequest.model_json_schema()
+    return {**schema, "properties": {**schema["properties"], "preset": _PRESET}}
+
+
+class RenderBody(BaseModel):
+    """A picture to make: the settings of a RenderRequest, or a `preset` and some of them; `model` by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
+    model: str | None = Field(None, max_length=200)
+
+
+class Ready(BaseModel):
+    """The default model of a server that is ready."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    status: Literal["ready"] = "ready"
+    model: str
+    model_hash: str | None
+
+
+def make_router(service: Service) -> APIRouter:
+    """The routes over a service."""
+    router = APIRouter(tags=["darkroom"], responses=ERROR_ANSWERS)
+    is_public = not service.is_private
+
+    @router.get("/healthz")
+    async def get_health() -> dict[str, str]:
+        """Whether the process answers."""
+        return {"status": "ok"}
+
+    @router.get("/readyz", response_model=Ready)
+    async def get_readiness() -> Ready | Response:
+        """Waits until a model is loaded and has rendered one step."""
+        try:
+            await service.ready()
+        except DarkroomError as error:
+            return answer_error(error, is_public=is_public, status=503)
+        model = service.models.get()
+        return Ready(model=model.name, model_hash=model.model_hash)
+
+    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": _TEXT}}})
+    async def get_metrics() -> Response:
+        """What Prometheus reads."""
+        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
+    async def get_picture(name: str) -> Response:
+        """A picture that was answered with a link."""
+        png = service.pictures.get(name)
+        if png is None:
+            raise HTTPException(404, "there is no such picture (any more)")
+        return Response(png, media_type="image/png")
+
+    @router.post("/render", response_class=Response, responses={200: {"content": {"image/png": _PNG, EVENTS: _TEXT}}})
+    async def post_render(body: RenderBody, request: Request, accept: Annotated[str, Header()] = "") -> Response:
+        """One picture."""
+        is_fresh = wants_fresh(request)
+        if EVENTS in accept:
+            return StreamingResponse(_events(service, body, is_fresh), media_type=EVENTS)
+        work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
+        picture = (await while_connected(request, work))[0]
+        headers = {"Darkroom-Facts": facts_header(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
+        return Response(picture.png, media_type="image/png", headers=headers)
+
+    return router
+
+
+async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
+    """Progress as it comes, then the picture or the error. Closing it, as a client's leaving does, gives the picture up."""
+    news: asyncio.Queue[Progress | None] = asyncio.Queue()
+    work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh, on_progress=news.put_nowait)
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda _: news.put_nowait(None))
+    try:
+        while (progress := await news.get()) is not None:
+            yield _event("progress", asdict(progress))
+        yield _last_event(task, is_public=not service.is_private)
+    finally:
+        task.cancel()
+
+
+def _last_event(task: asyncio.Task[list[Picture]], *, is_public: bool) -> str:
+    try:
+        picture = task.result()[0]
+    except Exception as error:
+        return _event("error", error_body(as_error(error), is_public=is_public))
+    settings = picture.request.model_dump(mode="json")
+    facts = {"model": picture.model, "model_hash": picture.model_hash, "cached": picture.is_cached}
+    png = base64.b64encode(picture.png).decode("ascii")
+    facts["infotext"] = text_of_png(picture.png, "picture").get("parameters")
+    return _event("picture", {"png": png, "request": settings, "facts": picture.facts, **facts})
+
+
+def _event(name: str, data: dict[str, Any]) -> str:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"

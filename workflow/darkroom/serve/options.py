@@ -1,0 +1,56 @@
+"""The options of `darkroom serve` and `darkroom runpod`, and the set-up that they and a configuration make together.
+
+The API key is no option: everybody on a machine can read its processes' arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darkroom.serve.server import Setup
+
+_SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
+_ENGINE_KEYS = ("dtype", "memory")
+
+
+def add_serve(parser: argparse.ArgumentParser) -> None:
+    """The options of `darkroom serve`."""
+    add_model(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--host", help="127.0.0.1 by default; any other needs an API key in DARKROOM_API_KEY")
+    where.add_argument("--socket", type=Path, help="listen on a Unix socket instead, in a folder with mode 0700")
+    parser.add_argument("--port", type=int, help="8000 by default; 0 takes a free one")
+    parser.add_argument("--public-url", help="the address that clients know the server by")
+    parser.add_argument(
+        "--no-results", dest="results", action="store_false", default=None, help="never answer from results/"
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Which models are served, and on what."""
+    parser.add_argument("model_dir", type=Path, nargs="?", metavar="MODEL_DIR", help="a converted model's folder")
+    parser.add_argument(
+        "--config", type=Path, help="serve the checkpoints of a configuration, such as config/config.yaml"
+    )
+    parser.add_argument("--device", dest="devices", action="append", help="may be repeated: one engine each")
+    parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"))
+    parser.add_argument("--memory", choices=("auto", "resident", "offload"))
+
+
+def read_setup(arguments: argparse.Namespace) -> Setup:
+    """What to serve, and how. Raises ConfigError (E-CONFIG) and ModelError (E-MODEL)."""
+    from darkroom.config import EngineConfig, parse_config
+    from darkroom.serve.models import find_models
+    from darkroom.serve.server import Setup
+    from darkroom.strict_yaml import load_yaml
+
+    config = parse_config(load_yaml(arguments.config), arguments.config) if arguments.config else None
+    given = {key: value for key, value in vars(arguments).items() if value is not None}
+    engine = config.engine if config else EngineConfig()
+    engine = EngineConfig.model_validate({**engine.model_dump(), **{k: given[k] for k in _ENGINE_KEYS if k in given}})
+    changes = {key: given[key] for key in _SERVE_KEYS if key in given}
+    models = find_models(arguments.model_dir, config)
+    return Setup.of_config(models, config, engine, socket=given.get("socket"), **changes)

@@ -1,0 +1,80 @@
+"""The page at `/`: type a prompt, see each step, and the picture with its settings.
+
+Its files are those of `resources/page/`. They need no API key; what the page offers to choose from does. Its
+Content-Security-Policy (W3C, level 3) allows its own files and the pictures it is given, so that no prompt can run code
+and nothing is fetched from elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+from fastapi import APIRouter, Response
+
+from darkroom.presets import PRESETS
+from darkroom.request import Emphasis
+from darkroom.resources import RESOURCES
+from darkroom.samplers import SAMPLERS, SCHEDULES
+from darkroom.serve.service import Service
+
+_INDEX = "index.html"
+_MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_POLICY = (
+    "default-src 'none'",
+    "connect-src 'self'",
+    "img-src 'self' blob:",
+    "script-src 'self'",
+    "style-src 'self'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "frame-ancestors 'none'",
+)
+_HEADERS = {
+    "Content-Security-Policy": "; ".join(_POLICY),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",
+}
+
+
+def make_router(service: Service) -> APIRouter:
+    """The page's routes."""
+    router = APIRouter(tags=["page"])
+    files = {path.name: path for path in (RESOURCES / "page").iterdir() if path.suffix in _MEDIA_TYPES}
+    answers = {name: (path.read_bytes(), _MEDIA_TYPES[path.suffix]) for name, path in files.items()}
+
+    @router.get("/", include_in_schema=False)
+    async def get_page() -> Response:
+        """The page."""
+        return _answer(*answers[_INDEX])
+
+    @router.get("/page/{name}", include_in_schema=False)
+    async def get_file(name: str) -> Response:
+        """What the page consists of."""
+        return _answer(*answers[name]) if name in answers else Response(status_code=404)
+
+    @router.get("/options.json")
+    async def get_options() -> dict[str, Any]:
+        """What a picture can be asked to be made with, and the settings of one where nothing is asked for."""
+        return _collect_options(service)
+
+    return router
+
+
+def _answer(content: bytes, media_type: str) -> Response:
+    return Response(content, media_type=media_type, headers=_HEADERS)
+
+
+def _collect_options(service: Service) -> dict[str, Any]:
+    assets = service.asset_names()
+    return {
+        "models": service.models.names,
+        "default_model": service.models.default,
+        "samplers": {sampler.name: sampler.schedules for sampler in SAMPLERS},
+        "schedules": list(SCHEDULES),
+        "presets": PRESETS,
+        "emphasis": get_args(Emphasis),
+        "loras": sorted(assets.loras),
+        "vaes": sorted(assets.vaes),
+        "defaults": service.defaults.model_dump(mode="json"),
+    }

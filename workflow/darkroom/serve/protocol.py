@@ -1,0 +1,98 @@
+"""uvicorn's HTTP/1.1 protocol with more rules: heads must come and answers be taken in time, a Unix socket's peer be us."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import struct
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+
+
+class GuardedProtocol(H11Protocol):
+    """Closes a connection that another user opened, that sends no whole head in time, or takes nothing of its answer.
+
+    Without that a few clients could hold all connections ("slow loris"), and one could keep the server from ending.
+    """
+
+    timeout_s: float
+    _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if not is_own_peer(transport.get_extra_info("socket")):
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of all that isn't taken at once
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+            self._wait_for_head()  # the first piece of a further request on a kept connection
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_head_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_answer_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        self._stop_answer_timer()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
+        self.transport.write(_TIMED_OUT)
+        self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _wait_for_client(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._answer_timer = self.loop.call_later(self.timeout_s, self._check_client, left)
+
+    def _check_client(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._wait_for_client()
+        else:
+            self.transport.abort()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
+
+
+def make_protocol(read_timeout_s: float) -> type[GuardedProtocol]:
+    """The protocol class for a server that waits that many seconds for a whole head, and for a piece of an answer to go."""
+
+    class Timed(GuardedProtocol):
+        timeout_s = read_timeout_s
+
+    return Timed
+
+
+def is_own_peer(connection: Any) -> bool:
+    """Whether the process at a Unix socket's other end belongs to our user, or to root, who may do anything anyway."""
+    if connection is None or connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+        return True
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _pid, uid, _gid = _PEER_CREDENTIALS.unpack(data)
+    return uid in (os.geteuid(), 0)

@@ -1,0 +1,175 @@
+"""A RunPod job's input as settings of pictures, and finished pictures as its output.
+
+The input has worker-sdxl's fields with worker-sdxl's defaults, and those of RenderRequest under our names. The output has
+worker-sdxl's keys and ours. Fields, types and defaults are those of the README and the input schema of
+github.com/runpod-workers/worker-sdxl.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
+from darkroom.request import RenderRequest
+from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
+from darkroom.serve.limits import check_count
+from darkroom.sheets import unfold
+
+if TYPE_CHECKING:
+    from darkroom.config import ServeConfig
+    from darkroom.serve.service import Picture
+
+MAX_OUTPUT_BYTES = 20 * 10**6
+"""RunPod takes no longer result, by its documentation of `/runsync` and the SDK's own advice."""
+DEFAULTS: dict[str, Any] = {
+    "width": 1024,
+    "height": 1024,
+    "sampler": "DDIM",
+    "schedule": "Automatic",
+    "steps": 25,
+    "cfg_scale": 7.5,
+}
+"""worker-sdxl's; a preset and what the job says win over them."""
+_OUR_NAMES = {"scheduler": "sampler", "num_inference_steps": "steps", "guidance_scale": "cfg_scale"}
+_NEUTRAL = {"refiner_inference_steps": (50,), "strength": (0.3,), "high_noise_frac": (0.8,)}
+_OTHERS = ("preset", "model", "image_url", "num_images")
+FIELDS = (*RenderRequest.model_fields, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
+_INTEGERS = {
+    *("width", "height", "steps", "num_inference_steps", "num_images"),
+    *("seed", "variation_seed", "clip_skip"),
+}
+_NUMBERS = {"cfg_scale", "guidance_scale", "cfg_rescale", "variation_strength"}
+_TEXTS = {
+    *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
+    *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model"),
+}
+_MOST_SHOWN = 80
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a job asks for: settings for each picture, and the model's name if it gave one."""
+
+    settings: list[dict[str, Any]]
+    model: str | None
+
+
+def read_input(given: object, limits: ServeConfig) -> Wanted:
+    """Translate and check a job's input. Several pictures have the seeds SEED, SEED + 1, …; one is drawn if none is given.
+
+    Nothing in it is ever opened: an `image_url` raises SsrfError (E-SSRF), or UnsupportedError (E-UNSUPPORTED) if it holds
+    the picture itself, and so does a field that would do nothing. Also raises RequestError (E-REQUEST), LoraError (E-LORA)
+    and LimitError (E-LIMIT).
+    """
+    if not isinstance(given, Mapping):
+        raise RequestError("input", None, "is not a JSON object", 'send {"input": {"prompt": "…"}}')
+    fields = {str(name): value for name, value in given.items() if value is not None}
+    _refuse_image(fields.pop("image_url", ""))
+    refuse_unknown(fields, FIELDS)
+    refuse_wishes(fields, _NEUTRAL)
+    if "prompt" not in fields:
+        raise RequestError("input: prompt", None, "is missing", "say what to draw")
+    fields = {name: _typed(name, value) for name, value in fields.items() if name not in _NEUTRAL}
+    count, model, seed = fields.pop("num_images", 1), fields.pop("model", None), fields.pop("seed", None)
+    check_count(count, limits)
+    first = choose_seed(seed, count)
+    settings = {**DEFAULTS, **unfold(_in_our_words(fields), "input")}
+    every = [{**settings, "seed": first + number} for number in range(count)]
+    for each in (every[0], every[-1]):
+        _check(each, fields)
+    return Wanted(every, model)
+
+
+def make_output(pictures: Sequence[Picture], images: Sequence[str]) -> dict[str, Any]:
+    """A job's output: worker-sdxl's keys, and lists with an entry a picture of what else there is to say.
+
+    `images` are URLs or `data:` URIs. Raises LimitError (E-LIMIT) for what RunPod would not take: its refusal would only
+    stand in the worker's log, and whoever sent the job would wait in vain.
+    """
+    seeds = [picture.request.seed for picture in pictures]
+    output = {
+        "images": list(images),
+        "image_url": images[0],
+        "seed": seeds[0],
+        "seeds": seeds,
+        "model": pictures[0].model,
+        "model_hash": pictures[0].model_hash,
+        "cached": [picture.is_cached for picture in pictures],
+        "facts": [picture.facts for picture in pictures],
+    }
+    size = len(json.dumps(output))
+    if size > MAX_OUTPUT_BYTES:
+        why = f"has {size / 1e6:.1f} MB; RunPod takes at most {MAX_OUTPUT_BYTES / 1e6:.0f} MB"
+        raise LimitError("result", None, why, "ask for fewer or smaller pictures, or set BUCKET_ENDPOINT_URL")
+    return output
+
+
+def data_uri(png: bytes) -> str:
+    """A picture as a `data:` URI (RFC 2397)."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+
+
+def _refuse_image(url: object) -> None:
+    if url == "":
+        return
+    hint = "leave image_url out"
+    if not isinstance(url, str):
+        raise RequestError("input: image_url", None, "is not a text", hint)
+    if url.strip().casefold().startswith("data:"):
+        raise UnsupportedError("input: image_url", None, "image input isn't supported yet", hint)
+    raise SsrfError("input: image_url", _place(url), "no address or path that comes with a job is opened", hint)
+
+
+def _place(url: str) -> str | None:
+    """Scheme and host at most: the rest may carry a password or a token."""
+    try:
+        parts = urlsplit(url.strip())
+    except ValueError:
+        return None
+    return f"{parts.scheme}://{parts.hostname}"[:_MOST_SHOWN] if parts.hostname else parts.scheme or None
+
+
+def _typed(name: str, value: object) -> Any:
+    """The value, checked: whole numbers may come as 25.0, but no number as a text or as true."""
+    what, hint = f"input: {name}", f"give {name} another value"
+    if name in _TEXTS and not isinstance(value, str):
+        raise RequestError(what, _shown(value), "is not a text", hint)
+    if name not in _INTEGERS | _NUMBERS:
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise RequestError(what, _shown(value), "is not a number", f"send {name} as a number, without quotes")
+    if name in _INTEGERS and isinstance(value, float):
+        if not value.is_integer():
+            raise RequestError(what, value, "is not a whole number", hint)
+        return int(value)
+    return value
+
+
+def _shown(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+
+
+def _in_our_words(fields: Mapping[str, Any]) -> dict[str, Any]:
+    for theirs, ours in _OUR_NAMES.items():
+        if theirs in fields and ours in fields:
+            why = f"{theirs} and {ours} are the same setting"
+            raise RequestError(f"input: {theirs}", _shown(fields[theirs]), why, "send one of the two")
+    return {_OUR_NAMES.get(name, name): value for name, value in fields.items()}
+
+
+def _check(settings: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    """Have RenderRequest check them; what is wrong is called by the name that it was sent under."""
+    try:
+        RenderRequest.from_settings(settings, "input")
+    except RequestError as error:
+        what, hint = error.what, error.hint
+        for theirs, ours in _OUR_NAMES.items():
+            if theirs in fields and what == f"input: {ours}":
+                what, hint = f"input: {theirs}", hint.replace(ours, theirs)
+        raise RequestError(what, None if error.value is None else _shown(error.value), error.why, hint) from None

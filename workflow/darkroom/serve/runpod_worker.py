@@ -1,0 +1,225 @@
+"""RunPod's serverless worker: takes jobs from the runpod SDK, has a Service make the pictures, and hands them back.
+
+The SDK runs an event loop of its own in the main thread, which sees to signals; the service has one in another thread.
+Importing this module loads and opens nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from darkroom.errors import ConfigError, DarkroomError, ServerError
+from darkroom.serve.runpod_options import sdk_options
+from darkroom.serve.runpod_schema import data_uri, make_output, read_input
+
+if TYPE_CHECKING:
+    from darkroom.serve.server import Setup
+    from darkroom.serve.service import Progress, Service
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Job = dict[str, Any]
+
+CONFIG = Path("config/config.yaml")
+BUCKET = "BUCKET_ENDPOINT_URL"
+_BUCKET_KEYS = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
+_LOG_LEVELS = ("RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL")
+_PROGRESS_S = 1.0
+
+
+class Worker:
+    """A running service, and the handler for the SDK. `send_progress` takes a job and how far it is."""
+
+    def __init__(
+        self, service: Service, loop: asyncio.AbstractEventLoop, send_progress: Callable[[Job, Any], None] | None = None
+    ) -> None:
+        self._service = service
+        self._loop = loop
+        self._send_progress = send_progress
+
+    async def handler(self, job: Job) -> dict[str, Any]:
+        """A job's output (`runpod_schema.make_output`), or `{"error": "E-CODE …"}`, which the SDK takes as a text.
+
+        `refresh_worker` asks RunPod for another worker: only when no engine is left and none will come back. A job that
+        RunPod cancels is cancelled in here, and its picture is given up at its next step.
+        """
+        try:
+            return await self._answer(job)
+        except Exception as error:
+            from darkroom.serve.answers import as_error
+            from darkroom.serve.http import error_body
+
+            told: dict[str, Any] = {"error": error_body(as_error(error), is_public=True)["error"]["message"]}
+            return {**told, "refresh_worker": True} if self._service.is_broken else told
+
+    async def _answer(self, job: Job) -> dict[str, Any]:
+        wanted = read_input(job.get("input"), self._service.config)
+        report = None if self._send_progress is None else _every_second(partial(self._send_progress, job))
+        making = self._service.make_pictures(wanted.settings, model=wanted.model, on_progress=report)
+        pictures = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(making, self._loop))
+        pngs = [picture.png for picture in pictures]
+        if os.environ.get(BUCKET):
+            return make_output(pictures, await asyncio.to_thread(_upload, job["id"], pngs))
+        return make_output(pictures, [data_uri(png) for png in pngs])
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """`darkroom runpod`: serve jobs until the SDK or a signal ends it; returns the exit code.
+
+    Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and what loading the model raises.
+    """
+    from darkroom.serve.options import read_setup
+
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    _check(arguments)
+    _name_models(arguments)
+    return serve_jobs(read_setup(arguments), sdk_options(arguments))
+
+
+def serve_jobs(setup: Setup, options: Sequence[str]) -> int:
+    """Serve jobs with a set-up and the SDK's options. SIGTERM drains: a job that is under way is finished."""
+    if not any(map(os.environ.get, _LOG_LEVELS)):
+        os.environ[_LOG_LEVELS[0]] = "INFO"  # at its own default, DEBUG, the SDK logs whole jobs with their prompts
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        with _service(setup) as (service, loop):
+            _run_sdk(service, loop, setup, options)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        for heartbeat in multiprocessing.active_children():  # the SDK's, which would go on to say that we are alive
+            heartbeat.terminate()
+    return 0
+
+
+def _run_sdk(service: Service, loop: asyncio.AbstractEventLoop, setup: Setup, options: Sequence[str]) -> None:
+    import runpod  # takes a second or two, in which the engine loads its model
+
+    # The SDK's heartbeat is a process: a forked one would keep our locks, and the engine's channel open after our end.
+    multiprocessing.set_start_method("spawn", force=True)
+    _call(loop, _wait_ready(service, setup.engine.start_timeout_s)).result()
+    is_deployed = "RUNPOD_WEBHOOK_POST_OUTPUT" in os.environ
+    worker = Worker(service, loop, runpod.serverless.progress_update if is_deployed else None)
+    at_once = max(1, len(setup.serve.devices))
+    sys.argv[1:] = options
+    runpod.serverless.start({"handler": worker.handler, "concurrency_modifier": lambda _: at_once})
+
+
+@contextmanager
+def _service(setup: Setup) -> Iterator[tuple[Service, asyncio.AbstractEventLoop]]:
+    """A service that has begun to load, in an event loop in a thread."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
+    thread.start()
+    try:
+        service, watching = _call(loop, _start_service(setup)).result()
+        try:
+            yield service, loop
+        finally:
+            loop.call_soon_threadsafe(watching.cancel)
+            _call(loop, service.close()).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+async def _start_service(setup: Setup) -> tuple[Service, asyncio.Task[None]]:
+    from darkroom.serve.metrics import Metrics
+    from darkroom.serve.server import make_service
+
+    service = make_service(setup, Metrics())
+    service.start()
+    return service, asyncio.create_task(_watch_engines(service))
+
+
+async def _watch_engines(service: Service) -> None:
+    """Once no engine is left, answer every job with what broke the last one."""
+    service.give_up(await service.wait_broken())
+
+
+async def _wait_ready(service: Service, limit_s: float) -> None:
+    try:
+        await asyncio.wait_for(service.ready(), limit_s)
+    except TimeoutError:
+        why = f"is not loaded after {limit_s:g} s"
+        raise ServerError("model", None, why, "raise engine.start_timeout_s in the config") from None
+
+
+def _call(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, T]) -> Future[T]:
+    return asyncio.run_coroutine_threadsafe(work, loop)
+
+
+def _leave(_number: int, _frame: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse what would go wrong later or in silence: the SDK puts pictures on disk where a key of the bucket is missing."""
+    from darkroom.serve.keys import is_loopback
+
+    missing = [name for name in _BUCKET_KEYS if not os.environ.get(name)]
+    if os.environ.get(BUCKET) and missing:
+        raise ConfigError(BUCKET, None, f"is set without {' and '.join(missing)}", "set all three, or none")
+    if arguments.rp_api_host and not is_loopback(arguments.rp_api_host):
+        why = "is not a loopback address, and the SDK's API asks nobody for a key"
+        raise ConfigError("--rp_api_host", arguments.rp_api_host, why, "use 127.0.0.1")
+
+
+def _name_models(arguments: argparse.Namespace) -> None:
+    """Where neither an option nor the environment nor a volume names a model, config/config.yaml does."""
+    from darkroom.serve.models import VARIABLE, VOLUME
+
+    is_named = arguments.model_dir or arguments.config or os.environ.get(VARIABLE)
+    if is_named or any(VOLUME.glob("diffusers/*/model_index.json")):
+        return
+    if CONFIG.is_file():
+        arguments.config = CONFIG
+    else:
+        logger.error("Diffusers format missing - build process failed: no model was named, and none is in %s", VOLUME)
+
+
+def _every_second(send: Callable[[Any], None]) -> Callable[[Progress], None]:
+    """A receiver of progress that passes on at most one message a second, and none in the first."""
+    last = time.monotonic()
+
+    def report(progress: Progress) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _PROGRESS_S:
+            last = time.monotonic()
+            send({name: value for name, value in asdict(progress).items() if name != "started"})
+
+    return report
+
+
+def _upload(job_id: str, pngs: Sequence[bytes]) -> list[str]:
+    """Put pictures into the bucket as worker-sdxl does, by the SDK; returns links that hold for a week."""
+    from runpod.serverless.utils.rp_upload import upload_image
+
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [Path(folder, f"{number}.png") for number in range(len(pngs))]
+            for path, png in zip(paths, pngs, strict=True):
+                path.write_bytes(png)
+            return [str(upload_image(job_id, str(path))) for path in paths]
+    except Exception as error:
+        logger.exception("the upload failed")
+        hint = f"see the worker's log, and check {BUCKET} and its keys"
+        raise DarkroomError("upload of the pictures", None, f"failed with {type(error).__name__}", hint) from None
