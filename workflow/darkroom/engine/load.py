@@ -1,7 +1,7 @@
 """Loading a verified Diffusers folder into a pipeline: offline, safetensors only, every weight accounted for.
 
-The components are loaded one by one and put together here, which skips the parts of diffusers that a general
-loader needs, and tells exactly which weights were in the files.
+The components are made without weights and given those that were read: nothing is initialised, and it is known exactly
+which weights were in the files. Reading goes on while diffusers and transformers are imported, which takes seconds.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from darkroom.engine.devices import torch_dtype
+from darkroom.checkpoint.keymap import COMPONENTS, component_entries
+from darkroom.checkpoint.verify import classic_names, verify_model
 from darkroom.engine.memory import MemoryPlan
 from darkroom.errors import KeysError
+
+if TYPE_CHECKING:
+    from darkroom.engine.weights import Weights
 
 _READ_AHEAD_BYTES = 64 * 2**20
 
@@ -27,8 +31,6 @@ def prepare(model_dir: Path) -> None:
 
     Raises ModelError (E-MODEL, E-INDEX) if the folder is missing or broken, KeysError (E-KEYS) if tensors are.
     """
-    from darkroom.checkpoint.verify import verify_model
-
     verify_model(model_dir, hashes="none")
     _forbid_network_and_code()
     _read_ahead(model_dir)
@@ -40,36 +42,40 @@ def load_pipeline(model_dir: Path, device: str, dtype: str, plan: MemoryPlan) ->
     `dtype` is `fp16`, `fp32` or `bf16`; a VAE whose config says `force_upcast` overflows in half precision and is
     fp32 instead of fp16. Raises KeysError (E-KEYS) if a weight was not in the files.
     """
+    from darkroom.engine.vae import vae_dtype
+    from darkroom.engine.weights import Weights
+
+    configs = {name: json.loads((model_dir / name / "config.json").read_bytes()) for name in COMPONENTS}
+    dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(configs["vae"], dtype)}
+    weights = Weights(model_dir, dtypes)
     with _quiet():
-        pipeline = _assemble(model_dir, dtype, None if plan.mode == "offload" else device)
+        pipeline = _assemble(model_dir, configs, weights, None if plan.mode == "offload" else device)
     pipeline.set_progress_bar_config(disable=True)
     if plan.mode == "offload":
         pipeline.enable_model_cpu_offload(device=device)
     return pipeline
 
 
-def _assemble(model_dir: Path, dtype: str, device: str | None) -> Any:
+def _assemble(model_dir: Path, configs: dict[str, dict[str, Any]], weights: Weights, device: str | None) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
     from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
     from transformers.models.clip.tokenization_clip import CLIPTokenizer
 
-    from darkroom.checkpoint.weights import find_variant
     from darkroom.engine.schedulers import build
-    from darkroom.engine.vae import vae_dtype
 
-    index = json.loads((model_dir / "model_index.json").read_bytes())
-    vae_config = json.loads((model_dir / "vae" / "config.json").read_bytes())
-    variant = find_variant(model_dir)
-    parts = {
-        "unet": _load(UNet2DConditionModel, model_dir / "unet", dtype, variant),
-        "vae": _load(AutoencoderKL, model_dir / "vae", vae_dtype(vae_config, dtype), variant),
-        "text_encoder": _load(CLIPTextModel, model_dir / "text_encoder", dtype, variant),
-        "text_encoder_2": _load(CLIPTextModelWithProjection, model_dir / "text_encoder_2", dtype, variant),
+    makers = {
+        "unet": UNet2DConditionModel.from_config,
+        "vae": AutoencoderKL.from_config,
+        "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+        "text_encoder_2": lambda config: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
     }
+    parts = {name: _make(name, make, configs[name], weights) for name, make in makers.items()}
     if device is not None:
         parts = {name: part.to(device) for name, part in parts.items()}
+    index = json.loads((model_dir / "model_index.json").read_bytes())
     return StableDiffusionXLPipeline(
         **parts,
         tokenizer=CLIPTokenizer.from_pretrained(model_dir / "tokenizer", local_files_only=True),
@@ -80,32 +86,48 @@ def _assemble(model_dir: Path, dtype: str, device: str | None) -> Any:
     )
 
 
+def _make(component: str, make: Callable[[dict[str, Any]], Any], config: dict[str, Any], weights: Weights) -> Any:
+    """A component with the weights that were read as its parameters: none is ever initialised, copied or left out."""
+    import torch
+
+    with torch.device("meta"):
+        model = make(config)
+    expected = model.state_dict()
+    classic = {entry.name: entry.shape for entry in component_entries(component, config)}
+    names = classic_names(component, expected, classic)
+    tensors = weights.take(component)
+    found = {name: tensors.pop(names[name]) for name in expected if names[name] in tensors}
+    bad = [name for name, tensor in expected.items() if name not in found or found[name].shape != tensor.shape]
+    bad += tensors
+    if not bad:
+        model.load_state_dict(found, assign=True)
+        _count_positions(model)
+        left = chain(model.named_parameters(), model.named_buffers())
+        bad = [name for name, tensor in left if tensor.is_meta]
+    if bad:
+        raise KeysError(
+            "weights of",
+            component,
+            f"{len(bad)} missing, left over or of the wrong shape, such as {', '.join(bad[:5])}",
+            "convert the checkpoint again",
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _count_positions(model: Any) -> None:
+    """Fill in the one buffer that no file holds: a text encoder's positions, 0, 1, 2, … (transformers' CLIPTextEmbeddings)."""
+    import torch
+
+    for module in model.modules():
+        positions = getattr(module, "position_ids", None)
+        if positions is not None and positions.is_meta:
+            module.register_buffer("position_ids", torch.arange(positions.shape[-1])[None], persistent=False)
+
+
 def scheduler_config(model_dir: Path) -> dict[str, Any]:
     """The model's own scheduler settings, among them what its UNet predicts."""
     config: dict[str, Any] = json.loads((model_dir / "scheduler" / "scheduler_config.json").read_bytes())
     return config
-
-
-def _load(model_class: Any, folder: Path, dtype: str, variant: str | None) -> Any:
-    model, info = model_class.from_pretrained(
-        folder,
-        dtype=torch_dtype(dtype),
-        variant=variant,
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-    )
-    bad = sorted(str(key) for kind in ("missing_keys", "mismatched_keys", "error_msgs") for key in info[kind])
-    tensors = chain(model.named_parameters(), model.named_buffers())
-    bad = bad or [name for name, tensor in tensors if tensor.is_meta]
-    if bad:
-        raise KeysError(
-            "weights of",
-            folder.name,
-            f"{len(bad)} missing or of the wrong shape, such as {', '.join(bad[:5])}",
-            "convert the checkpoint again",
-        )
-    return model.eval().requires_grad_(False)
 
 
 def _forbid_network_and_code() -> None:
