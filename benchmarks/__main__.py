@@ -10,13 +10,14 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_nothing_changed, bench_pictures
+from benchmarks import bench_convert, bench_encode, bench_nothing_changed, bench_pictures, bench_serve
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
 ROWS = (
     "planning",
     "pictures",
+    *bench_serve.CASES,
     *(case.name for case in bench_encode.CASES),
     *(case.dtype for case in bench_convert.CASES),
 )
@@ -55,6 +56,8 @@ def main() -> None:
         rows += bench_nothing_changed.run(arguments.rounds)
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    served = tuple(case for case in bench_serve.CASES if case in arguments.only)
+    rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
     rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)

@@ -59,11 +59,8 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 
 @pytest.fixture(scope="session")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
-    """A server on all addresses with a key; pages of one other site may use it."""
-    folder = tmp_path_factory.mktemp("locked")
-    with stand(
-        folder, "--host", "0.0.0.0", environment={"DARKROOM_API_KEY": KEY}, allowed_origins=[SITE], timeout_s=30
-    ) as one:
-        one.url = one.url.replace("0.0.0.0", "127.0.0.1")
+    """A server with a key; pages of one other site may use it."""
+    key = {"DARKROOM_API_KEY": KEY}
+    with stand(tmp_path_factory.mktemp("locked"), environment=key, allowed_origins=[SITE], timeout_s=30) as one:
         assert one.get("/readyz").status_code == 200
         yield one

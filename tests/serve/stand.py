@@ -60,13 +60,16 @@ class Stand:
 
         wait_until(is_there, "the server's address in its log")
 
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        return httpx.request(method, self.url + path, timeout=LIMIT_S, verify=False, **options)
+
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=LIMIT_S, verify=False, **options)
+        return self.ask("GET", path, **options)
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         headers = {"content-type": "application/json", **options.pop("headers", {})}
-        return httpx.post(self.url + path, content=content, headers=headers, timeout=LIMIT_S, verify=False, **options)
+        return self.ask("POST", path, content=content, headers=headers, **options)
 
     def render(self, prompt: str = "x", **settings: Any) -> httpx.Response:
         return self.post("/render", {"request": {"prompt": prompt, **QUICK, **settings}})

@@ -68,7 +68,8 @@ def test_a_body_of_a_gigabyte_is_refused_by_its_length(fake: Stand) -> None:
         sent = pour(connection, b"x" * MIB, 10**9)
         answer = read_all(connection)
     assert status_of(answer) == 413
-    assert error_of(answer)["code"] == "E-LIMIT"
+    error = error_of(answer)
+    assert (error["code"], error["value"]) == ("E-LIMIT", str(10**9))
     assert sent < 64 * MIB  # what the kernel's buffers hold
 
 

@@ -141,7 +141,7 @@ def test_events_tell_of_each_step_and_end_with_the_picture(fake: Stand) -> None:
 
 def test_events_end_with_the_error(fake: Stand) -> None:
     headers = {"accept": "text/event-stream"}
-    ((_, refused),) = events_of(fake.post("/render", {"request": {"prompt": "x", "steps": 0}}, headers=headers))
-    assert refused["error"]["code"] == "E-REQUEST"
+    refused = fake.post("/render", {"request": {"prompt": "x", "steps": 0}}, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (422, "E-REQUEST")
     name, failed = events_of(fake.post("/render", {"request": {"prompt": "oom", **QUICK}}, headers=headers))[-1]
     assert (name, failed["error"]["code"]) == ("error", "E-OOM")

@@ -25,6 +25,7 @@ from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.header import read_header
 from darkroom.cli import main
 from darkroom.config import parse_config
+from darkroom.engine.load import prepare
 from darkroom.serve.channel import Channel, ChannelBroken, pack
 from darkroom.sources import fetch
 from darkroom.strict_yaml import load_yaml
@@ -100,11 +101,20 @@ def test_security_01_cve_2025_32434_nothing_is_loaded_by_torch_load() -> None:
     assert version("torch") >= (2, 6)
 
 
-def test_security_02_every_load_asks_for_safetensors() -> None:
-    loads = [(path, call) for path, call in calls("from_pretrained") if "Tokenizer" not in ast.unparse(call.func)]
-    assert loads
-    for path, call in loads:
-        assert keywords(call).get("use_safetensors") == "True", f"{path}: {ast.unparse(call)}"
+def test_security_02_no_load_falls_back_to_pickles() -> None:
+    """A folder with pickled weights is refused, and whatever loads weights by a library asks for safetensors."""
+    for path, call in calls("from_pretrained", "from_single_file", "load_lora_weights", "load_textual_inversion"):
+        if "Tokenizer" not in ast.unparse(call.func):
+            assert keywords(call).get("use_safetensors") == "True", f"{path}: {ast.unparse(call)}"
+
+
+@pytest.mark.parametrize("name", ["diffusion_pytorch_model.bin", "diffusion_pytorch_model.fp16.bin"])
+def test_security_02_pickled_weights_beside_safetensors_are_refused(model: Path, name: str) -> None:
+    canary = model.parent / "canary"
+    (model / "unet" / name).write_bytes(pickle.dumps(Canary(canary)))
+    with pytest.raises(errors.IndexFileError, match=name):
+        prepare(model)
+    assert not canary.exists()
 
 
 def test_security_03_cve_2026_24747_torch_is_new_enough() -> None:

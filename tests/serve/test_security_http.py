@@ -18,9 +18,10 @@ import pytest
 
 from darkroom.cli import main
 from darkroom.config import ServeConfig
-from darkroom.errors import ImageError
+from darkroom.errors import DarkroomError, ImageError
 from darkroom.outputs.png import decode_png
 from darkroom.serve.guard import Guard
+from darkroom.serve.http import error_body
 from tests.serve.stand import KEY, QUICK, SITE, Stand, bearer, make_stand_in, read_all, stand
 from tests.unit.checkpoint.test_refused_files import Canary
 from tests.unit.warm.bench import wait_until
@@ -124,6 +125,8 @@ def test_security_15_this_machines_own_names_are_taken(fake: Stand, host: str) -
         ("http://localhost:3000", 403),
         ("http://127.0.0.1", 403),
         ("file://", 403),
+        ("http://[", 403),
+        ("http://HOST@evil.example", 403),
         ("chrome-extension://abcdef", 403),
         ("http://HOST", 200),
         ("HTTP://HOST", 200),
@@ -225,6 +228,13 @@ def test_security_20_errors_tell_no_paths_and_no_stack(fake: Stand) -> None:
         assert not re.search(r"Traceback|File \"|\.py\b|site-packages", answer.text)
         assert str(fake.folder) not in answer.text.replace(str(answer.request.content), "")
     assert "ZeroDivisionError: a mistake" in fake.log  # where it belongs
+
+
+def test_security_20_a_path_in_the_middle_of_an_error_is_cut() -> None:
+    error = DarkroomError("file", None, "/srv/a/x.bin isn't b'/opt/y/z', see /sdapi/v1/samplers", "read /var/log/a.log")
+    public = error_body(error, is_public=True)["error"]
+    assert public["message"] == ("E-DARKROOM file: x.bin isn't b'z', see /sdapi/v1/samplers. Hint: read a.log.")
+    assert error_body(error, is_public=False)["error"]["hint"] == "read /var/log/a.log"
 
 
 def test_security_20_a_model_folder_is_named_without_its_path(tmp_path: Path) -> None:

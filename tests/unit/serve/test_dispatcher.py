@@ -183,6 +183,21 @@ def test_a_picture_that_kills_two_engines_is_answered_with_the_error(tmp_path: P
     run(tmp_path, use)
 
 
+def test_a_picture_that_died_with_another_ones_engine_is_made_without_it(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        held, kill = bench.submit("held", "kill")
+        await until(lambda: bench.noted("renders") == ["held", "kill", "held"])
+        await until(lambda: held.stage == "decoding")
+        assert kill.stage == "waiting"
+        bench.release()
+        await held.done
+        with pytest.raises(ServerDiedError):
+            await kill.done
+        assert bench.noted("renders") == ["held", "kill", "held", "kill"]
+
+    run(tmp_path, use)
+
+
 def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         jobs = bench.submit("kill", "kill", "kill")

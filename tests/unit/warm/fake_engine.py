@@ -53,7 +53,9 @@ class FakeEngine:
         return request
 
     def decode(self, request: RenderRequest) -> RenderedImage:
-        """A picture whose grey is its seed; that of `noise` can't be compressed."""
+        """A picture whose grey is its seed; that of `noise` can't be compressed, and `held` waits for a file."""
+        if request.prompt == "held":
+            wait_for(self.folder / "go", lambda: False)
         size = (request.width, request.height)
         image = Image.new("RGB", size, (request.seed % 256,) * 3)
         if request.prompt == "noise":

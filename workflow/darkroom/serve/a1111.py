@@ -27,7 +27,7 @@ from darkroom.serve.a1111_schemas import (
     Txt2ImgAnswer,
 )
 from darkroom.serve.a1111_settings import PER_PICTURE, check_fixed, count_pictures, present_options, read_txt2img
-from darkroom.serve.adapters import ERROR_ANSWERS, shorten
+from darkroom.serve.adapters import shorten
 from darkroom.serve.http import wants_fresh, while_connected
 from darkroom.serve.limits import check_count
 
@@ -39,7 +39,7 @@ _UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrog
 
 def make_router(service: Service) -> APIRouter:
     """The routes below `/sdapi/v1`."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"], responses=ERROR_ANSWERS)
+    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
     add_lists(router, service)
     _add_state(router, service)
     router.add_api_route("/png-info", _get_png_info, methods=["POST"])

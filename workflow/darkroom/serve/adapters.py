@@ -47,15 +47,17 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     401: {"model": ErrorAnswer, "description": "A key is missing or wrong."},
     403: {"model": ErrorAnswer, "description": "The request comes from another site."},
     404: {"model": ErrorAnswer, "description": "There is no model of that name."},
+    408: {"model": ErrorAnswer, "description": "The request came too slowly."},
     409: {"model": ErrorAnswer, "description": "The picture was interrupted."},
     413: {"model": ErrorAnswer, "description": "The request is too long."},
     422: {"model": ErrorAnswer, "description": "A field is unknown, out of range or over a limit."},
     429: {"model": ErrorAnswer, "description": "The queue is full. `Retry-After` says when to come again."},
+    500: {"model": ErrorAnswer, "description": "The picture can't be made, or something is wrong with the server."},
     503: {"model": ErrorAnswer, "description": "No engine is there to make the picture."},
     504: {"model": ErrorAnswer, "description": "The picture took longer than it may."},
     507: {"model": ErrorAnswer, "description": "The picture does not fit into memory."},
 }
-"""FastAPI's `responses` of a route that makes pictures."""
+"""FastAPI's `responses` of all routes."""
 
 
 def _nullable(about: dict[str, Any]) -> dict[str, Any]:

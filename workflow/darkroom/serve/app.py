@@ -17,8 +17,9 @@ from starlette.exceptions import HTTPException
 from darkroom import __version__
 from darkroom.errors import DarkroomError, RequestError
 from darkroom.serve import a1111, native, openai_images, page
+from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
-from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, answer_error
+from darkroom.serve.http import ASKS_FOR_KEY, CLIENT_CLOSED_REQUEST, ClientGone, answer_error
 from darkroom.serve.service import Service
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -26,9 +27,10 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
     """The application over a service. Whoever runs it starts and stops the service."""
-    app = FastAPI(title="Darkroom", version=__version__, lifespan=lifespan, redoc_url=None)
-    for module in (native, openai_images, a1111, page):
-        app.include_router(module.make_router(service))
+    app = FastAPI(title="Darkroom", version=__version__, lifespan=lifespan, redoc_url=None, responses=ERROR_ANSWERS)
+    app.include_router(native.make_router(service))
+    for module in (openai_images, a1111, page):
+        app.include_router(module.make_router(service), dependencies=[ASKS_FOR_KEY])
     _answer_errors(app, service)
     return app
 
@@ -59,6 +61,9 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
         service.metrics.errors.labels(told.code).inc()
         refusal = answer_error(told, is_public=False, status=error.status_code)  # the only path in it is the client's
         refusal.headers.update(error.headers or {})
+        route = getattr(request.scope.get("route"), "path", "")
+        if "allow" in refusal.headers and (methods := app.openapi()["paths"].get(route)):
+            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette knows those of one route only
         return refusal
 
     @app.exception_handler(Exception)

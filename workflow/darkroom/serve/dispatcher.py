@@ -105,9 +105,10 @@ class Dispatcher:
         self._assign()
 
     def on_load_failed(self, slot: Slot, error: DarkroomError) -> None:
-        logger.error("%s", error)
         if slot.is_broken:
             self.on_broken(slot, error)
+        else:
+            logger.error("%s", error)
         self._assign()
 
     def on_free(self, slot: Slot) -> None:
@@ -119,6 +120,7 @@ class Dispatcher:
 
     def on_dropped(self, slot: Slot, job: Job) -> None:
         self.under_way.pop(job, None)
+        self._assign()
 
     def on_death(self, slot: Slot, jobs: list[Job], error: DarkroomError) -> None:
         self._metrics.restarts.inc()
@@ -141,6 +143,8 @@ class Dispatcher:
         """Give free engines work until there is no more of the one or the other."""
         while self.waiting and (free := [slot for slot in self.slots if slot.is_free]):
             job, slot = self._choose(free)
+            if job.attempts and not slot.is_idle:
+                return
             self.waiting.remove(job)
             for earlier in self.waiting[: self._place(job)]:
                 earlier.overtaken += 1

@@ -64,7 +64,8 @@ class Guard:
         if self.hosts is not None and _name_of(host) not in self.hosts:
             raise OriginError("host", host[:200], "this server doesn't go by that name", "see serve.allowed_hosts")
         origin = headers.get("origin", "").lower()
-        if origin and origin not in self.origins and not (host and urlsplit(origin).netloc == host.lower()):
+        own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")} if host else set()
+        if origin and origin not in self.origins | own:
             raise OriginError("origin", origin[:200], "pages of that site may not use it", "see serve.allowed_origins")
         is_open = self.key is None or _is_open(scope["path"])
         if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):

@@ -9,8 +9,9 @@ from collections.abc import Awaitable
 from http import HTTPStatus
 from typing import Any, TypeVar
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.security import HTTPBearer
 
 from darkroom.errors import (
     AuthError,
@@ -28,6 +29,8 @@ from darkroom.errors import (
 
 T = TypeVar("T")
 
+ASKS_FOR_KEY = Depends(HTTPBearer(auto_error=False, description="The API key, where the server has one."))
+"""A dependency for the OpenAPI document alone: the guard is what asks for the key."""
 CLIENT_CLOSED_REQUEST = 499
 """As nginx logs it; nobody is there to read it."""
 _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
@@ -42,7 +45,7 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (ModelError, 503),
     (OutOfMemoryError, 507),
 )
-_WHOLE_PATH = re.compile(r"/(?:[^/]+/)+([^/]*)")
+_WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
 _PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
 """A path inside a text; those of this server's own routes are no secret."""
 _MOST_SHOWN = 1000
@@ -102,7 +105,8 @@ def error_body(error: DarkroomError, *, is_public: bool) -> dict[str, Any]:
     """
     parts = {name: text and _shorten(text) for name, text in error.as_dict().items()}
     if is_public:
-        parts = {name: text and _without_paths(text) for name, text in parts.items()}
+        parts["value"] = parts["value"] and _WHOLE_PATH.sub("", parts["value"])
+        parts = {name: text and _PATH.sub(r"\1", text) for name, text in parts.items()}
     told = DarkroomError.from_dict(parts)
     kind = "invalid_request_error" if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     return {"error": {**parts, "message": str(told), "type": kind, "param": None}}
@@ -110,11 +114,6 @@ def error_body(error: DarkroomError, *, is_public: bool) -> dict[str, Any]:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
-
-
-def _without_paths(text: str) -> str:
-    whole = _WHOLE_PATH.fullmatch(text)
-    return whole[1] if whole else _PATH.sub(r"\1", text)
 
 
 def answer_error(error: DarkroomError, *, is_public: bool, status: int | None = None) -> Response:

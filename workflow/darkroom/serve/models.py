@@ -80,14 +80,23 @@ def find_models(model_dir: Path | None, config: Config | None) -> Models:
         folder = Path(os.path.abspath(given))  # noqa: PTH100 - a link stays a link
         verified = folder.parent.parent / "verified" / f"{folder.name}.json"
         return Models([_read(folder, verified)], folder.parent.parent)
-    folders = sorted(path.parent for path in (VOLUME / "diffusers").glob(f"*/{INDEX}"))
+    folders = _on_volume()
     if not folders:
-        raise ModelError(
-            "Diffusers format missing: no model in", VOLUME, "and none was named", f"name its folder, or set {VARIABLE}"
-        )
+        logger.error("Diffusers format missing - build process failed: no model was named, and none is in %s", VOLUME)
+        hint = f"name a model's folder or a configuration, or set {VARIABLE}"
+        raise ModelError("Diffusers format missing: no model in", VOLUME, "and none was named", hint)
     return Models(
         [_read(folder, VOLUME / "verified" / f"{folder.name}.json", folder.name) for folder in folders], VOLUME
     )
+
+
+def are_models_around() -> bool:
+    """Whether DIFFUSERS_DIR or the volume says what to serve where nothing else does."""
+    return bool(os.environ.get(VARIABLE)) or bool(_on_volume())
+
+
+def _on_volume() -> list[Path]:
+    return sorted(path.parent for path in (VOLUME / "diffusers").glob(f"*/{INDEX}"))
 
 
 def _of_config(config: Config) -> Models:

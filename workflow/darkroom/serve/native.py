@@ -23,9 +23,8 @@ from darkroom.errors import DarkroomError
 from darkroom.outputs.png import text_of_png
 from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
-from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
-from darkroom.serve.http import answer_error, error_body, facts_header, wants_fresh, while_connected
+from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
 from darkroom.serve.service import Picture, Progress, Service
 
 EVENTS = "text/event-stream"
@@ -61,8 +60,14 @@ class Ready(BaseModel):
 
 def make_router(service: Service) -> APIRouter:
     """The routes over a service."""
-    router = APIRouter(tags=["darkroom"], responses=ERROR_ANSWERS)
-    is_public = not service.is_private
+    router = APIRouter(tags=["darkroom"])
+    _add_state(router, service)
+    _add_pictures(router, service)
+    return router
+
+
+def _add_state(router: APIRouter, service: Service) -> None:
+    """Whether the server lives, is ready, and what it has done."""
 
     @router.get("/healthz")
     async def get_health() -> dict[str, str]:
@@ -75,14 +80,23 @@ def make_router(service: Service) -> APIRouter:
         try:
             await service.ready()
         except DarkroomError as error:
-            return answer_error(error, is_public=is_public, status=503)
+            return answer_error(error, is_public=not service.is_private, status=503)
         model = service.models.get()
         return Ready(model=model.name, model_hash=model.model_hash)
 
-    @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": _TEXT}}})
+    @router.get(
+        "/metrics",
+        response_class=Response,
+        responses={200: {"content": {"text/plain": _TEXT}}},
+        dependencies=[ASKS_FOR_KEY],
+    )
     async def get_metrics() -> Response:
         """What Prometheus reads."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _add_pictures(router: APIRouter, service: Service) -> None:
+    """Pictures: finished ones, and new ones."""
 
     @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
     async def get_picture(name: str) -> Response:
@@ -92,29 +106,46 @@ def make_router(service: Service) -> APIRouter:
             raise HTTPException(404, "there is no such picture (any more)")
         return Response(png, media_type="image/png")
 
-    @router.post("/render", response_class=Response, responses={200: {"content": {"image/png": _PNG, EVENTS: _TEXT}}})
+    @router.post(
+        "/render",
+        response_class=Response,
+        responses={200: {"content": {"image/png": _PNG, EVENTS: _TEXT}}},
+        dependencies=[ASKS_FOR_KEY],
+    )
     async def post_render(body: RenderBody, request: Request, accept: Annotated[str, Header()] = "") -> Response:
         """One picture."""
         is_fresh = wants_fresh(request)
         if EVENTS in accept:
-            return StreamingResponse(_events(service, body, is_fresh), media_type=EVENTS)
+            events = _events(service, body, is_fresh)
+            first = await anext(events)  # raises what is wrong with the request
+            return StreamingResponse(_chain(first, events), media_type=EVENTS)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": facts_header(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
         return Response(picture.png, media_type="image/png", headers=headers)
 
-    return router
+
+async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
+    yield first
+    async for each in others:
+        yield each
 
 
 async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
-    """Progress as it comes, then the picture or the error. Closing it, as a client's leaving does, gives the picture up."""
+    """Progress as it comes, then the picture or the error. Closing it, as a client's leaving does, gives the picture up.
+
+    An error that comes before the request is queued is raised.
+    """
     news: asyncio.Queue[Progress | None] = asyncio.Queue()
     work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh, on_progress=news.put_nowait)
     task = asyncio.create_task(work)
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:
-        while (progress := await news.get()) is not None:
+        if (progress := await news.get()) is None:
+            task.result()
+        while progress is not None:
             yield _event("progress", asdict(progress))
+            progress = await news.get()
         yield _last_event(task, is_public=not service.is_private)
     finally:
         task.cancel()

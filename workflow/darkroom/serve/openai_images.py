@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.outputs.png import read_warnings, text_of_png
 from darkroom.request import MAX_SEED
-from darkroom.serve.adapters import ERROR_ANSWERS, SETTINGS, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
+from darkroom.serve.adapters import SETTINGS, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
 from darkroom.serve.http import wants_fresh, while_connected
 from darkroom.serve.limits import check_count
 
@@ -152,7 +152,7 @@ class ModelList(BaseModel):
 
 def make_router(service: Service) -> APIRouter:
     """The routes below `/v1`."""
-    router = APIRouter(prefix="/v1", tags=["OpenAI"], responses=ERROR_ANSWERS)
+    router = APIRouter(prefix="/v1", tags=["OpenAI"])
 
     @router.post("/images/generations")
     async def create_images(body: ImageGeneration, request: Request) -> ImagesAnswer:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from darkroom.serve.server import Setup
 
+CONFIG = Path("config/config.yaml")
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
 _ENGINE_KEYS = ("dtype", "memory")
 
@@ -41,13 +42,19 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def read_setup(arguments: argparse.Namespace) -> Setup:
-    """What to serve, and how. Raises ConfigError (E-CONFIG) and ModelError (E-MODEL)."""
+    """What to serve, and how. Where nothing names a model, config/config.yaml does, if it is there.
+
+    Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
+    """
     from darkroom.config import EngineConfig, parse_config
-    from darkroom.serve.models import find_models
+    from darkroom.serve.models import are_models_around, find_models
     from darkroom.serve.server import Setup
     from darkroom.strict_yaml import load_yaml
 
-    config = parse_config(load_yaml(arguments.config), arguments.config) if arguments.config else None
+    path = arguments.config
+    if path is None and arguments.model_dir is None and CONFIG.is_file() and not are_models_around():
+        path = CONFIG
+    config = parse_config(load_yaml(path), path) if path else None
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     engine = config.engine if config else EngineConfig()
     engine = EngineConfig.model_validate({**engine.model_dump(), **{k: given[k] for k in _ENGINE_KEYS if k in given}})

@@ -37,7 +37,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 Job = dict[str, Any]
 
-CONFIG = Path("config/config.yaml")
 BUCKET = "BUCKET_ENDPOINT_URL"
 _BUCKET_KEYS = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
 _LOG_LEVELS = ("RUNPOD_LOG_LEVEL", "RUNPOD_DEBUG_LEVEL")
@@ -89,7 +88,6 @@ def run(arguments: argparse.Namespace) -> int:
 
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     _check(arguments)
-    _name_models(arguments)
     return serve_jobs(read_setup(arguments), sdk_options(arguments))
 
 
@@ -181,19 +179,6 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.rp_api_host and not is_loopback(arguments.rp_api_host):
         why = "is not a loopback address, and the SDK's API asks nobody for a key"
         raise ConfigError("--rp_api_host", arguments.rp_api_host, why, "use 127.0.0.1")
-
-
-def _name_models(arguments: argparse.Namespace) -> None:
-    """Where neither an option nor the environment nor a volume names a model, config/config.yaml does."""
-    from darkroom.serve.models import VARIABLE, VOLUME
-
-    is_named = arguments.model_dir or arguments.config or os.environ.get(VARIABLE)
-    if is_named or any(VOLUME.glob("diffusers/*/model_index.json")):
-        return
-    if CONFIG.is_file():
-        arguments.config = CONFIG
-    else:
-        logger.error("Diffusers format missing - build process failed: no model was named, and none is in %s", VOLUME)
 
 
 def _every_second(send: Callable[[Any], None]) -> Callable[[Progress], None]:

@@ -232,6 +232,8 @@ class Service:
                 job.on_change = lambda: on_progress(batch.progress)
         self._dispatcher.submit(jobs)
         self._batches.append(batch)
+        if on_progress is not None:
+            on_progress(batch.progress)  # it is queued
         try:
             async with asyncio.timeout(None if self.is_private else self.config.timeout_s):
                 rendered = [await asyncio.shield(job.done) for job in jobs]

@@ -68,8 +68,17 @@ class Slot:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can take a picture now; it may still be decoding the one before."""
-        return self._is_ready and self._denoising is None
+        """Whether it can take a picture now; it may still be decoding the one before.
+
+        One whose engine died before is made alone: should it have been to blame, no other dies with it again.
+        """
+        may_share = not any(job.attempts > 1 for job in self._jobs.values())
+        return self._is_ready and self._denoising is None and may_share
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it can take a picture now and has no other."""
+        return self.is_free and not self._jobs
 
     def memory_in_use(self, kind: str) -> float:
         """Bytes that the engine last spoke of: `rss` that it holds, or `free` on its device; 0 before its first picture."""

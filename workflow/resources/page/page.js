@@ -88,8 +88,8 @@ async function renderPicture() {
     }
     say("The picture is there.");
   } catch (error) {
+    say(controller.signal.aborted ? "cancelled" : ""); // an error is an alert already
     if (!controller.signal.aborted) complain(error, wasTried);
-    else say("cancelled");
   } finally {
     running = null;
     setRunning(false);

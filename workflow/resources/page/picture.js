@@ -67,7 +67,8 @@ function describe({ request, facts, model, model_hash, cached }) {
     ["Emphasis", request.emphasis],
     ["Clip skip", request.clip_skip ? String(request.clip_skip) : ""],
     ["Tokens", "chunks" in facts ? `${facts.prompt_tokens} in ${plural(facts.chunks, "chunk")}` : ""],
-    ["Time", cached ? "none, it is from results/" : seconds(facts.total_s)],
+    ["Time", cached ? "" : seconds(facts.total_s)],
+    ["Source", cached ? "results/, made before" : ""],
   ].filter(([, text]) => text);
 }
 
