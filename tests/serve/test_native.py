@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +146,12 @@ def test_events_end_with_the_error(fake: Stand) -> None:
     assert (refused.status_code, refused.json()["error"]["code"]) == (422, "E-REQUEST")
     name, failed = events_of(fake.post("/render", {"request": {"prompt": "oom", **QUICK}}, headers=headers))[-1]
     assert (name, failed["error"]["code"]) == ("error", "E-OOM")
+
+
+def test_the_page_of_all_routes_needs_nothing_from_elsewhere(locked: Stand) -> None:
+    page = locked.get("/docs").text
+    links = re.findall(r"""(?:src|href)=["']([^"']+)""", page)
+    assert links
+    for link in links:
+        assert link.startswith("/"), link
+        assert locked.get(link).status_code == 200, link

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from darkroom import __version__
@@ -27,7 +28,14 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
     """The application over a service. Whoever runs it starts and stops the service."""
-    app = FastAPI(title="Darkroom", version=__version__, lifespan=lifespan, redoc_url=None, responses=ERROR_ANSWERS)
+    app = FastAPIOffline(  # whose page at /docs needs nothing from elsewhere
+        title="Darkroom",
+        version=__version__,
+        lifespan=lifespan,
+        redoc_url=None,
+        static_url="/page/swagger",
+        responses=ERROR_ANSWERS,
+    )
     app.include_router(native.make_router(service))
     for module in (openai_images, a1111, page):
         app.include_router(module.make_router(service), dependencies=[ASKS_FOR_KEY])
