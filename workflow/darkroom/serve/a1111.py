@@ -32,7 +32,8 @@ from darkroom.serve.http import wants_fresh, while_connected
 from darkroom.serve.limits import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.service import Picture, Progress, Service
+    from darkroom.serve.batches import Picture, Progress
+    from darkroom.serve.service import Service
 
 _UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrogate")
 

@@ -45,6 +45,7 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (ModelError, 503),
     (OutOfMemoryError, 507),
 )
+_WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
 _PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
 """A path inside a text; those of this server's own routes are no secret."""
@@ -117,13 +118,17 @@ def _shorten(text: str) -> str:
 
 
 def answer_error(error: DarkroomError, *, is_public: bool, status: int | None = None) -> Response:
-    """An error as an HTTP answer; `status` overrides the one that follows from its class."""
-    headers = {}
+    """An error as an HTTP answer; `status` overrides the one that follows from its class.
+
+    OpenAI's clients ask again after a 409 and any 5xx unless `x-should-retry` says no (`openai/_base_client.py`).
+    """
+    status = status or status_of(error)
+    headers = {} if status in _WORTH_ANOTHER_TRY else {"X-Should-Retry": "false"}
     if isinstance(error, BusyError):
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, AuthError):
         headers["WWW-Authenticate"] = "Bearer, Basic"
-    return JSONResponse(error_body(error, is_public=is_public), status or status_of(error), headers)
+    return JSONResponse(error_body(error, is_public=is_public), status, headers)
 
 
 def facts_header(facts: dict[str, Any]) -> str:

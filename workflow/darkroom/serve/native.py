@@ -24,8 +24,9 @@ from darkroom.outputs.png import text_of_png
 from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
 from darkroom.serve.answers import as_error
+from darkroom.serve.batches import Picture, Progress
 from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
-from darkroom.serve.service import Picture, Progress, Service
+from darkroom.serve.service import Service
 
 EVENTS = "text/event-stream"
 _TEXT = {"schema": {"type": "string"}}

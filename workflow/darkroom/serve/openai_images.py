@@ -22,8 +22,9 @@ from darkroom.serve.http import wants_fresh, while_connected
 from darkroom.serve.limits import check_count
 
 if TYPE_CHECKING:
+    from darkroom.serve.batches import Picture
     from darkroom.serve.models import Model
-    from darkroom.serve.service import Picture, Service
+    from darkroom.serve.service import Service
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),

@@ -22,7 +22,7 @@ from darkroom.sheets import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
-    from darkroom.serve.service import Picture
+    from darkroom.serve.batches import Picture
 
 MAX_OUTPUT_BYTES = 20 * 10**6
 """RunPod takes no longer result, by its documentation of `/runsync` and the SDK's own advice."""

@@ -29,8 +29,9 @@ from darkroom.serve.runpod_options import sdk_options
 from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
 if TYPE_CHECKING:
+    from darkroom.serve.batches import Progress
     from darkroom.serve.server import Setup
-    from darkroom.serve.service import Progress, Service
+    from darkroom.serve.service import Service
 
 logger = logging.getLogger(__name__)
 
