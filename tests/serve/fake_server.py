@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from darkroom import cli
 from darkroom.serve import options
-from darkroom.serve.server import Setup
+from darkroom.serve.setup import Setup
 
 read_setup = options.read_setup
 

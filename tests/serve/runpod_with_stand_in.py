@@ -10,7 +10,7 @@ from darkroom.config import EngineConfig, ServeConfig
 from darkroom.serve.engines import ModelFiles
 from darkroom.serve.models import Model, Models
 from darkroom.serve.runpod_worker import serve_jobs
-from darkroom.serve.server import Setup
+from darkroom.serve.setup import Setup
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])

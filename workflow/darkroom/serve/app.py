@@ -20,10 +20,18 @@ from darkroom.errors import DarkroomError, RequestError
 from darkroom.serve import a1111, native, openai_images, page
 from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
+from darkroom.serve.guard import Application, Guard, guarded
 from darkroom.serve.http import ASKS_FOR_KEY, CLIENT_CLOSED_REQUEST, ClientGone, answer_error
 from darkroom.serve.service import Service
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create_guarded_app(service: Service, *, lifespan: Lifespan, key: str | None, is_on_socket: bool) -> Application:
+    """The application behind its guard; on a Unix socket the file's mode says who may ask, and not Host and Origin."""
+    make_guard = Guard.of_socket if is_on_socket else Guard.of_config
+    app = create_app(service, lifespan=lifespan)
+    return guarded(app, make_guard(service.config, key), service.metrics, is_public=not service.is_private)
 
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:

@@ -25,7 +25,7 @@ EXIT_SIGNALLED = 128 + signal.SIGTERM
 
 
 class Lifecycle:
-    """Starts a service and decides when the server around it ends; `exit_code` says how it went.
+    """Watches a service and decides when the server around it ends; `exit_code` says how it went.
 
     The first SIGTERM or SIGINT drains: no request is taken any more, those that were are answered. A second one ends at
     once. A server whose engines can't be started, or not again, tells all who wait and ends with 1.
@@ -48,7 +48,6 @@ class Lifecycle:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
-        self._service.start()
         watching = [asyncio.create_task(self._watch_loading()), asyncio.create_task(self._watch_engines())]
         try:
             yield

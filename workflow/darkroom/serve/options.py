@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from darkroom.serve.server import Setup
+    from darkroom.serve.setup import Setup
 
 CONFIG = Path("config/config.yaml")
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
@@ -48,7 +48,7 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     """
     from darkroom.config import EngineConfig, parse_config
     from darkroom.serve.models import are_models_around, find_models
-    from darkroom.serve.server import Setup
+    from darkroom.serve.setup import Setup
     from darkroom.strict_yaml import load_yaml
 
     path = arguments.config

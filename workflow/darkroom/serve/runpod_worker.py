@@ -30,8 +30,8 @@ from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
 if TYPE_CHECKING:
     from darkroom.serve.batches import Progress
-    from darkroom.serve.server import Setup
     from darkroom.serve.service import Service
+    from darkroom.serve.setup import Setup
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ def _service(setup: Setup) -> Iterator[tuple[Service, asyncio.AbstractEventLoop]
 
 async def _start_service(setup: Setup) -> tuple[Service, asyncio.Task[None]]:
     from darkroom.serve.metrics import Metrics
-    from darkroom.serve.server import make_service
+    from darkroom.serve.setup import make_service
 
     service = make_service(setup, Metrics())
     service.start()

@@ -7,12 +7,15 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from darkroom.serve.bodies import Receive
-from darkroom.serve.guard import Application, Scope, Send
 from darkroom.serve.lifecycle import Lifecycle
 from darkroom.serve.service import Service
 from darkroom.warm.lease import LeaseWatch
+
+if TYPE_CHECKING:
+    from darkroom.serve.bodies import Receive
+    from darkroom.serve.guard import Application, Scope, Send
 
 LEASE_HEADER = b"darkroom-lease"
 

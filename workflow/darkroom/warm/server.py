@@ -19,7 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.serve.slot import DEFAULT_COMMAND
 from darkroom.warm.paths import ServerFiles
 
 logger = logging.getLogger(__name__)
@@ -30,8 +29,8 @@ _LOCK_PAUSE_S = 0.05
 _QUEUE = 100_000
 
 
-def main(arguments: Sequence[str] | None = None, command: Sequence[str] = DEFAULT_COMMAND) -> None:
-    """Run an engine until it is no longer needed; never returns. `command` starts the engine's own process."""
+def main(arguments: Sequence[str] | None = None, command: Sequence[str] | None = None) -> None:
+    """Run an engine until it is no longer needed; never returns. `command` starts the engine's own process in place of the usual one."""
     options = _parse(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     files = ServerFiles(options.socket)
@@ -120,32 +119,32 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 async def _serve(
-    listener: socket.socket, options: argparse.Namespace, command: Sequence[str], remove_socket: Callable[[], None]
+    listener: socket.socket,
+    options: argparse.Namespace,
+    command: Sequence[str] | None,
+    remove_socket: Callable[[], None],
 ) -> int:
     from darkroom.checkpoint.audit import read_identity
     from darkroom.config import ServeConfig
-    from darkroom.serve.app import create_app
     from darkroom.serve.dispatcher import Dispatcher
     from darkroom.serve.engines import EngineOptions, ModelFiles
-    from darkroom.serve.guard import Guard, guarded
     from darkroom.serve.metrics import Metrics
     from darkroom.serve.models import Model, Models
-    from darkroom.serve.server import run_uvicorn
+    from darkroom.serve.server import run
     from darkroom.serve.service import Service
+    from darkroom.serve.slot import DEFAULT_COMMAND
     from darkroom.warm.lifecycle import LeasedLifecycle, Limits
 
     name, model_hash = read_identity(options.model_dir)
     model = Model(name, ModelFiles(options.model_dir, options.verified), model_hash, None)
     models = Models([model], options.model_dir.parent.parent)
     wanted = EngineOptions(dict(models.files), options.device, options.dtype, options.memory)
-    metrics, config = Metrics(), ServeConfig()
-    dispatcher = Dispatcher([wanted], name, limit=_QUEUE, metrics=metrics, command=command)
-    service = Service(models, dispatcher, config, metrics, is_private=True)
+    metrics = Metrics()
+    dispatcher = Dispatcher([wanted], name, limit=_QUEUE, metrics=metrics, command=command or DEFAULT_COMMAND)
+    service = Service(models, dispatcher, ServeConfig(), metrics, is_private=True)
     limits = Limits(options.start_timeout, options.idle_timeout, options.lease)
     lifecycle = LeasedLifecycle(service, limits, remove_socket)
-    guard = Guard.of_socket(config, None)
-    app = guarded(create_app(service, lifespan=lifecycle.lifespan), guard, metrics, is_public=False)
-    await run_uvicorn(lifecycle.wrap(app), lifecycle, listener, config.read_timeout_s)
+    await run(service, lifecycle, listener, wrap=lifecycle.wrap)
     return lifecycle.exit_code
 
 

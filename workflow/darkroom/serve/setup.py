@@ -1,0 +1,65 @@
+"""What a server or a worker is started with, and the service made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from darkroom.config import Config, EngineConfig, ServeConfig
+from darkroom.errors import ConfigError
+from darkroom.serve.dispatcher import Dispatcher
+from darkroom.serve.engines import EngineOptions
+from darkroom.serve.metrics import Metrics
+from darkroom.serve.models import Models
+from darkroom.serve.service import Service
+from darkroom.serve.slot import DEFAULT_COMMAND
+from darkroom.sheets import unfold
+
+RESULTS = Path("results")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """All that a server is started with; `render` holds the defaults of requests, `socket` a path in place of an address."""
+
+    models: Models
+    serve: ServeConfig
+    engine: EngineConfig
+    render: dict[str, Any]
+    socket: Path | None = None
+    command: Sequence[str] = DEFAULT_COMMAND
+
+    @classmethod
+    def of_config(
+        cls, models: Models, config: Config | None, engine: EngineConfig, socket: Path | None = None, **changes: Any
+    ) -> Setup:
+        """From a configuration, or the defaults of one; `changes` are values of its `serve` section.
+
+        Raises ConfigError (E-CONFIG) for one that can't be.
+        """
+        render = unfold(config.render, "config render") if config else {}
+        render.pop("seeds", None)
+        given = {**(config.serve if config else ServeConfig()).model_dump(), **changes}
+        try:
+            return cls(models, ServeConfig.model_validate(given), engine, render, socket)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(
+                f"serve.{first['loc'][0]} =", first["input"], first["msg"], "give another value"
+            ) from None
+
+
+def make_service(setup: Setup, metrics: Metrics) -> Service:
+    """The service of a set-up, not started yet; to be called in the event loop that it will run in."""
+    engine, models = setup.engine, setup.models
+    options = [
+        EngineOptions(dict(models.files), device, engine.dtype, engine.memory, models_dir=models.models_dir, probe=True)
+        for device in setup.serve.devices or [engine.device]
+    ]
+    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, metrics=metrics, command=setup.command)
+    results = RESULTS.absolute() if setup.serve.results else None
+    return Service(models, dispatcher, setup.serve, metrics, defaults=setup.render, results=results)
