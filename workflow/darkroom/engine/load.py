@@ -72,26 +72,31 @@ def _assemble(model_dir: Path, configs: dict[str, dict[str, Any]], weights: Weig
         "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
         "text_encoder_2": lambda config: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
     }
-    parts = {name: _make(name, make, configs[name], weights) for name, make in makers.items()}
+    index = json.loads((model_dir / "model_index.json").read_bytes())
+    others = {
+        "tokenizer": CLIPTokenizer.from_pretrained(model_dir / "tokenizer", local_files_only=True),
+        "tokenizer_2": CLIPTokenizer.from_pretrained(model_dir / "tokenizer_2", local_files_only=True),
+        "scheduler": build("Euler", "Automatic", scheduler_config(model_dir)),
+        "force_zeros_for_empty_prompt": index.get("force_zeros_for_empty_prompt", True),
+    }
+    parts = {name: _make_empty(make, configs[name]) for name, make in makers.items()}
+    for name, part in parts.items():
+        _fill(name, part, configs[name], weights)
     if device is not None:
         parts = {name: part.to(device) for name, part in parts.items()}
-    index = json.loads((model_dir / "model_index.json").read_bytes())
-    return StableDiffusionXLPipeline(
-        **parts,
-        tokenizer=CLIPTokenizer.from_pretrained(model_dir / "tokenizer", local_files_only=True),
-        tokenizer_2=CLIPTokenizer.from_pretrained(model_dir / "tokenizer_2", local_files_only=True),
-        scheduler=build("Euler", "Automatic", scheduler_config(model_dir)),
-        force_zeros_for_empty_prompt=index.get("force_zeros_for_empty_prompt", True),
-        add_watermarker=False,
-    )
+    return StableDiffusionXLPipeline(**parts, **others, add_watermarker=False)
 
 
-def _make(component: str, make: Callable[[dict[str, Any]], Any], config: dict[str, Any], weights: Weights) -> Any:
-    """A component with the weights that were read as its parameters: none is ever initialised, copied or left out."""
+def _make_empty(make: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """A component without any weights."""
     import torch
 
     with torch.device("meta"):
-        model = make(config)
+        return make(config).eval().requires_grad_(False)
+
+
+def _fill(component: str, model: Any, config: dict[str, Any], weights: Weights) -> None:
+    """Make the weights that were read the model's parameters: none is ever initialised, copied or left out."""
     expected = model.state_dict()
     classic = {entry.name: entry.shape for entry in component_entries(component, config)}
     names = classic_names(component, expected, classic)
@@ -111,7 +116,7 @@ def _make(component: str, make: Callable[[dict[str, Any]], Any], config: dict[st
             f"{len(bad)} missing, left over or of the wrong shape, such as {', '.join(bad[:5])}",
             "convert the checkpoint again",
         )
-    return model.eval().requires_grad_(False)
+    model.requires_grad_(False)  # what was assigned begins anew
 
 
 def _count_positions(model: Any) -> None:

@@ -41,6 +41,25 @@ class TensorFile:
         """Tells, beside an earlier one, whether the file was written to since."""
         return file_stamp(os.fstat(self._file))
 
+    def read_as(self, info: TensorInfo, dtype: Any, buffer: Any) -> Any:
+        """A tensor on the CPU as `dtype`, by way of `buffer`, a tensor of bytes that holds any number of whole elements.
+
+        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read` does.
+        """
+        import torch
+
+        kind = getattr(torch, _DTYPES[info.dtype])
+        values = torch.empty(info.shape, dtype=dtype)
+        flat, window = values.reshape(-1), buffer.view(kind)
+        position = self._data_offset + info.start
+        for piece in flat.split(len(window)):
+            here = piece.view(torch.uint8) if dtype == kind else buffer[: len(piece) * kind.itemsize]
+            read_range(self._file, memoryview(here.numpy()), position)
+            position += len(here)
+            if dtype != kind:
+                piece.copy_(window[: len(piece)])
+        return values
+
     def read(self, info: TensorInfo) -> Any:
         """A tensor on the CPU, in the file's number format. Raises OSError, and FormatError (E-FORMAT) past the end."""
         import torch

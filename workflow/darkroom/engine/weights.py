@@ -19,6 +19,7 @@ from darkroom.engine.tensor_file import TensorFile
 
 THREADS = 2
 """One waits for memory while the other computes; more only share the same memory's speed."""
+_PIECE_BYTES = 2**25  # large, since after each piece a thread waits for Python's lock, which imports hold for long
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,15 @@ class Weights:
         return self._read.pop(component)
 
     def _read_all(self) -> None:
+        import torch
+
+        buffer = torch.empty(_PIECE_BYTES, dtype=torch.uint8)
         while True:
             with self._lock:
                 tensor = next(self._left, None)
             if tensor is None:
                 return
-            values = tensor.file.read(tensor.info).to(self._dtypes[tensor.component])
+            values = tensor.file.read_as(tensor.info, self._dtypes[tensor.component], buffer)
             self._read[tensor.component][tensor.name] = values
 
 
