@@ -2,52 +2,22 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 from darkroom.outputs.gallery import build_gallery
+from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.pictures import AUDIT, make_picture
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="the Python package selenium is not installed")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-CHROMEDRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,900",
-)
-WAIT_S = 30
 COUNT = 12
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">"
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")
@@ -68,16 +38,8 @@ def page(browser: Any, results: Path) -> Iterator[Any]:
     assert browser.get_log("browser") == []
 
 
-def wait(page: Any, condition: Callable[[Any], Any]) -> Any:
-    return WebDriverWait(page, WAIT_S).until(condition)
-
-
 def shown(page: Any) -> list[Any]:
     return [card for card in page.find_elements(By.CSS_SELECTOR, ".card") if card.is_displayed()]
-
-
-def text(page: Any, name: str) -> str:
-    return str(page.find_element(By.ID, name).text)
 
 
 def type_filter(page: Any, words: str) -> None:
@@ -89,10 +51,6 @@ def type_filter(page: Any, words: str) -> None:
 def open_picture(page: Any, seed: int) -> None:
     next(card for card in shown(page) if f"seed {seed}" in card.text).click()
     wait(page, lambda p: p.find_element(By.ID, "viewer").get_attribute("open"))
-
-
-def press(page: Any, key: str) -> None:
-    page.switch_to.active_element.send_keys(key)
 
 
 def test_thumbnails_load(page: Any) -> None:

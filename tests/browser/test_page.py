@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from darkroom.outputs.png import text_of_png
-from tests.browser.test_gallery import CHROMEDRIVER, CHROMIUM, FLAGS, press, text, wait
+from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.serving import make_site, serve, wait_for
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="the Python package selenium is not installed")
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-from selenium.webdriver.support.ui import Select  # noqa: E402
 
 HOSTILE = "</textarea></script><img src=x onerror=\"document.title='owned'\">"
 KEY = "a-key-of-this-test-only"
@@ -27,19 +25,7 @@ serve: {max_steps: 1000}
 """
 MOST_TABS = 40
 
-pytestmark = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(CHROMEDRIVER))
-    yield driver
-    driver.quit()
+pytestmark = needs_chromium
 
 
 @pytest.fixture(scope="module")

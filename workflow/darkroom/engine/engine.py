@@ -131,8 +131,12 @@ class Engine:
 
     @property
     def overlaps(self) -> bool:
-        """Whether a picture can be decoded while another is denoised: not when the parts of the model take turns."""
-        return self._plan.mode != "offload"
+        """Whether a picture should be decoded in another thread while the next one is denoised.
+
+        Not where the parts of the model take turns on the device, and not on a CPU: two threads that compute there have
+        twice the threads of OpenMP, which then sleep between any two operations.
+        """
+        return self._plan.mode == "resident"
 
     def startup_lines(self) -> list[str]:
         """The memory policy's decisions, for a server's log."""

@@ -151,6 +151,8 @@ class Dispatcher:
             self.under_way[job] = slot
             self._metrics.stages.labels("queue").observe(job.waited())
             slot.render(job)
+            for other in self.waiting:
+                other.on_change()  # it has moved up
 
     def _choose(self, free: list[Slot]) -> tuple[Job, Slot]:
         """The first job whose model a free engine holds, unless the first of all was passed often enough."""

@@ -50,10 +50,10 @@ class Task:
 
 
 class EngineProcess:
-    """Takes up what it is told in one thread, renders in a second, and decodes and encodes pictures in a third.
+    """Takes up what it is told in one thread, renders in a second, and finishes pictures in a third.
 
-    Thus a picture is finished while the next one is being denoised. A picture that runs out of memory while another
-    one was under way beside it is tried once more alone.
+    Thus a picture is encoded, and decoded too where the engine's stages may overlap, while the next one is being denoised.
+    A picture that runs out of memory while another one was under way beside it is tried once more alone.
     """
 
     def __init__(self, channel: Channel, load: Load) -> None:
@@ -61,8 +61,8 @@ class EngineProcess:
         self._load = load
         self._engines: Engines | None = None
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._decoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder")
-        self._decoding: Future[None] | None = None
+        self._finisher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="finisher")
+        self._finishing: Future[None] | None = None
         self._tasks: dict[int, Task] = {}
 
     def run(self) -> None:
@@ -74,7 +74,7 @@ class EngineProcess:
     def _take(self, message: Message) -> None:
         match message["op"]:
             case "configure":
-                self._engines = Engines(EngineOptions.from_message(message), self._load, self._finish_decoding)
+                self._engines = Engines(EngineOptions.from_message(message), self._load, self._wait_for_finishing)
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
@@ -123,10 +123,11 @@ class EngineProcess:
             self._fail({"id": task.id}, as_error(error))
         else:
             self._stage(task, "decoding")
-            self._finish_decoding()  # at most one picture waits here: more would only hold memory
-            self._decoding = self._decoder.submit(self._finish, task, engine, denoised)
-            if not engine.overlaps:
-                self._finish_decoding()
+            self._wait_for_finishing()  # at most one picture waits here: more would only hold memory
+            if engine.overlaps:
+                self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
+            else:
+                self._decode(task, engine, denoised, is_alone=True)
         self._channel.send({"event": "free", "id": task.id})
 
     def _denoise(self, engine: Any, task: Task) -> Any:
@@ -136,33 +137,39 @@ class EngineProcess:
         def on_step(step: int, steps: int) -> None:
             self._channel.send({"event": "step", "id": task.id, "step": step, "steps": steps})
 
-        was_shared = self._decoding is not None and not self._decoding.done()
+        was_shared = self._finishing is not None and not self._finishing.done()
         try:
             return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step)
         except OutOfMemoryError:
             if not was_shared:
                 raise
-        self._finish_decoding()
+        self._wait_for_finishing()
         return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step)
 
-    def _finish(self, task: Task, engine: Any, denoised: Any, *, is_alone: bool = False) -> None:
+    def _decode(self, task: Task, engine: Any, denoised: Any, *, is_alone: bool = False) -> None:
         try:
             picture = engine.decode(denoised)
         except OutOfMemoryError as error:
-            if is_alone or not engine.overlaps:
+            if is_alone:
                 return self._fail({"id": task.id}, error)
-            return self._work.put(lambda: self._finish(task, engine, denoised, is_alone=True))
+            return self._work.put(lambda: self._decode(task, engine, denoised, is_alone=True))
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
+        if is_alone:  # in the engine's thread, which has the next picture to see to
+            self._finishing = self._finisher.submit(self._encode, task, engine, picture)
+            return None
+        return self._encode(task, engine, picture)
+
+    def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         png = encode_answer(engine, picture)
         facts = {**collect_facts(picture), "png_s": time.perf_counter() - started}
-        return self._drop({"event": "picture", "id": task.id, "facts": facts, **memory_in_use(engine.device)}, png)
+        self._drop({"event": "picture", "id": task.id, "facts": facts, **memory_in_use(engine.device)}, png)
 
-    def _finish_decoding(self) -> None:
-        """Wait until no picture is being decoded."""
-        if self._decoding is not None:
-            self._decoding.result()
+    def _wait_for_finishing(self) -> None:
+        """Wait until no picture is being decoded or encoded."""
+        if self._finishing is not None:
+            self._finishing.result()
 
     def _stage(self, task: Task, stage: str) -> None:
         self._channel.send({"event": "stage", "id": task.id, "stage": stage})

@@ -1,0 +1,43 @@
+"""Debian's Chromium for tests of pages, and what one does in it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="the Python package selenium is not installed")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+CHROMEDRIVER = shutil.which("chromedriver")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
+WAIT_S = 30
+
+needs_chromium = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")
+
+
+def wait(page: Any, condition: Callable[[Any], Any]) -> Any:
+    return WebDriverWait(page, WAIT_S).until(condition)
+
+
+def text(page: Any, name: str) -> str:
+    return str(page.find_element(By.ID, name).text)
+
+
+def press(page: Any, key: str) -> None:
+    page.switch_to.active_element.send_keys(key)
