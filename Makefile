@@ -34,6 +34,7 @@ generated: .venv/ready
 
 bench: .venv/ready
 	$(ACTIVATE) python -m benchmarks
+	$(ACTIVATE) python -m benchmarks.soak_serve
 
 # Hours on two cores. Each step can be run alone; see demo/README.md.
 demo-checkpoint: .venv/ready

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.errors import BusyError, DarkroomError, ServerDiedError
+from darkroom.errors import BusyError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request import RenderRequest
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
 from darkroom.serve.engines import EngineOptions, ModelFiles
@@ -18,6 +18,7 @@ from darkroom.serve.metrics import Metrics
 
 FAKE_ENGINE = Path(__file__).parents[1] / "warm" / "fake_engine.py"
 LIMIT_S = 60
+GARBLED = "import socket, sys; socket.socket(fileno=int(sys.argv[2])).sendall(bytes([255] * 8))"
 
 
 class Bench:
@@ -209,3 +210,27 @@ def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:
             bench.submit("later")
 
     run(tmp_path, use)
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        (("/nowhere/python",), "No such file"),
+        ((sys.executable, "-c", "raise SystemExit(3)"), "exit code 3 while it was loading"),
+        ((sys.executable, "-c", GARBLED), "a frame of more than 1 GiB"),
+    ],
+)
+def test_an_engine_that_can_not_be_had_is_told_to_all(tmp_path: Path, command: tuple[str, ...], why: str) -> None:
+    async def within() -> None:
+        options = [EngineOptions({"a": ModelFiles(tmp_path)}, "cpu")]
+        dispatcher = Dispatcher(options, "a", limit=5, metrics=Metrics(), command=command)
+        dispatcher.start()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                with pytest.raises(ServerError, match=why):
+                    await dispatcher.ready
+                assert why in str(await dispatcher.broken)
+        finally:
+            await dispatcher.stop()
+
+    asyncio.run(within())

@@ -100,21 +100,29 @@ class Slot:
     async def run(self) -> None:
         """Keep an engine running until cancelled or broken."""
         while not self.is_broken:
+            code = 0
             try:
-                await self._run_once()
-            except ChannelBroken as error:
-                self._failure = ServerError("engine", None, str(error), "read its log")
+                code = await self._run_once()
+            except (ChannelBroken, OSError) as error:
+                self._failure = ServerError("engine on", self.device, str(error), "read its log")
+            if not self.is_broken:
+                await self._see_to_death(code)
 
-    async def _run_once(self) -> None:
-        """Start an engine, pass on what it says, and see to its end."""
+    async def _run_once(self) -> int:
+        """Start an engine and pass on what it says until it ends; its exit code.
+
+        Raises OSError if it can't be started, and ChannelBroken for what isn't a frame.
+        """
         ours, theirs = socket.socketpair()
+        command = [*self._command, "--channel", str(theirs.fileno())]
         with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                *("--channel", str(theirs.fileno())),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
+                )
+            except OSError:
+                ours.close()
+                raise
         reader, self._writer = await asyncio.open_connection(sock=ours)
         try:
             self._send({"op": "configure", **self._options.as_message()})
@@ -126,8 +134,7 @@ class Slot:
             self._writer.close()  # which ends the engine
             self._writer = None
             code = await _wait_for_end(process)
-        if not self.is_broken:
-            await self._see_to_death(code)
+        return code
 
     def _send(self, message: Message) -> None:
         if self._writer is not None:
