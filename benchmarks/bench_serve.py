@@ -143,11 +143,12 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
 
     ours, reference, costs = [], [], []
     with serving(model_dir) as server:
-        connection = server.connect()
 
         def over_http() -> float:
+            connection = server.connect()
             begun = time.perf_counter()
             costs.extend(_ask(connection, each) for each in settings)
+            connection.close()
             return time.perf_counter() - begun
 
         for number in range(rounds):

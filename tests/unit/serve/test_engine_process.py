@@ -90,7 +90,7 @@ class Bench:
 
     def render(self, number: int, prompt: str) -> None:
         request = RenderRequest(prompt=prompt, width=64, height=64).model_dump(mode="json")
-        self.channel.send({"op": "render", "id": number, "model": "m", "request": request})
+        self.channel.send({"op": "render", "id": number, "model": "m", "request": request, "wants_steps": True})
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         while True:

@@ -7,7 +7,7 @@ do over a socket pair (`channel`) and ends when that is closed.
     told                                    answers
     configure {models, device, …}
     load {model}                            loaded {model, …} or failed {model, error}
-    render {id, model, request}             stage, step …, free; then picture (with the PNG), failed or cancelled
+    render {id, model, request, …}          stage, step …, free; then picture (with the PNG), failed or cancelled
     cancel {id}                             whatever comes of that picture
 """
 
@@ -41,11 +41,12 @@ EXIT_POISONED = 70
 
 @dataclass(eq=False)
 class Task:
-    """One picture: its number, model and request, and whether it is still wanted."""
+    """One picture: its number, model and request, whether to tell of each step, and whether it is still wanted."""
 
     id: int
     model: str
     request: dict[str, Any]
+    wants_steps: bool
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -78,7 +79,7 @@ class EngineProcess:
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
-                task = Task(message["id"], message["model"], message["request"])
+                task = Task(message["id"], message["model"], message["request"], message["wants_steps"])
                 self._tasks[task.id] = task
                 self._work.put(lambda: self._render(task))
             case "cancel":
@@ -135,7 +136,8 @@ class EngineProcess:
         self._stage(task, "denoising")
 
         def on_step(step: int, steps: int) -> None:
-            self._channel.send({"event": "step", "id": task.id, "step": step, "steps": steps})
+            if task.wants_steps:
+                self._channel.send({"event": "step", "id": task.id, "step": step, "steps": steps})
 
         was_shared = self._finishing is not None and not self._finishing.done()
         try:

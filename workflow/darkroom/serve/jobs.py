@@ -25,11 +25,14 @@ class Rendered:
 
 @dataclass(eq=False, slots=True)
 class Job:
-    """`stage` is waiting, loading, denoising or decoding; `done` is settled exactly once, whatever happens."""
+    """`wants_steps` says whether to hear of each step: telling takes time from a small model's threads.
+
+    `stage` is waiting, loading, denoising or decoding; `done` is settled exactly once, whatever happens."""
 
     model: str
     request: RenderRequest
     on_change: Callable[[], None] = lambda: None
+    wants_steps: bool = True
     id: int = field(default_factory=lambda: next(_NUMBERS))
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stage: str = "waiting"

@@ -175,7 +175,7 @@ class Service:
     async def _render(
         self, requests: list[RenderRequest], model: Model, on_progress: Callable[[Progress], None] | None
     ) -> list[Picture]:
-        jobs = [Job(model.name, request) for request in requests]
+        jobs = [Job(model.name, request, wants_steps=not self.is_private) for request in requests]
         batch = Batch(jobs, self._dispatcher)
         if on_progress is not None:
             for job in jobs:

@@ -90,7 +90,9 @@ class Slot:
         self._jobs[job.id] = job
         self._denoising = job.id
         job.move_to("denoising" if job.model in self.loaded else "loading")
-        self._send({"op": "render", "id": job.id, "model": job.model, "request": job.request.model_dump(mode="json")})
+        request = job.request.model_dump(mode="json")
+        wanted = {"id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
+        self._send({"op": "render", **wanted})
 
     def cancel(self, job: Job) -> None:
         """Give up a picture at its next step."""
