@@ -178,6 +178,7 @@ def settled(soak: Soak, pids: dict[str, int]) -> dict[str, tuple[float, int]]:
             break
         fewest = found
         time.sleep(6)  # longer than a kept connection is kept
+    time.sleep(6)  # for the connection of the last look
     return {name: (resident_mb(pid), descriptors(pid)) for name, pid in pids.items()}
 
 
