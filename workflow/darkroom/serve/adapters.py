@@ -67,10 +67,10 @@ def _nullable(about: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [*(kind for kind in kinds if kind != null), null], "description": about["description"]}
 
 
-_PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CFG scale of a distilled model at once."}
+PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CFG scale of a distilled model at once."}
 SETTINGS = {
     name: _nullable(about)
-    for name, about in {**RenderRequest.model_json_schema()["properties"], "preset": _PRESET}.items()
+    for name, about in {**RenderRequest.model_json_schema()["properties"], "preset": PRESET}.items()
 }
 """The JSON Schema of each setting of a picture, by name; null is as left out."""
 

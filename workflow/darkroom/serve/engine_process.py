@@ -105,10 +105,7 @@ class EngineProcess:
         engine = self._engines.get(model)
         seconds = time.perf_counter() - started
         logger.info("loaded %s in %.1f s", model, seconds)
-        facts = {"device": engine.device, "dtype": engine.dtype, "memory": engine.memory}
-        self._channel.send(
-            {"event": "loaded", "model": model, "loaded": list(self._engines), "seconds": seconds, **facts}
-        )
+        self._channel.send({"event": "loaded", "model": model, "loaded": list(self._engines), "seconds": seconds})
         return engine
 
     def _render(self, task: Task) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from darkroom.config import ServeConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.lifecycle import Lifecycle
+from darkroom.unix_sockets import listen_privately
 
 if TYPE_CHECKING:
     from darkroom.serve.guard import Application
@@ -45,14 +46,7 @@ def _listen_at_path(path: Path) -> socket.socket:
         raise ConfigError("socket", path, "its folder is open to others", f"chmod 700 {folder}, or choose another")
     if path.is_socket():
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
-    listener.listen(_BACKLOG)
-    return listener
+    return listen_privately(path, _BACKLOG)
 
 
 def describe(listener: socket.socket) -> str:

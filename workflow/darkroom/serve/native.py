@@ -21,8 +21,8 @@ from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
 from darkroom.outputs.png import text_of_png
-from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
+from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import as_error
 from darkroom.serve.batches import Picture, Progress
 from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
@@ -31,13 +31,12 @@ from darkroom.serve.service import Service
 EVENTS = "text/event-stream"
 _TEXT = {"schema": {"type": "string"}}
 _PNG = {"schema": {"type": "string", "format": "binary"}}
-_PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CFG scale of a distilled model at once."}
 
 
 def _describe_settings() -> dict[str, Any]:
     """RenderRequest's JSON Schema, with `preset` besides."""
     schema = RenderRequest.model_json_schema()
-    return {**schema, "properties": {**schema["properties"], "preset": _PRESET}}
+    return {**schema, "properties": {**schema["properties"], "preset": PRESET}}
 
 
 class RenderBody(BaseModel):

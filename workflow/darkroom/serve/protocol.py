@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import struct
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from darkroom.unix_sockets import read_peer
+
 _TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
 class GuardedProtocol(H11Protocol):
@@ -91,8 +91,7 @@ def make_protocol(read_timeout_s: float) -> type[GuardedProtocol]:
 
 def is_own_peer(connection: Any) -> bool:
     """Whether the process at a Unix socket's other end belongs to our user, or to root, who may do anything anyway."""
-    if connection is None or connection.family != socket.AF_UNIX or not hasattr(socket, "SO_PEERCRED"):
+    if connection is None or connection.family != socket.AF_UNIX:
         return True
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    _pid, uid, _gid = _PEER_CREDENTIALS.unpack(data)
-    return uid in (os.geteuid(), 0)
+    peer = read_peer(connection)
+    return peer is None or peer[1] in (os.geteuid(), 0)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import socket
 import stat
-import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,12 +16,12 @@ from pathlib import Path
 from typing import Self
 
 from darkroom.errors import SocketError
+from darkroom.unix_sockets import read_peer
 from darkroom.warm.paths import foreign
 
 _MAX_HEAD_BYTES = 64 * 1024
 _BLOCK_BYTES = 256 * 1024
 _BACKLOG_PAUSE_S = 0.02
-_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 
 
 class ConnectionLost(Exception):
@@ -145,10 +144,10 @@ def _connect(path: Path, channel: socket.socket, timeout_s: float) -> None:
 
 def _check_peer(path: Path, channel: socket.socket) -> int | None:
     """The pid of the process that listens, after checking that it is the same user's; None where unknowable."""
-    if not hasattr(socket, "SO_PEERCRED"):
+    peer = read_peer(channel)
+    if peer is None:
         return None
-    data = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
-    pid, uid, _gid = _PEER_CREDENTIALS.unpack(data)
+    pid, uid = peer
     if uid != os.geteuid():
         raise foreign(path, uid)
-    return int(pid)
+    return pid

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from darkroom.unix_sockets import listen_privately
 from darkroom.warm.paths import ServerFiles
 
 logger = logging.getLogger(__name__)
@@ -99,13 +100,7 @@ def _bind(path: Path) -> socket.socket:
     """Listen on a socket with mode 0600 that appears at `path` complete; what a dead engine left there is replaced."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(temporary))
-    finally:
-        os.umask(mask)
-    listener.listen(_BACKLOG)
+    listener = listen_privately(temporary, _BACKLOG)
     temporary.rename(path)
     return listener
 
