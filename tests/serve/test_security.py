@@ -18,6 +18,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from darkroom import errors
@@ -29,6 +30,10 @@ from darkroom.engine.load import prepare
 from darkroom.serve.channel import Channel, ChannelBroken, pack
 from darkroom.sources import fetch
 from darkroom.strict_yaml import load_yaml
+from tests.fixtures.remote import FileServer, Resource
+from tests.fixtures.remote.civitai import TOKEN, Civitai
+from tests.fixtures.remote.hub import Hub
+from tests.fixtures.remote.weights import make_weights
 from tests.unit.checkpoint.test_refused_files import Canary
 
 ROOT = Path(__file__).parents[2]
@@ -141,12 +146,33 @@ def test_security_04_remote_code_is_switched_off_in_the_engines_process(model_di
     assert done.stdout == "1 1\n"
 
 
-@pytest.mark.parametrize("source", ["hf:org/name", "https://example.org/x.safetensors", "civitai:1@2"])
-def test_security_05_nothing_is_fetched_that_is_not_pinned(tmp_path: Path, source: str) -> None:
-    """There is no downloader yet: only local paths are sources, and anything else is refused before anything is done."""
-    with pytest.raises(errors.SourceError):
-        fetch(source, tmp_path / "store/x.safetensors", tmp_path / "store/x.json")
-    assert not (tmp_path / "store").exists()
+def test_security_05_a_hub_source_stays_at_its_commit_and_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_weights(10_000, 1), make_weights(10_000, 2)
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        repository = hub.add("someone/tiny", {"x.safetensors": first})
+        for folder in ("one", "two"):  # the second knows nothing but the lock file
+            dest = tmp_path / folder / "x.safetensors"
+            receipt = fetch("hf:someone/tiny/x.safetensors", dest, lock=tmp_path / "lock.yaml")
+            assert dest.read_bytes() == first
+            assert receipt.facts is not None
+            repository.commit({"x.safetensors": second})
+        assert f"/{receipt.facts.version}/" in hub.api.requests(method="GET")[-1].path
+        huggingface_hub.close_session()
+
+
+def test_security_05_toctou_a_url_is_held_to_the_bytes_that_it_first_gave(tmp_path: Path) -> None:
+    lock, dest = tmp_path / "lock.yaml", tmp_path / "x.safetensors"
+    with FileServer() as server:
+        file = server.add("/x.safetensors", Resource(make_weights(10_000, 1)))
+        fetch(server.url("/x.safetensors"), dest, lock=lock)
+        before = dest.read_bytes()
+        file.change(content=make_weights(10_000, 2), etag='"v2"')
+        with pytest.raises(errors.HashError, match="fetch --update"):
+            fetch(server.url("/x.safetensors"), dest, lock=lock)
+    assert dest.read_bytes() == before
 
 
 def test_security_05_other_bytes_than_the_configuration_names_are_refused(model_dir: Path, tmp_path: Path) -> None:
@@ -200,9 +226,24 @@ def test_security_09_a_token_in_a_source_is_not_shown(tmp_path: Path, capsys: py
     assert "hunter2" not in shown + log.read_text()
 
 
-def test_security_10_no_http_client_is_in_the_package() -> None:
-    """There is no downloader yet, so there is nothing that could send a token after a redirect."""
-    assert not {"urllib.request", "http.client", "requests", "httpx", "aiohttp", "huggingface_hub"} & imported()
+def test_security_10_a_token_is_shown_to_its_own_origin_and_to_nobody_after_a_redirect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Civitai() as civitai:
+        monkeypatch.setenv("CIVITAI_ENDPOINT", civitai.endpoint)
+        monkeypatch.setenv("CIVITAI_API_KEY", TOKEN)
+        civitai.add_file(make_weights(10_000)).versions[0].policy = "login"
+        fetch("civitai:101@201", tmp_path / "x.safetensors")
+        assert {request.bearer for request in civitai.api.requests()} == {TOKEN}
+        assert [request.bearer for request in civitai.store.requests()] == [None]
+
+
+def test_security_10_requests_are_made_in_one_place_where_no_redirect_is_followed_unseen() -> None:
+    assert not {"urllib.request", "http.client", "aiohttp"} & imported()
+    assert [path.name for path in SOURCES if "requests" in imported_by(path)] == ["web.py"]
+    assert {path.name for path in SOURCES if "huggingface_hub" in imported_by(path)} <= {"hub.py", "tokens.py"}
+    (asked,) = [call for path, call in calls("get", "request", "send") if ast.unparse(call.func) == "self._session.get"]
+    assert keywords(asked)["allow_redirects"] == "False"
 
 
 def test_security_11_yaml_is_read_strictly_and_by_one_function(tmp_path: Path) -> None:

@@ -117,15 +117,17 @@ def test_a_single_file_where_its_own_copy_is_made_is_refused(here: Path) -> None
 
 
 def test_planning_imports_nothing_heavy(here: Path) -> None:
-    """Not with a sidecar and a folder either."""
+    """Not with a sidecar, a folder and remote sources either."""
     (here / "a.yaml").write_text("parameterization: v\n")
     code = """
 import sys
 from darkroom.planning import make_plan
 from darkroom.config import parse_config
-sheets = {"checkpoints": {"one": {"source": "a.safetensors"}, "two": {"source": "tiny"}}, "sheets": ["x.txt"]}
+sources = {"one": "a.safetensors", "two": "tiny", "three": "civitai:1@2", "four": "hf:org/name", "five": "https://a.example/x"}
+sheets = {"checkpoints": {name: {"source": source} for name, source in sources.items()}, "sheets": ["x.txt"]}
 make_plan(parse_config(sheets))
-print([name for name in ("torch", "numpy", "diffusers", "transformers", "safetensors") if name in sys.modules])
+heavy = ("torch", "numpy", "diffusers", "transformers", "safetensors", "requests", "huggingface_hub", "urllib3")
+print([name for name in heavy if name in sys.modules])
 """
     (here / "x.txt").write_text("a star\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=here, capture_output=True, text=True, check=True)

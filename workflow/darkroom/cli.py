@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from darkroom import cli_render
+from darkroom import cli_fetch, cli_render
 from darkroom.errors import DarkroomError
 from darkroom.serve import runpod_options
 from darkroom.serve.options import add_serve
@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         _report(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"), arguments)
         return 1
+    except Exception:
+        _print_traceback()  # a mistake of ours, shown whole but for what is secret
+        return 1
     if isinstance(outcome, int):
         return outcome
     if outcome:
@@ -42,13 +45,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(error: DarkroomError, arguments: argparse.Namespace) -> None:
-    text = "\n".join([str(error), *getattr(error, "__notes__", [])])  # the end of an engine's log, where there is one
-    if arguments.verbose:
-        import traceback
+    from darkroom.redaction import redact
 
-        traceback.print_exc()
+    # The notes are the end of an engine's log, where there is one.
+    text = redact("\n".join([str(error), *getattr(error, "__notes__", [])]))
+    if arguments.verbose:
+        _print_traceback()
     print(text, file=sys.stderr)
     _write_log(arguments, text)
+
+
+def _print_traceback() -> None:
+    import traceback
+
+    from darkroom.redaction import redact
+
+    print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
 def _write_log(arguments: argparse.Namespace, text: str) -> None:
@@ -57,17 +69,6 @@ def _write_log(arguments: argparse.Namespace, text: str) -> None:
     if log is not None and not (log.is_file() and log.stat().st_size):
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(text + "\n", encoding="utf-8")
-
-
-def fetch(arguments: argparse.Namespace) -> str:
-    from darkroom.sources import fetch as fetch_source
-
-    receipt = fetch_source(
-        arguments.source, arguments.dest, arguments.receipt, sha256=arguments.sha256, kind=arguments.kind
-    )
-    if receipt.files is not None:
-        return f"fetched {arguments.dest}: {len(receipt.files)} files, {receipt.size} bytes, content digest {receipt.sha256}"
-    return f"fetched {arguments.dest}: {receipt.size} bytes, SHA256 {receipt.sha256}, AutoV2 {receipt.autov2}"
 
 
 def convert(arguments: argparse.Namespace) -> str:
@@ -162,12 +163,8 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
-    sub = add("fetch", fetch, "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store.")
-    sub.add_argument("source", help="a path to a safetensors file or to a Diffusers folder")
-    sub.add_argument("dest", type=Path, metavar="DEST", help="where it goes")
-    sub.add_argument("--kind", choices=("checkpoint", "vae", "lora", "embedding"), default="checkpoint")
-    sub.add_argument("--receipt", type=Path, required=True)
-    sub.add_argument("--sha256", help="refuse other bytes; of a folder this is its content digest")
+    text = "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store, from here or from afar."
+    cli_fetch.add_arguments(add("fetch", cli_fetch.run, text))
 
     sub = add("convert", convert, "Convert a single-file checkpoint, or take over a Diffusers folder, to DEST_DIR.")
     sub.add_argument("checkpoint", type=Path)

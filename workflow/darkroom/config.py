@@ -27,9 +27,9 @@ class Section(BaseModel):
 
 class Checkpoint(Section):
     source: str
-    """Where the checkpoint comes from: a path to a safetensors file or to a Diffusers folder."""
+    """Where the checkpoint comes from: a path to a safetensors file or to a Diffusers folder, or `civitai:…`, `hf:…`, `https://…`."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256, or the folder's content digest as `darkroom fetch` prints it. If given, other bytes are refused."""
+    """The file's SHA256, or the folder's content digest as `darkroom fetch` prints it. If given, other bytes are refused, whatever the lock file says."""
     architecture: str = "auto"
     """`auto`, the name of a folder in workflow/resources/architectures, or a path to such a folder."""
     dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
@@ -44,23 +44,36 @@ class Checkpoint(Section):
 
 class Vae(Section):
     source: str
-    """Where the VAE comes from: a path to a safetensors file."""
+    """Where the VAE comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused."""
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
 
 class Lora(Section):
     source: str
-    """Where the LoRA comes from: a path to a safetensors file."""
+    """Where the LoRA comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused."""
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
 
 class Embedding(Section):
     source: str
-    """Where the textual inversion comes from: a path to a safetensors file with vectors for both text encoders."""
+    """Where the textual inversion comes from: a safetensors file with vectors for both text encoders, by its path, or `civitai:…`, `hf:…`, `https://…`."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused."""
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
+
+
+class FetchConfig(Section):
+    offline: bool = False
+    """Use the network for nothing: what was downloaded before is enough, or else fetching fails."""
+    connections: int = Field(4, ge=1, le=16)
+    """Parallel ranges of one large file."""
+    retries: int = Field(6, ge=0, le=100)
+    """How often in a row an attempt may fail without having brought anything."""
+    stall_timeout_s: float = Field(30, gt=0, le=3600)
+    """How long a server may send nothing before it is asked again."""
+    lock: str = "config/checkpoints.lock.yaml"
+    """The lock file: which bytes each remote source stands for."""
 
 
 class EngineConfig(Section):
@@ -135,6 +148,8 @@ class Config(Section):
     """Where checkpoints and converted models are kept; may be on another volume."""
     render: dict[str, Any] = Field(default_factory=dict)
     """Defaults of every picture: steps, sampler, cfg_scale, width, height, seeds, …; sheets and prompts override them."""
+    fetch: FetchConfig = FetchConfig()
+    """How remote sources are brought here."""
     engine: EngineConfig = EngineConfig()
     """The warm engine that renders the pictures."""
     gallery: GalleryConfig = GalleryConfig()
@@ -202,6 +217,7 @@ def unknown_key(name: str, known: list[str], place: str) -> ConfigError:
 def _known_keys(parents: list[str]) -> list[str]:
     sections: dict[tuple[str, ...], type[Section]] = {
         (): Config,
+        ("fetch",): FetchConfig,
         ("engine",): EngineConfig,
         ("gallery",): GalleryConfig,
         ("serve",): ServeConfig,

@@ -8,11 +8,11 @@ DarkroomError
 │   ├── RequestError      E-REQUEST     a picture's settings are out of range
 │   ├── LimitError        E-LIMIT       more than a server allows: bytes, pixels, steps, pictures, LoRAs
 │   ├── UnknownModelError E-UNKNOWN     a server has no model of that name
-│   ├── AuthError         E-AUTH        a key is missing or wrong
+│   ├── AuthError         E-AUTH        a key or a token is missing or refused, or a licence isn't accepted
 │   ├── OriginError       E-ORIGIN      a request that comes from another site, or for another host's name
 │   ├── UnsupportedError  E-UNSUPPORTED a client asks a server for what Darkroom doesn't do
 │   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
-│   ├── SourceError       E-SOURCE      a checkpoint's source is missing or of an unknown kind
+│   ├── SourceError       E-SOURCE      a source is missing, of an unknown kind or not what it should be
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 ├── CheckpointError       the file given as a checkpoint can't be used
@@ -23,6 +23,11 @@ DarkroomError
 │   ├── KeysError         E-KEYS        tensors missing, left over or of the wrong shape
 │   ├── NanWeightError    E-NANWEIGHT   NaN or Inf among the weights
 │   └── HashError         E-HASH        the bytes are not the expected ones
+├── FetchError            E-FETCH       a source could not be brought here
+│   ├── NetworkError      E-NETWORK     a server can't be reached, or goes on failing
+│   ├── StallError        E-STALL       a server stopped sending, again and again
+│   ├── RangeError        E-RANGE       a server sent another part of a file than it was asked for
+│   └── OfflineError      E-OFFLINE     something would have to be fetched, and the network isn't to be used
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
 ├── DiskError             E-DISK        no room, or the file system refused
@@ -169,6 +174,26 @@ class NanWeightError(CheckpointError):
 
 class HashError(CheckpointError):
     code = "E-HASH"
+
+
+class FetchError(DarkroomError):
+    code = "E-FETCH"
+
+
+class NetworkError(FetchError):
+    code = "E-NETWORK"
+
+
+class StallError(FetchError):
+    code = "E-STALL"
+
+
+class RangeError(FetchError):
+    code = "E-RANGE"
+
+
+class OfflineError(FetchError):
+    code = "E-OFFLINE"
 
 
 class ModelError(DarkroomError):

@@ -14,7 +14,17 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from darkroom.config import Checkpoint, Config, Embedding, EngineConfig, GalleryConfig, Lora, ServeConfig, Vae
+from darkroom.config import (
+    Checkpoint,
+    Config,
+    Embedding,
+    EngineConfig,
+    FetchConfig,
+    GalleryConfig,
+    Lora,
+    ServeConfig,
+    Vae,
+)
 from darkroom.presets import PRESETS
 from darkroom.request import RenderRequest
 from darkroom.sheets import SETTING_KEYS, SHEET_KEYS
@@ -66,6 +76,7 @@ def tables() -> str:
         ("vaes.NAME", Vae),
         ("loras.NAME", Lora),
         ("embeddings.NAME", Embedding),
+        ("fetch", FetchConfig),
         ("engine", EngineConfig),
         ("gallery", GalleryConfig),
         ("serve", ServeConfig),

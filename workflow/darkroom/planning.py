@@ -21,6 +21,7 @@ from darkroom.config import Checkpoint, Config, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
+from darkroom.redaction import redact
 from darkroom.sheets import Picture, load_pictures
 from darkroom.stored import Stored, look_at_sources
 from darkroom.strict_yaml import load_yaml
@@ -123,6 +124,7 @@ def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     with exit_on_error():
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
+        plan.stored.write_pins()
         return plan
 
 
@@ -158,6 +160,6 @@ def exit_on_error() -> Iterator[None]:
 
 def _exit(error: DarkroomError) -> NoReturn:
     """Snakemake turns every exception, SystemExit too, into its own exit code 1; nothing has begun yet."""
-    print(error, file=sys.stderr, flush=True)
+    print(redact(str(error)), file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(error.exit_code)

@@ -1,6 +1,7 @@
 """Receipts: small JSON files that say what a stage made, which the next stage depends on instead of the big files.
 
-They hold no dates, so that making the same thing again leaves the same receipt.
+Making the same thing again leaves the same receipt, byte for byte; the only date in one is that of the day on which the
+bytes it speaks of were first seen.
 """
 
 from __future__ import annotations

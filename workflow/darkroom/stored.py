@@ -11,18 +11,28 @@ from darkroom.assets import ASSETS, asset_path
 from darkroom.config import Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.hashing import check_sha256
+from darkroom.pins import Pin, pin_path, write_pin
 from darkroom.sources import SourceState, look_at
+from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
+from darkroom.sources.references import Reference, parse_reference
+from darkroom.sources.state import refuse_plain_http
 
 KINDS = ("checkpoints", *ASSETS)
+"""The sections of the configuration that name sources, and the folders of the models folder where those are kept."""
+Given = Checkpoint | Vae | Lora | Embedding
 _FOLDER_SAYS_ITSELF = ("architecture", "prediction", "vae", "extract_ema")
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The states of the configured sources by kind (a section of the configuration) and name, with look-ups for the rules."""
+    """The configured sources by kind (a section of the configuration) and name, with look-ups for the rules.
+
+    `states` says what each is, `pins` what is wanted of each remote one.
+    """
 
     config: Config
     states: Mapping[tuple[str, str], SourceState]
+    pins: Mapping[tuple[str, str], Pin]
 
     def names(self, *, folders: bool) -> list[str]:
         """The checkpoints whose sources are Diffusers folders, or those whose sources are single files."""
@@ -33,14 +43,34 @@ class Stored:
         return next(kind[:-1] for kind in KINDS if wildcards.get(kind[:-1]) is not None)
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
-        """The path and the state of the source that the wildcard of `kind` names."""
-        kind = self.kind(wildcards)
-        section, name = f"{kind}s", wildcards.get(kind)
-        return getattr(self.config, section)[name].source, self.states[section, name]
+        """The path or the canonical text of the source that the wildcard of `kind` names, and its state."""
+        section, name = self._key(wildcards)
+        pin = self.pins.get((section, name))
+        given: Given = getattr(self.config, section)[name]
+        return given.source if pin is None else pin.source, self.states[section, name]
+
+    def pin(self, wildcards: Any) -> list[str]:
+        """The pin that fetching a remote source depends on; a local source has none."""
+        key = self._key(wildcards)
+        return [str(pin_path(*key))] if key in self.pins else []
+
+    def fetch_flags(self, wildcards: Any) -> list[str]:
+        """The options of `darkroom fetch` that say how, and which bytes are expected, if that is known."""
+        section, name = self._key(wildcards)
+        given: Given = getattr(self.config, section)[name]
+        models, fetch = self.config.models_dir, self.config.fetch
+        expected = self.states[section, name].sha256 or given.sha256
+        flags = ["--sha256", expected.lower()] if expected else []
+        flags += ["--dates", f"{models}/.cache/fetched.json"]
+        if (section, name) not in self.pins:
+            return flags
+        flags += ["--lock", fetch.lock, "--downloads", f"{models}/downloads"]
+        flags += ["--dtype", dtype_of(given), "--options", fetch.model_dump_json(exclude={"lock"})]
+        return flags
 
     def asset_receipt(self, kind: str, name: str) -> str:
         """The receipt of a fetched asset."""
-        return str(asset_path(self.config.models_dir, kind, name).with_suffix(".receipt.json"))
+        return str(receipt_path(self.config.models_dir, kind, name))
 
     def fetched(self, name: str) -> list[str]:
         """Where a fetched checkpoint stands, and the VAE that takes the place of its own, if any."""
@@ -66,41 +96,76 @@ class Stored:
             flags += ["--vae", vae, "--vae-receipt", receipt]
         return flags
 
+    def write_pins(self) -> None:
+        """Leave the pins where Snakemake looks for them. Raises DiskError (E-DISK)."""
+        for (kind, name), pin in self.pins.items():
+            write_pin(pin, pin_path(kind, name), receipt_path(self.config.models_dir, kind, name))
+
+    def _key(self, wildcards: Any) -> tuple[str, str]:
+        kind = self.kind(wildcards)
+        return f"{kind}s", wildcards.get(kind)
+
     def _paths(self, name: str, ending: str, vae_ending: str) -> list[str]:
         vae, models = self.config.checkpoints[name].vae, self.config.models_dir
         checkpoint = f"{models}/checkpoints/{name}{ending}"
         return [checkpoint] if vae is None else [checkpoint, f"{models}/vaes/{vae}{vae_ending}"]
 
 
+def copy_path(models_dir: Path | str, kind: str, name: str, *, is_folder: bool = False) -> Path:
+    """Where the copy of a source of that kind (a section of the configuration) is put."""
+    return Path(models_dir) / kind / (name if is_folder else f"{name}.safetensors")
+
+
+def receipt_path(models_dir: Path | str, kind: str, name: str) -> Path:
+    """Where the receipt of what `copy_path` names lies."""
+    return Path(models_dir) / kind / f"{name}.receipt.json"
+
+
 def look_at_sources(config: Config) -> Stored:
-    """Find out what every configured source is right now.
+    """Find out what every configured source is right now; remote ones aren't asked.
 
     Raises SourceError (E-SOURCE) for one that is missing, of the wrong kind or where its own copy is made, HashError
     (E-HASH) for other bytes than the configuration expects, ConfigError (E-CONFIG) for options that a source can't
-    follow and for a broken sidecar, ModelError and IndexFileError for a folder that isn't a usable model.
+    follow, for a broken sidecar and a broken lock file, ModelError and IndexFileError for a folder that isn't a usable
+    model.
     """
-    states = {
-        (kind, name): _look_at(config, kind, name, given)
-        for kind in KINDS
-        for name, given in getattr(config, kind).items()
-    }
+    given = {(kind, name): each for kind in KINDS for name, each in getattr(config, kind).items()}
+    references = {key: parse_reference(each.source) for key, each in given.items()}
+    states = {key: _look_at(config, *key, given[key], reference) for key, reference in references.items()}
     for (kind, name), state in states.items():
         if state.is_folder and kind == "checkpoints":
             _check_options(name, config.checkpoints[name])
         elif state.is_folder:
             why = f"is a folder; {kind}.{name} has to be a single file"
-            raise SourceError("source", getattr(config, kind)[name].source, why, "name the safetensors file in it")
-    return Stored(config, states)
+            raise SourceError("source", given[kind, name].source, why, "name the safetensors file in it")
+    remote = {key: reference for key, reference in references.items() if not reference.is_local}
+    lock = read_lock(config.fetch.lock) if remote else {}
+    return Stored(config, states, {key: _make_pin(ref, given[key], lock) for key, ref in remote.items()})
 
 
-def _look_at(config: Config, kind: str, name: str, given: Checkpoint | Vae | Lora | Embedding) -> SourceState:
+def _look_at(config: Config, kind: str, name: str, given: Given, reference: Reference) -> SourceState:
     models = Path(config.models_dir)
-    outputs = [models / kind / f"{name}.safetensors", models / kind / name, models / "diffusers" / name]
-    _check_place(given.source, outputs, f"{kind}.{name}")
-    state = look_at(given.source, models / kind / f"{name}.receipt.json", models / ".cache/sources.json")
-    hint = f"check it, or mend {kind}.{name}.sha256 in the configuration"
-    check_sha256("source", given.source, state.sha256, given.sha256, hint)
+    if reference.is_local:
+        outputs = [models / kind / f"{name}.safetensors", models / kind / name, models / "diffusers" / name]
+        _check_place(given.source, outputs, f"{kind}.{name}")
+    state = look_at(given.source, receipt_path(models, kind, name), models / ".cache/sources.json")
+    if state.sha256 is not None:
+        hint = f"check it, or mend {kind}.{name}.sha256 in the configuration"
+        check_sha256("source", given.source, state.sha256, given.sha256, hint)
     return state
+
+
+def _make_pin(reference: Reference, given: Given, lock: Mapping[str, LockEntry]) -> Pin:
+    dtype = dtype_of(given)
+    locked = lock.get(lock_key(reference, dtype))
+    wanted = given.sha256.lower() if given.sha256 else locked.sha256 if locked else None
+    refuse_plain_http(reference, wanted)
+    return Pin(reference.text, wanted, variant_of(reference, dtype))
+
+
+def dtype_of(given: Given) -> str:
+    """The number format that a checkpoint asks for; only they are ever folders with several."""
+    return given.dtype if isinstance(given, Checkpoint) else "fp16"
 
 
 def _check_place(source: str, outputs: Sequence[Path], key: str) -> None:

@@ -1,4 +1,4 @@
-"""Reading YAML strictly: what plain YAML lets through (duplicate keys, tags, alias bombs) is refused, with its line."""
+"""YAML: read strictly, duplicate keys, tags and alias bombs refused with their line, and written plainly."""
 
 from __future__ import annotations
 
@@ -85,3 +85,8 @@ def locate(path: Path | str, keys: list[str]) -> str:
         else:
             break
     return f"{path}:{line}" if line else str(path)
+
+
+def dump_yaml(data: Any) -> str:
+    """Plain data as YAML, in the order that it has, an entry a line."""
+    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)

@@ -30,18 +30,28 @@ def get_kind(wildcards):
     return plan.stored.kind(wildcards)
 
 
+def get_pin(wildcards):
+    """What a remote source is pinned to, which is its job's one input; nothing for a local source."""
+    return plan.stored.pin(wildcards)
+
+
 def get_source(wildcards, output):
-    """A source's path. It takes `output` so that a file that only moved is not fetched again."""
+    """A source's path or address. It takes `output` so that a file that only moved is not fetched again."""
     return plan.stored.source(wildcards)[0]
 
 
 def get_source_sha256(wildcards):
+    """What a local source is right now; None for a remote one, whose pin says what is wanted."""
     return plan.stored.source(wildcards)[1].sha256
 
 
 def get_parameterization(wildcards):
     """What the sidecar of a source says; it goes into the receipt."""
     return plan.stored.source(wildcards)[1].parameterization
+
+
+def get_fetch_flags(wildcards, output):
+    return plan.stored.fetch_flags(wildcards)
 
 
 def get_fetched(wildcards):

@@ -1,6 +1,7 @@
 """Brings each configured checkpoint, VAE, LoRA and embedding into the store, with a receipt that says what it is.
 
-REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders of checkpoints.
+REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders of checkpoints. Of a
+                 remote source the pin that says which bytes are wanted, .snakemake/darkroom/pins/KIND/NAME.json.
 OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/checkpoints/NAME/; and NAME.safetensors in
                  MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; for each a NAME.receipt.json beside it (size,
                  SHA256). Only what the receipts say counts as a change.
@@ -8,6 +9,8 @@ OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/check
 
 
 rule fetch_checkpoint:
+    input:
+        pin=get_pin,
     output:
         fetched=f"{plan.models_dir}/checkpoints/{{checkpoint}}.safetensors",
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
@@ -22,14 +25,15 @@ rule fetch_checkpoint:
         sha256=get_source_sha256,
         parameterization=get_parameterization,
         kind=get_kind,
+        flags=get_fetch_flags,
     message:
         "fetch {wildcards.checkpoint}"
     shell:
         "darkroom fetch {params.source:q} {output.fetched:q} "
         "--kind {params.kind:q} "
         "--receipt {output.receipt:q} "
-        "--sha256 {params.sha256:q} "
-        "--log {log:q}"
+        "--log {log:q} "
+        "{params.flags:q}"
 
 
 use rule fetch_checkpoint as fetch_folder with:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from darkroom import processes
 from darkroom.warm import lease
 
 LIMIT_S = 60
@@ -24,26 +25,26 @@ def process() -> Iterator[subprocess.Popen[bytes]]:
 def test_lease_of_a_running_process_is_alive(process: subprocess.Popen[bytes]) -> None:
     text = lease.make_lease(process.pid)
     assert text.startswith(f"{process.pid}:")
-    assert lease.is_alive(text)
+    assert processes.is_alive(text)
 
 
 def test_lease_ends_with_its_process_also_while_nobody_has_reaped_it(process: subprocess.Popen[bytes]) -> None:
     text = lease.make_lease(process.pid)
     process.kill()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not lease.is_alive(text)
+    assert not processes.is_alive(text)
     process.wait()
-    assert not lease.is_alive(text)
+    assert not processes.is_alive(text)
 
 
 def test_number_given_to_a_later_process_is_not_trusted() -> None:
     pid, _, start = lease.make_lease(os.getpid()).partition(":")
-    assert not lease.is_alive(f"{pid}:{int(start) - 1}")
+    assert not processes.is_alive(f"{pid}:{int(start) - 1}")
 
 
 @pytest.mark.parametrize("text", ["", "x", "1", "1:x", "-1:5", "0:0", "99999999999999999999:1"])
 def test_what_is_no_lease_is_not_alive(text: str) -> None:
-    assert not lease.is_alive(text)
+    assert not processes.is_alive(text)
 
 
 def test_current_lease_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,10 @@ import base64
 import hmac
 import ipaddress
 import os
-import stat
 from pathlib import Path
 
 from darkroom.errors import ConfigError
+from darkroom.private_files import read_private_file
 
 KEY_VARIABLE = "DARKROOM_API_KEY"
 KEY_FILE_VARIABLE = "DARKROOM_API_KEY_FILE"
@@ -23,24 +23,12 @@ def read_key() -> str | None:
     """
     key, file = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
     if key is None and file:
-        key = _read_file(Path(file))
+        key = read_private_file(KEY_FILE_VARIABLE, Path(file))
     key = key and key.strip()  # as a header's value comes
     if key is not None and (len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable()):
         why = f"has to have {_SHORTEST_KEY} or more printable ASCII characters"
         raise ConfigError("API key", None, why, "make one: openssl rand -hex 32")
     return key
-
-
-def _read_file(path: Path) -> str:
-    try:
-        with path.open(encoding="utf-8") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ConfigError(KEY_FILE_VARIABLE, path, "others can read that file", f"chmod 600 {path}")
-            return file.read()
-    except UnicodeDecodeError:
-        raise ConfigError(KEY_FILE_VARIABLE, path, "is not a text", "write the key into it") from None
-    except OSError as error:
-        raise ConfigError(KEY_FILE_VARIABLE, path, error.strerror or "can't be read", "check the path") from None
 
 
 def is_loopback(host: str) -> bool:

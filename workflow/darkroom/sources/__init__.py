@@ -2,52 +2,98 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from darkroom.errors import SourceError
 from darkroom.sources.identity import source_identity
 from darkroom.sources.receipt import FetchReceipt
+from darkroom.sources.references import LocalReference, parse_reference
 from darkroom.sources.state import SourceState, look_at
 
-__all__ = ["FetchReceipt", "SourceState", "fetch", "is_local", "look_at", "source_identity"]
+if TYPE_CHECKING:
+    from darkroom.config import FetchConfig
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-
-
-def is_local(source: str) -> bool:
-    """True for a path, False for anything with a scheme such as `https:` or `civitai:`."""
-    return _SCHEME.match(source) is None
+__all__ = ["FetchReceipt", "SourceState", "fetch", "look_at", "parse_reference", "source_identity"]
 
 
 def fetch(
-    source: str, dest: Path | str, receipt: Path | str, *, sha256: str | None = None, kind: str = "checkpoint"
+    source: str,
+    dest: Path | str,
+    receipt: Path | str | None = None,
+    *,
+    sha256: str | None = None,
+    kind: str = "checkpoint",
+    dtype: str = "fp16",
+    downloads: Path | None = None,
+    lock: Path | None = None,
+    dates: Path | None = None,
+    update: bool = False,
+    options: FetchConfig | None = None,
+    report: Callable[[str], None] | None = None,
+    has_bar: bool = False,
 ) -> FetchReceipt:
-    """Bring the safetensors file or Diffusers folder `source` to `dest` and write its receipt.
+    """Bring the safetensors file or Diffusers folder `source` to `dest` and write its receipt, if one is asked for.
 
-    `kind` is `checkpoint`, `vae`, `lora` or `embedding`; a file that can't be that is refused: raises LoraError
-    (E-LORA) or EmbeddingError (E-EMBEDDING). Also raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
-    ConfigError (E-CONFIG) for a broken sidecar, DiskError; for a folder ModelError, IndexFileError and NameError too.
+    `kind` is `checkpoint`, `vae`, `lora` or `embedding`; a file that can't be that is refused. Of a remote source,
+    `downloads` is where downloads are kept (else a folder beside `dest`, gone once all is there), `lock` the lock file,
+    `dtype` which weights of a folder are preferred; `update` asks again for what is here already. `dates` remembers
+    days. `report` gets lines for people; with `has_bar` progress is a bar on stderr.
+
+    Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
+    LoraError, EmbeddingError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
+    ModelError, IndexFileError and NameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
     What stood at `dest` before stays if anything fails.
     """
     if not source.strip():
-        raise SourceError("source", source, "is empty", "give the path of a .safetensors file")
-    if not is_local(source):
-        raise SourceError(
-            "source", _without_secrets(source), "only local files can be fetched", "download it, then give its path"
-        )
-    # Here, since planning a workflow imports this package and fetches nothing.
-    if Path(source).expanduser().is_dir():
+        raise SourceError("source", source, "is empty", "give a path, civitai:…, hf:… or https://…")
+    dest, reference = Path(dest), parse_reference(source)
+    # Imported here, since planning a workflow imports this package and fetches nothing.
+    if not isinstance(reference, LocalReference):
+        from darkroom.config import FetchConfig
+        from darkroom.sources.progress import Progress
+        from darkroom.sources.remote import fetch_remote
+        from darkroom.sources.wanted import Places, Wanted
+
+        with _downloads_folder(downloads, dest) as folder:
+            found = fetch_remote(
+                Wanted(reference, kind, sha256, dtype),
+                dest,
+                places=Places(folder, lock, dates),
+                options=options or FetchConfig(),
+                update=update,
+                progress=Progress(report or (lambda _: None), bar_title=dest.name if has_bar else None),
+                check=_check_of(kind, reference.text),
+            )
+    elif reference.is_folder:
         from darkroom.sources.folder import fetch_folder
 
-        found = fetch_folder(source, Path(dest), sha256=sha256)
+        found = fetch_folder(source, dest, sha256=sha256, dates=dates)
     else:
         from darkroom.sources.local import fetch_local
 
-        found = fetch_local(source, Path(dest), sha256=sha256, check=_check_of(kind, source))
-    found.write(receipt)
+        found = fetch_local(source, dest, sha256=sha256, check=_check_of(kind, source), dates=dates)
+    if receipt is not None:
+        found.write(receipt)
     return found
+
+
+@contextmanager
+def _downloads_folder(given: Path | None, dest: Path) -> Iterator[Path]:
+    """The folder for downloads: one of its own for `dest` stays only while there is something to go on with."""
+    if given is not None:
+        yield given
+        return
+    own, done = dest.with_name(f".{dest.name}.download"), False
+    try:
+        yield own
+        done = True
+    finally:
+        if done or not any(own.glob("*.part")):
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def _check_of(kind: str, source: str) -> Callable[[Path], object]:
@@ -62,8 +108,3 @@ def _check_of(kind: str, source: str) -> Callable[[Path], object]:
 
         return lambda path: check_embedding_file(path, name)
     return lambda path: None
-
-
-def _without_secrets(source: str) -> str:
-    """A URL without user, password, query and fragment, any of which may carry a token."""
-    return re.sub(r"//[^/@]*@", "//", re.split(r"[?#]", source, maxsplit=1)[0])

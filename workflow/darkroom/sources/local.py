@@ -15,17 +15,26 @@ from darkroom.checkpoint.sidecar import read_sidecar
 from darkroom.errors import SourceError
 from darkroom.files import TEMPORARY_PREFIX, disk_errors, sync_folder
 from darkroom.hashing import autov2, autov3, check_sha256, hash_file
+from darkroom.sources.dates import first_fetched
 from darkroom.sources.receipt import FetchReceipt
 
 SHA256_HINT = "check the file, or mend the source's sha256 in the configuration"
 
 
-def fetch_local(source: str, dest: Path, *, sha256: str | None, check: Callable[[Path], object]) -> FetchReceipt:
+def fetch_local(
+    source: str,
+    dest: Path,
+    *,
+    sha256: str | None,
+    check: Callable[[Path], object],
+    dates: Path | None = None,
+) -> FetchReceipt:
     """Put the file `source` at `dest`; whatever was at `dest` stays until the new file is checked.
 
-    Raises what `check` raises of the file, and SourceError (E-SOURCE) where there is no such file, the CheckpointErrors for what is not a safetensors
-    file, HashError (E-HASH) for other bytes than `sha256` promises, ConfigError (E-CONFIG) for a broken sidecar,
-    DiskError (E-DISK).
+    `dates` is the file that remembers when bytes were first fetched. Raises what `check` raises of the file, and
+    SourceError (E-SOURCE) where there is no such file, the CheckpointErrors for what is not a safetensors file,
+    HashError (E-HASH) for other bytes than `sha256` promises, ConfigError (E-CONFIG) for a broken sidecar, DiskError
+    (E-DISK).
     """
     path = _resolve(source)
     read_header(path)
@@ -34,12 +43,12 @@ def fetch_local(source: str, dest: Path, *, sha256: str | None, check: Callable[
     with disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
         if _is_same_file(path, dest):
-            return _receipt(source, dest, sha256, parameterization)
+            return _receipt(source, dest, sha256, parameterization, dates)
         temporary = _temporary_name(dest)
         try:
             link_or_copy(path, temporary)
             # Checked under its temporary name: what is hashed is what appears at `dest`.
-            receipt = _receipt(source, temporary, sha256, parameterization)
+            receipt = _receipt(source, temporary, sha256, parameterization, dates)
             os.replace(temporary, dest)
             sync_folder(dest.parent)
         finally:
@@ -78,7 +87,9 @@ def _temporary_name(dest: Path) -> Path:
     return Path(name)
 
 
-def _receipt(source: str, path: Path, sha256: str | None, parameterization: str | None) -> FetchReceipt:
+def _receipt(
+    source: str, path: Path, sha256: str | None, parameterization: str | None, dates: Path | None
+) -> FetchReceipt:
     header: Header = read_header(path)
     with ThreadPoolExecutor(max_workers=2) as pool:
         whole = pool.submit(hash_file, path)
@@ -94,4 +105,5 @@ def _receipt(source: str, path: Path, sha256: str | None, parameterization: str 
         title=header.metadata.get("modelspec.title"),
         architecture=header.metadata.get("modelspec.architecture"),
         parameterization=parameterization,
+        fetched=first_fetched(found, dates),
     )

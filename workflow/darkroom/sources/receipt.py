@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from datetime import date
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,12 +20,33 @@ class FetchedFile(BaseModel):
     sha256: str
 
 
-class FetchReceipt(Receipt):
-    """`source` as configured, `size` in bytes, `autov2` and `autov3` as Civitai names a file's hashes.
+class SourceFacts(BaseModel):
+    """What a source says of what it offers, where it says it.
 
-    `title` and `architecture` are what the file's ModelSpec metadata says, `parameterization` what its sidecar says,
-    if they say anything. Of a Diffusers folder `files` are its files by their relative paths, `sha256` is the digest
-    over them, and what only single files have is None.
+    `version` is Civitai's version id or the Hub's commit, `base_model` and `license` are named as the source names them,
+    `usage` holds Civitai's permissions (allowCommercialUse, allowNoCredit, …), `page` is where a person can read it all.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    version: str | None = None
+    name: str | None = None
+    base_model: str | None = None
+    license: str | None = None
+    license_url: str | None = None
+    usage: dict[str, Any] | None = None
+    trained_words: tuple[str, ...] = ()
+    page: str | None = None
+
+
+class FetchReceipt(Receipt):
+    """`source` as configured, a remote one in its canonical text; `size` in bytes; `autov2` and `autov3` as Civitai names
+    a file's hashes; `fetched` is the day these bytes were first brought here.
+
+    `title` and `architecture` are what the file's ModelSpec metadata says, `parameterization` what its sidecar says, `facts`
+    what a remote source says, if they say anything. Of a Diffusers folder `files` are its files by their relative paths,
+    `sha256` is the digest over them, `variant` says which weights a remote one was asked for, and what only single files
+    have is None.
     """
 
     what: ClassVar[str] = "fetch receipt"
@@ -40,3 +62,6 @@ class FetchReceipt(Receipt):
     architecture: str | None
     parameterization: str | None = None
     files: dict[str, FetchedFile] | None = None
+    variant: Literal["fp16", "plain"] | None = None
+    facts: SourceFacts | None = None
+    fetched: date | None = None

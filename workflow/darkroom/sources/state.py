@@ -1,4 +1,4 @@
-"""What a source is right now, found out while a workflow is planned, without fetching anything."""
+"""What a source is right now, found out while a workflow is planned, without fetching anything and without the network."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from pathlib import Path
 from darkroom.errors import SourceError
 from darkroom.sources.identity import source_identities, source_identity
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
+from darkroom.sources.references import Reference, UrlReference, parse_reference
 
 INDEX = "model_index.json"  # not imported: reading models takes more imports than planning should pay for
 
 
 @dataclass(frozen=True, slots=True)
 class SourceState:
-    """`sha256` of the file, or the content digest of the folder; `parameterization` of the file's sidecar, if any."""
+    """`sha256` of the file, or the content digest of the folder; `parameterization` of the file's sidecar, if any.
 
-    sha256: str
+    Both are None of a remote source, which isn't asked.
+    """
+
+    sha256: str | None
     parameterization: str | None
     is_folder: bool
 
@@ -25,9 +29,12 @@ def look_at(source: str, receipt: Path, cache: Path) -> SourceState:
     """The state of `source`; what was fetched before, as `receipt` says, if the source is gone.
 
     Hashes are remembered in the file `cache`. Raises SourceError (E-SOURCE) where there is neither source nor
-    receipt, ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a model, ConfigError (E-CONFIG)
-    for a broken sidecar.
+    receipt and for what is no source at all, ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a
+    model, ConfigError (E-CONFIG) for a broken sidecar.
     """
+    reference = parse_reference(source)
+    if not reference.is_local:
+        return SourceState(None, None, reference.is_folder)
     path = Path(source).expanduser()
     if path.is_dir():
         return SourceState(_folder_digest(path, cache), None, True)
@@ -37,6 +44,13 @@ def look_at(source: str, receipt: Path, cache: Path) -> SourceState:
         before = FetchReceipt.read(receipt)
         return SourceState(before.sha256, before.parameterization, before.files is not None)
     raise SourceError("source", source, "is no file and no folder", "mend its path in the configuration")
+
+
+def refuse_plain_http(reference: Reference, sha256: str | None) -> None:
+    """Raise SourceError (E-SOURCE) for an unencrypted address without a known SHA256: anybody on the way could change the file."""
+    if isinstance(reference, UrlReference) and reference.is_plain_http and sha256 is None:
+        why = "comes unencrypted, so that anybody on the way can change it"
+        raise SourceError("source", reference.text, why, "use https, or give its sha256 in the configuration")
 
 
 def _folder_digest(folder: Path, cache: Path) -> str:

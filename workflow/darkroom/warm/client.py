@@ -16,9 +16,10 @@ from typing import Any
 
 from darkroom.errors import DarkroomError, ServerDiedError, ServerError
 from darkroom.files import disk_errors, write_bytes
+from darkroom.processes import is_alive
 from darkroom.warm import launch
 from darkroom.warm.connection import Answer, Connection, ConnectionLost
-from darkroom.warm.lease import current_lease, is_alive
+from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_files, server_key
 from darkroom.warm.summary import summarise
 

@@ -1,58 +1,31 @@
 """Leases: which process an engine lives for, and noticing that it has gone. Standard library only.
 
-A lease is `PID:STARTTIME`. The start time (proc(5), /proc/PID/stat, field 22, in clock ticks since boot) tells a
-process from a later one that got its number. Where there is no /proc, the start time is 0 and isn't compared.
+A lease is the identity of a process, as `darkroom.processes` writes it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darkroom.processes import identify, is_alive
 
 if TYPE_CHECKING:
     import asyncio
 
 VARIABLE = "DARKROOM_LEASE"
 _POLL_S = 1.0
-_DEAD_STATES = ("Z", "X")
 
 
 def make_lease(pid: int) -> str:
     """The lease of a running process, to be put into `DARKROOM_LEASE` by the process that starts the jobs."""
-    return f"{pid}:{_start_time(pid) or 0}"
+    return identify(pid)
 
 
 def current_lease() -> str | None:
     """The lease this process was given by the environment, if any."""
     return os.environ.get(VARIABLE) or None
-
-
-def is_alive(lease: str) -> bool:
-    """Whether the lease's own process still runs; False also for text that isn't a lease."""
-    pid, _, start = lease.partition(":")
-    if not (pid.isdecimal() and start.isdecimal() and int(pid) > 0):
-        return False
-    if Path("/proc/self/stat").exists():
-        return _start_time(int(pid)) == int(start)
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass
-    return True
-
-
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, or None when the process is gone, a zombie, or there is no /proc."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text.rpartition(")")[2].split()  # the command's name, in brackets, may hold anything
-    return None if fields[0] in _DEAD_STATES else int(fields[19])
 
 
 class LeaseWatch:

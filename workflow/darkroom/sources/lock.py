@@ -1,0 +1,103 @@
+"""The lock file: which bytes each remote source stands for, found out when it was first fetched and held from then on.
+
+It is YAML, made by `darkroom fetch`, to be committed beside the configuration. Its keys are the sources' canonical
+texts; a folder's ends with which weights of it were asked for.
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from darkroom.errors import ConfigError
+from darkroom.files import write_bytes
+from darkroom.strict_yaml import dump_yaml, load_yaml, locate
+
+if TYPE_CHECKING:
+    from darkroom.sources.references import Reference
+
+HEADING = (
+    "# Which bytes each remote source stands for. Written by `darkroom fetch`, and anew by `darkroom fetch --update NAME`;\n"
+    "# commit it beside the configuration.\n"
+)
+_HINT = "mend it, or delete that entry"
+
+Variant = Literal["fp16", "plain"]
+
+
+class LockEntry(BaseModel):
+    """`sha256` of the file, or the folder's content digest; `size` in bytes; `version` is Civitai's version id or the
+    Hub's commit; `fetched` the day the bytes were first brought here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    sha256: str = Field(pattern="^[0-9a-fA-F]{64}$")
+    size: int = Field(ge=0)
+    version: str | None = None
+    fetched: date
+
+    @field_validator("sha256")
+    @classmethod
+    def _lower(cls, value: str) -> str:
+        return value.lower()
+
+
+def variant_of(reference: Reference, dtype: str) -> Variant | None:
+    """Which weights of a folder a checkpoint of that `dtype` asks for; None of a single file, which has no others."""
+    if not reference.is_folder:
+        return None
+    return "fp16" if dtype == "fp16" else "plain"
+
+
+def lock_key(reference: Reference, dtype: str) -> str:
+    """What `reference` is called in the lock file."""
+    variant = variant_of(reference, dtype)
+    return reference.text if variant is None else f"{reference.text} {variant}"
+
+
+def read_lock(path: Path | str) -> dict[str, LockEntry]:
+    """The entries by key; none if there is no such file. Raises ConfigError (E-CONFIG) with the line of what is wrong."""
+    if not Path(path).exists():
+        return {}
+    data = load_yaml(path)
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError("lock file", path, "is not a mapping of sources to entries", "mend or delete it")
+    return {str(key): _read_entry(path, str(key), value) for key, value in data.items()}
+
+
+def record(path: Path | str, key: str, entry: LockEntry) -> None:
+    """Write down what `key` stands for. Several may do so at once; nothing is written where only the day would change.
+
+    Raises ConfigError (E-CONFIG) for a broken file, DiskError (E-DISK).
+    """
+    # Here, since planning reads lock files and never writes them.
+    from darkroom.sources.claims import claim
+
+    path = Path(path)
+    with claim(path.with_name("." + path.name)):
+        entries = read_lock(path)
+        before = entries.get(key)
+        if before is not None and before == entry.model_copy(update={"fetched": before.fetched}):
+            return
+        entries[key] = entry
+        write_bytes(path, _to_yaml(entries).encode())
+
+
+def _read_entry(path: Path | str, key: str, value: Any) -> LockEntry:
+    try:
+        return LockEntry.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        keys = [key, *map(str, first["loc"])]
+        why = f"{first['msg']} ({locate(path, keys)})"
+        raise ConfigError("lock entry", ".".join(keys), why, _HINT) from None
+
+
+def _to_yaml(entries: dict[str, LockEntry]) -> str:
+    data = {key: entries[key].model_dump(exclude_none=True) for key in sorted(entries)}
+    return HEADING + dump_yaml(data)

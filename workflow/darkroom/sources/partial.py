@@ -1,0 +1,187 @@
+"""A download that isn't finished: the folder KEY.part, with the bytes so far and what has to be known to go on.
+
+`data` has every byte at its final place; `state.json` says which are there and which version of the file they are of.
+Data is synced before the state that speaks of it is written, so that what the state says is there also after a power
+cut. Only the owner of the claim on the folder may open it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from darkroom.files import TEMPORARY_PREFIX
+from darkroom.sources.ranges import Ranges
+
+_SAVE_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """Which version of a file: its `size` in bytes if known, and the server's validators (RFC 9110, 8.8)."""
+
+    size: int | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    is_date_strong: bool = False
+
+    @property
+    def if_range(self) -> str | None:
+        """What `If-Range` may name: a strong ETag, or a date that tells two versions apart (RFC 9110, 13.1.5)."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return self.last_modified if self.is_date_strong and not self.etag else None
+
+    def differs_from(self, other: Version) -> bool:
+        """Whether both say something of which they say different things."""
+        pairs = [(self.size, other.size), (self.etag, other.etag)]
+        if not (self.etag and other.etag):
+            pairs.append((self.last_modified, other.last_modified))
+        return any(ours is not None and theirs is not None and ours != theirs for ours, theirs in pairs)
+
+
+class Partial:
+    """An open partial download. Threads write to it at once, and others (`readers`) follow its front."""
+
+    def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
+        """Open or create it. `is_shared`: somebody who might wake up again may have the old file open."""
+        self.folder = folder
+        self.data = folder / "data"
+        self.changed = threading.Condition()
+        self.version = Version()
+        self.ranges = Ranges()
+        self.readers: list[threading.Thread] = []
+        self.is_closed = self.is_finished = False
+        self.generation = 0
+        folder.mkdir(parents=True, exist_ok=True)
+        self._load()
+        if is_shared and self.data.exists():
+            own = folder / f"{TEMPORARY_PREFIX}{os.urandom(4).hex()}"
+            shutil.copyfile(self.data, own)
+            own.replace(self.data)
+        self.file = os.open(self.data, os.O_RDWR | os.O_CREAT, 0o666)
+        self.resumed = self.ranges.count
+        self._saver = threading.Thread(target=self._save_now_and_then, daemon=True)
+        self._saver.start()
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes at their place; nothing once it is closed. Raises OSError."""
+        with self.changed:
+            if self.is_closed:
+                return
+            end = offset
+            while end < offset + len(data):
+                end += os.pwrite(self.file, data[end - offset :], end)
+            self.ranges.add(offset, end)
+            self.changed.notify_all()
+
+    def wait_for(self, position: int, generation: int) -> int:
+        """Wait until the front is beyond `position`, and say where it is: not beyond it if nothing more will come."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._is_over(generation) or self.ranges.front > position)
+            return -1 if self.is_closed or self.generation != generation else self.ranges.front
+
+    def _is_over(self, generation: int) -> bool:
+        return self.is_closed or self.is_finished or self.generation != generation
+
+    def finish(self) -> None:
+        """Nothing more will come: what is there is the file."""
+        with self.changed:
+            self.is_finished = True
+            self.changed.notify_all()
+
+    def restart(self, version: Version) -> None:
+        """Forget all bytes: those that come now are of `version`."""
+        with self.changed:
+            self.version, self.ranges, self.resumed = version, Ranges(), 0
+            self.is_finished, self.generation = False, self.generation + 1
+            os.ftruncate(self.file, 0)
+            self._write_state([])
+            self.changed.notify_all()
+
+    def adopt(self, version: Version) -> None:
+        """Keep the bytes, and what is newly known of their version."""
+        self.version = version
+
+    def set_size(self, size: int) -> None:
+        """What is there is all of it."""
+        self.version = replace(self.version, size=size)
+
+    def save(self) -> None:
+        """Make what is there last."""
+        with self.changed:
+            ranges, closed = list(self.ranges), self.is_closed
+        if not closed:
+            os.fdatasync(self.file) if hasattr(os, "fdatasync") else os.fsync(self.file)
+            self._write_state(ranges)
+
+    def close(self) -> None:
+        """Save it and let go of it; what other threads still want to write is dropped. An empty one is deleted."""
+        if not self.ranges.count:
+            self.discard()
+            return
+        self._stop()
+        try:
+            os.fsync(self.file)
+            with suppress(OSError):  # without it the next run begins where the last state was written
+                self._write_state(list(self.ranges))
+        finally:
+            os.close(self.file)
+
+    def discard(self) -> None:
+        """Close it where it isn't, and delete it."""
+        if not self.is_closed:
+            self._stop()
+            os.close(self.file)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _stop(self) -> None:
+        with self.changed:
+            self.is_closed = True
+            self.changed.notify_all()
+        for thread in (self._saver, *self.readers):
+            thread.join()
+
+    def _save_now_and_then(self) -> None:
+        saved: list[tuple[int, int]] | None = None
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.is_closed, timeout=_SAVE_EVERY_S)
+                if self.is_closed:
+                    return
+                now = list(self.ranges)
+            if now != saved:
+                with suppress(OSError):  # a full disk shows where bytes are written
+                    self.save()
+                saved = now
+
+    def _write_state(self, ranges: list[tuple[int, int]]) -> None:
+        version = self.version
+        state = {
+            "size": version.size,
+            "etag": version.etag,
+            "last_modified": version.last_modified,
+            "is_date_strong": version.is_date_strong,
+            "ranges": ranges,
+        }
+        new = self.folder / f"{TEMPORARY_PREFIX}state-{threading.get_ident()}"
+        new.write_text(json.dumps(state), encoding="utf-8")
+        new.replace(self.folder / "state.json")
+
+    def _load(self) -> None:
+        """What an earlier owner left; a state that can't be read counts as none."""
+        try:
+            state: Any = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
+            length = self.data.stat().st_size
+            version = Version(state["size"], state["etag"], state["last_modified"], state["is_date_strong"])
+            ranges = [(int(start), int(end)) for start, end in state["ranges"]]
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            return
+        if all(0 <= start < end <= length for start, end in ranges):
+            self.version, self.ranges = version, Ranges(ranges)

@@ -1,0 +1,123 @@
+"""Telling a person how a download goes: events as lines, and how far it is, as a bar on a terminal or a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+LINE_EVERY_S = 5.0
+_RATE_OVER_S = 10.0
+
+
+class Progress:
+    """`say` gets each line. With `bar_title` there is a bar on stderr instead of lines of progress."""
+
+    def __init__(self, say: Callable[[str], None], *, bar_title: str | None = None) -> None:
+        self._say = say
+        self._bar_title = bar_title
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+        self._lock = threading.Lock()
+        self._total: int | None = None
+        self._done = 0
+        self._said = 0.0
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def say(self, text: str) -> None:
+        """An event."""
+        with self._lock:
+            self._say(text)
+
+    def begin(self, total: int | None, done: int) -> None:
+        """A file of `total` bytes is under way, of which `done` are there."""
+        with self._lock:
+            self._total, self._done, self._said = total, done, time.monotonic()
+            self._marks = deque([(self._said, done)])
+            if self._bar_title is not None:
+                self._show_bar(self._bar_title, total, done)
+
+    def advance(self, count: int) -> None:
+        """So many more bytes are there."""
+        with self._lock:
+            self._done += count
+            now = time.monotonic()
+            if self._bar is not None and self._task is not None:
+                self._bar.update(self._task, completed=self._done)
+            elif now - self._said >= LINE_EVERY_S:
+                self._said = now
+                self._marks.append((now, self._done))
+                while now - self._marks[1][0] > _RATE_OVER_S:
+                    self._marks.popleft()
+                self._say(self._how_far())
+
+    def end(self) -> None:
+        """The file is there, or given up."""
+        with self._lock:
+            if self._bar is not None:
+                self._bar.stop()
+                self._bar = None
+
+    def _how_far(self) -> str:
+        (then, before), (now, done) = self._marks[0], self._marks[-1]
+        rate = (done - before) / (now - then)
+        if self._total is None:
+            return f"{in_bytes(done)}, {in_bytes(rate)}/s"
+        left = f", {in_time((self._total - done) / rate)} left" if rate else ""
+        return f"{share(done, self._total)}, {of(done, self._total)}, {in_bytes(rate)}/s{left}"
+
+    def _show_bar(self, title: str, total: int | None, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bar
+
+        if self._bar is None:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._bar = Bar(*columns, console=Console(file=sys.stderr), transient=True)
+            self._task = self._bar.add_task(title, total=total, completed=done)
+            self._bar.start()
+        elif self._task is not None:
+            self._bar.reset(self._task, total=total, completed=done)
+
+
+def share(done: int, total: int) -> str:
+    """`41 %`, rounded down, so that 100 % is all of it."""
+    return f"{100 * done // total if total else 100} %"
+
+
+def of(done: float, total: int) -> str:
+    """`2.8 of 6.9 GB`."""
+    whole = in_bytes(total)
+    unit = whole.rpartition(" ")[2]
+    part = in_bytes(done)
+    return f"{part.removesuffix(' ' + unit)} of {whole}"
+
+
+def in_bytes(count: float) -> str:
+    """`6.9 GB`: three digits at most, in powers of 1000."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 999.5 or unit == "GB":
+            break
+        count /= 1000
+    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 99.5 else f"{count:.1f} {unit}"
+
+
+def in_time(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

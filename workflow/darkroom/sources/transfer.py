@@ -1,0 +1,178 @@
+"""Bringing one file's bytes: resumed where it stopped, in parallel ranges where that is allowed, never of two versions.
+
+Every request for a part names the version that it wants (`If-Range`), and every answer is checked for the range and the
+version that it is of. What comes is written to its final place and hashed behind the front; nothing has a name
+before its hash is known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from darkroom.errors import NetworkError, RangeError
+from darkroom.files import disk_errors
+from darkroom.sources.answers import check_size
+from darkroom.sources.asking import NO_VERSION, Asking, StartOver, WrongRange
+from darkroom.sources.following import FollowingHash
+from darkroom.sources.partial import Partial, Version
+from darkroom.sources.patience import Patience
+from darkroom.sources.pieces import Piece, cut_into_pieces
+from darkroom.sources.progress import Progress, in_bytes, of
+from darkroom.sources.remote_files import RemoteFile
+from darkroom.sources.room import check_room
+from darkroom.sources.web import Answer, Web
+from darkroom.sources.workers import Workers
+
+PARALLEL_FROM_BYTES = 32 * 2**20
+"""What is still missing has to be at least this much for more than one connection."""
+_MAX_CHANGES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Downloaded:
+    """`sha256` of the whole file; `data_sha256` of a safetensors file's data, without its header."""
+
+    size: int
+    sha256: str
+    data_sha256: str | None = None
+    version: Version = field(default_factory=Version)
+
+
+class WrongBytes(Exception):
+    """What came has the SHA256 `found`, which is not the wanted one."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+class Transfer:
+    """One download of one file into `partial`."""
+
+    def __init__(
+        self,
+        source: str,
+        file: RemoteFile,
+        partial: Partial,
+        web: Web,
+        *,
+        is_weights: bool,
+        wanted: str | None,
+        connections: int,
+        stall_timeout_s: float,
+        patience: Patience,
+        progress: Progress,
+    ) -> None:
+        """`wanted` is the SHA256 that the file must have, where anybody knows it."""
+        self._source = source
+        self._file = file
+        self._partial = partial
+        self._is_weights = is_weights
+        self._wanted = wanted
+        self._connections = connections
+        self._patience = patience
+        self._progress = progress
+        self._asking = Asking(source, file, partial, web, wanted, is_weights=is_weights)
+        self._workers = Workers(
+            source, self._asking, partial, stall_timeout_s=stall_timeout_s, patience=patience, progress=progress
+        )
+        self._hashes: list[FollowingHash] = []
+
+    def run(self) -> Downloaded:
+        """Bring what is missing and check the hash. The partial download is kept whatever fails.
+
+        Raises WrongBytes for another hash than is wanted, NotWeightsError, PickleError or FormatError for what is no
+        safetensors file, HashError (E-HASH) for another size than the source promises, RangeError, StallError,
+        NetworkError, AuthError, SourceError, DiskError.
+        """
+        partial = self._partial
+        if partial.resumed and not self._asking.can_resume:
+            self._progress.say(NO_VERSION)
+            partial.restart(Version())
+        elif partial.resumed:
+            size = partial.version.size
+            self._progress.say(f"resuming {of(partial.resumed, size) if size else in_bytes(partial.resumed)}")
+        try:
+            while True:
+                was_resumed = partial.resumed > 0
+                self._follow()
+                with disk_errors(partial.folder):
+                    self._bring_all()
+                    partial.finish()
+                    sha256, *data = [each.hexdigest() for each in self._hashes]
+                if self._wanted is None or sha256 == self._wanted:
+                    return Downloaded(partial.ranges.front, sha256, data[0] if data else None, partial.version)
+                if not was_resumed:
+                    raise WrongBytes(sha256)
+                self._progress.say("what was resumed has another hash than expected, starting again")
+                partial.restart(Version())
+        finally:
+            self._progress.end()
+
+    def _follow(self) -> None:
+        """Hash what is there and what comes from now on."""
+        kinds = [False, True] if self._is_weights else [False]
+        self._hashes = [FollowingHash(self._partial, data_only=kind) for kind in kinds]
+
+    def _restart(self, version: Version) -> None:
+        self._partial.restart(version)
+        self._follow()
+
+    def _bring_all(self) -> None:
+        """Bring every missing byte, starting over where the server leaves no other way."""
+        changes = restarts = wrong = 0
+        pending: Answer | None = None
+        while True:
+            try:
+                return self._bring(pending)
+            except StartOver as again:
+                self._progress.say(again.why)
+                changes, restarts = (changes + 1, 0) if again.is_change else (changes, restarts + 1)
+                if changes > _MAX_CHANGES or restarts > max(1, self._patience.retries):
+                    if again.answer is not None:
+                        again.answer.close()
+                    why = "keeps changing" if restarts == 0 else "can't be resumed, and the connection is cut each time"
+                    raise NetworkError("source", self._source, why, "run the same command again later") from None
+                self._restart(again.version)
+                pending = again.answer
+            except WrongRange as error:
+                wrong += 1
+                self._restart(Version())
+                pending = None
+                if wrong > 1:
+                    hint = "fetch it another way, and give its path"
+                    raise RangeError("source", self._source, str(error), hint) from None
+                self._progress.say(f"{error}, restarting")
+
+    def _bring(self, answer: Answer | None) -> None:
+        """Bring every missing byte; `answer`, if any, gives the file from its beginning."""
+        partial = self._partial
+        piece = Piece(partial.ranges.front, None)
+        if (size := partial.version.size) is not None:
+            if not (gaps := partial.ranges.gaps(size)):
+                return
+            piece.end = gaps[0][1]
+        answer = answer or self._patience.attempt(self._source, lambda: self._asking.open(piece))
+        if answer is None:
+            return
+        try:
+            size = partial.version.size
+            check_size(self._source, self._file, size)
+            check_room(partial.folder, self._source, None if size is None else size - partial.ranges.count)
+        except BaseException:
+            answer.close()
+            raise
+        self._progress.begin(size, partial.ranges.count)
+        if size is None:
+            self._workers.bring([piece], answer, 1)
+        elif self._may_part(size):
+            self._workers.bring(
+                cut_into_pieces(partial.ranges.gaps(size), self._connections), answer, self._connections
+            )
+        else:
+            self._workers.bring([Piece(start, end) for start, end in partial.ranges.gaps(size)], answer, 1)
+
+    def _may_part(self, size: int) -> bool:
+        missing = size - self._partial.ranges.count
+        can_part = self._asking.has_ranges and self._asking.can_resume
+        return can_part and self._connections > 1 and missing >= PARALLEL_FROM_BYTES

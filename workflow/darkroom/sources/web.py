@@ -1,0 +1,256 @@
+"""One HTTP request, done carefully: who is shown a token, where redirects may lead, and which failures may pass.
+
+No cookies, no .netrc, no redirect that is followed unseen: each hop is a request of its own, and only the origin that a
+token belongs to is shown it. Proxies of the environment are used.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import ssl
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+
+from darkroom.errors import NetworkError, SourceError
+from darkroom.redaction import redact, redact_url
+from darkroom.sources.access import Access, refusal
+
+MAX_REDIRECTS = 10
+_CONNECT_TIMEOUT_S = 15.0
+_REFUSED = (401, 403, 404, 407, 410, 451)
+_PASSING = (408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+_ERROR_BODY_BYTES = 4096
+_REDIRECTS = (301, 302, 303, 307, 308)
+_MAX_JSON_BYTES = 32 * 2**20
+
+
+class Passing(Exception):
+    """A failure that may pass: `why` for people, when the server wants to be asked again, whether it just stopped sending."""
+
+    def __init__(
+        self, why: str, *, retry_after_s: float | None = None, is_stall: bool = False, is_rate_limit: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.retry_after_s = retry_after_s
+        self.is_stall = is_stall
+        self.is_rate_limit = is_rate_limit
+
+
+class Expired(Exception):
+    """A pre-signed URL is not taken any more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answer:
+    """An answer whose body is still to be read: `url` is where redirects led to, which may carry a signature."""
+
+    raw: urllib3.response.BaseHTTPResponse
+    response: requests.Response
+    url: str
+    _kept: bytearray = field(default_factory=bytearray)
+
+    @property
+    def status(self) -> int:
+        return self.response.status_code
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.response.headers
+
+    def peek(self, amount: int) -> bytes:
+        """The first `amount` bytes, fewer where there are no more; `read` gives them again. Raises Passing."""
+        while len(self._kept) < amount and (piece := self._receive(amount - len(self._kept))):
+            self._kept.extend(piece)
+        return bytes(self._kept)
+
+    def read(self, amount: int) -> bytes:
+        """The next bytes, as many as have come and at most `amount`; empty at the end. Raises Passing."""
+        if not self._kept:
+            return self._receive(amount)
+        piece = bytes(self._kept[:amount])
+        del self._kept[:amount]
+        return piece
+
+    def _receive(self, amount: int) -> bytes:
+        try:
+            return self.raw.read1(amount, decode_content=True) or b""
+        except urllib3.exceptions.ReadTimeoutError:
+            raise Passing("nothing came any more", is_stall=True) from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            raise Passing("the connection was cut") from None
+
+    def stop(self) -> None:
+        """End another thread's reading."""
+        with suppress(ValueError, RuntimeError, OSError):
+            self.raw.shutdown()
+
+    def close(self) -> None:
+        """Let go of the connection, also in the middle of a body."""
+        self.response.close()
+
+
+class Web:
+    """Makes requests; usable by several threads. `stall_timeout_s` is how long a server may send nothing."""
+
+    def __init__(self, stall_timeout_s: float, connections: int = 4) -> None:
+        self._session = requests.Session()
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self._session.headers["User-Agent"] = f"darkroom/{version('darkroom')}"
+        # Other encodings have other bytes: ranges and lengths would mean something else.
+        self._session.headers["Accept-Encoding"] = "identity"
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=connections + 1, max_retries=0)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, adapter)
+        self._timeout = (min(_CONNECT_TIMEOUT_S, stall_timeout_s), stall_timeout_s)
+
+    def close(self) -> None:
+        self._session.close()
+
+    def open(
+        self, source: str, url: str, *, access: Access | None, headers: Mapping[str, str], is_signed: bool = False
+    ) -> Answer:
+        """Ask for `url`, following redirects, and return what isn't an error: 200, 206, 304 or 416.
+
+        `is_signed`: an earlier answer's URL is asked again. Raises Passing for what may pass, Expired for a signed URL
+        that is refused, AuthError (E-AUTH), SourceError (E-SOURCE), NetworkError (E-NETWORK).
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = self._ask(source, url, _shown_to(url, access) | dict(headers))
+            if answer.status not in _REDIRECTS or "Location" not in answer.headers:
+                return self._judge(source, answer, access, is_signed)
+            target = urljoin(url, answer.headers["Location"])
+            answer.close()
+            if urlsplit(target).scheme not in ("http", "https"):
+                why = f"the server leads to {redact_url(target)}, which is no web address"
+                raise SourceError("source", source, why, "check the source")
+            url = target
+        raise SourceError("source", source, f"the server redirects more than {MAX_REDIRECTS} times", "check the source")
+
+    def get_json(self, source: str, url: str, access: Access | None) -> Any:
+        """Ask for JSON. Raises what `open` raises, NetworkError (E-NETWORK) for anything else than JSON."""
+        answer = self.open(source, url, access=access, headers={"Accept": "application/json"})
+        try:
+            body = bytearray()
+            while len(body) <= _MAX_JSON_BYTES and (piece := answer.read(2**16)):
+                body += piece
+            return json.loads(bytes(body))
+        except (ValueError, RecursionError):
+            why = f"{_host(url)} answered with something else than JSON"
+            raise NetworkError("source", source, why, "try again later") from None
+        finally:
+            answer.close()
+
+    def _ask(self, source: str, url: str, headers: Mapping[str, str]) -> Answer:
+        host = _host(url)
+        try:
+            response = self._session.get(
+                url, headers=headers, auth=_no_login, stream=True, allow_redirects=False, timeout=self._timeout
+            )
+        except requests.exceptions.SSLError as error:
+            raise NetworkError("source", source, f"{host}: {_tls_reason(error)}", "check the address") from None
+        except requests.exceptions.ReadTimeout:
+            raise Passing(f"{host} did not answer", is_stall=True) from None
+        except requests.exceptions.ConnectTimeout:
+            raise Passing(f"{host} can't be reached") from None
+        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+            raise Passing(_connection_reason(host, error)) from None
+        except (requests.exceptions.RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
+            raise SourceError("source", source, f"{host}: {type(error).__name__}", "check the source") from None
+        return Answer(response.raw, response, url)
+
+    def _judge(self, source: str, answer: Answer, access: Access | None, is_signed: bool) -> Answer:
+        status = answer.status
+        if status in (200, 206, 304, 416):
+            return answer
+        body = _start_of(answer)
+        answer.close()
+        if status in _REFUSED:
+            if is_signed:
+                raise Expired
+            raise refusal(access, source, status, answer.headers, body)
+        what = f"{_host(answer.url)} answers {status} {redact(answer.response.reason or '')}".rstrip()
+        if status in _PASSING:
+            raise Passing(what, retry_after_s=_retry_after(answer.headers), is_rate_limit=status == 429)
+        raise NetworkError("source", source, what, "check the source; the server's own pages may say more")
+
+
+def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """In place of requests' own look into .netrc."""
+    return request
+
+
+def _shown_to(url: str, access: Access | None) -> dict[str, str]:
+    if access is None or origin(url) != origin(access.origin):
+        return {}
+    # With this type Civitai answers 401 where it would else send its login page with status 200.
+    shown = {"Content-Type": "application/json"}
+    return shown | {"Authorization": f"Bearer {access.token}"} if access.token else shown
+
+
+def origin(url: str) -> tuple[str, str, int]:
+    """Scheme, host and port (RFC 6454)."""
+    parts = urlsplit(url)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2] or "the server"
+
+
+def _start_of(answer: Answer) -> bytes:
+    body = b""
+    try:
+        while len(body) < _ERROR_BODY_BYTES and (piece := answer.read(_ERROR_BODY_BYTES)):
+            body += piece
+    except Passing:
+        pass
+    return body
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds from now, in both of its forms (RFC 9110, 10.2.3); a date by the server's own clock."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        return float(text)
+    try:
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _tls_reason(error: requests.exceptions.SSLError) -> str:
+    found: BaseException | None = error
+    for _ in range(10):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its TLS certificate can't be trusted ({found.verify_message})"
+        following = found.args[0] if found is not None and found.args else None
+        following = getattr(following, "reason", following)
+        if not isinstance(following, BaseException):
+            break
+        found = following
+    return "no secure connection can be made (TLS)"
+
+
+def _connection_reason(host: str, error: Exception) -> str:
+    """What went wrong, without the library's text, which holds the whole URL."""
+    text = str(error)
+    if "NameResolution" in text or "getaddrinfo" in text:
+        return f"{host} can't be found (DNS)"
+    if "refused" in text:
+        return f"{host} refuses connections"
+    if "unreachable" in text:
+        return f"{host} can't be reached"
+    return f"the connection to {host} was cut"

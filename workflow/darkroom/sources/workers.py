@@ -1,0 +1,163 @@
+"""Bringing the pieces of a file over one connection, or over several at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from darkroom.sources.asking import Asking, StartOver
+from darkroom.sources.partial import Partial
+from darkroom.sources.patience import Patience
+from darkroom.sources.pieces import Piece
+from darkroom.sources.progress import Progress, share
+from darkroom.sources.web import Answer, Passing
+
+READ_BYTES = 2**18
+_SLOW_BYTES = 2**10
+_PROGRESS_BYTES = 2**16
+_JOIN_S = 5.0
+
+
+class Workers:
+    """Take pieces one after another. The first error ends all of them."""
+
+    def __init__(
+        self,
+        source: str,
+        asking: Asking,
+        partial: Partial,
+        *,
+        stall_timeout_s: float,
+        patience: Patience,
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._asking = asking
+        self._partial = partial
+        self._stall_timeout_s = stall_timeout_s
+        self._patience = patience
+        self._progress = progress
+        self._pieces: deque[Piece] = deque()
+        self._answers: set[Answer] = set()
+        self._error: BaseException | None = None
+        self._has_failed = False
+
+    def bring(self, pieces: Iterable[Piece], answer: Answer, connections: int) -> None:
+        """Bring all pieces; `answer` begins where the first one does.
+
+        Raises StartOver, WrongRange, what `Web.open` and `Patience.after` raise, OSError.
+        """
+        self._pieces = deque(pieces)
+        if connections == 1:
+            self._work(answer)
+        else:
+            self._work_in_threads(answer, min(connections, len(self._pieces)))
+
+    def _work_in_threads(self, answer: Answer, count: int) -> None:
+        threads = [
+            threading.Thread(target=self._work_or_note, args=(answer if number == 0 else None,), daemon=True)
+            for number in range(count)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(0.2)
+        finally:
+            self._stop_others()
+            for thread in threads:
+                thread.join(_JOIN_S)
+            self._patience.stop.clear()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
+
+    def _work_or_note(self, answer: Answer | None) -> None:
+        try:
+            self._work(answer)
+        except BaseException as error:
+            with self._partial.changed:
+                if self._error is None:
+                    self._error = error
+                elif isinstance(error, StartOver) and error.answer is not None:
+                    error.answer.close()
+            self._stop_others()
+
+    def _stop_others(self) -> None:
+        """End the threads' waiting and reading."""
+        with self._partial.changed:
+            self._patience.stop.set()
+            self._pieces.clear()
+            answers = list(self._answers)
+        for answer in answers:
+            answer.stop()
+
+    def _work(self, answer: Answer | None) -> None:
+        """Bring pieces until there are none left."""
+        while True:
+            try:
+                piece = self._pieces.popleft()
+            except IndexError:
+                if answer is not None:
+                    answer.close()
+                return
+            self._bring_piece(piece, answer)
+            answer = None
+
+    def _bring_piece(self, piece: Piece, answer: Answer | None) -> None:
+        failures, brought = 0, piece.start
+        while not piece.is_done:
+            try:
+                if answer is None:
+                    answer = self._asking.open(piece)
+                    if answer is None:
+                        return
+                    self._tell_resumed()
+                self._read(answer, piece)
+            except Passing as passing:
+                if self._patience.stop.is_set():
+                    return
+                self._has_failed = True
+                failures = 1 if piece.start - brought >= _PROGRESS_BYTES else failures + 1
+                brought = piece.start
+                self._patience.after(self._source, passing, failures)
+                self._patience.wait_for_turn()
+            finally:
+                if answer is not None:
+                    with self._partial.changed:
+                        self._answers.discard(answer)
+                    answer.close()
+                answer = None
+            if self._patience.stop.is_set():
+                return
+
+    def _tell_resumed(self) -> None:
+        size = self._partial.version.size
+        if self._has_failed and size:
+            self._has_failed = False
+            self._progress.say(f"resumed at {share(self._partial.ranges.count, size)}")
+
+    def _read(self, answer: Answer, piece: Piece) -> None:
+        """Write what comes until the piece is done."""
+        with self._partial.changed:
+            self._answers.add(answer)
+        since, came = time.monotonic(), 0
+        while not piece.is_done and not self._patience.stop.is_set():
+            data = answer.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
+            if not data:
+                if piece.end is not None:
+                    raise Passing("the connection was cut")
+                piece.end = piece.start
+                self._partial.set_size(piece.end)
+                return
+            self._partial.write(piece.start, data)
+            self._progress.advance(len(data))
+            piece.start += len(data)
+            came += len(data)
+            if (now := time.monotonic()) - since > self._stall_timeout_s:
+                if came < _SLOW_BYTES:
+                    raise Passing(f"{came} bytes came in {now - since:.0f} s", is_stall=True)
+                since, came = now, 0
