@@ -26,7 +26,7 @@ FLAGS = (
     "--disable-sync",
     "--window-size=1280,900",
 )
-WAIT_S = 30
+WAIT_S = 240  # only keeps a broken test from hanging
 
 needs_chromium = pytest.mark.skipif(not (CHROMIUM and CHROMEDRIVER), reason="Chromium or chromedriver is not installed")
 

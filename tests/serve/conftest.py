@@ -11,6 +11,7 @@ import pytest
 
 from tests.fixtures.serving import make_site, serve
 from tests.serve.stand import KEY, SITE, Stand, stand
+from tests.unit.warm.bench import LIMIT_S
 
 
 class Canary(BaseHTTPRequestHandler):
@@ -61,6 +62,6 @@ def fake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """A server with a key; pages of one other site may use it."""
     key = {"DARKROOM_API_KEY": KEY}
-    with stand(tmp_path_factory.mktemp("locked"), environment=key, allowed_origins=[SITE], timeout_s=30) as one:
+    with stand(tmp_path_factory.mktemp("locked"), environment=key, allowed_origins=[SITE], timeout_s=LIMIT_S) as one:
         assert one.get("/readyz").status_code == 200
         yield one

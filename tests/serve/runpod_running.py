@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,11 @@ class Running:
     @property
     def others(self) -> list[int]:
         """The processes that it started and that are alive."""
-        lists = Path(f"/proc/{self.process.pid}/task").glob("*/children")
-        return [int(number) for children in lists for number in children.read_text().split()]
+        found: list[int] = []
+        for children in Path(f"/proc/{self.process.pid}/task").glob("*/children"):
+            with suppress(OSError):  # the thread has ended
+                found += map(int, children.read_text().split())
+        return found
 
 
 @contextmanager
@@ -87,11 +91,18 @@ def start(folder: Path, command: Sequence[str | Path], env: Mapping[str, str] = 
         process.wait(LIMIT_S)
 
 
+def free_port() -> int:
+    """A port that nobody has, below those that the kernel gives to others in the seconds until it is used."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
 @contextmanager
 def serve_api(folder: Path, model_dir: Path, env: Mapping[str, str] = {}) -> Iterator[tuple[str, Running]]:
     """The SDK's local API; its address, once it answers."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     options = ["--device", "cpu", "--rp_serve_api", "--rp_api_host", "127.0.0.1", "--rp_api_port", str(port)]
     with start(folder, [*COMMAND, model_dir, *options], env) as worker:
         worker.wait_for_log("Uvicorn running")

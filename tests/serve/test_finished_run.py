@@ -50,7 +50,7 @@ def in_results(project: Project, model: str) -> bytes:
 
 
 def count(address: str, metric: str) -> float:
-    lines = httpx.get(f"{address}/metrics").text.splitlines()
+    lines = httpx.get(f"{address}/metrics", timeout=LIMIT_S).text.splitlines()
     return float(next((line.rpartition(" ")[2] for line in lines if line.startswith(f"{metric} ")), 0))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.serve.stand import KEY, Stand
+from tests.unit.warm.bench import LIMIT_S
 
 EXCLUDED = (
     "negative_data_rejection",  # "7" for 7 and 0 for false are taken, as AUTOMATIC1111 takes them
@@ -27,6 +28,7 @@ def test_schemathesis_finds_nothing(locked: Stand, tmp_path: Path) -> None:
         *("--checks", "all", "--exclude-checks", ",".join(EXCLUDED)),
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-deterministic"),
         *("--header", f"Authorization: Bearer {KEY}", "--warnings", "off", "--no-color"),
+        *("--request-timeout", str(LIMIT_S), "--suppress-health-check", "too_slow"),  # 10 s otherwise
     ]
     before = len(locked.noted("finished"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Project:
         return {
             str(p.relative_to(self.results)): p.read_bytes()
             for p in self.results.glob("*/*/*.png")
-            if "thumbnails" not in p.parts
+            if "thumbnails" not in p.parts and not p.name.startswith(TEMPORARY_PREFIX)
         }
 
     def times(self) -> dict[str, int]:
@@ -133,7 +134,8 @@ class Project:
     def close(self) -> None:
         """End what still runs, and take the runtime folder away."""
         for engine in self.engines():
-            os.kill(engine, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # most end by themselves about now
+                os.kill(engine, signal.SIGKILL)
         shutil.rmtree(self.runtime, ignore_errors=True)
 
     def copy(self, folder: Path) -> Project:
@@ -149,7 +151,7 @@ class Project:
         return Project(folder)
 
 
-def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 120) -> None:
+def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 240) -> None:
     """Poll; the limit only keeps a broken test from hanging."""
     end = time.monotonic() + limit_s
     while not condition():

@@ -96,8 +96,8 @@ def test_fault_44_killed_while_pictures_are_written_leaves_none_half_made(projec
     process = project.start("results/", start_new_session=True)
     wait_until(lambda: len(project.pictures()) > 6, "some pictures are there")
     kill(process, group=True)
-    for picture in (project.results / "first/tiny").glob("*.png"):
-        assert picture.read_bytes().endswith(b"IEND\xaeB`\x82")
+    for data in project.pictures().values():
+        assert data.endswith(b"IEND\xaeB`\x82")
     made = {n: t for n, t in project.times().items() if "/p" in n}
     wait_until(lambda: not project.engines(), "the engine ends")
     assert project.run("--unlock").returncode == 0

@@ -27,6 +27,7 @@ MOMENTS = {
 SCRIPT = """
 import importlib, os, signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and theirs, ignore
 convert, staging, transfer = (importlib.import_module('darkroom.checkpoint.' + n) for n in ('convert', 'staging', 'transfer'))
 {helpers}
 {hook}
@@ -53,6 +54,14 @@ def kill(process: subprocess.Popen[str]) -> None:
 
 def staged(folder: Path) -> list[Path]:
     return list(folder.glob(".m.darkroom-tmp-*"))
+
+
+def written_bytes(folder: Path) -> int:
+    """How much of the staged weights is written; 0 when they are moved away while one looks."""
+    try:
+        return sum(path.stat().st_size for path in folder.glob(".m.*/new/*/*.safetensors"))
+    except FileNotFoundError:
+        return 0
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
@@ -122,8 +131,7 @@ def test_killed_at_any_time_there_is_a_whole_model_or_none(checkpoint: Path, tmp
         process = subprocess.Popen([sys.executable, "-c", script, checkpoint, dest])
         deadline = time.monotonic() + 60
         while process.poll() is None and time.monotonic() < deadline:
-            written = sum(path.stat().st_size for path in dest.parent.glob(".m.*/new/*/*.safetensors"))
-            if dest.parent.exists() and written >= fraction * checkpoint.stat().st_size:
+            if dest.parent.exists() and written_bytes(dest.parent) >= fraction * checkpoint.stat().st_size:
                 break
         kill(process)  # type: ignore[arg-type]
         if dest.exists():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from darkroom.engine.facts import UsedAsset
@@ -135,11 +135,13 @@ def test_text_of_a1111_is_read() -> None:
     }
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_can_be_read(text: str) -> None:
     read_infotext(text)
 
 
+@settings(deadline=None)
 @given(
     st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "Negative prompt:" not in t),
     st.text(st.characters(exclude_categories=["Cs"])),

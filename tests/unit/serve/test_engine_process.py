@@ -20,7 +20,7 @@ from darkroom.serve.channel import Channel
 from darkroom.serve.engine_process import EngineProcess
 from darkroom.serve.engines import EngineOptions, ModelFiles
 
-LIMIT_S = 60
+LIMIT_S = 240
 OOM = OutOfMemoryError("picture", "64x64", "does not fit into the memory of cpu, 1.0 GB are free without it", "smaller")
 
 
@@ -177,6 +177,16 @@ def test_a_picture_that_does_not_fit_alone_is_refused_and_the_next_is_made(bench
     assert DarkroomError.from_dict(bench.end_of(1)["error"]).as_dict() == OOM.as_dict()
     bench.render(2, "two")
     assert bench.end_of(2)["event"] == "picture"
+
+
+@pytest.mark.parametrize("closed", ["ours", "theirs"])
+def test_nothing_is_sent_to_where_nobody_is_any_more(closed: str) -> None:
+    ours, theirs = socket.socketpair()
+    with Channel(ours) as channel, Channel(theirs) as other:
+        other.send({"n": "not read"})
+        {"ours": channel, "theirs": other}[closed].__exit__()
+        with pytest.raises(BrokenPipeError):
+            channel.send({})
 
 
 def test_many_threads_may_send_at_once() -> None:

@@ -17,7 +17,7 @@ from darkroom.serve import engine_process
 from darkroom.serve.engines import EngineOptions, ModelFiles
 
 POLL_S = 0.01
-LIMIT_S = 120
+LIMIT_S = 600  # longer than any test waits
 
 
 class FakeEngine:
@@ -85,9 +85,9 @@ def wait_for(path: Path, cancelled: Callable[[], bool]) -> None:
 
 
 def load(files: ModelFiles, _options: EngineOptions) -> FakeEngine:
-    """`loads` gets the server's process number, `engines` the engine's own."""
+    """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
-    for name, pid in (("loads", os.getppid()), ("engines", os.getpid())):
+    for name, pid in (("engines", os.getpid()), ("loads", os.getppid())):
         with (folder / name).open("a") as file:
             file.write(f"{pid}\n")
     behaviour = folder / "behaviour.txt"

@@ -37,8 +37,8 @@ def test_fault_30_command_that_is_not_there(bench: Bench) -> None:
 
 def test_fault_30_engine_that_is_never_ready(bench: Bench) -> None:
     bench.behave("hang")
-    with pytest.raises(ServerError, match="3 s") as caught:
-        bench.render(start_timeout_s=3)
+    with pytest.raises(ServerError, match="was not ready after 10 s") as caught:
+        bench.render(start_timeout_s=10)  # in which a server begins to listen, however busy the machine is
     assert "The last lines of" in client.describe(caught.value)
     assert not bench.output.exists()
     wait_until(lambda: not processes_naming(str(bench.runtime)), "end of the engine")
@@ -64,8 +64,8 @@ def test_fault_30_broken_model_reaches_every_waiting_client_as_its_own_error(ben
 
 
 def test_fault_30_picture_that_never_comes_ends_in_an_error(bench: Bench) -> None:
-    with pytest.raises(ServerError, match=r"no picture after 1 s.*end process"):
-        bench.render("slow", render_timeout_s=1)
+    with pytest.raises(ServerError, match=r"no picture after 3 s.*end process"):
+        bench.render("slow", render_timeout_s=3)
     wait_until(lambda: bench.noted("renders") == ["slow"], "the picture was begun")
     bench.render("next")  # the one nobody waits for was given up
     assert bench.noted("finished") == ["next"]

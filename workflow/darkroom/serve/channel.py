@@ -45,9 +45,12 @@ class Channel:
         self._connection.close()
 
     def send(self, message: Message, payload: bytes = b"") -> None:
-        """Send a frame; raises OSError when the other side has gone."""
+        """Send a frame; raises BrokenPipeError when the other side has gone, or this one was closed meanwhile."""
         with self._lock:
-            self._connection.sendall(pack(message, payload))
+            try:
+                self._connection.sendall(pack(message, payload))
+            except OSError as error:
+                raise BrokenPipeError(str(error)) from error
 
     def receive(self) -> tuple[Message, bytes] | None:
         """The next frame, or None when the other side has gone. Raises ChannelBroken."""

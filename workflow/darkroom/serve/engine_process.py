@@ -123,10 +123,11 @@ class EngineProcess:
             self._stage(task, "decoding")
             self._wait_for_finishing()  # at most one picture waits here: more would only hold memory
             if engine.overlaps:
+                self._free(task)  # before its picture can be there: between the two the server would see no work
                 self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
-            else:
-                self._decode(task, engine, denoised, is_alone=True)
-        self._channel.send({"event": "free", "id": task.id})
+                return
+            self._decode(task, engine, denoised, is_alone=True)
+        self._free(task)
 
     def _denoise(self, engine: Any, task: Task) -> Any:
         request = RenderRequest.model_validate(task.request)
@@ -169,6 +170,9 @@ class EngineProcess:
         """Wait until no picture is being decoded or encoded."""
         if self._finishing is not None:
             self._finishing.result()
+
+    def _free(self, task: Task) -> None:
+        self._channel.send({"event": "free", "id": task.id})
 
     def _stage(self, task: Task, stage: str) -> None:
         self._channel.send({"event": "stage", "id": task.id, "stage": stage})
