@@ -1,6 +1,6 @@
 """Measure every bar and write the table of docs/benchmarks.md: `make bench`.
 
-Needs a quiet machine and 45 GB of disk, for full-size checkpoints of random numbers and their copies.
+Needs a quiet machine, aria2 and 45 GB of disk, for full-size checkpoints of random numbers and their copies.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_nothing_changed, bench_pictures, bench_serve
+from benchmarks import bench_convert, bench_encode, bench_fetch, bench_nothing_changed, bench_pictures, bench_serve
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
@@ -18,6 +18,7 @@ ROWS = (
     "planning",
     "pictures",
     *bench_serve.CASES,
+    *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
     *(case.dtype for case in bench_convert.CASES),
 )
@@ -56,6 +57,7 @@ def main() -> None:
         rows += bench_nothing_changed.run(arguments.rounds)
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)

@@ -50,12 +50,14 @@ def _is_strong(date: str | None, now: str | None) -> bool:
         return False
 
 
-def check_start(answer: Answer, source: str, file: RemoteFile) -> None:
-    """Look at a file's first bytes: whether they are something else's, a login page's, an error's, a pointer's, a pickle's.
+def check_start(answer: Answer, source: str, file: RemoteFile, *, is_weights: bool) -> None:
+    """Wait for a file's first bytes, and make sure that they aren't a login page's, an error's, a pointer's or a pickle's.
 
     Raises NotWeightsError (E-NOTWEIGHTS), PickleError (E-PICKLE), FormatError (E-FORMAT), Passing.
     """
     start = answer.peek(START_BYTES)
+    if not is_weights:
+        return
     try:
         refuse_other_formats(io.BytesIO(start), source)
     except (NotWeightsError, FormatError):

@@ -30,7 +30,7 @@ class WrongRange(Exception):
 
 
 class Asking:
-    """Asks for parts of one file. `has_ranges` once the server has sent one."""
+    """Asks for parts of one file. `has_ranges` once the server has sent one, unless it sent more than asked for since."""
 
     def __init__(
         self, source: str, file: RemoteFile, partial: Partial, web: Web, wanted: str | None, *, is_weights: bool
@@ -42,7 +42,7 @@ class Asking:
         self._wanted = wanted
         self._is_weights = is_weights
         self._signed_url: str | None = None
-        self.has_ranges = False
+        self.has_ranges = self._has_ignored_one = False
 
     @property
     def can_resume(self) -> bool:
@@ -71,11 +71,13 @@ class Asking:
 
     def _ask(self, headers: dict[str, str]) -> Answer:
         """At the URL that redirects led to before, while that is good; it is signed for a time."""
-        if self._signed_url is not None:
+        signed_url = self._signed_url  # several threads ask
+        if signed_url is not None:
             try:
-                return self._web.open(self._source, self._signed_url, access=None, headers=headers, is_signed=True)
+                return self._web.open(self._source, signed_url, access=None, headers=headers, is_signed=True)
             except Expired:
-                self._signed_url = None
+                if self._signed_url == signed_url:
+                    self._signed_url = None
         answer = self._web.open(self._source, self._file.url, access=self._file.access, headers=headers)
         self._signed_url = answer.url if answer.url != self._file.url else None
         return answer
@@ -88,9 +90,9 @@ class Asking:
             return None
         if answer.status == 304:
             raise Passing("the server answers 304 to a request without conditions")
-        if self._is_weights and start == 0:
+        if start == 0:
             # Before what is here is given up for it: a page for people has another version and size, too.
-            check_start(answer, self._source, self._file)
+            check_start(answer, self._source, self._file, is_weights=self._is_weights)
         if not is_new and known.differs_from(found):
             if answer.status == 206 and found.etag is not None and found.etag == known.etag:
                 raise WrongRange(f"the server speaks of {found.size:,} bytes now, of {known.size:,} before")
@@ -102,8 +104,9 @@ class Asking:
                 raise WrongRange("the server does not say which bytes it sent")
             if start != piece.start:
                 raise WrongRange(f"the server sent bytes from {start} on when asked from {piece.start} on")
-            self.has_ranges = True
+            self.has_ranges = not self._has_ignored_one
         elif not is_new:
+            self.has_ranges, self._has_ignored_one = False, True
             raise StartOver("server cannot resume, restarting", answer, found)
         if is_new:
             self._partial.adopt(found)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from darkroom.errors import NetworkError, RangeError
 from darkroom.files import disk_errors
-from darkroom.sources.answers import check_size
+from darkroom.sources.answers import START_BYTES, check_size
 from darkroom.sources.asking import NO_VERSION, Asking, StartOver, WrongRange
 from darkroom.sources.following import FollowingHash
 from darkroom.sources.partial import Partial, Version
@@ -155,6 +155,11 @@ class Transfer:
         answer = answer or self._patience.attempt(self._source, lambda: self._asking.open(piece))
         if answer is None:
             return
+        if piece.start == 0:
+            # Which were looked at already. From now on there is something that all other answers have to belong to.
+            start = answer.read(START_BYTES)
+            partial.write(0, start)
+            piece.start = len(start)
         try:
             size = partial.version.size
             check_size(self._source, self._file, size)

@@ -176,9 +176,9 @@ class Web:
             return answer
         body = _start_of(answer)
         answer.close()
+        if is_signed and status in (400, *_REFUSED):  # S3 answers 400 as well
+            raise Expired
         if status in _REFUSED:
-            if is_signed:
-                raise Expired
             raise refusal(access, source, status, answer.headers, body)
         what = f"{_host(answer.url)} answers {status} {redact(answer.response.reason or '')}".rstrip()
         if status in _PASSING:

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from darkroom.errors import DarkroomError, NetworkError, StallError
 from darkroom.sources.asking import Asking, StartOver
 from darkroom.sources.partial import Partial
 from darkroom.sources.patience import Patience
@@ -21,7 +22,8 @@ _JOIN_S = 5.0
 
 
 class Workers:
-    """Take pieces one after another. The first error ends all of them."""
+    """Take pieces one after another. The first error ends all of them, but for one: where several are at work, one that
+    the server goes on refusing leaves its piece to the others."""
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class Workers:
         self._answers: set[Answer] = set()
         self._error: BaseException | None = None
         self._has_failed = False
+        self._count = 1
 
     def bring(self, pieces: Iterable[Piece], answer: Answer, connections: int) -> None:
         """Bring all pieces; `answer` begins where the first one does.
@@ -50,12 +53,15 @@ class Workers:
         Raises StartOver, WrongRange, what `Web.open` and `Patience.after` raise, OSError.
         """
         self._pieces = deque(pieces)
-        if connections == 1:
-            self._work(answer)
-        else:
-            self._work_in_threads(answer, min(connections, len(self._pieces)))
+        first: Answer | None = answer
+        if (count := min(connections, len(self._pieces))) > 1:
+            self._work_in_threads(first, count)
+            first = None
+        self._count = 1
+        self._work(first)
 
-    def _work_in_threads(self, answer: Answer, count: int) -> None:
+    def _work_in_threads(self, answer: Answer | None, count: int) -> None:
+        self._count = count
         threads = [
             threading.Thread(target=self._work_or_note, args=(answer if number == 0 else None,), daemon=True)
             for number in range(count)
@@ -66,8 +72,10 @@ class Workers:
             for thread in threads:
                 while thread.is_alive():
                     thread.join(0.2)
-        finally:
+        except BaseException:
             self._stop_others()
+            raise
+        finally:
             for thread in threads:
                 thread.join(_JOIN_S)
             self._patience.stop.clear()
@@ -104,8 +112,23 @@ class Workers:
                 if answer is not None:
                     answer.close()
                 return
-            self._bring_piece(piece, answer)
+            try:
+                self._bring_piece(piece, answer)
+            except (NetworkError, StallError) as error:
+                if not self._leave(piece, error):
+                    raise
+                return
             answer = None
+
+    def _leave(self, piece: Piece, error: DarkroomError) -> bool:
+        """Leave a piece to the other workers, if there are any."""
+        with self._partial.changed:
+            if self._count == 1:
+                return False
+            self._count -= 1
+            self._pieces.appendleft(piece)
+        self._progress.say(f"a connection less: {error.why}")
+        return True
 
     def _bring_piece(self, piece: Piece, answer: Answer | None) -> None:
         failures, brought = 0, piece.start
