@@ -16,6 +16,7 @@ from PIL import Image
 from darkroom.engine import RenderedImage, RenderFacts
 from darkroom.errors import DarkroomError, OutOfMemoryError
 from darkroom.request import RenderRequest
+from darkroom.serve import engine_process
 from darkroom.serve.channel import Channel
 from darkroom.serve.engine_process import EngineProcess
 from darkroom.serve.engines import EngineOptions, ModelFiles
@@ -197,3 +198,22 @@ def test_many_threads_may_send_at_once() -> None:
         for each in sent:
             each.result()
     assert sorted((frame[0]["n"], set(frame[1])) for frame in frames if frame) == [(n, {n}) for n in range(50)]
+
+
+@pytest.mark.parametrize("overlaps", [True, False])
+def test_a_picture_that_cant_be_encoded_is_answered_and_the_next_one_is_made(
+    make_bench: Callable[[GatedEngine], Bench], monkeypatch: pytest.MonkeyPatch, overlaps: bool
+) -> None:
+    def refuse(*_: object) -> bytes:
+        monkeypatch.undo()
+        raise MemoryError
+
+    monkeypatch.setattr(engine_process, "encode_answer", refuse)
+    engine = GatedEngine(overlaps)
+    bench = make_bench(engine)
+    engine.open("denoise", 2)
+    engine.open("decode", 2)
+    bench.render(1, "one")
+    assert bench.end_of(1)["event"] == "failed"
+    bench.render(2, "two")
+    assert bench.end_of(2)["event"] == "picture"

@@ -162,9 +162,12 @@ class EngineProcess:
 
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
-        png = encode_answer(engine, picture)
-        facts = {**collect_facts(picture), "png_s": time.perf_counter() - started}
-        self._drop({"event": "picture", "id": task.id, "facts": facts, **memory_in_use(engine.device)}, png)
+        try:
+            png = encode_answer(engine, picture)
+            facts = {**collect_facts(picture), "png_s": time.perf_counter() - started}
+        except Exception as error:
+            return self._fail({"id": task.id}, as_error(error))
+        return self._drop({"event": "picture", "id": task.id, "facts": facts, **memory_in_use(engine.device)}, png)
 
     def _wait_for_finishing(self) -> None:
         """Wait until no picture is being decoded or encoded."""
