@@ -21,7 +21,7 @@ COPY . .
 RUN --mount=type=secret,id=civitai,env=CIVITAI_API_KEY \
     --mount=type=secret,id=huggingface,env=HF_TOKEN \
     /opt/venv/bin/snakemake --cores all --configfile "${CONFIG}" --config models_dir=models -- models/ \
-    && rm -rf models/checkpoints models/.cache \
+    && rm -rf models/checkpoints models/downloads models/.cache \
     && chmod -R a+rX models \
     && /opt/venv/bin/python -m compileall -q workflow/darkroom
 

@@ -97,7 +97,7 @@ def _events(path: Path | None) -> Iterator[Events]:
     events = Events(path)
     try:
         yield events
-    except DarkroomError as error:
+    except (DarkroomError, OSError) as error:
         events.keep(str(error))
         raise
 
@@ -225,9 +225,10 @@ def find_source(config: Config, wanted: str) -> tuple[str, str]:
 
 def _prune(config: Config) -> str:
     from darkroom.sources.downloads import prune
+    from darkroom.sources.progress import in_bytes
     from darkroom.stored import KINDS
 
     models = Path(config.models_dir)
     receipts = [path for kind in KINDS for path in sorted((models / kind).glob("*.receipt.json"))]
     count, size = prune(models / "downloads", receipts=receipts)
-    return f"removed {count} download{'' if count == 1 else 's'}, {size} bytes, from {models / 'downloads'}"
+    return f"removed {count} download{'' if count == 1 else 's'}, {in_bytes(size)}, from {models / 'downloads'}"
