@@ -14,8 +14,7 @@ from darkroom.hashing import check_sha256
 from darkroom.pins import Pin, pin_path, write_pin
 from darkroom.sources import SourceState, look_at
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
-from darkroom.sources.references import Reference, parse_reference
-from darkroom.sources.state import refuse_plain_http
+from darkroom.sources.references import Reference, parse_reference, refuse_plain_http
 
 KINDS = ("checkpoints", *ASSETS)
 """The sections of the configuration that name sources, and the folders of the models folder where those are kept."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from darkroom.checkpoint.header import read_header
 from darkroom.config import FetchConfig
-from darkroom.errors import CheckpointError, HashError, NameError, SourceError
+from darkroom.errors import CheckpointError, HashError, NameError
 from darkroom.hashing import autov2, autov3, check_sha256, hash_file
 from darkroom.sources.dates import first_fetched
 from darkroom.sources.downloads import Downloads, Record
@@ -13,7 +13,7 @@ from darkroom.sources.partial import Partial
 from darkroom.sources.patience import Patience
 from darkroom.sources.progress import Progress
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
-from darkroom.sources.references import UrlReference
+from darkroom.sources.references import refuse_plain_http
 from darkroom.sources.remote_files import RemoteFile, Resolved
 from darkroom.sources.resolving import resolve
 from darkroom.sources.transfer import Downloaded, Transfer, WrongBytes
@@ -56,7 +56,7 @@ class Job:
     def download(self, before: Record | None) -> Record:
         """Ask the source, and download what isn't in the store."""
         try:
-            self._refuse_plain_http()
+            refuse_plain_http(self._wanted.reference, self._sha256)
             version = (
                 self._locked.version if self._locked and self._wanted.sha256 in (None, self._locked.sha256) else None
             )
@@ -202,12 +202,6 @@ class Job:
         else:
             hint = "darkroom fetch --update NAME takes the new ones"
         check_sha256("source", self._text, found, self._sha256, hint)
-
-    def _refuse_plain_http(self) -> None:
-        reference = self._wanted.reference
-        if isinstance(reference, UrlReference) and reference.is_plain_http and self._sha256 is None:
-            why = "comes unencrypted, so that anybody on the way can change it"
-            raise SourceError("source", self._text, why, "use https, or give its sha256 in the configuration")
 
 
 def _check_path(source: str, path: str) -> None:

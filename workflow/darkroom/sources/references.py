@@ -49,3 +49,10 @@ def parse_reference(source: str) -> Reference:
             return reference_forms.from_hub(text)
         case _:
             return reference_forms.from_air(text)
+
+
+def refuse_plain_http(reference: Reference, sha256: str | None) -> None:
+    """Raise SourceError (E-SOURCE) for an unencrypted address without a known SHA256: anybody on the way could change the file."""
+    if isinstance(reference, UrlReference) and reference.is_plain_http and sha256 is None:
+        why = "comes unencrypted, so that anybody on the way can change it"
+        raise SourceError("source", reference.text, why, "use https, or give its sha256 in the configuration")

@@ -8,7 +8,7 @@ from pathlib import Path
 from darkroom.errors import SourceError
 from darkroom.sources.identity import source_identities, source_identity
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
-from darkroom.sources.references import Reference, UrlReference, parse_reference
+from darkroom.sources.references import parse_reference
 
 INDEX = "model_index.json"  # not imported: reading models takes more imports than planning should pay for
 
@@ -44,13 +44,6 @@ def look_at(source: str, receipt: Path, cache: Path) -> SourceState:
         before = FetchReceipt.read(receipt)
         return SourceState(before.sha256, before.parameterization, before.files is not None)
     raise SourceError("source", source, "is no file and no folder", "mend its path in the configuration")
-
-
-def refuse_plain_http(reference: Reference, sha256: str | None) -> None:
-    """Raise SourceError (E-SOURCE) for an unencrypted address without a known SHA256: anybody on the way could change the file."""
-    if isinstance(reference, UrlReference) and reference.is_plain_http and sha256 is None:
-        why = "comes unencrypted, so that anybody on the way can change it"
-        raise SourceError("source", reference.text, why, "use https, or give its sha256 in the configuration")
 
 
 def _folder_digest(folder: Path, cache: Path) -> str:

@@ -23,8 +23,9 @@ import requests
 import urllib3
 
 from darkroom.errors import NetworkError, SourceError
-from darkroom.redaction import redact, redact_url
-from darkroom.sources.access import Access, refusal
+from darkroom.redaction import redact
+from darkroom.sources.access import Access, refusal, shown
+from darkroom.sources.endpoints import is_in_the_clear
 
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 15.0
@@ -105,7 +106,7 @@ class Web:
     """Makes requests; usable by several threads. `stall_timeout_s` is how long a server may send nothing."""
 
     def __init__(self, stall_timeout_s: float, connections: int = 4) -> None:
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self._session.headers["User-Agent"] = f"darkroom/{version('darkroom')}"
         # Other encodings have other bytes: ranges and lengths would mean something else.
@@ -130,12 +131,8 @@ class Web:
             answer = self._ask(source, url, _shown_to(url, access) | dict(headers))
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return self._judge(source, answer, access, is_signed)
-            target = urljoin(url, answer.headers["Location"])
             answer.close()
-            if urlsplit(target).scheme not in ("http", "https"):
-                why = f"the server leads to {redact_url(target)}, which is no web address"
-                raise SourceError("source", source, why, "check the source")
-            url = target
+            url = _led_to(source, url, answer.headers["Location"])
         raise SourceError("source", source, f"the server redirects more than {MAX_REDIRECTS} times", "check the source")
 
     def get_json(self, source: str, url: str, access: Access | None) -> Any:
@@ -184,6 +181,31 @@ class Web:
         if status in _PASSING:
             raise Passing(what, retry_after_s=_retry_after(answer.headers), is_rate_limit=status == 429)
         raise NetworkError("source", source, what, "check the source; the server's own pages may say more")
+
+
+class _Session(requests.Session):
+    """One that leaves redirects alone: requests would read their bodies, however long, also where it doesn't follow."""
+
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        return None
+
+
+def _led_to(source: str, url: str, location: str) -> str:
+    """Where a redirect leads. Raises SourceError (E-SOURCE) for what is no web address, or would give up encryption."""
+    try:
+        # What isn't ASCII in a header field comes as Latin-1, and is UTF-8.
+        target = urljoin(url, location.encode("latin-1").decode())
+        parts = urlsplit(target)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        target, is_address = location, False
+    if not is_address:
+        why = f"the server leads to {shown(target)}, which is no web address"
+        raise SourceError("source", source, why, "check the source")
+    if url.startswith("https:") and is_in_the_clear(target):
+        why = f"the server leads from https to {shown(target)}, which comes unencrypted"
+        raise SourceError("source", source, why, "use another source")
+    return target
 
 
 def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -237,7 +259,8 @@ def _tls_reason(error: requests.exceptions.SSLError) -> str:
         if isinstance(found, ssl.SSLCertVerificationError):
             return f"its TLS certificate can't be trusted ({found.verify_message})"
         following = found.args[0] if found is not None and found.args else None
-        following = getattr(following, "reason", following)
+        reason = getattr(following, "reason", None)  # of urllib3 an error, of ssl a text
+        following = reason if isinstance(reason, BaseException) else following
         if not isinstance(following, BaseException):
             break
         found = following
