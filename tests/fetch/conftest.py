@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from darkroom.sources import patience
-from tests.fetch.place import Place
-from tests.fixtures.remote import FileServer
+from tests.fetch.place import DATA, PATH, Place
+from tests.fixtures.remote import FileServer, Resource
+from tests.fixtures.remote.civitai import Civitai
+from tests.fixtures.remote.hub import Hub
 
 _OURS = ("CIVITAI_", "HF_", "HUGGING_FACE_", "DARKROOM_", "REQUESTS_", "CURL_", "SSL_", "NETRC")
 
@@ -39,3 +41,25 @@ def place(tmp_path: Path) -> Place:
 def server() -> Iterator[FileServer]:
     with FileServer() as server:
         yield server
+
+
+@pytest.fixture
+def file(server: FileServer) -> Resource:
+    """At PATH of `server`."""
+    return server.add(PATH, Resource(DATA))
+
+
+@pytest.fixture
+def civitai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Civitai]:
+    """With one model, civitai:101@201, whose file is 301."""
+    with Civitai() as civitai:
+        monkeypatch.setenv("CIVITAI_ENDPOINT", civitai.endpoint)
+        civitai.add_file(DATA)
+        yield civitai
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub

@@ -16,13 +16,16 @@ from typing import Any, TypeVar
 import pytest
 
 from darkroom.config import FetchConfig
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, NetworkError
 from darkroom.sources import FetchReceipt, fetch
+from tests.fixtures.remote import FileServer, Resource, cut
 from tests.fixtures.remote.weights import make_weights
 
 OLD = make_weights(5_000, seed=99)
+DATA, OTHER = make_weights(3_000_000), make_weights(3_000_000, seed=1)
 QUICK = FetchConfig(retries=3, stall_timeout_s=1)
 PATH = "/x.safetensors"
+CANARY = "canary-that-nobody-may-see-0123456789"
 Error = TypeVar("Error", bound=DarkroomError)
 
 
@@ -44,7 +47,7 @@ class Place:
         return "\n".join(self.lines)
 
     def fetch(self, source: str, **options: Any) -> FetchReceipt:
-        given = {"downloads": self.downloads, "options": QUICK, "report": self.lines.append} | options
+        given: dict[str, Any] = {"downloads": self.downloads, "options": QUICK, "report": self.lines.append, **options}
         return fetch(source, self.dest, self.receipt, **given)
 
     def gets(self, source: str, content: bytes, **options: Any) -> FetchReceipt:
@@ -61,6 +64,14 @@ class Place:
         assert type(caught.value) is error
         self.check_has_old()
         return caught.value
+
+    def leave_part(self, server: FileServer, file: Resource, count: int) -> None:
+        """Have a partial download of so many bytes, and a server that has forgotten it."""
+        file.add_fault(cut(count))
+        self.fails(NetworkError, server.url(PATH), options=FetchConfig(retries=0))
+        assert self.kept == count
+        self.lines.clear()
+        server.clear()
 
     def check_has(self, content: bytes) -> None:
         """The file is whole and recorded, and no part of a download is left."""
@@ -86,7 +97,11 @@ class Place:
     @property
     def kept(self) -> int:
         """How many bytes of partial downloads are there for the next run."""
-        paths = self.downloads.glob("*.part/state.json")
+        return self.kept_in(self.downloads)
+
+    @staticmethod
+    def kept_in(downloads: Path) -> int:
+        paths = downloads.glob("*.part/state.json")
         return sum(end - start for path in paths for start, end in json.loads(path.read_text())["ranges"])
 
     @staticmethod

@@ -6,8 +6,8 @@ import pytest
 
 from darkroom.errors import NetworkError, StallError
 from darkroom.sources import patience as module
+from darkroom.sources.failures import Passing
 from darkroom.sources.patience import Patience
-from darkroom.sources.web import Passing
 
 
 class Waits:

@@ -16,6 +16,7 @@ from darkroom.sources.state import SourceState, look_at
 
 if TYPE_CHECKING:
     from darkroom.config import FetchConfig
+    from darkroom.sources.progress import Progress
 
 __all__ = ["FetchReceipt", "SourceState", "fetch", "look_at", "parse_reference", "source_identity"]
 
@@ -58,14 +59,15 @@ def fetch(
         from darkroom.sources.remote import fetch_remote
         from darkroom.sources.wanted import Places, Wanted
 
-        with _downloads_folder(downloads, dest) as folder:
+        progress = Progress(report or (lambda _: None), bar_title=dest.name if has_bar else None)
+        with _downloads_folder(downloads, dest, progress) as folder:
             found = fetch_remote(
                 Wanted(reference, kind, sha256, dtype),
                 dest,
                 places=Places(folder, lock, dates),
                 options=options or FetchConfig(),
                 update=update,
-                progress=Progress(report or (lambda _: None), bar_title=dest.name if has_bar else None),
+                progress=progress,
                 check=_check_of(kind, reference.text),
             )
     elif reference.is_folder:
@@ -82,18 +84,22 @@ def fetch(
 
 
 @contextmanager
-def _downloads_folder(given: Path | None, dest: Path) -> Iterator[Path]:
+def _downloads_folder(given: Path | None, dest: Path, progress: Progress) -> Iterator[Path]:
     """The folder for downloads: one of its own for `dest` stays only while there is something to go on with."""
     if given is not None:
         yield given
         return
+    from darkroom.sources.claims import claim
+
     own, done = dest.with_name(f".{dest.name}.download"), False
-    try:
-        yield own
-        done = True
-    finally:
-        if done or not any(own.glob("*.part")):
-            shutil.rmtree(own, ignore_errors=True)
+    # Claimed as a whole, so that nobody deletes it while somebody else uses it.
+    with claim(own, lambda: progress.say("somebody else is fetching it, waiting")):
+        try:
+            yield own
+            done = True
+        finally:
+            if done or not any(own.glob("*.part")):
+                shutil.rmtree(own, ignore_errors=True)
 
 
 def _check_of(kind: str, source: str) -> Callable[[Path], object]:

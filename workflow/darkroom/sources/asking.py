@@ -6,10 +6,11 @@ from dataclasses import replace
 
 from darkroom.errors import NetworkError
 from darkroom.sources.answers import check_start, version_of
+from darkroom.sources.failures import Expired, Passing
 from darkroom.sources.partial import Partial, Version
 from darkroom.sources.pieces import Piece
 from darkroom.sources.remote_files import RemoteFile
-from darkroom.sources.web import Answer, Expired, Passing, Web
+from darkroom.sources.web import Answer, Web
 
 NO_VERSION = "the server names no version, restarting"
 
@@ -71,15 +72,18 @@ class Asking:
 
     def _ask(self, headers: dict[str, str]) -> Answer:
         """At the URL that redirects led to before, while that is good; it is signed for a time."""
-        signed_url = self._signed_url  # several threads ask
+        signed_url, pinned = self._signed_url, self._wanted is not None  # several threads ask
         if signed_url is not None:
             try:
-                return self._web.open(self._source, signed_url, access=None, headers=headers, is_signed=True)
+                return self._web.open(
+                    self._source, signed_url, access=None, headers=headers, is_signed=True, is_pinned=pinned
+                )
             except Expired:
                 if self._signed_url == signed_url:
                     self._signed_url = None
-        answer = self._web.open(self._source, self._file.url, access=self._file.access, headers=headers)
-        self._signed_url = answer.url if answer.url != self._file.url else None
+        file = self._file
+        answer = self._web.open(self._source, file.url, access=file.access, headers=headers, is_pinned=pinned)
+        self._signed_url = answer.url if answer.url != file.url else None
         return answer
 
     def _judge(self, answer: Answer, piece: Piece, known: Version, is_new: bool) -> Answer | None:

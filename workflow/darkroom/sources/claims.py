@@ -35,7 +35,6 @@ def claim(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[boo
     Raises DiskError (E-DISK) where the file system refuses.
     """
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         mine, took_over = _take(path, on_wait)
         stop = threading.Event()
         beat = threading.Thread(target=_beat, args=(mine, stop), daemon=True)
@@ -53,21 +52,25 @@ def _take(path: Path, on_wait: Callable[[], None] | None) -> tuple[Path, bool]:
     took_over = waited = False
     while True:
         mine = path.with_name(f"{path.name}{_MARK}{_here()}-{identify(os.getpid())}-{os.urandom(4).hex()}")
-        os.close(os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            os.close(os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             living, removed = _look(path, mine)
+        except FileNotFoundError:
+            continue  # the one before has deleted the folder with all that was in it
         except BaseException:
-            mine.unlink()
+            mine.unlink(missing_ok=True)
             raise
         took_over |= removed
         if not living:
             return mine, took_over
-        mine.unlink()
+        mine.unlink(missing_ok=True)
         if not waited and on_wait is not None:
             on_wait()
         waited = True
-        while _look(path, None)[0]:
-            time.sleep(_POLL_S)
+        with suppress(FileNotFoundError):  # as above
+            while _look(path, None)[0]:
+                time.sleep(_POLL_S)
         time.sleep(random.uniform(0, _POLL_S))
 
 

@@ -149,7 +149,7 @@ class Job:
         with store.partial(
             file.identity, lambda: progress.say("somebody else is fetching it, waiting")
         ) as open_partial:
-            if wanted is not None and store.has(wanted):
+            if wanted is not None and store.is_sound(wanted):
                 progress.say("already here")
                 return Downloaded(store.path(wanted).stat().st_size, wanted)
             partial = open_partial()

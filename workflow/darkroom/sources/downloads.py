@@ -63,15 +63,19 @@ class Downloads:
             return self.has(receipt.sha256, receipt.size)
         return all(self.has(file.sha256, file.size) for file in receipt.files.values())
 
+    def is_sound(self, sha256: str) -> bool:
+        """Whether that file is there and unchanged, which is read through; a damaged one is deleted."""
+        if not self.has(sha256):
+            return False
+        if hash_file(self.path(sha256)) == sha256:
+            return True
+        self.forget(sha256)
+        return False
+
     def is_whole(self, receipt: FetchReceipt) -> bool:
         """Whether all that a receipt speaks of is here and unchanged; what isn't is deleted, to be downloaded again."""
-        if not self.has_all(receipt):
-            return False
         hashes = [receipt.sha256] if receipt.files is None else [file.sha256 for file in receipt.files.values()]
-        damaged = [sha256 for sha256 in hashes if hash_file(self.path(sha256)) != sha256]
-        for sha256 in damaged:
-            self.forget(sha256)
-        return not damaged
+        return self.has_all(receipt) and all([self.is_sound(sha256) for sha256 in hashes])
 
     def record(self, name: str) -> Record | None:
         """The record of the source `name`; None if there is none, or none that can be read."""
@@ -83,6 +87,10 @@ class Downloads:
     def write_record(self, name: str, record: Record) -> None:
         """Remember it. Raises DiskError (E-DISK)."""
         write_bytes(self._key(name, ".json"), record.model_dump_json(indent=2).encode())
+
+    def forget_record(self, name: str) -> None:
+        """Know nothing of it any more."""
+        self._key(name, ".json").unlink(missing_ok=True)
 
     def claim_source(self, name: str, on_wait: Callable[[], None]) -> AbstractContextManager[bool]:
         """Keep others from fetching the source `name` meanwhile."""

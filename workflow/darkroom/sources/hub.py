@@ -11,12 +11,12 @@ from darkroom import __version__
 from darkroom.errors import DarkroomError, NetworkError, OfflineError, SourceError
 from darkroom.sources.access import Access, refusal, shown
 from darkroom.sources.endpoints import hub_endpoint
+from darkroom.sources.failures import Passing
 from darkroom.sources.hub_files import folder_files, single_file
 from darkroom.sources.receipt import SourceFacts
 from darkroom.sources.reference_kinds import HubReference
 from darkroom.sources.remote_files import RemoteFile, Resolved
 from darkroom.sources.tokens import hub_access
-from darkroom.sources.web import Passing
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo

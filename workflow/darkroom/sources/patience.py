@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 from darkroom.errors import NetworkError, StallError
-from darkroom.sources.web import Passing
+from darkroom.sources.failures import Passing
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 30.0

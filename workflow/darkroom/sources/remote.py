@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darkroom.config import FetchConfig
-from darkroom.errors import OfflineError
+from darkroom.errors import CheckpointError, InputError, ModelError, OfflineError
 from darkroom.sources.downloading import Job
 from darkroom.sources.downloads import Downloads
 from darkroom.sources.lock import LockEntry, read_lock
@@ -55,10 +55,14 @@ def fetch_remote(
             record = job.download(before if update else None)
         receipt = record.receipt
         store.write_record(wanted.name, record)
-        if receipt.files is None:
-            place_file(store.path(receipt.sha256), dest, check)
-        else:
-            place_folder({path: store.path(file.sha256) for path, file in receipt.files.items()}, dest, text)
+        try:
+            if receipt.files is None:
+                place_file(store.path(receipt.sha256), dest, check)
+            else:
+                place_folder({path: store.path(file.sha256) for path, file in receipt.files.items()}, dest, text)
+        except (CheckpointError, ModelError, InputError):
+            store.forget_record(wanted.name)  # it isn't what it should be: the next run asks what is there by then
+            raise
         if places.lock is not None and receipt.fetched is not None:
             version = receipt.facts.version if receipt.facts else None
             entry = LockEntry(sha256=receipt.sha256, size=receipt.size, version=version, fetched=receipt.fetched)

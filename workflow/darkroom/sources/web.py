@@ -7,13 +7,9 @@ token belongs to is shown it. Proxies of the environment are used.
 from __future__ import annotations
 
 import json
-import re
-import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
@@ -26,6 +22,7 @@ from darkroom.errors import NetworkError, SourceError
 from darkroom.redaction import redact
 from darkroom.sources.access import Access, refusal, shown
 from darkroom.sources.endpoints import is_in_the_clear
+from darkroom.sources.failures import Expired, Passing, connection_reason, retry_after, tls_reason
 
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 15.0
@@ -34,23 +31,6 @@ _PASSING = (408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 _ERROR_BODY_BYTES = 4096
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_JSON_BYTES = 32 * 2**20
-
-
-class Passing(Exception):
-    """A failure that may pass: `why` for people, when the server wants to be asked again, whether it just stopped sending."""
-
-    def __init__(
-        self, why: str, *, retry_after_s: float | None = None, is_stall: bool = False, is_rate_limit: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.retry_after_s = retry_after_s
-        self.is_stall = is_stall
-        self.is_rate_limit = is_rate_limit
-
-
-class Expired(Exception):
-    """A pre-signed URL is not taken any more."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,11 +100,19 @@ class Web:
         self._session.close()
 
     def open(
-        self, source: str, url: str, *, access: Access | None, headers: Mapping[str, str], is_signed: bool = False
+        self,
+        source: str,
+        url: str,
+        *,
+        access: Access | None,
+        headers: Mapping[str, str],
+        is_signed: bool = False,
+        is_pinned: bool = False,
     ) -> Answer:
         """Ask for `url`, following redirects, and return what isn't an error: 200, 206, 304 or 416.
 
-        `is_signed`: an earlier answer's URL is asked again. Raises Passing for what may pass, Expired for a signed URL
+        `is_signed`: an earlier answer's URL is asked again. `is_pinned`: its hash is known, so that what comes unencrypted
+        may be followed to. Raises Passing for what may pass, Expired for a signed URL
         that is refused, AuthError (E-AUTH), SourceError (E-SOURCE), NetworkError (E-NETWORK).
         """
         for _ in range(MAX_REDIRECTS + 1):
@@ -132,7 +120,7 @@ class Web:
             if answer.status not in _REDIRECTS or "Location" not in answer.headers:
                 return self._judge(source, answer, access, is_signed)
             answer.close()
-            url = _led_to(source, url, answer.headers["Location"])
+            url = _led_to(source, url, answer.headers["Location"], is_pinned)
         raise SourceError("source", source, f"the server redirects more than {MAX_REDIRECTS} times", "check the source")
 
     def get_json(self, source: str, url: str, access: Access | None) -> Any:
@@ -156,13 +144,13 @@ class Web:
                 url, headers=headers, auth=_no_login, stream=True, allow_redirects=False, timeout=self._timeout
             )
         except requests.exceptions.SSLError as error:
-            raise NetworkError("source", source, f"{host}: {_tls_reason(error)}", "check the address") from None
+            raise NetworkError("source", source, f"{host}: {tls_reason(error)}", "check the address") from None
         except requests.exceptions.ReadTimeout:
             raise Passing(f"{host} did not answer", is_stall=True) from None
         except requests.exceptions.ConnectTimeout:
             raise Passing(f"{host} can't be reached") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise Passing(_connection_reason(host, error)) from None
+            raise Passing(connection_reason(host, error)) from None
         except (requests.exceptions.RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
             raise SourceError("source", source, f"{host}: {type(error).__name__}", "check the source") from None
         return Answer(response.raw, response, url)
@@ -179,7 +167,7 @@ class Web:
             raise refusal(access, source, status, answer.headers, body)
         what = f"{_host(answer.url)} answers {status} {redact(answer.response.reason or '')}".rstrip()
         if status in _PASSING:
-            raise Passing(what, retry_after_s=_retry_after(answer.headers), is_rate_limit=status == 429)
+            raise Passing(what, retry_after_s=retry_after(answer.headers), is_rate_limit=status == 429)
         raise NetworkError("source", source, what, "check the source; the server's own pages may say more")
 
 
@@ -190,7 +178,7 @@ class _Session(requests.Session):
         return None
 
 
-def _led_to(source: str, url: str, location: str) -> str:
+def _led_to(source: str, url: str, location: str, is_pinned: bool) -> str:
     """Where a redirect leads. Raises SourceError (E-SOURCE) for what is no web address, or would give up encryption."""
     try:
         # What isn't ASCII in a header field comes as Latin-1, and is UTF-8.
@@ -202,9 +190,9 @@ def _led_to(source: str, url: str, location: str) -> str:
     if not is_address:
         why = f"the server leads to {shown(target)}, which is no web address"
         raise SourceError("source", source, why, "check the source")
-    if url.startswith("https:") and is_in_the_clear(target):
+    if url.startswith("https:") and is_in_the_clear(target) and not is_pinned:
         why = f"the server leads from https to {shown(target)}, which comes unencrypted"
-        raise SourceError("source", source, why, "use another source")
+        raise SourceError("source", source, why, "give its sha256 in the configuration, or use another source")
     return target
 
 
@@ -239,41 +227,3 @@ def _start_of(answer: Answer) -> bytes:
     except Passing:
         pass
     return body
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds from now, in both of its forms (RFC 9110, 10.2.3); a date by the server's own clock."""
-    text = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def _tls_reason(error: requests.exceptions.SSLError) -> str:
-    found: BaseException | None = error
-    for _ in range(10):
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its TLS certificate can't be trusted ({found.verify_message})"
-        following = found.args[0] if found is not None and found.args else None
-        reason = getattr(following, "reason", None)  # of urllib3 an error, of ssl a text
-        following = reason if isinstance(reason, BaseException) else following
-        if not isinstance(following, BaseException):
-            break
-        found = following
-    return "no secure connection can be made (TLS)"
-
-
-def _connection_reason(host: str, error: Exception) -> str:
-    """What went wrong, without the library's text, which holds the whole URL."""
-    text = str(error)
-    if "NameResolution" in text or "getaddrinfo" in text:
-        return f"{host} can't be found (DNS)"
-    if "refused" in text:
-        return f"{host} refuses connections"
-    if "unreachable" in text:
-        return f"{host} can't be reached"
-    return f"the connection to {host} was cut"

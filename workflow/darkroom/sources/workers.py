@@ -9,11 +9,12 @@ from collections.abc import Iterable
 
 from darkroom.errors import DarkroomError, NetworkError, StallError
 from darkroom.sources.asking import Asking, StartOver
+from darkroom.sources.failures import Passing
 from darkroom.sources.partial import Partial
 from darkroom.sources.patience import Patience
 from darkroom.sources.pieces import Piece
 from darkroom.sources.progress import Progress, share
-from darkroom.sources.web import Answer, Passing
+from darkroom.sources.web import Answer
 
 READ_BYTES = 2**18
 _SLOW_BYTES = 2**10
