@@ -30,7 +30,9 @@ class Shop:
         self.file = server.add("/x.safetensors", Resource(FIRST))
         self.said: list[str] = []
 
-    def fetch(self, name: str = "x", path: str = "/x.safetensors", *, update: bool = False) -> FetchReceipt:
+    def fetch(
+        self, name: str = "x", path: str = "/x.safetensors", *, update: bool = False, sha256: str | None = None
+    ) -> FetchReceipt:
         self.server.clear()
         self.said.clear()
         return fetch(
@@ -41,6 +43,7 @@ class Shop:
             lock=self.lock,
             dates=self.models / ".cache/fetched.json",
             update=update,
+            sha256=sha256,
             report=self.said.append,
         )
 
@@ -108,6 +111,12 @@ def test_update_of_what_is_the_same_brings_nothing(shop: Shop) -> None:
     assert shop.said == ["unchanged"]
     assert shop.server.bytes_sent() == 0
     assert shop.lock.read_bytes() == before
+
+
+def test_update_of_what_is_the_same_does_not_pass_over_another_hash(shop: Shop) -> None:
+    receipt = shop.fetch()
+    with pytest.raises(errors.HashError, match=receipt.sha256):
+        shop.fetch(update=True, sha256="0" * 64)
 
 
 def test_update_takes_the_new_bytes_and_the_lock_file_holds_to_them(shop: Shop) -> None:

@@ -6,6 +6,7 @@ from darkroom.checkpoint.header import read_header
 from darkroom.config import FetchConfig
 from darkroom.errors import CheckpointError, HashError, NameError
 from darkroom.hashing import autov2, autov3, check_sha256, hash_file
+from darkroom.sources.access import Access
 from darkroom.sources.dates import first_fetched
 from darkroom.sources.downloads import Downloads, Record
 from darkroom.sources.lock import LockEntry, variant_of
@@ -76,13 +77,13 @@ class Job:
         finally:
             self._web.close()
 
-    def _get_json(self, url: str, access: object) -> object:
-        return self._web.get_json(self._text, url, access)  # type: ignore[arg-type]
+    def _get_json(self, url: str, access: Access | None) -> object:
+        return self._web.get_json(self._text, url, access)
 
     def _file(self, resolved: Resolved, before: Record | None) -> Record:
         (file,) = resolved.files
         wanted = self._agreed(file.sha256)
-        if before is not None and self._is_unchanged(file, before):
+        if before is not None and self.accepts(before.receipt) and self._is_unchanged(file, before):
             self._progress.say("unchanged")
             return before
         done = self._bring(file, wanted, is_weights=True)
