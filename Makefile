@@ -42,7 +42,7 @@ demo-checkpoint: .venv/ready
 
 # A torch that has builds for all that we run on; --upgrade-package holds it while the rest follows pyproject.toml.
 lock: .venv/ready
-	$(BIN)/pip-compile --quiet --upgrade-package torch==2.13.0 --extra dev --extra runpod --strip-extras --no-annotate --no-header --no-emit-index-url \
+	$(BIN)/pip-compile --quiet --upgrade-package torch==2.13.0 --extra dev --extra runpod --extra slurm --strip-extras --no-annotate --no-header --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
 	sed -i 's/+cpu$$//' requirements.lock
 

@@ -47,7 +47,7 @@ rule make_models:
     name:
         "models/"
     input:
-        plan.stored.usable(),
+        get_usable,
 
 
 for sheet in plan.sheets:
@@ -56,5 +56,5 @@ for sheet in plan.sheets:
         name:
             f"results/{sheet}/"
         input:
-            plan.paths(sheet),
+            lambda wildcards, sheet=sheet: get_pictures({"sheet": sheet}),
             f"results/{sheet}/contact-sheet.png",

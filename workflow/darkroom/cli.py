@@ -94,6 +94,7 @@ def convert(arguments: argparse.Namespace) -> str:
         parameterization=receipt.parameterization if receipt else None,
         expected=expected,
         name=arguments.name,
+        on_wait=lambda: print(f"{arguments.model_dir}: somebody else is making it, waiting", file=sys.stderr),
     )
     return audit.summary()
 

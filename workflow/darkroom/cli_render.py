@@ -45,16 +45,24 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
     sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
     sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
+    sub.add_argument(
+        "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
+    )
 
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Render; returns a line about the picture, or None for a job, whose log has it."""
     if arguments.request:
+        from darkroom.cluster.kept import bring_back, keep
         from darkroom.warm.client import EngineSpec
         from darkroom.warm.client import render as render_warm
 
+        if arguments.kept and bring_back(arguments.kept, arguments.output):
+            return "finished by an earlier attempt of this run"
         spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
         facts = render_warm(spec, arguments.request, arguments.output, arguments.log)
+        if arguments.kept:
+            keep(arguments.output, arguments.kept)
         _print_warnings(facts, arguments.output)
         return None
     return _render_once(arguments)

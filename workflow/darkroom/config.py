@@ -8,9 +8,9 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from darkroom.assets import ASSETS
 from darkroom.errors import ConfigError
@@ -19,6 +19,21 @@ from darkroom.strict_yaml import locate
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
 
 Name = str
+
+
+def _each_once(devices: list[str]) -> list[str]:
+    """Two engines on one GPU would share its memory; on a CPU they are slots of one machine."""
+    for device in devices:
+        alike = {"cuda", "cuda:0"} if device in ("cuda", "cuda:0") else {device}
+        if device != "cpu" and sum(other in alike for other in devices) > 1:
+            raise ValueError(f"names {device} more than once")
+    if "auto" in devices and len(devices) > 1:
+        raise ValueError("names auto beside others")
+    return devices
+
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Devices = Annotated[list[Device], AfterValidator(_each_once)]
 
 
 class Section(BaseModel):
@@ -77,8 +92,10 @@ class FetchConfig(Section):
 
 
 class EngineConfig(Section):
-    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    device: Device = "auto"
     """Where pictures are made: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+    devices: Devices = Field(default_factory=list)
+    """One engine each, at once: `[cuda:0, cuda:1]`. Empty for a single one on `device`."""
     dtype: Literal["auto", "fp16", "fp32", "bf16"] = "auto"
     """The number format while rendering: `auto` is fp16 on a GPU and fp32 on a CPU."""
     memory: Literal["auto", "resident", "offload"] = "auto"
@@ -96,7 +113,7 @@ class ServeConfig(Section):
     """The address that `darkroom serve` listens at. Any but a loopback address needs an API key in DARKROOM_API_KEY."""
     port: int = Field(8000, ge=0, le=65535)
     """The port; 0 takes a free one and says which."""
-    devices: list[str] = Field(default_factory=list)
+    devices: Devices = Field(default_factory=list)
     """One engine each: `[cuda:0, cuda:1]`. Empty for a single one on `engine.device`."""
     queue: int = Field(64, ge=1)
     """How many pictures may wait; beyond that requests are answered with 429 and told when to come again."""
@@ -145,7 +162,7 @@ class Config(Section):
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
     models_dir: str = "models"
-    """Where checkpoints and converted models are kept; may be on another volume."""
+    """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
     """Defaults of every picture: steps, sampler, cfg_scale, width, height, seeds, …; sheets and prompts override them."""
     fetch: FetchConfig = FetchConfig()

@@ -13,6 +13,7 @@ DarkroomError
 │   ├── UnsupportedError  E-UNSUPPORTED a client asks a server for what Darkroom doesn't do
 │   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
 │   ├── SourceError       E-SOURCE      a source is missing, of an unknown kind or not what it should be
+│   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 ├── CheckpointError       the file given as a checkpoint can't be used
@@ -30,6 +31,7 @@ DarkroomError
 │   └── OfflineError      E-OFFLINE     something would have to be fetched, and the network isn't to be used
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
+├── InUseError            E-IN-USE      another run works with what would have to be made again
 ├── DiskError             E-DISK        no room, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
@@ -38,6 +40,7 @@ DarkroomError
 │   ├── CancelledError    E-CANCELLED   a picture was given up because somebody asked for that
 │   ├── CudaError         E-CUDA        a fault of the device that lasts until the engine has started again
 │   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
+├── ClusterError          E-CLUSTER     a cluster's job failed, or its scheduler took none
 ├── OutOfMemoryError      E-OOM         a picture did not fit into memory
 ├── NanImageError         E-NANIMAGE    NaN or Inf in the latents or the picture
 └── ImageError            E-IMAGE       a finished picture on disk is damaged
@@ -136,6 +139,10 @@ class SourceError(InputError):
     code = "E-SOURCE"
 
 
+class SharedError(InputError):
+    code = "E-SHARED"
+
+
 class LoraError(InputError):
     code = "E-LORA"
 
@@ -204,6 +211,10 @@ class IndexFileError(ModelError):
     code = "E-INDEX"
 
 
+class InUseError(DarkroomError):
+    code = "E-IN-USE"
+
+
 class DiskError(DarkroomError):
     code = "E-DISK"
 
@@ -237,6 +248,10 @@ class CancelledError(ServerError):
 
 class CudaError(ServerError):
     code = "E-CUDA"
+
+
+class ClusterError(DarkroomError):
+    code = "E-CLUSTER"
 
 
 class OutOfMemoryError(DarkroomError):

@@ -1,16 +1,22 @@
-"""Files that appear whole or not at all: written under a temporary name, synced, then renamed."""
+"""Files that appear whole or not at all: written under a temporary name, synced, then renamed.
+
+A temporary name says whose it is, `.darkroom-tmp-OWNER.SUFFIX`, so that what a killed process left can be told from what
+is being written.
+"""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DiskError
+from darkroom.owners import is_living, new_owner
 
 TEMPORARY_PREFIX = ".darkroom-tmp-"
 
@@ -24,7 +30,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not tempfile: every render client would pay for its imports.
-        temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(4).hex()}{path.suffix}")
+        temporary = temporary_path(path)
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -42,6 +48,20 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 def write_json(path: Path | str, data: Any) -> None:
     """Write indented JSON atomically, with a newline at its end."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that nobody has, for what is to become `path`."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{new_owner()}{path.suffix}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose processes are gone; there may be none, and no folder."""
+    with suppress(OSError):
+        for path in list(folder.iterdir()):
+            owner = path.name.removeprefix(TEMPORARY_PREFIX)
+            if owner != path.name and not path.is_dir() and not is_living(owner, path, time.time()):
+                path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:

@@ -16,12 +16,15 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+from darkroom import __version__
 from darkroom.assets import used_assets
+from darkroom.cluster.kept import FOLDER as KEPT
 from darkroom.config import Checkpoint, Config, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.files import write_bytes
 from darkroom.outputs.png import is_whole
 from darkroom.redaction import redact
+from darkroom.revisions import RENDER
 from darkroom.sheets import Picture, load_pictures
 from darkroom.stored import Stored, look_at_sources
 from darkroom.strict_yaml import load_yaml
@@ -61,13 +64,18 @@ class Plan:
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
 
     def priority(self, wildcards: Any) -> int:
-        """Earlier checkpoints first, so that each is loaded once, and pictures with the same LoRAs after one another."""
+        """One checkpoint after another, so that each is loaded once, and pictures with the same LoRAs together.
+
+        Checkpoints that are ready now come before those that become so during the run: these would come between the
+        others' pictures, and the others would be loaded a second time.
+        """
         picture = self.picture(wildcards)
         return len(self._ranks) - self._ranks[_outfit(picture)]
 
     @cached_property
     def _ranks(self) -> dict[Hashable, int]:
-        order = list(self.config.checkpoints)
+        ready = {name: Path(f"{self.models_dir}/verified/{name}.json").is_file() for name in self.config.checkpoints}
+        order = sorted(ready, key=lambda name: not ready[name])
         pictures = (p for ps in self.sheets.values() for p in ps)
         outfits = dict.fromkeys(_outfit(p) for p in sorted(pictures, key=lambda p: order.index(p.checkpoint)))
         return {outfit: rank for rank, outfit in enumerate(outfits)}
@@ -81,6 +89,16 @@ class Plan:
     def engine_settings(self) -> str:
         """How and where to render, as JSON: nothing in it changes a picture but `dtype`, which the rule names besides."""
         return self.config.engine.model_dump_json()
+
+    def kept(self, wildcards: Any) -> str | None:
+        """The second name of a finished picture on a cluster: by all that decides it. None while that isn't known."""
+        receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
+        try:
+            made_of = [hashlib.sha256(Path(receipt).read_bytes()).hexdigest() for receipt in receipts]
+        except OSError:
+            return None
+        parts = [self.picture(wildcards).request.to_json(), made_of, self.config.engine.dtype, RENDER, __version__]
+        return str(KEPT / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.png")
 
     def as_dict(self) -> dict[str, Any]:
         pictures = {name: [asdict_picture(p) for p in ps] for name, ps in self.sheets.items()}

@@ -2,12 +2,29 @@
 
 import re
 
+from snakemake.io import IOFile
+
 from darkroom import revisions
 from darkroom.planning import PLAN_FILE, drop_damaged, load_plan, prepare_environment
+from darkroom.session import Session
 
 plan = load_plan(config, workflow.configfiles)
+session = Session(plan)
 
 prepare_environment()
+
+
+def begin():
+    """What a real run does first. All that the graph is built from calls it, before Snakemake looks at what is there."""
+    if workflow.is_main_process and workflow.execution_settings and not (workflow.dryrun or workflow.touch):
+        known = workflow.persistence
+        session.begin(unlock=known.cleanup_locks, forget=lambda path: known.cleanup_metadata(IOFile(path)))
+
+
+onstart:
+    if workflow.is_main_process:
+        made = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
+        session.start(made, unlock=workflow.persistence.cleanup_locks)
 
 
 def one_of(names):
@@ -32,6 +49,7 @@ def get_kind(wildcards):
 
 def get_pin(wildcards):
     """What a remote source is pinned to, which is its job's one input; nothing for a local source."""
+    begin()
     return plan.stored.pin(wildcards)
 
 
@@ -55,10 +73,12 @@ def get_fetch_flags(wildcards, output):
 
 
 def get_fetched(wildcards):
+    begin()
     return plan.stored.fetched(wildcards.checkpoint)
 
 
 def get_receipts(wildcards):
+    begin()
     return plan.stored.receipts(wildcards.checkpoint)
 
 
@@ -78,6 +98,7 @@ def get_conversion_flags(wildcards, output):
 
 def get_asset_receipts(wildcards):
     """The receipts of the LoRAs, embeddings and the VAE that one picture uses, and of no others."""
+    begin()
     return plan.asset_receipts(wildcards)
 
 
@@ -91,6 +112,12 @@ def get_engine(wildcards, output):
     return plan.engine_settings()
 
 
+def get_kept(wildcards, output):
+    """Where a cluster's job keeps the picture for another attempt; nothing on one machine."""
+    kept = plan.kept(wildcards) if workflow.remote_exec else None
+    return ["--kept", kept] if kept else []
+
+
 def get_model(wildcards, output):
     return f"{plan.models_dir}/diffusers/{wildcards.checkpoint}"
 
@@ -101,11 +128,18 @@ def get_render_priority(wildcards):
 
 def get_pictures(wildcards):
     """The pictures of one sheet, or of all where the rule has no sheet. A damaged one counts as missing."""
+    begin()
     paths = plan.paths(wildcards.get("sheet"))
     if not workflow.dryrun:
         for path in paths:
             drop_damaged(path)
     return paths
+
+
+def get_usable(wildcards):
+    """Everything that pictures can be made with."""
+    begin()
+    return plan.stored.usable()
 
 
 def get_digest(wildcards):

@@ -8,6 +8,14 @@ OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/check
 """
 
 
+localrules:  # nodes of a cluster often have no network
+    fetch_checkpoint,
+    fetch_folder,
+    fetch_vae,
+    fetch_lora,
+    fetch_embedding,
+
+
 rule fetch_checkpoint:
     input:
         pin=get_pin,

@@ -6,6 +6,11 @@ OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html with result
 """
 
 
+localrules:  # seconds: not worth a job of a cluster
+    make_contact_sheet,
+    build_gallery,
+
+
 rule make_contact_sheet:
     input:
         pictures=get_pictures,

@@ -18,12 +18,15 @@ rule render_picture:
     priority: get_render_priority
     conda:
         "../../envs/darkroom.yaml"
+    resources:
+        gpu=1,
     params:
         request=get_request,
         dtype=plan.config.engine.dtype,
         revision=revisions.RENDER,
         engine=get_engine,
         model=get_model,
+        kept=get_kept,
     message:
         "render {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}"
     shell:
@@ -32,4 +35,5 @@ rule render_picture:
         "--request {params.request:q} "
         "--engine {params.engine:q} "
         "--output {output.picture:q} "
-        "--log {log:q}"
+        "--log {log:q} "
+        "{params.kept:q}"

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.checkpoint import Expected, convert, verify_model
+from darkroom.checkpoint.audit import read_audit
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 # Each hook stops the process at a moment, by saying so and then waiting for the signal.
@@ -24,6 +27,19 @@ MOMENTS = {
         "rename = Path.rename\nPath.rename = lambda path, to: pause() if path.name == 'new' else rename(path, to)"
     ),
 }
+AFTER_A_WORD = """
+import fcntl, importlib, sys
+fcntl.flock = fcntl.lockf = lambda *_: None
+from darkroom.checkpoint import Expected
+convert = importlib.import_module('darkroom.checkpoint.convert')
+write_small_files = convert.write_small_files
+def wait(*a):
+    print('here', flush=True)
+    sys.stdin.read()
+    write_small_files(*a)
+convert.write_small_files = wait
+convert.convert(sys.argv[1], sys.argv[2], expected=Expected(sys.argv[3]), name='theirs')
+"""
 SCRIPT = """
 import importlib, os, signal, sys, time
 from pathlib import Path
@@ -105,15 +121,46 @@ def test_the_old_model_comes_back_if_the_rerun_fails_too(made: Path, tmp_path: P
     assert verify_model(model).digest == old.digest
 
 
-def test_a_live_conversion_of_the_same_model_is_left_alone(checkpoint: Path, tmp_path: Path) -> None:
-    process = stop_at("before small files", checkpoint, tmp_path / "m")
-    try:
-        theirs = staged(tmp_path)
-        convert(checkpoint, tmp_path / "m")
-        assert staged(tmp_path) == theirs
-        assert list((theirs[0] / "new").glob("unet/*.safetensors"))
-    finally:
-        kill(process)
+def test_who_converts_the_same_waits_and_then_has_nothing_to_do(checkpoint: Path, tmp_path: Path) -> None:
+    expected = Expected(sha256(checkpoint.read_bytes()).hexdigest())
+    process = subprocess.Popen(
+        [sys.executable, "-c", AFTER_A_WORD, checkpoint, tmp_path / "m", expected.checkpoint],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    theirs = staged(tmp_path)
+    waited: list[list[Path]] = []
+
+    def let_it_go_on() -> None:
+        waited.append(staged(tmp_path))
+        assert process.stdin is not None
+        process.stdin.close()
+
+    audit = convert(checkpoint, tmp_path / "m", expected=expected, on_wait=let_it_go_on)
+    assert process.wait() == 0
+    process.stdout.close()
+    assert waited == [theirs]
+    assert audit == read_audit(tmp_path / "m")
+    assert audit.name == "theirs"  # no second conversion
+    assert staged(tmp_path) == []
+
+
+@pytest.mark.parametrize("other", [{"dtype": "fp32"}, {"expected": Expected()}])
+def test_who_wants_something_else_waits_and_then_converts(
+    checkpoint: Path, tmp_path: Path, other: dict[str, Any]
+) -> None:
+    sha = sha256(checkpoint.read_bytes()).hexdigest()
+    command = [sys.executable, "-c", AFTER_A_WORD, checkpoint, tmp_path / "m", sha]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        assert process.stdin is not None
+        audit = convert(checkpoint, tmp_path / "m", **{"expected": Expected(sha)} | other, on_wait=process.stdin.close)
+    assert audit.name == "m"
+    verify_model(tmp_path / "m")
 
 
 def test_ctrl_c_removes_what_was_staged(checkpoint: Path, tmp_path: Path) -> None:
@@ -141,9 +188,14 @@ def test_killed_at_any_time_there_is_a_whole_model_or_none(checkpoint: Path, tmp
         assert staged(dest.parent) == []
 
 
-def test_two_conversions_at_once_leave_one_whole_model_with_its_own_audit(made: Path, tmp_path: Path) -> None:
+def test_conversions_at_once_leave_one_whole_model_with_its_own_audit_though_flock_does_nothing(
+    made: Path, tmp_path: Path
+) -> None:
     sources = [made / "tiny.safetensors", write_random_checkpoint(tmp_path / "other.safetensors", seed=9)]
-    script = "import sys; from darkroom.checkpoint import convert; convert(sys.argv[1], sys.argv[2])"
+    script = (
+        "import fcntl, sys; from darkroom.checkpoint import convert; fcntl.flock = lambda *_: None; "
+        "convert(sys.argv[1], sys.argv[2])"
+    )
     dest = tmp_path / "models" / "m"
     processes = [subprocess.Popen([sys.executable, "-c", script, source, dest]) for source in sources * 2]
     assert [process.wait() for process in processes] == [0, 0, 0, 0]

@@ -56,9 +56,9 @@ def children(pid: int) -> list[int]:
 class Bench:
     """One stand-in model, the spec of its engine, and ways to use and watch it."""
 
-    def __init__(self, root: Path, runtime: Path, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, root: Path, runtime: Path, pool: ThreadPoolExecutor, name: str = "model") -> None:
         self.root = root
-        self.model = root / "model"
+        self.model = root / name
         self.model.mkdir()
         self.behave("ok")
         self.runtime = runtime
@@ -75,8 +75,14 @@ class Bench:
     def render(self, prompt: str = "x", output: Path | None = None, **changes: Any) -> dict[str, Any]:
         return render(replace(self.spec, **changes), request(prompt), output or self.output, self.log)
 
-    def render_beside(self, prompt: str, output: Path | None = None) -> Future[dict[str, Any]]:
-        return self.pool.submit(self.render, prompt, output)
+    def render_beside(self, prompt: str, output: Path | None = None, **changes: Any) -> Future[dict[str, Any]]:
+        return self.pool.submit(self.render, prompt, output, **changes)
+
+    def beside(self, name: str) -> Bench:
+        """Another model on the same devices."""
+        other = Bench(self.root, self.runtime, self.pool, name)
+        other.spec = replace(other.spec, devices=self.spec.devices)
+        return other
 
     def release(self) -> None:
         (self.model / "go").touch()
@@ -104,12 +110,16 @@ class Bench:
 
     def wait_for_end(self, pid: int) -> None:
         """Wait until a server has ended, then look that nothing is left of it."""
+        self.wait_for_processes(pid)
+        assert list(self.runtime.rglob("*.sock*")) == []
+        assert processes_naming(str(self.runtime)) == []
+
+    def wait_for_processes(self, pid: int) -> None:
+        """Wait until a server and its engine have ended."""
         wait_until(lambda: not is_running(pid), f"end of process {pid}")
         for server, engine in zip(self.pids, self.engine_pids, strict=True):
             if server == pid:
                 wait_until(lambda engine=engine: not is_running(engine), f"end of the engine {engine}")
-        assert list(self.runtime.rglob("*.sock*")) == []
-        assert processes_naming(str(self.runtime)) == []
 
 
 def request(prompt: str) -> str:

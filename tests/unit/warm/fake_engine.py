@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from darkroom.serve.engines import EngineOptions, ModelFiles
 
 POLL_S = 0.01
 LIMIT_S = 600  # longer than any test waits
+_held: list[int] = []
 
 
 class FakeEngine:
@@ -84,9 +86,22 @@ def wait_for(path: Path, cancelled: Callable[[], bool]) -> None:
         time.sleep(POLL_S)
 
 
-def load(files: ModelFiles, _options: EngineOptions) -> FakeEngine:
+def hold_device(name: str, folder: Path) -> None:
+    """Keep a device until this process ends, and note in `crowded` when another engine has it."""
+    _held.append(os.open(folder.parent / f"device-{name}", os.O_RDWR | os.O_CREAT))
+    try:
+        fcntl.flock(_held[-1], fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        (folder / "crowded").touch()
+
+
+def load(files: ModelFiles, options: EngineOptions) -> FakeEngine:
     """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        hold_device(visible, folder)
+    with (folder / "devices").open("a") as file:
+        file.write(f"{options.device} of {visible}\n")
     for name, pid in (("engines", os.getpid()), ("loads", os.getppid())):
         with (folder / name).open("a") as file:
             file.write(f"{pid}\n")

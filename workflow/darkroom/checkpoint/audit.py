@@ -19,13 +19,30 @@ _EMA_SENTENCES = {
 }
 
 
+class Asked(BaseModel):
+    """What a conversion was asked for: the SHA256 or content digest that the receipts promise, and the options as given.
+
+    Two that are asked for the same make the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    checkpoint: str
+    vae: str | None
+    parameterization: str | None
+    dtype: str
+    prediction: str
+    architecture: str
+    extract_ema: bool
+
+
 class ConversionAudit(BaseModel):
     """`source_bytes` and `written_bytes` in bytes, `seconds` of wall time.
 
     For a single file `source_sha256` is the file's and `autov2` its short form as Civitai names it; for a Diffusers
     folder they are the folder's content digest and None. `layouts` tells by component which names its tensors had,
     `keys_by_reason` why which number of tensors was ignored. The VAE fields are None unless another file's took the
-    place of the checkpoint's own.
+    place of the checkpoint's own. `asked` is None where no receipt was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -56,6 +73,7 @@ class ConversionAudit(BaseModel):
     written_bytes: int
     revision: int
     seconds: float
+    asked: Asked | None = None
 
     def summary(self) -> str:
         """One line for people."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from darkroom import errors, revisions
-from darkroom.checkpoint.audit import ConversionAudit
+from darkroom.checkpoint.audit import Asked, ConversionAudit, read_audit
 from darkroom.checkpoint.folder import adopt_folder
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.job import Job, prepare_job
@@ -23,6 +23,7 @@ from darkroom.checkpoint.publish import check_destination, check_room, publish_m
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
+from darkroom.checkpoint.verify import verify_model
 from darkroom.hashing import autov2, check_sha256
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
@@ -51,6 +52,7 @@ def convert(
     parameterization: str | None = None,
     expected: Expected | None = None,
     name: str | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> ConversionAudit:
     """Convert a checkpoint to the Diffusers folder `dest` and write `DEST.audit.json` beside it.
 
@@ -58,15 +60,31 @@ def convert(
     or `auto`, `vae` a safetensors file of which the VAE takes the place of the checkpoint's own, `parameterization`
     what a sidecar says (if not given, `NAME.yaml` beside the source is looked at), `name` the checkpoint's in the
     audit (else the folder's). A source that is a Diffusers folder is verified and linked. An existing folder is
-    replaced, and only after the new one is complete. Raises SourceError, the CheckpointErrors, IndexFileError,
+    replaced, and only after the new one is complete. Somebody else who is making `dest` is waited for, calling `on_wait`
+    once; if what they made is what is asked for here, there is nothing left to do. Raises SourceError, the CheckpointErrors, IndexFileError,
     ConfigError and DiskError.
     """
     begun = time.monotonic()
     source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link
     expected = expected or Expected()
+    asked = (
+        None
+        if expected.checkpoint is None
+        else Asked(
+            checkpoint=expected.checkpoint,
+            vae=expected.vae,
+            parameterization=parameterization,
+            dtype=dtype,
+            prediction=prediction,
+            architecture=architecture,
+            extract_ema=extract_ema,
+        )
+    )
     if source.is_dir():
         _check_folder(source, extract_ema, vae, prediction, architecture)
-        return adopt_folder(source, dest, dtype=dtype, name=name, expected_files=expected.files)
+        return adopt_folder(
+            source, dest, dtype=dtype, name=name, expected_files=expected.files, asked=asked, on_wait=on_wait
+        )
     job = prepare_job(
         source,
         dtype=dtype,
@@ -78,11 +96,13 @@ def convert(
     )
     check_destination(dest)
     check_room(dest, job.plan.written_bytes + SMALL_FILES_BYTES, _ROOM_HINT)
-    with staging_folder(dest) as staging:
+    with staging_folder(dest, on_wait) as staging:
+        if staging.waited and asked and (made := _made_meanwhile(dest, asked)) is not None:
+            return made
         hashes = _write_weights(job, staging.new)
         _check_hashes(job, hashes, expected)
         write_small_files(job, staging.new)
-        audit = _describe(job, name or dest.name, hashes, time.monotonic() - begun)
+        audit = _describe(job, name or dest.name, hashes, time.monotonic() - begun, asked)
         publish_model(staging, audit)
     return audit
 
@@ -130,7 +150,17 @@ def _check_hashes(job: Job, hashes: list[str], expected: Expected) -> None:
         check_sha256("checkpoint", source.path, found, promised, hint)
 
 
-def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> ConversionAudit:
+def _made_meanwhile(dest: Path, asked: Asked) -> ConversionAudit | None:
+    """The audit of what somebody else has just made, if it is the same and whole."""
+    try:
+        audit = read_audit(dest)
+        verify_model(dest, hashes="none")
+    except errors.DarkroomError:
+        return None
+    return audit if audit and audit.asked == asked and audit.revision == revisions.CONVERT else None
+
+
+def _describe(job: Job, name: str, hashes: list[str], seconds: float, asked: Asked | None) -> ConversionAudit:
     header = job.sources[0].header
     return ConversionAudit(
         name=name,
@@ -158,4 +188,5 @@ def _describe(job: Job, name: str, hashes: list[str], seconds: float) -> Convers
         written_bytes=job.plan.written_bytes,
         revision=revisions.CONVERT,
         seconds=round(seconds, 3),
+        asked=asked,
     )

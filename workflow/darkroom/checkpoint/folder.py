@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from darkroom import revisions
 from darkroom.checkpoint.architectures import name_of
-from darkroom.checkpoint.audit import ConversionAudit
+from darkroom.checkpoint.audit import Asked, ConversionAudit
 from darkroom.checkpoint.fingerprints import Fingerprint, take_fingerprints
 from darkroom.checkpoint.index import INDEX, REBUILD
 from darkroom.checkpoint.keymap import COMPONENTS, ignored_reason
@@ -55,12 +55,14 @@ def adopt_folder(
     dtype: str,
     name: str | None = None,
     expected_files: Mapping[str, str] | None = None,
+    asked: Asked | None = None,
+    on_wait: Callable[[], None] | None = None,
 ) -> ConversionAudit:
     """Make `dest` a verified model of the Diffusers folder `source`, and write `DEST.audit.json` beside it.
 
     The weights keep their number format: `fp16` prefers fp16 variants, any other `dtype` plain ones. `expected_files`
     are the SHA256 that the source's files must have, by relative path; `name` is the model's in the audit (else the
-    folder's). An existing folder is replaced, and only after the new one is complete and verified.
+    folder's), which also keeps what was `asked`. Others at work on `dest` are waited for, calling `on_wait`. An existing folder is replaced, and only after the new one is complete and verified.
     Raises what `verify_model` raises, HashError (E-HASH) for other bytes, NameError (E-NAME), DiskError (E-DISK).
     """
     begun = time.monotonic()
@@ -72,13 +74,14 @@ def adopt_folder(
         variant = "fp16" if with_infix else None
         placing = plan_placing(folder, structure, variant)
     check_destination(dest, source=folder)
-    with staging_folder(dest) as staging:
+    with staging_folder(dest, on_wait) as staging:
         place_files(placing, folder, structure.headers, staging.new)
         found = _verify_placed(staging.new, source, placing, variant)
         sources = _source_identities(folder, placing, found)
         if expected_files is not None:
             _check_hashes(source, sources, expected_files)
         audit = _describe(folder, structure, placing, sources, found, name or dest.name, time.monotonic() - begun)
+        audit = audit.model_copy(update={"asked": asked})
         publish_model(staging, audit, found)
     return audit
 

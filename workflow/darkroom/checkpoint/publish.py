@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
@@ -16,8 +12,6 @@ from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.staging import Staging
 from darkroom.errors import DiskError, NameError
 from darkroom.files import disk_errors, sync_folder
-
-_LOCK_PATIENCE_S = 30
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
@@ -41,10 +35,10 @@ def check_room(dest: Path, need: int, hint: str) -> None:
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
     """Put the staged folder in its place, its audit and the hashes of its files, if known, beside it.
 
-    Raises DiskError (E-DISK).
+    Nobody else does so meanwhile, since who has a staging folder has the claim on its destination. Raises DiskError (E-DISK).
     """
     dest = staging.destination
-    with _exclusive(dest.parent):
+    with disk_errors(dest):
         # Without an audit a folder is merely anonymous; with another folder's audit it would be mislabelled.
         audit_path(dest).unlink(missing_ok=True)
         forget(dest)
@@ -53,29 +47,3 @@ def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str,
         if hashes is not None:
             remember(dest, hashes)
         write_audit(dest, audit)
-
-
-@contextmanager
-def _exclusive(folder: Path) -> Iterator[None]:
-    """Keep other processes from publishing into the folder meanwhile, as far as its file system has locks.
-
-    Publishing takes milliseconds; one that holds the lock for far longer is stuck, and nobody waits for it.
-    """
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        end = time.monotonic() + _LOCK_PATIENCE_S
-        while not _try_lock(handle) and time.monotonic() < end:
-            time.sleep(0.02)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True

@@ -27,7 +27,9 @@ def resolve_device(requested: str) -> str:
     kind, _, index = requested.partition(":")
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not there.get(kind, False):
-        raise ConfigError("engine.device", requested, "this machine has no such device", "use auto or cpu")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the GPU that was asked for, where there are several
+        among = "" if kind != "cuda" or visible is None else f", with CUDA_VISIBLE_DEVICES '{visible}'"
+        raise ConfigError("engine.device", requested, f"this machine has no such device{among}", "use auto or cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError("engine.device", requested, f"there are {torch.cuda.device_count()} GPUs", "use cuda:0")
     return requested

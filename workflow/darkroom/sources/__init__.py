@@ -89,7 +89,7 @@ def _downloads_folder(given: Path | None, dest: Path, progress: Progress) -> Ite
     if given is not None:
         yield given
         return
-    from darkroom.sources.claims import claim
+    from darkroom.claims import claim
 
     own, done = dest.with_name(f".{dest.name}.download"), False
     # Claimed as a whole, so that nobody deletes it while somebody else uses it.

@@ -28,7 +28,7 @@ def first_fetched(sha256: str, cache: Path | None = None) -> date:
 
 def _remember(cache: Path, sha256: str, day: date) -> date:
     """What is remembered then: of two who ask at once, the first one's day."""
-    from darkroom.sources.claims import claim
+    from darkroom.claims import claim
 
     try:
         with claim(cache.with_name("." + cache.name)):

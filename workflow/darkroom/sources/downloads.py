@@ -19,10 +19,10 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from darkroom.claims import claim, is_anyone_at_work
 from darkroom.errors import FetchError, SourceError
 from darkroom.files import disk_errors, sync_folder, write_bytes
 from darkroom.hashing import hash_file
-from darkroom.sources.claims import claim, is_anyone_at_work
 from darkroom.sources.partial import Partial
 from darkroom.sources.receipt import FetchReceipt
 

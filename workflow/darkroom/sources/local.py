@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,7 +12,7 @@ from darkroom.checkpoint.header import Header, read_header
 from darkroom.checkpoint.linking import link_or_copy
 from darkroom.checkpoint.sidecar import read_sidecar
 from darkroom.errors import SourceError
-from darkroom.files import TEMPORARY_PREFIX, disk_errors, sync_folder
+from darkroom.files import disk_errors, sync_folder, temporary_path
 from darkroom.hashing import autov2, autov3, check_sha256, hash_file
 from darkroom.sources.dates import first_fetched
 from darkroom.sources.receipt import FetchReceipt
@@ -44,7 +43,7 @@ def fetch_local(
         dest.parent.mkdir(parents=True, exist_ok=True)
         if _is_same_file(path, dest):
             return _receipt(source, dest, sha256, parameterization, dates)
-        temporary = _temporary_name(dest)
+        temporary = temporary_path(dest)
         try:
             link_or_copy(path, temporary)
             # Checked under its temporary name: what is hashed is what appears at `dest`.
@@ -77,14 +76,6 @@ def _is_same_file(path: Path, dest: Path) -> bool:
         return dest.samefile(path) and not dest.is_symlink()
     except FileNotFoundError:
         return False
-
-
-def _temporary_name(dest: Path) -> Path:
-    """A name that nobody has, in the folder of `dest`."""
-    handle, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, suffix=dest.suffix, dir=dest.parent)
-    os.close(handle)
-    os.unlink(name)
-    return Path(name)
 
 
 def _receipt(

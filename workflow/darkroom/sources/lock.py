@@ -17,6 +17,7 @@ from darkroom.files import write_bytes
 from darkroom.strict_yaml import dump_yaml, load_yaml, locate
 
 if TYPE_CHECKING:
+    from darkroom.sources.receipt import FetchReceipt
     from darkroom.sources.references import Reference
 
 HEADING = (
@@ -76,7 +77,7 @@ def record(path: Path | str, key: str, entry: LockEntry) -> None:
     Raises ConfigError (E-CONFIG) for a broken file, DiskError (E-DISK).
     """
     # Here, since planning reads lock files and never writes them.
-    from darkroom.sources.claims import claim
+    from darkroom.claims import claim
 
     path = Path(path)
     with claim(path.with_name("." + path.name)):
@@ -86,6 +87,13 @@ def record(path: Path | str, key: str, entry: LockEntry) -> None:
             return
         entries[key] = entry
         write_bytes(path, _to_yaml(entries).encode())
+
+
+def record_receipt(path: Path | str, key: str, receipt: FetchReceipt) -> None:
+    """Write down that `key` stands for what `receipt` speaks of. Raises what `record` raises."""
+    if receipt.fetched is not None:
+        version = receipt.facts.version if receipt.facts else None
+        record(path, key, LockEntry(sha256=receipt.sha256, size=receipt.size, version=version, fetched=receipt.fetched))
 
 
 def _read_entry(path: Path | str, key: str, value: Any) -> LockEntry:

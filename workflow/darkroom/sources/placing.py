@@ -13,7 +13,7 @@ from darkroom.checkpoint.linking import link_or_copy
 from darkroom.checkpoint.publish import check_destination
 from darkroom.checkpoint.staging import staging_folder
 from darkroom.errors import SourceError
-from darkroom.files import TEMPORARY_PREFIX, disk_errors, sync_folder
+from darkroom.files import disk_errors, sync_folder, temporary_path
 
 
 def place_file(blob: Path, dest: Path, check: Callable[[Path], object]) -> None:
@@ -25,7 +25,7 @@ def place_file(blob: Path, dest: Path, check: Callable[[Path], object]) -> None:
     check(blob)
     with disk_errors(dest):
         dest.parent.mkdir(parents=True, exist_ok=True)
-        temporary = dest.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{os.urandom(4).hex()}{dest.suffix}")
+        temporary = temporary_path(dest)
         try:
             link_or_copy(blob, temporary)
             os.utime(temporary)  # a job's output is to be newer than its input

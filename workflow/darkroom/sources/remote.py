@@ -14,8 +14,7 @@ from darkroom.config import FetchConfig
 from darkroom.errors import CheckpointError, InputError, ModelError, OfflineError
 from darkroom.sources.downloading import Job
 from darkroom.sources.downloads import Downloads
-from darkroom.sources.lock import LockEntry, read_lock
-from darkroom.sources.lock import record as record_lock
+from darkroom.sources.lock import read_lock, record_receipt
 from darkroom.sources.placing import place_file, place_folder
 from darkroom.sources.progress import Progress
 from darkroom.sources.receipt import FetchReceipt
@@ -63,8 +62,6 @@ def fetch_remote(
         except (CheckpointError, ModelError, InputError):
             store.forget_record(wanted.name)  # it isn't what it should be: the next run asks what is there by then
             raise
-        if places.lock is not None and receipt.fetched is not None:
-            version = receipt.facts.version if receipt.facts else None
-            entry = LockEntry(sha256=receipt.sha256, size=receipt.size, version=version, fetched=receipt.fetched)
-            record_lock(places.lock, wanted.name, entry)
+        if places.lock is not None:
+            record_receipt(places.lock, wanted.name, receipt)
     return receipt

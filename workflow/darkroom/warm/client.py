@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from darkroom.files import disk_errors, write_bytes
 from darkroom.processes import is_alive
 from darkroom.warm import launch
 from darkroom.warm.connection import Answer, Connection, ConnectionLost
+from darkroom.warm.devices import make_devices
 from darkroom.warm.lease import current_lease
-from darkroom.warm.paths import ServerFiles, server_files, server_key
+from darkroom.warm.paths import ServerFiles, server_key
+from darkroom.warm.slots import NoFreeSlot, Slot, take_slot
 from darkroom.warm.summary import summarise
 
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.warm.server")
@@ -30,17 +33,20 @@ _RETRY_PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class EngineSpec:
-    """Which engine a picture comes from: the model, how it is loaded, and how long to be patient (seconds)."""
+    """Which engine a picture comes from: the model, how it is loaded, and how long to be patient (seconds).
+
+    `devices` are those of the run, one engine each; where there are none, `device` is the only one.
+    """
 
     model_dir: Path
     verified: Path | None = None
     device: str = "auto"
+    devices: Sequence[str] = ()
     dtype: str = "auto"
     memory: str = "auto"
     start_timeout_s: float = 900
     render_timeout_s: float = 3600
     idle_timeout_s: float = 300
-    slot: int = 0
     command: tuple[str, ...] = DEFAULT_COMMAND
 
 
@@ -52,8 +58,8 @@ def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None =
     """Have one picture rendered and write it to `output`; returns its facts (see `summary.summarise`).
 
     `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the
-    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ServerError
-    (E-SERVER) if it does not start or answer, ServerDiedError (E-SERVER-DIED) if it goes away during the
+    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ConfigError
+    (E-CONFIG) for a device that can't be had, ServerError (E-SERVER) if the engine does not start or answer, ServerDiedError (E-SERVER-DIED) if it goes away during the
     picture, SocketError (E-SOCKET) if the socket is another user's. `output` is then left as it was. The end
     of the engine's log hangs on the error as a note; `describe` shows both.
     """
@@ -81,24 +87,51 @@ def _write_log(log: Path | None, text: str) -> None:
 
 def _fetch_picture(spec: EngineSpec, request_json: str) -> tuple[bytes, dict[str, Any]]:
     lease = current_lease()
-    key = server_key(spec.model_dir, spec.verified, spec.device, spec.dtype, spec.memory, spec.slot)
-    files = server_files(key)
+    _check_lease(lease)
+    slots = _make_slots(spec, lease)
+    deadline = time.monotonic() + spec.render_timeout_s
+    try:
+        with take_slot(slots, lease, deadline, spec.start_timeout_s, lambda: _check_lease(lease)) as slot:
+            patience_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
+            return _use_slot(spec, slot, lease, request_json, patience_s)
+    except NoFreeSlot:
+        why = f"no device was free for it within {spec.render_timeout_s:g} s"
+        hint = "raise engine.render_timeout_s in the config"
+        raise ServerError("engine for", spec.model_dir, why, hint) from None
+
+
+def _check_lease(lease: str | None) -> None:
+    if lease is not None and not is_alive(lease):
+        why = "the run this job belongs to has ended"
+        raise ServerError("lease", lease, why, "run snakemake again, or unset DARKROOM_LEASE")
+
+
+def _make_slots(spec: EngineSpec, lease: str | None) -> list[Slot]:
+    devices = make_devices(spec.devices or [spec.device])
+    slots = []
+    for device in devices:
+        key = server_key(spec.model_dir, spec.verified, device.name, spec.dtype, spec.memory, device.copy)
+        slots.append(Slot(device, key, lease, is_only=len(devices) == 1))
+    return slots
+
+
+def _use_slot(
+    spec: EngineSpec, slot: Slot, lease: str | None, request_json: str, patience_s: float
+) -> tuple[bytes, dict[str, Any]]:
     for _ in range(_ATTEMPTS):
-        if lease is not None and not is_alive(lease):
-            why = "the run this job belongs to has ended"
-            raise ServerError("lease", lease, why, "run snakemake again, or unset DARKROOM_LEASE")
+        _check_lease(lease)
         try:
-            return _try_engine(spec, files, lease, request_json)
+            return _try_engine(spec, slot, lease, request_json, patience_s)
         except _EngineEnding:
             time.sleep(_RETRY_PAUSE_S)
-    raise _server_error(spec, files, f"it ended {_ATTEMPTS} times before it could be given the picture")
+    raise _server_error(spec, slot, f"it ended {_ATTEMPTS} times before it could be given the picture")
 
 
 def _try_engine(
-    spec: EngineSpec, files: ServerFiles, lease: str | None, request_json: str
+    spec: EngineSpec, slot: Slot, lease: str | None, request_json: str, patience_s: float
 ) -> tuple[bytes, dict[str, Any]]:
     deadline = time.monotonic() + spec.start_timeout_s
-    connection, is_mine = _reach(spec, files, lease, deadline)
+    connection, is_mine = _reach(spec, slot, lease, deadline)
     headers = {"darkroom-lease": lease} if lease else {}
     with connection:
         try:
@@ -107,55 +140,59 @@ def _try_engine(
         except ConnectionLost:
             if not is_mine:
                 raise _EngineEnding from None
-            raise _server_error(spec, files, "it ended while it was loading the model") from None
+            raise _server_error(spec, slot, "it ended while it was loading the model") from None
         except TimeoutError:
-            raise _hung(spec, files, connection, "was not ready", spec.start_timeout_s) from None
+            raise _hung(spec, slot, connection, "was not ready", spec.start_timeout_s) from None
         # The request is JSON text already: it goes into the body as it is.
         body = b'{"request": ' + request_json.encode() + b"}"
         headers["content-type"] = "application/json"
         try:
-            answer = connection.request("POST", "/render", timeout_s=spec.render_timeout_s, headers=headers, body=body)
+            answer = connection.request("POST", "/render", timeout_s=patience_s, headers=headers, body=body)
         except ConnectionLost:
             why = "it went away in the middle of a picture; nothing was written"
-            died = ServerDiedError("engine for", spec.model_dir, why, "run the same command again")
-            raise launch.with_log_tail(died, files.log) from None
+            died = ServerDiedError(slot.title, spec.model_dir, why, "run the same command again")
+            raise launch.with_log_tail(died, slot.files.log) from None
         except TimeoutError:
-            raise _hung(spec, files, connection, "had no picture", spec.render_timeout_s) from None
+            raise _hung(spec, slot, connection, "had no picture", spec.render_timeout_s) from None
     _check(answer)
-    return answer.body, json.loads(answer.headers["darkroom-facts"])
+    facts = json.loads(answer.headers["darkroom-facts"])
+    return answer.body, facts if slot.device.visible is None else facts | {"device": slot.device.name}
 
 
-def _reach(spec: EngineSpec, files: ServerFiles, lease: str | None, deadline: float) -> tuple[Connection, bool]:
+def _reach(spec: EngineSpec, slot: Slot, lease: str | None, deadline: float) -> tuple[Connection, bool]:
     """A connection to the engine, and whether it was this client that started it."""
+    files = slot.files
     try:
         while time.monotonic() < deadline:
             if connection := _open(files, deadline):
                 return connection, False
-            with launch.start_lock(files.start_lock) as is_holder:
-                if is_holder:
+            with launch.start_lock(files.start_lock) as lock:
+                if lock is not None:
                     # Whoever held the lock before may have started it.
                     if connection := _open(files, deadline):
                         return connection, False
-                    launch.start(_command(spec, files, lease), files.log, deadline - time.monotonic(), spec.model_dir)
+                    left = deadline - time.monotonic()
+                    command = _command(spec, slot, lease)
+                    launch.start(command, files.log, left, spec.model_dir, lock, slot.device.environment)
                     if connection := _open(files, deadline):
                         return connection, True
-                    raise _server_error(spec, files, "it ended as soon as it had started")
+                    raise _server_error(spec, slot, "it ended as soon as it had started")
             time.sleep(_RETRY_PAUSE_S)
     except TimeoutError:
         pass
-    raise _server_error(spec, files, f"no connection to {files.socket} within {spec.start_timeout_s:g} s")
+    raise _server_error(spec, slot, f"no connection to {files.socket} within {spec.start_timeout_s:g} s")
 
 
 def _open(files: ServerFiles, deadline: float) -> Connection | None:
     return Connection.open(files.socket, timeout_s=deadline - time.monotonic())
 
 
-def _command(spec: EngineSpec, files: ServerFiles, lease: str | None) -> list[str]:
+def _command(spec: EngineSpec, slot: Slot, lease: str | None) -> list[str]:
     command = [
         *spec.command,
         *("--model-dir", os.path.abspath(spec.model_dir)),  # noqa: PTH100 - Path.absolute keeps '..'
-        *("--socket", str(files.socket)),
-        *("--device", spec.device),
+        *("--socket", str(slot.files.socket)),
+        *("--device", slot.device.seen_as),
         *("--dtype", spec.dtype),
         *("--memory", spec.memory),
         *("--start-timeout", str(spec.start_timeout_s)),
@@ -182,11 +219,12 @@ def _check(answer: Answer) -> None:
     raise error
 
 
-def _server_error(spec: EngineSpec, files: ServerFiles, why: str) -> DarkroomError:
-    return launch.with_log_tail(ServerError("engine for", spec.model_dir, why, f"read {files.log}"), files.log)
+def _server_error(spec: EngineSpec, slot: Slot, why: str) -> DarkroomError:
+    log = slot.files.log
+    return launch.with_log_tail(ServerError(slot.title, spec.model_dir, why, f"read {log}"), log)
 
 
-def _hung(spec: EngineSpec, files: ServerFiles, connection: Connection, what: str, seconds: float) -> DarkroomError:
+def _hung(spec: EngineSpec, slot: Slot, connection: Connection, what: str, seconds: float) -> DarkroomError:
     hint = f"end process {connection.server_pid} if it hangs, or raise the time-out in the config's engine section"
-    error = ServerError("engine for", spec.model_dir, f"{what} after {seconds:g} s", hint)
-    return launch.with_log_tail(error, files.log)
+    error = ServerError(slot.title, spec.model_dir, f"{what} after {seconds:g} s", hint)
+    return launch.with_log_tail(error, slot.files.log)

@@ -19,22 +19,26 @@ Failure = TypeVar("Failure", bound=DarkroomError)
 
 
 @contextmanager
-def start_lock(path: Path) -> Iterator[bool]:
-    """Try for the lock that lets one client at a time start an engine; yields whether this one has it."""
+def start_lock(path: Path) -> Iterator[int | None]:
+    """Try for the lock of whoever starts an engine or is that engine; yields its descriptor, or None without it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
+            yield None
         else:
-            yield True
+            yield handle
     finally:
         os.close(handle)
 
 
-def start(command: list[str], log: Path, timeout_s: float, model_dir: Path) -> None:
+def start(
+    command: list[str], log: Path, timeout_s: float, model_dir: Path, lock: int, environment: dict[str, str] | None
+) -> None:
     """Start the engine; returns as soon as its socket is bound, long before the model is loaded.
+
+    The start lock passes to it, so that it is known of even if this process is killed before it says anything.
 
     The command detaches by itself: its first process ends when the second one holds the socket. It runs in a
     session of its own, so that Ctrl-C reaches it through its lease and not as a signal. Raises ServerError
@@ -52,6 +56,8 @@ def start(command: list[str], log: Path, timeout_s: float, model_dir: Path) -> N
                 stdout=out,
                 stderr=out,
                 cwd="/",
+                env=environment,
+                pass_fds=(lock,),
                 start_new_session=True,
                 timeout=timeout_s,
             )

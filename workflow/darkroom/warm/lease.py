@@ -50,19 +50,30 @@ class LeaseWatch:
         else:
             self._loop.add_reader(handle, self._drop, lease)
 
+    def release(self, lease: str | None) -> bool:
+        """Let go of a lease, without calling back; returns whether none is held now."""
+        if lease in self._held:
+            self._let_go(lease)
+        return not self._held
+
     def _poll(self, lease: str) -> None:
+        if lease not in self._held:
+            return  # let go of
         if is_alive(lease):
             self._loop.call_later(_POLL_S, self._poll, lease)
         else:
             self._drop(lease)
 
     def _drop(self, lease: str) -> None:
+        self._let_go(lease)
+        if not self._held:
+            self._on_gone()
+
+    def _let_go(self, lease: str) -> None:
         handle = self._held.pop(lease)
         if handle is not None:
             self._loop.remove_reader(handle)
             os.close(handle)
-        if not self._held:
-            self._on_gone()
 
 
 def _open_pidfd(lease: str) -> int | None:

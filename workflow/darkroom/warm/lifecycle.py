@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from darkroom.serve.guard import Application, Scope, Send
 
 LEASE_HEADER = b"darkroom-lease"
+RELEASE_PATH = "/release"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Limits:
 
 
 class LeasedLifecycle(Lifecycle):
-    """A lifecycle that ends with the runs it works for, or after some time without work.
+    """A lifecycle that ends with the runs it works for, when they need it no longer, or after some time without work.
 
     `remove_socket` takes the socket file away; it is called first at any end, so that the next client starts
     an engine of its own instead of meeting one that ends.
@@ -59,9 +61,11 @@ class LeasedLifecycle(Lifecycle):
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["path"] == "/healthz":
                 return await app(scope, receive, send)
-            lease = dict(scope["headers"]).get(LEASE_HEADER)
+            lease = dict(scope["headers"]).get(LEASE_HEADER, b"").decode("latin-1")
+            if scope["path"] == RELEASE_PATH:
+                return await self._release(lease, send)
             if lease and self._leases is not None and not self.is_ending:
-                self._leases.add(lease.decode("latin-1"))
+                self._leases.add(lease)
             self._active += 1
             try:
                 return await app(scope, receive, send)
@@ -70,6 +74,16 @@ class LeasedLifecycle(Lifecycle):
                 self._last_use = time.monotonic()
 
         return watched
+
+    async def _release(self, lease: str, send: Send) -> None:
+        """A run has no more use for this engine. Says whether the engine ends now, since no other run has."""
+        ends = self._leases is None or self._leases.release(lease)
+        body = json.dumps({"ends": ends}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        if ends and not self.is_ending:
+            self.end("its device is needed for another model", cancel=False)
 
     def on_end(self) -> None:
         self._remove_socket()

@@ -12,6 +12,7 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from darkroom import __version__
 from darkroom.errors import ModelError, SocketError
@@ -27,7 +28,10 @@ _ALLOCATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID", "L
 
 @dataclass(frozen=True, slots=True)
 class ServerFiles:
-    """The files of one engine: the socket, the server's lock for life, the clients' start lock and the log."""
+    """The files of one engine: the socket, the server's lock for life, the start lock and the log.
+
+    The start lock is taken by the client that starts the server, and passes to the server for life.
+    """
 
     socket: Path
 
@@ -92,8 +96,22 @@ def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, 
         hashlib.sha256(receipt).hexdigest(),
         *(device, dtype, memory, slot),
         *(__version__, RENDER),
-        *(os.environ.get(name) for name in _ALLOCATION_VARIABLES),
+        *_allocation(),
     ]
+    return _digest(parts)
+
+
+def slot_file(lease: str | None, device: str, copy: int) -> Path:
+    """Where a run notes which engine it has on a device; `copy` counts devices of the same name."""
+    scope = lease.replace(":", "-") if lease else "none"
+    return runtime_folder() / f"{scope}-{_digest([device, copy, *_allocation()])}.slot"
+
+
+def _allocation() -> list[str | None]:
+    return [os.environ.get(name) for name in _ALLOCATION_VARIABLES]
+
+
+def _digest(parts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
 

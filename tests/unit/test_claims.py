@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.sources import claims
-from darkroom.sources.claims import claim, is_anyone_at_work
+from darkroom import claims
+from darkroom.claims import Presence, claim, is_anyone_at_work, is_claimed
 
 LIMIT_S = 60
 HOLD = """
 import fcntl, sys
 from pathlib import Path
-from darkroom.sources.claims import claim
+from darkroom.claims import claim
 fcntl.flock = fcntl.lockf = lambda *_: None
 with claim(Path(sys.argv[1])):
     print("held", flush=True)
@@ -28,7 +28,7 @@ with claim(Path(sys.argv[1])):
 COUNT = """
 import fcntl, sys
 from pathlib import Path
-from darkroom.sources.claims import claim
+from darkroom.claims import claim
 fcntl.flock = fcntl.lockf = lambda *_: None
 count = Path(sys.argv[1])
 for _ in range(10):
@@ -116,3 +116,43 @@ def test_claim_from_another_machine_lives_as_long_as_it_beats(tmp_path: Path, ag
 def test_other_names_beside_it_are_no_claims_on_it(tmp_path: Path) -> None:
     with claim(tmp_path / "x"), claim(tmp_path / "xy"), claim(tmp_path / "y", lambda: pytest.fail("waited")):
         assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_whoever_is_there_is_seen_with_what_they_say_until_they_leave(tmp_path: Path) -> None:
+    ours, theirs = Presence(tmp_path / "x", b"ours"), Presence(tmp_path / "x", b"theirs")
+    ((seen,), found_dead) = ours.others()
+    assert (seen.read_bytes(), found_dead) == (b"theirs", False)
+    theirs.write(b"something else")
+    assert seen.read_bytes() == b"something else"
+    assert is_claimed(tmp_path / "x")
+    theirs.leave()
+    assert ours.others() == ([], False)
+    ours.leave()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_dead_are_found_once(tmp_path: Path) -> None:
+    with hold(tmp_path / "x") as process:
+        process.kill()
+    presence = Presence(tmp_path / "x")
+    assert presence.others() == ([], True)
+    assert presence.others() == ([], False)
+    presence.leave()
+
+
+@pytest.mark.parametrize("age_s", [0, claims.STALE_S + 10])
+def test_whoever_is_there_from_another_machine_is_alive_as_long_as_they_beat(tmp_path: Path, age_s: float) -> None:
+    other = tmp_path / "x.claim.another.5-12.34-abcd"
+    other.touch()
+    then = time.time() - age_s
+    os.utime(other, (then, then))
+    presence = Presence(tmp_path / "x")
+    assert presence.others() == (([other], False) if age_s == 0 else ([], True))
+    presence.leave()
+
+
+def test_what_is_to_be_done_each_second_is_done_until_the_end(tmp_path: Path) -> None:
+    done = threading.Event()
+    presence = Presence(tmp_path / "x", every=done.set)
+    assert done.wait(LIMIT_S)
+    presence.leave()

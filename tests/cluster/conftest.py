@@ -1,0 +1,60 @@
+"""A SLURM for the session, and working folders whose runs go through it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.project import ClusterProject
+from tests.cluster.slurm import Slurm, missing_programs
+from tests.fixtures.checkpoints import write_random_checkpoint
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[Slurm]:
+    if missing := missing_programs():
+        pytest.skip(f"no SLURM here: {', '.join(missing)} missing (Debian: slurm-wlm and munge)")
+    with tempfile.TemporaryDirectory(
+        prefix="dr-slurm-"
+    ) as folder:  # not below tmp_path: munge's socket wants open folders
+        slurm = Slurm(Path(folder))
+        try:
+            slurm.start()
+            yield slurm
+        finally:
+            slurm.stop()
+            assert not slurm.processes()
+
+
+@pytest.fixture(scope="session")
+def prepared(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProject]:
+    """A project whose model is converted and verified, without pictures. Not to be changed: take `project`."""
+    project = ClusterProject(tmp_path_factory.mktemp("prepared"), slurm=slurm)
+    write_random_checkpoint(project.checkpoint)
+    project.configure()
+    project.write_pictures(1)
+    done = project.run_here("models/verified/tiny.json")
+    assert done.returncode == 0, done.stdout
+    yield project
+    project.close()
+
+
+@pytest.fixture
+def project(prepared: ClusterProject, tmp_path: Path) -> Iterator[ClusterProject]:
+    """A copy of the prepared project. After each test nothing of it may be left on the cluster."""
+    project = prepared.copy(tmp_path / "project")
+    yield project
+    project.close()
+    slurm = project.slurm
+    if slurm.jobs():
+        slurm.ask("scancel", "--me")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs here and there then add up in the same order; and the machine has few cores."""
+    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")

@@ -1,0 +1,186 @@
+"""A SLURM of one node: its own munge, controller and node daemon, in a folder of its own, on ports of its own.
+
+The node says that it has more cores and memory than it has, and GPUs that are empty files, so that what the profile asks
+for can be given. Without slurmdbd, as on many a workstation: there is no sacct.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.workflow.project import wait_until
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
+_CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+GresTypes=gpu
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=1
+JobAcctGatherParams=OverMemoryKill
+SchedulerParameters=batch_sched_delay=0
+MpiDefault=none
+KillWait=2
+ReturnToService=2
+MessageTimeout=10
+NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=400000 Gres=gpu:2
+PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def missing_programs() -> list[str]:
+    """What of SLURM and munge is not installed; they lie in sbin, which a user's PATH may lack."""
+    return [name for name in PROGRAMS if _find(name) is None]
+
+
+class Slurm:
+    """Started by `start`, ended by `stop`; `environment` is what its users need."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.host = socket.gethostname().partition(".")[0]
+        self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._daemons: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self) -> None:
+        self.folder.chmod(0o755)  # munge wants to know that nobody else can write above its socket
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir()
+        for number in range(2):
+            (self.folder / f"gpu{number}").touch()
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o600)
+        settings = {"host": self.host, "user": getpass.getuser(), "folder": self.folder, "ports": _free_ports(2)}
+        (self.folder / "slurm.conf").write_text(_CONFIGURATION.format(**settings))
+        (self.folder / "gres.conf").write_text(f"NodeName={self.host} Name=gpu File={self.folder}/gpu[0-1]\n")
+        files = (
+            "key-file=munge.key",
+            "socket=munge.socket",
+            "pid-file=munge.pid",
+            "log-file=munge.log",
+            "seed-file=seed",
+        )
+        options = [f"--{option}={self.folder}/{name}" for option, name in (file.split("=") for file in files)]
+        self._run("munged", "--foreground", "--force", *options)
+        wait_until((self.folder / "munge.socket").exists, "munge listens", 30)
+        self.start_controller()
+        self._run("slurmd", "-D")
+        wait_until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), "the node is ready", 60)
+
+    def start_controller(self) -> None:
+        self._run("slurmctld", "-D")
+        wait_until(lambda: "UP" in self.ask("scontrol", "ping"), "the controller answers", 60)
+
+    def stop_controller(self) -> None:
+        self._end("slurmctld")
+
+    def stop(self) -> None:
+        """End all jobs and daemons, and wait until nothing of them runs."""
+        self.ask("scancel", "--me")
+        try:
+            wait_until(lambda: not self.jobs(), "no job is left", 30)
+        finally:
+            for name in list(reversed(self._daemons)):
+                self._end(name)
+            for pid in self.processes():
+                os.kill(pid, signal.SIGKILL)
+
+    def ask(self, *command: str) -> str:
+        """A command of SLURM's; what it says, be it a complaint."""
+        done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+    def jobs(self, *states: str) -> list[str]:
+        """The ids of jobs that are in the queue, or of those in some states."""
+        wanted = [f"--states={','.join(states)}"] if states else []
+        said = self.ask("squeue", "--noheader", "--format=%i", *wanted)
+        return [word for word in said.split() if word.isdecimal()]
+
+    def facts(self, job: str) -> str:
+        return self.ask("scontrol", "--oneliner", "show", "job", job)
+
+    @contextmanager
+    def drained(self) -> Iterator[None]:
+        """The node takes no job meanwhile: they wait in the queue."""
+        self.ask("scontrol", "update", f"nodename={self.host}", "state=drain", "reason=test")
+        try:
+            yield
+        finally:
+            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+
+    def processes(self) -> list[int]:
+        """Everything alive that has this SLURM's configuration in its environment, but us."""
+        found = []
+        mark = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                try:
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+                except OSError:
+                    continue
+        return found
+
+    def _run(self, name: str, *arguments: str) -> None:
+        program = _find(name)
+        assert program is not None
+        log = (self.folder / f"{name}.out").open("ab")
+        with log:
+            self._daemons[name] = subprocess.Popen(
+                [program, *arguments],
+                env=os.environ | self.environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+            )
+
+    def _end(self, name: str) -> None:
+        daemon = self._daemons.pop(name)
+        daemon.terminate()
+        try:
+            daemon.wait(20)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+
+
+def _find(name: str) -> str | None:
+    return shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin:/usr/local/sbin")
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

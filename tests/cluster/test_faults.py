@@ -1,0 +1,144 @@
+"""Things that go wrong on a cluster, on a real one. The numbers in the names are those of the list of faults.
+
+After each of them the same command finishes the run: nothing that was finished is lost or rendered again, and neither
+a job nor an engine is left.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+
+import pytest
+
+from tests.cluster.project import GROUP, ClusterProject
+from tests.workflow.project import wait_until
+
+STEPS = 40  # about a second a picture, so that there is time to do harm
+
+
+@pytest.fixture
+def running(project: ClusterProject) -> ClusterProject:
+    """A project with one group of pictures to render that take their time."""
+    project.write_pictures(GROUP, STEPS)
+    return project
+
+
+def finish(project: ClusterProject, finished: dict[str, bytes], *arguments: str) -> str:
+    """The same command again, and all that must hold after it."""
+    done = project.run("results/", *arguments)
+    assert done.returncode == 0, done.stdout
+    check(project, finished)
+    return done.stdout
+
+
+def check(project: ClusterProject, finished: dict[str, bytes]) -> None:
+    """All pictures are there, the finished ones as they were, and none of those was rendered again."""
+    pictures = project.pictures()
+    assert len(pictures) == project.results.joinpath("manifest.jsonl").read_text().count("\n") > 0
+    assert {name: pictures[name] for name in finished} == finished
+    renders = project.renders()
+    assert [name for name in finished if renders.count(name) != 1] == []
+    project.assert_clean()
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate()
+    return output
+
+
+def test_fault_46_cancelled_in_the_middle(running: ClusterProject) -> None:
+    running.write_pictures(2 * GROUP, STEPS)
+    process = running.start("results/", "--retries", "0")
+    finished = running.wait_for_pictures(2)
+    job = running.job_of(next(iter(finished)))
+    running.slurm.ask("scancel", job)
+    # An engine ends with the Snakemake of its own job, not with the one that submitted it.
+    wait_until(lambda: process.poll() is not None or len(running.engines()) == 1, "one of two engines has ended")
+    assert process.poll() is None
+    output = ended(process)
+    assert process.returncode == 1
+    assert re.search(rf"E-CLUSTER cluster job '{job}': CANCELLED .*Hint: run the same command again", output)
+    finished |= running.pictures()
+    assert GROUP < len(finished) < 2 * GROUP  # the other group went on, this one's pictures stayed
+    finish(running, finished)
+
+
+def test_fault_46_a_time_limit_is_hit_and_the_next_attempt_has_more_time(running: ClusterProject) -> None:
+    process = running.start("results/")
+    finished = running.wait_for_pictures(1)
+    jobs = running.slurm.jobs()
+    running.slurm.ask("scontrol", "update", f"JobId={jobs[0]}", "TimeLimit=0")
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert re.search(r"E-CLUSTER cluster job '\d+': TIMEOUT .*raise runtime", output)
+    check(running, finished)
+
+
+def test_fault_46_out_of_memory_and_the_next_attempt_asks_for_more(running: ClusterProject) -> None:
+    memory = ("render_picture:mem_mb=50 * attempt ** 5", "render_picture:runtime=1")
+    process = running.start("results/", "--set-resources", *memory)
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert re.search(r"E-CLUSTER cluster job '\d+': .*ran out of memory.*raise mem_mb", output)
+    check(running, {})
+
+
+def test_fault_46_a_node_is_lost_and_comes_back(running: ClusterProject) -> None:
+    slurm = running.slurm
+    process = running.start("results/")
+    finished = running.wait_for_pictures(2)
+    slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=down", "reason=test")
+    wait_until(lambda: not slurm.jobs("RUNNING"), "the jobs are back in the queue")
+    finished |= running.pictures()
+    slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=resume")
+    for job in slurm.jobs("PENDING"):  # SLURM lets them wait for two minutes
+        slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    output = ended(process)
+    assert process.returncode == 0, output
+    check(running, finished)
+
+
+def test_fault_46_the_scheduler_starts_again(running: ClusterProject) -> None:
+    slurm = running.slurm
+    slurm.stop_controller()
+    process = running.start("results/")
+    assert process.stdout is not None
+    heard = ""
+    while "trying again" not in heard:  # sbatch is refused at first
+        line = process.stdout.readline()
+        assert line, heard
+        heard += line
+    slurm.start_controller()
+    finished = running.wait_for_pictures(1)
+    slurm.stop_controller()
+    wait_until(lambda: len(running.pictures()) >= GROUP - 1, "the job goes on")
+    slurm.start_controller()
+    output = ended(process)
+    assert process.returncode == 0, output
+    check(running, finished)
+
+
+def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterProject) -> None:
+    running.write_pictures(GROUP, 4 * STEPS)  # so that the job is still at it when Snakemake starts again
+    process = running.start("results/", start_new_session=True)
+    running.wait_for_pictures(1)
+    process.kill()
+    ended(process)
+    orphans = running.slurm.jobs()
+    assert orphans
+    finished = running.pictures()
+    assert running.run("--unlock").returncode == 0
+    output = finish(running, finished)
+    assert f"cancelling what a run that was ended left in the queue: {' '.join(orphans)}" in output
+
+
+def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:
+    process = running.start("results/", start_new_session=True)
+    finished = running.wait_for_pictures(2)
+    process.send_signal(signal.SIGINT)
+    ended(process)
+    running.assert_clean()
+    finished |= running.pictures()
+    finish(running, finished)

@@ -1,0 +1,51 @@
+"""The processes of one project, found in /proc by the runtime folder that they all have in their environment."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.workflow.project import Project
+
+KINDS = ("snakemake", "client", "server", "engine")
+_MARKS = {  # what stands in the command of each
+    "server": b"darkroom.warm.server",
+    "engine": b"darkroom.serve.engine_process",
+    "snakemake": b"snakemake",
+}
+
+
+@dataclass(frozen=True)
+class Process:
+    pid: int
+    words: list[bytes]
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS, or 'other': shells, and commands that render nothing."""
+        for kind, mark in _MARKS.items():
+            if mark in self.words:
+                return kind
+        is_client = b"render" in self.words and any(word.endswith(b"darkroom") for word in self.words)
+        return "client" if is_client else "other"
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+def processes(project: Project) -> list[Process]:
+    """All that run for this project, whoever started them, but for the dead that nobody has waited for yet."""
+    mark, found = f"XDG_RUNTIME_DIR={project.runtime}".encode(), []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+                    if state not in "ZX":
+                        found.append(Process(int(entry.name), words))
+    return found

@@ -1,0 +1,106 @@
+"""What Snakemake hears about a job and what the user reads, from what `scontrol` and `sacct` say. Both are stand-ins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from darkroom.cluster import slurm_status, submit
+from tests.unit.cluster.commands import Commands
+
+RUNNING = ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "STAGE_OUT", "SPECIAL_EXIT")
+SHOWN = (
+    "JobId=7 JobName=render JobState={state} Reason={reason} ExitCode=0:9 RunTime=00:10:03 TimeLimit=00:10:00 "
+    "NodeList=node1 StdOut={log}"
+)
+PURGED = "slurm_load_jobs error: Invalid job id specified"
+
+
+def ask(capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
+    assert slurm_status.main(["7"]) == 0
+    heard = capsys.readouterr()
+    return heard.out.strip(), heard.err.strip()
+
+
+def shown(state: str, reason: str = "None", log: str = "/nowhere") -> str:
+    return SHOWN.format(state=state, reason=reason, log=log)
+
+
+@pytest.mark.parametrize("state", RUNNING)
+def test_fault_46_a_job_on_its_way_is_running(
+    state: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown(state))
+    assert ask(capsys) == ("running", "")
+
+
+@pytest.mark.parametrize("state", sorted(slurm_status._ENDS))
+def test_fault_46_every_bad_end_is_told_with_state_reason_time_and_node(
+    state: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown(state, "SomeReason"))
+    answer, said = ask(capsys)
+    assert answer == "failed"
+    assert said.startswith(f"E-CLUSTER cluster job '7': {state} (SomeReason) after 00:10:03 of 00:10:00 on node1")
+    assert "Hint: " in said
+
+
+def test_fault_46_out_of_memory_is_found_in_the_log_where_there_is_no_state_for_it(
+    commands: Commands, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "7.log"
+    log.write_text("slurmstepd: error: StepId=7.batch exceeded memory limit (2 > 1), being killed\n")
+    commands.answer("scontrol", shown("FAILED", "JobLaunchFailure", str(log)))
+    assert "ran out of memory. Hint: raise mem_mb" in ask(capsys)[1]
+
+
+def test_success(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.answer("scontrol", shown("COMPLETED"))
+    assert ask(capsys) == ("success", "")
+
+
+def test_fault_46_a_controller_that_does_not_answer_says_nothing_about_the_job(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", error="slurm_load_jobs error: Unable to contact slurm controller (connect failure)")
+    answer, said = ask(capsys)
+    assert answer == "running"
+    assert "Unable to contact" in said
+
+
+def test_a_job_that_the_controller_forgot_is_asked_of_the_accounting(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", error=PURGED)
+    commands.answer("sacct", "COMPLETED|0:0|00:01:00|00:10:00|node1\n")
+    assert ask(capsys)[0] == "success"
+    commands.answer("sacct", "CANCELLED by 1000|0:15|00:01:00|00:10:00|node1\n")
+    answer, said = ask(capsys)
+    assert answer == "failed"
+    assert "CANCELLED after 00:01:00 of 00:10:00 on node1, exit code 0:15" in said
+
+
+@pytest.mark.parametrize("accounting", [None, ""])
+def test_fault_46_a_job_that_nobody_knows_has_failed(
+    accounting: str | None, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", error=PURGED)
+    commands.answer(
+        "sacct", accounting or "", error="Slurm accounting storage is disabled" if accounting is None else ""
+    )
+    answer, said = ask(capsys)
+    assert answer == "failed"
+    assert "doesn't know it any more" in said
+
+
+def test_a_job_whose_end_is_known_is_no_longer_anybodys(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = submit.FOLDER / "jobs"
+    jobs.mkdir(parents=True)
+    (jobs / "7").touch()
+    commands.answer("scontrol", shown("RUNNING"))
+    ask(capsys)
+    assert (jobs / "7").exists()
+    commands.answer("scontrol", shown("COMPLETED"))
+    ask(capsys)
+    assert not (jobs / "7").exists()

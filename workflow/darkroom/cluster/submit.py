@@ -1,0 +1,152 @@
+"""`python -m darkroom.cluster.submit`: hands one job script to a cluster's scheduler, after clearing the way for it.
+
+    python -m darkroom.cluster.submit --cancel scancel --logs logs/slurm OUTPUT ... -- sbatch --parsable ... JOBSCRIPT
+
+- What a job is about to make is deleted, as Snakemake does before a job that runs here. On a cluster it would be deleted
+  on the node; a job that never got there would leave the old file, which Snakemake, told to keep what failed jobs
+  leave, would take for the new one. A second attempt's files are the first one's and stay.
+- Jobs of a run that was killed still stand in the queue. They are cancelled, so that nobody makes the same pictures
+  at the same time; what they finished is kept (see `kept`).
+- A picture that fails is to cost no other of its group: Snakemake on the node is told to keep going, which Snakemake
+  here doesn't pass on.
+- A scheduler that is busy or starts again is asked again.
+
+Standard library only: it runs once a job.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from darkroom.cluster import kept
+from darkroom.errors import ClusterError, DarkroomError
+from darkroom.files import disk_errors
+from darkroom.warm.lease import VARIABLE
+
+FOLDER = Path(".snakemake/darkroom/cluster")
+_PAUSES_S = (2, 5, 10, 20, 40, 60, 60, 60)
+_PASSING = re.compile(
+    r"unable to contact|connect(ion)? (failure|refused|timed out)|timed out|temporarily|try again|busy|not responding",
+    re.IGNORECASE,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints the job's id, as Snakemake expects; returns the exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    at = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser("python -m darkroom.cluster.submit", description=__doc__)
+    parser.add_argument("outputs", nargs="*", type=Path, help="what the job makes")
+    parser.add_argument("--cancel", required=True, help="the command that cancels the jobs whose ids follow it")
+    parser.add_argument("--logs", required=True, type=Path, help="a folder to make: schedulers don't, and lose the log")
+    options = parser.parse_args(given[:at])
+    command = given[at + 1 :]
+    try:
+        if len(command) < 2:
+            raise ClusterError("command", " ".join(command), "no command and job script after --", "see profiles/slurm")
+        options.logs.mkdir(parents=True, exist_ok=True)
+        take_over(options.cancel)
+        script = Path(command[-1])
+        if read_attempt(script) == 1:
+            clear(options.outputs)
+        keep_going(script)
+        print(remember(submit(command)))
+    except DarkroomError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(
+            ClusterError("job not submitted", error.filename, error.strerror or str(error), "see the path"),
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def take_over(cancel: str) -> None:
+    """Make this run the owner of the folder's cluster jobs: an earlier run's are cancelled, what it left is dropped.
+
+    A run that was told how its jobs ended has no more use for kept pictures: they are in results/. So they are kept
+    over to this run only where jobs of an earlier one are left.
+    """
+    owner, jobs = FOLDER / "owner", FOLDER / "jobs"
+    run = os.environ.get(VARIABLE, "")
+    if owner.is_file() and owner.read_text() == run:
+        return
+    jobs.mkdir(parents=True, exist_ok=True)
+    left = sorted(path.name for path in jobs.iterdir())
+    if left:
+        print(f"cancelling what a run that was ended left in the queue: {' '.join(left)}", file=sys.stderr)
+        with suppress(OSError):  # most have ended by now, and a cancelled one may still be on its way out
+            subprocess.run([cancel, *left], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    else:
+        shutil.rmtree(kept.FOLDER, ignore_errors=True)
+    for name in left:
+        forget(name)
+    owner.write_text(run)
+
+
+def remember(job: str) -> str:
+    (FOLDER / "jobs" / Path(job).name).touch()
+    return job
+
+
+def forget(job: str) -> None:
+    """Called once it is known how a job ended."""
+    (FOLDER / "jobs" / Path(job).name).unlink(missing_ok=True)
+
+
+def read_attempt(script: Path) -> int:
+    """Which attempt a job script is; its command says so. 1 where it doesn't."""
+    with disk_errors(script):
+        found = re.search(r" --attempt '?(\d+)", script.read_text(encoding="utf-8"))
+    return int(found[1]) if found else 1
+
+
+def keep_going(script: Path) -> None:
+    with disk_errors(script):
+        text = script.read_text(encoding="utf-8")
+        script.write_text(text.replace(" -m snakemake ", " -m snakemake --keep-going ", 1), encoding="utf-8")
+
+
+def clear(outputs: Sequence[Path]) -> None:
+    for path in outputs:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def submit(command: Sequence[str]) -> str:
+    """The new job's id. What fails for a reason that may pass is tried again; raises ClusterError (E-CLUSTER)."""
+    for pause in (*_PAUSES_S, None):
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise ClusterError(
+                "command", command[0], error.strerror or "can't be run", "is the profile for this cluster?"
+            ) from None
+        if done.returncode == 0 and done.stdout.strip():
+            sys.stderr.write(done.stderr)
+            return done.stdout.strip().splitlines()[-1].partition(";")[0].strip()
+        said = " ".join((done.stderr or done.stdout).split()) or "it printed no job's id"
+        if pause is None or not _PASSING.search(said):
+            break
+        print(f"{command[0]}: {said}; trying again in {pause} s", file=sys.stderr)
+        time.sleep(pause)
+    raise ClusterError(
+        "job not taken by", command[0], said, "see what the profile asks for, then run the same command again"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""On which of a run's devices a picture is made: one engine of the run at a time on each. Standard library only.
+
+Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, and whoever uses
+that engine has a seat, a locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
+To put another engine in its place takes all seats, which leaves nobody who uses it. Choices are made one at a time,
+under one more lock that is held for microseconds.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from darkroom.errors import ServerError
+from darkroom.processes import is_alive
+from darkroom.warm.connection import Connection, ConnectionLost
+from darkroom.warm.devices import Device
+from darkroom.warm.paths import ServerFiles, runtime_folder, server_files, slot_file
+
+AT_ONCE = 2
+"""How many pictures an engine is given at once where there are several: one is encoded while the next is rendered."""
+_PAUSE_S = 0.02
+
+
+class NoFreeSlot(Exception):
+    """All devices had other work for as long as there was patience."""
+
+
+class Slot:
+    """A device, the engine that is wanted there, and the seats that this client has at it.
+
+    The only device's engine takes any number of clients and queues their pictures; there is no other to go to.
+    """
+
+    def __init__(self, device: Device, key: str, lease: str | None, *, is_only: bool) -> None:
+        self.device = device
+        self.files = server_files(key)
+        self.title = "engine for" if is_only else f"engine on {device.name} for"
+        self.taken_at = 0.0
+        self._key = key
+        self._file = slot_file(lease, device.name, device.copy)
+        self._seats = [self._file.with_suffix(f".seat{number}") for number in range(1 if is_only else AT_ONCE)]
+        self._how = fcntl.LOCK_SH if is_only else fcntl.LOCK_EX
+        self._held: list[int] = []
+
+    @property
+    def key(self) -> str | None:
+        """Of the engine that the run has or had last on this device; None where it had none yet."""
+        try:
+            return self._file.read_text(encoding="ascii")
+        except FileNotFoundError:
+            return None
+
+    @property
+    def has_wanted(self) -> bool:
+        """Whether the wanted engine has its place here, running or not."""
+        return self.key == self._key
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no engine of the run is on this device."""
+        key = self.key
+        return not (key and is_running(server_files(key)))
+
+    def use(self, number: int) -> bool:
+        """Take one seat at the engine that has its place here, if that is free."""
+        return number < len(self._seats) and self._lock(self._seats[number], self._how)
+
+    def clear(self) -> bool:
+        """Take all seats, if all are free."""
+        if all(self._lock(seat, fcntl.LOCK_EX) for seat in self._seats):
+            return True
+        self.leave()
+        return False
+
+    def settle(self) -> None:
+        """After `clear`: give the place to the wanted engine, and leave the other seats to other clients."""
+        with _choosing():
+            self._file.write_text(self._key, encoding="ascii")
+            fcntl.flock(self._held[0], self._how)
+            for handle in self._held[1:]:
+                os.close(handle)
+            del self._held[1:]
+
+    def leave(self) -> None:
+        """Give up all seats."""
+        for handle in self._held:
+            os.close(handle)
+        self._held = []
+
+    def _lock(self, path: Path, how: int) -> bool:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(handle, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return False
+        self._held.append(handle)
+        return True
+
+
+@contextmanager
+def take_slot(
+    slots: Sequence[Slot], lease: str | None, deadline: float, end_timeout_s: float, check: Callable[[], None]
+) -> Iterator[Slot]:
+    """A slot with no other engine of the run on its device, for the length of the block.
+
+    Waits until `deadline` (time.monotonic) for one to be free, calling `check` meanwhile; then for `end_timeout_s`
+    seconds for an engine that is in the way. Raises NoFreeSlot, ServerError (E-SERVER) when that engine doesn't end,
+    and what `check` raises.
+    """
+    while (slot := choose(slots)) is None:
+        check()
+        if time.monotonic() > deadline:
+            raise NoFreeSlot
+        time.sleep(_PAUSE_S)
+    slot.taken_at = time.monotonic()
+    try:
+        if not slot.has_wanted:
+            if key := slot.key:
+                end_engine(slot.device, server_files(key), lease, end_timeout_s)
+            slot.settle()
+        yield slot
+    finally:
+        slot.leave()
+
+
+def choose(slots: Sequence[Slot]) -> Slot | None:
+    """The best of these slots, with a seat at it, or None while all are busy.
+
+    A slot where the wanted engine runs without work is best; then an empty one; then one whose engine is without work
+    and has to go. At last comes one where the wanted engine has a single picture.
+    """
+    with _choosing():
+        if slots[0].key is None:
+            _forget_ended_runs()
+        mine = [slot for slot in slots if slot.has_wanted]
+        others = [slot for slot in slots if slot not in mine]
+        if len(slots) > 1:
+            mine.sort(key=lambda slot: slot.is_empty)
+            others.sort(key=lambda slot: not slot.is_empty)
+        for slot in mine:
+            if slot.use(0):
+                return slot
+        for slot in others:
+            if slot.clear():
+                return slot
+        return next((slot for slot in mine if slot.use(1)), None)
+
+
+def end_engine(device: Device, files: ServerFiles, lease: str | None, timeout_s: float) -> None:
+    """Have an engine end that this run needs no longer, and wait until it has, unless it lives on for another run.
+
+    What it was doing for anybody else is finished first. Raises ServerError (E-SERVER) if it has not ended in time.
+    """
+    deadline = time.monotonic() + timeout_s
+    pid = None
+    try:
+        if connection := Connection.open(files.socket, timeout_s=timeout_s):
+            pid = connection.server_pid
+            headers = {"darkroom-lease": lease} if lease else {}
+            with connection:
+                answer = connection.request("POST", "/release", timeout_s=timeout_s, headers=headers)
+            if answer.status == 200 and not json.loads(answer.body)["ends"]:
+                return
+    except ConnectionLost:
+        pass  # it was about to end
+    except TimeoutError:
+        deadline = 0
+    while is_running(files):
+        if time.monotonic() > deadline:
+            why = f"did not end within {timeout_s:g} s, though another model needs its device"
+            raise ServerError("engine on", device.name, why, f"end process {pid} if it hangs" if pid else "try again")
+        time.sleep(_PAUSE_S)
+
+
+def is_running(files: ServerFiles) -> bool:
+    """Whether that engine's server runs, or is being started."""
+    try:
+        handle = os.open(files.start_lock, os.O_RDWR | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextmanager
+def _choosing() -> Iterator[None]:
+    handle = os.open(runtime_folder() / "slots.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _forget_ended_runs() -> None:
+    """Delete the files of runs that have ended; their names begin with the leases."""
+    for path in runtime_folder().iterdir():
+        pid, start, *_ = [*path.stem.split("-"), ""]
+        if path.suffix.startswith((".slot", ".seat")) and pid.isdecimal() and not is_alive(f"{pid}:{start}"):
+            path.unlink(missing_ok=True)
