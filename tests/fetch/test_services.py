@@ -32,13 +32,6 @@ def civitai(monkeypatch: pytest.MonkeyPatch) -> Iterator[Civitai]:
         yield civitai
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    with Hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
-        yield hub
-
-
 @pytest.fixture(scope="module")
 def diffusers_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model_dir(tmp_path_factory.mktemp("made"), seed=3)

@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
 
@@ -90,6 +92,13 @@ def test_other_bytes_rebuild_everything_after_them(project: Project) -> None:
     assert project.rendered_by(project.run) == ALL
     after = project.pictures()
     assert all(after[name] != before[name] for name in ALL)
+    assert nothing_to_do(project)
+
+
+@pytest.mark.parametrize("option", [{"dtype": "fp32"}, {"prediction": "v_prediction"}])
+def test_another_conversion_renders_everything_in_the_same_run(project: Project, option: dict[str, str]) -> None:
+    project.configure(checkpoints={"tiny": {"source": "checkpoint.safetensors", **option}})
+    assert project.rendered_by(project.run) == ALL
     assert nothing_to_do(project)
 
 

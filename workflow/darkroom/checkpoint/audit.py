@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from darkroom.errors import ModelError
 from darkroom.files import write_bytes
@@ -37,7 +37,8 @@ class Asked(BaseModel):
 
 
 class ConversionAudit(BaseModel):
-    """`source_bytes` and `written_bytes` in bytes, `seconds` of wall time.
+    """`source_bytes` and `written_bytes` in bytes. `seconds` of wall time isn't written down: the same conversion of the
+    same bytes has the same audit, whatever day it is.
 
     For a single file `source_sha256` is the file's and `autov2` its short form as Civitai names it; for a Diffusers
     folder they are the folder's content digest and None. `layouts` tells by component which names its tensors had,
@@ -72,8 +73,8 @@ class ConversionAudit(BaseModel):
     tensors_written: int
     written_bytes: int
     revision: int
-    seconds: float
     asked: Asked | None = None
+    seconds: float = Field(0.0, exclude=True)
 
     def summary(self) -> str:
         """One line for people."""
@@ -115,7 +116,7 @@ class ConversionAudit(BaseModel):
             ("Weights", self.dtype_out),
             ("Keys", f"{self.keys_mapped} mapped, {self.keys_ignored} ignored, {self.keys_missing} missing"),
             ("Ignored", ignored),
-            ("Written", f"{self.tensors_written} tensors, {self.written_bytes:,} bytes in {self.seconds:.1f} s"),
+            ("Written", f"{self.tensors_written} tensors, {self.written_bytes:,} bytes"),
             ("Converter revision", str(self.revision)),
         ]
         return [(label, text) for label, text in pairs if text]

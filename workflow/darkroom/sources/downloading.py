@@ -5,7 +5,7 @@ from __future__ import annotations
 from darkroom.checkpoint.header import read_header
 from darkroom.config import FetchConfig
 from darkroom.errors import CheckpointError, HashError, NameError
-from darkroom.hashing import autov2, autov3, check_sha256, hash_file
+from darkroom.hashing import check_sha256, hash_file
 from darkroom.sources.access import Access
 from darkroom.sources.dates import first_fetched
 from darkroom.sources.downloads import Downloads, Record
@@ -92,16 +92,9 @@ class Job:
         header = read_header(path)
         if data_sha256 is None:
             data_sha256 = hash_file(path, skip=header.data_offset)
-        receipt = FetchReceipt(
-            source=self._text,
-            size=done.size,
-            sha256=done.sha256,
-            autov2=autov2(done.sha256),
-            autov3=autov3(data_sha256),
-            title=header.metadata.get("modelspec.title"),
-            architecture=header.metadata.get("modelspec.architecture"),
-            facts=resolved.facts,
-            fetched=first_fetched(done.sha256, self._places.dates),
+        fetched = first_fetched(done.sha256, self._places.dates)
+        receipt = FetchReceipt.of_file(
+            self._text, header, done.sha256, data_sha256, facts=resolved.facts, fetched=fetched
         )
         return Record(receipt=receipt, etag=done.version.etag, last_modified=done.version.last_modified)
 
@@ -129,15 +122,10 @@ class Job:
         files = dict(sorted(files.items()))
         digest = content_digest(files)
         self._check_bytes(digest)
-        receipt = FetchReceipt(
-            source=self._text,
-            size=sum(file.size for file in files.values()),
-            sha256=digest,
-            autov2=None,
-            autov3=None,
-            title=None,
-            architecture=None,
-            files=files,
+        receipt = FetchReceipt.of_folder(
+            self._text,
+            files,
+            digest,
             variant=variant_of(self._wanted.reference, self._wanted.dtype),
             facts=resolved.facts,
             fetched=first_fetched(digest, self._places.dates),

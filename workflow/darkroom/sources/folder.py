@@ -61,14 +61,4 @@ def _receipt(source: str, folder: Path, relatives: Sequence[str], dates: Path | 
         for relative, sha256 in sorted(zip(relatives, hashes, strict=True))
     }
     digest = content_digest(files)
-    return FetchReceipt(
-        source=source,
-        size=sum(file.size for file in files.values()),
-        sha256=digest,
-        autov2=None,
-        autov3=None,
-        title=None,
-        architecture=None,
-        files=files,
-        fetched=first_fetched(digest, dates),
-    )
+    return FetchReceipt.of_folder(source, files, digest, fetched=first_fetched(digest, dates))

@@ -13,7 +13,7 @@ from darkroom.checkpoint.linking import link_or_copy
 from darkroom.checkpoint.sidecar import read_sidecar
 from darkroom.errors import SourceError
 from darkroom.files import disk_errors, sync_folder, temporary_path
-from darkroom.hashing import autov2, autov3, check_sha256, hash_file
+from darkroom.hashing import check_sha256, hash_file
 from darkroom.sources.dates import first_fetched
 from darkroom.sources.receipt import FetchReceipt
 
@@ -87,14 +87,6 @@ def _receipt(
         data = pool.submit(hash_file, path, skip=header.data_offset)
     found = whole.result()
     check_sha256("source", source, found, sha256, SHA256_HINT)
-    return FetchReceipt(
-        source=source,
-        size=header.file_size,
-        sha256=found,
-        autov2=autov2(found),
-        autov3=autov3(data.result()),
-        title=header.metadata.get("modelspec.title"),
-        architecture=header.metadata.get("modelspec.architecture"),
-        parameterization=parameterization,
-        fetched=first_fetched(found, dates),
+    return FetchReceipt.of_file(
+        source, header, found, data.result(), parameterization=parameterization, fetched=first_fetched(found, dates)
     )

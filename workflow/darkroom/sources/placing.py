@@ -30,11 +30,9 @@ def place_file(blob: Path, dest: Path, check: Callable[[Path], object]) -> None:
             link_or_copy(blob, temporary)
             os.utime(temporary)  # a job's output is to be newer than its input
             os.replace(temporary, dest)
-            with suppress(FileNotFoundError):
-                temporary.unlink()  # which stays where both were names of one file already (rename(2))
             sync_folder(dest.parent)
         finally:
-            with suppress(FileNotFoundError):
+            with suppress(FileNotFoundError):  # it stays where both were names of one file already (rename(2))
                 temporary.unlink()
 
 

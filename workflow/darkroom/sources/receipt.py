@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.errors import DarkroomError, SourceError
+from darkroom.hashing import autov2, autov3
 from darkroom.receipts import Receipt
+
+if TYPE_CHECKING:
+    from darkroom.checkpoint.header import Header
 
 
 class FetchedFile(BaseModel):
@@ -65,3 +69,33 @@ class FetchReceipt(Receipt):
     variant: Literal["fp16", "plain"] | None = None
     facts: SourceFacts | None = None
     fetched: date | None = None
+
+    @classmethod
+    def of_file(cls, source: str, header: Header, sha256: str, data_sha256: str, **others: Any) -> Self:
+        """The receipt of a safetensors file; `data_sha256` leaves its header out, `others` are further fields."""
+        return cls(
+            source=source,
+            size=header.file_size,
+            sha256=sha256,
+            autov2=autov2(sha256),
+            autov3=autov3(data_sha256),
+            title=header.metadata.get("modelspec.title"),
+            architecture=header.metadata.get("modelspec.architecture"),
+            **others,
+        )
+
+    @classmethod
+    def of_folder(cls, source: str, files: dict[str, FetchedFile], digest: str, **others: Any) -> Self:
+        """The receipt of a Diffusers folder of these files; `digest` is that over them, `others` are further fields."""
+        size = sum(file.size for file in files.values())
+        return cls(
+            source=source,
+            size=size,
+            sha256=digest,
+            autov2=None,
+            autov3=None,
+            title=None,
+            architecture=None,
+            files=files,
+            **others,
+        )
