@@ -31,7 +31,6 @@ rule make_results:
     input:
         get_pictures,
         rules.build_gallery.output.page,
-        expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
 
 
 rule make_results_without_slash:
@@ -40,7 +39,6 @@ rule make_results_without_slash:
     input:
         get_pictures,
         rules.build_gallery.output.page,
-        expand("results/{sheet}/contact-sheet.png", sheet=plan.sheets),
 
 
 rule make_models:

@@ -10,13 +10,13 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_fetch, bench_nothing_changed, bench_pictures, bench_serve
+from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
 ROWS = (
-    "planning",
     "pictures",
+    *bench_scale.CASES,
     *bench_serve.CASES,
     *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
@@ -53,10 +53,9 @@ def main() -> None:
     rows = bench_encode.run(
         arguments.rounds, cases=[case for case in bench_encode.CASES if case.name in arguments.only]
     )
-    if "planning" in arguments.only:
-        rows += bench_nothing_changed.run(arguments.rounds)
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")

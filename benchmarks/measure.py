@@ -92,5 +92,10 @@ def make_project(folder: Path, pictures: int) -> None:
         "render": {"width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "sampler": "Euler"},
     }
     (folder / "config/config.yaml").write_text(yaml.safe_dump(config))
-    sheet = [{"id": f"p{i}", "prompt": text, "seed": i} for i, text in enumerate(prompts(pictures))]
+    write_sheet(folder, prompts(pictures))
+
+
+def write_sheet(folder: Path, texts: Sequence[str]) -> None:
+    """The sheet of a project: a picture for each prompt."""
+    sheet = [{"id": f"p{i}", "prompt": text, "seed": i} for i, text in enumerate(texts)]
     (folder / "prompts/many.yaml").write_text(yaml.safe_dump(sheet))

@@ -12,6 +12,7 @@ import pytest
 from tests.cluster.project import ClusterProject
 from tests.cluster.slurm import Slurm, missing_programs
 from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.workflow.project import wait_until
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +28,7 @@ def slurm() -> Iterator[Slurm]:
             yield slurm
         finally:
             slurm.stop()
-            assert not slurm.processes()
+            wait_until(lambda: not slurm.processes(), "nothing of it runs", 60)
 
 
 @pytest.fixture(scope="session")
@@ -45,13 +46,11 @@ def prepared(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture
 def project(prepared: ClusterProject, tmp_path: Path) -> Iterator[ClusterProject]:
-    """A copy of the prepared project. After each test nothing of it may be left on the cluster."""
+    """A copy of the prepared project. After a test that failed, too, the next one finds the cluster as it was."""
     project = prepared.copy(tmp_path / "project")
     yield project
+    project.slurm.clear()
     project.close()
-    slurm = project.slurm
-    if slurm.jobs():
-        slurm.ask("scancel", "--me")
 
 
 @pytest.fixture(autouse=True)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.cluster.slurm import Slurm
-from tests.workflow.project import Project, wait_until
+from tests.workflow.project import ROOT, Project, wait_until
 
 GROUP = 4
 
@@ -29,6 +34,19 @@ class ClusterProject(Project):
         )
         groups = ("--group-components", f"render_{{checkpoint}}={GROUP}")
         return super().start(*(arguments or ("results/",)), *cluster, *groups, cores=cores, **options)
+
+    def start_as_documented(self, *arguments: str) -> subprocess.Popen[str]:
+        """`snakemake --workflow-profile slurm results/`, without anything that takes the place of what the profile says."""
+        command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+        profile = ["--workflow-profile", "slurm", "--seconds-between-status-checks", "1"]
+        return subprocess.Popen(
+            [*command, "results/", *profile, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
 
     def run_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """The same run on this machine, without the cluster."""
@@ -73,8 +91,60 @@ class ClusterProject(Project):
         found = [int(log.name.partition("-")[0]) for log in logs if f"picture={name}," in log.read_text()]
         return str(max(found))
 
-    def assert_clean(self) -> None:
-        """No job, no engine, no socket, no half file is left of any run."""
+    @contextmanager
+    def halted(self) -> Iterator[None]:
+        """No picture gets finished meanwhile: the engines stand still."""
+        engines = self.engines()
+        assert engines
+        _signal(engines, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(engines, signal.SIGCONT)
+
+    def processes(self) -> dict[int, str]:
+        """Everything alive that a run of this project started, here or in a job, by what its environment says."""
+        found = {}
+        mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+        return found
+
+    def marks(self) -> list[Path]:
+        """What a run has in its folder while it lasts: locks, claims, its job scripts, the jobs that it waits for."""
+        state = self.folder / ".snakemake"
+        folders = ("locks", "darkroom/cluster/jobs", "darkroom/cluster/tickets")
+        marks = [path for folder in folders for path in (state / folder).glob("*")]
+        return [*marks, *state.glob("tmp.*"), *(path for path in self.folder.rglob("*.claim.*"))]
+
+    def close(self) -> None:
+        for pid in self.processes():
+            _signal([pid], signal.SIGKILL)
+        super().close()
+
+    def assert_gone(self) -> None:
+        """No job, no process, no socket, no half file is left of any run."""
         wait_until(lambda: not self.slurm.jobs(), "no job is left on the cluster", 60)
-        wait_until(lambda: not self.engines(), "the engines have ended", 60)
-        wait_until(lambda: not self.leftovers(), f"nothing is left lying about: {self.leftovers()}", 60)
+        _wait_until_empty(self.processes, "processes")
+        _wait_until_empty(self.leftovers, "files")
+
+    def assert_clean(self) -> None:
+        """That, and no mark of a run that isn't over: after a run that ended by itself, and before it none or any."""
+        self.assert_gone()
+        _wait_until_empty(self.marks, "marks")
+
+
+def _wait_until_empty(look: Callable[[], Collection[object]], what: str) -> None:
+    try:
+        wait_until(lambda: not look(), "", 60)
+    except AssertionError:
+        raise AssertionError(f"{what} are left: {look()}") from None
+
+
+def _signal(processes: Iterable[int], which: signal.Signals) -> None:
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, which)

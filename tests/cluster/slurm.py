@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import getpass
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.workflow.project import wait_until
@@ -92,7 +94,7 @@ class Slurm:
         wait_until((self.folder / "munge.socket").exists, "munge listens", 30)
         self.start_controller()
         self._run("slurmd", "-D")
-        wait_until(lambda: "idle" in self.ask("sinfo", "--noheader", "--format=%T"), "the node is ready", 60)
+        wait_until(lambda: "idle" in self._node(), "the node is ready", 60)
 
     def start_controller(self) -> None:
         self._run("slurmctld", "-D")
@@ -103,14 +105,28 @@ class Slurm:
 
     def stop(self) -> None:
         """End all jobs and daemons, and wait until nothing of them runs."""
-        self.ask("scancel", "--me")
         try:
-            wait_until(lambda: not self.jobs(), "no job is left", 30)
+            if "slurmctld" in self._daemons:
+                self.clear()
         finally:
             for name in list(reversed(self._daemons)):
                 self._end(name)
             for pid in self.processes():
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def clear(self) -> None:
+        """Whatever a test left it in: the controller runs, the node takes jobs, the queue is empty."""
+        if "slurmctld" not in self._daemons:
+            self.start_controller()
+        self.ask("scancel", "--me")
+        wait_until(lambda: not self.jobs(), "no job is left", 60)
+        if "idle" not in self._node():
+            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+            wait_until(lambda: "idle" in self._node(), "the node is ready", 60)
+
+    def _node(self) -> str:
+        return self.ask("sinfo", "--noheader", "--format=%T")
 
     def ask(self, *command: str) -> str:
         """A command of SLURM's; what it says, be it a complaint."""
@@ -120,8 +136,14 @@ class Slurm:
     def jobs(self, *states: str) -> list[str]:
         """The ids of jobs that are in the queue, or of those in some states."""
         wanted = [f"--states={','.join(states)}"] if states else []
-        said = self.ask("squeue", "--noheader", "--format=%i", *wanted)
-        return [word for word in said.split() if word.isdecimal()]
+        command = ["squeue", "--noheader", "--format=%i", *wanted]
+        end = time.monotonic() + 60
+        while True:  # a controller that is busy says nothing about jobs
+            done = subprocess.run(command, env=os.environ | self.environment, capture_output=True, text=True)
+            if done.returncode == 0:
+                return done.stdout.split()
+            assert time.monotonic() < end, done.stderr
+            time.sleep(0.5)
 
     def facts(self, job: str) -> str:
         return self.ask("scontrol", "--oneliner", "show", "job", job)
@@ -176,11 +198,13 @@ def _find(name: str) -> str | None:
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
+    """Ports that nobody listens on, from below those that the kernel gives to connections: a daemon that starts again
+    finds its own still free."""
+    ports: list[int] = []
+    for port in random.sample(range(20000, 32000), 1000):
+        with socket.socket() as tried, suppress(OSError):
+            tried.bind(("", port))
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    raise AssertionError("no free ports")

@@ -1,7 +1,7 @@
 """Things that go wrong on a cluster, on a real one. The numbers in the names are those of the list of faults.
 
 After each of them the same command finishes the run: nothing that was finished is lost or rendered again, and neither
-a job nor an engine is left.
+a job nor a process, a socket or a lock is left, nor was any left by the run that failed.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ def check(project: ClusterProject, finished: dict[str, bytes]) -> None:
     renders = project.renders()
     assert [name for name in finished if renders.count(name) != 1] == []
     project.assert_clean()
+    assert list((project.folder / ".snakemake/incomplete").iterdir()) == []
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -48,31 +49,45 @@ def ended(process: subprocess.Popen[str]) -> str:
     return output
 
 
+def asked_for(project: ClusterProject, fact: str) -> list[str]:
+    """What each job of pictures asked for, in the order of their submission."""
+    jobs = sorted(int(log.partition("-")[0]) for log in project.cluster_logs() if "render" in log)
+    return [dict(re.findall(r"(\S+)=(\S*)", project.slurm.facts(str(job))))[fact] for job in jobs]
+
+
 def test_fault_46_cancelled_in_the_middle(running: ClusterProject) -> None:
     running.write_pictures(2 * GROUP, STEPS)
     process = running.start("results/", "--retries", "0")
-    finished = running.wait_for_pictures(2)
+    finished = running.wait_for_pictures(1)
     job = running.job_of(next(iter(finished)))
-    running.slurm.ask("scancel", job)
+    with running.halted():
+        running.slurm.ask("scancel", job)
+        wait_until(lambda: job not in running.slurm.jobs(), "the job has been cancelled")
     # An engine ends with the Snakemake of its own job, not with the one that submitted it.
     wait_until(lambda: process.poll() is not None or len(running.engines()) == 1, "one of two engines has ended")
     assert process.poll() is None
     output = ended(process)
     assert process.returncode == 1
     assert re.search(rf"E-CLUSTER cluster job '{job}': CANCELLED .*Hint: run the same command again", output)
+    running.assert_clean()
     finished |= running.pictures()
     assert GROUP < len(finished) < 2 * GROUP  # the other group went on, this one's pictures stayed
     finish(running, finished)
 
 
 def test_fault_46_a_time_limit_is_hit_and_the_next_attempt_has_more_time(running: ClusterProject) -> None:
+    slurm = running.slurm
     process = running.start("results/")
-    finished = running.wait_for_pictures(1)
-    jobs = running.slurm.jobs()
-    running.slurm.ask("scontrol", "update", f"JobId={jobs[0]}", "TimeLimit=0")
+    running.wait_for_pictures(1)
+    [job] = slurm.jobs()
+    with running.halted():
+        slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=0")
+        finished = running.pictures()
+        wait_until(lambda: job not in slurm.jobs(), "the job has ended")
     output = ended(process)
     assert process.returncode == 0, output
-    assert re.search(r"E-CLUSTER cluster job '\d+': TIMEOUT .*raise runtime", output)
+    assert re.search(rf"E-CLUSTER cluster job '{job}': TIMEOUT .*raise runtime", output)
+    assert asked_for(running, "TimeLimit")[1] == f"00:{10 + 2 * GROUP}:00"
     check(running, finished)
 
 
@@ -82,21 +97,25 @@ def test_fault_46_out_of_memory_and_the_next_attempt_asks_for_more(running: Clus
     output = ended(process)
     assert process.returncode == 0, output
     assert re.search(r"E-CLUSTER cluster job '\d+': .*ran out of memory.*raise mem_mb", output)
+    assert asked_for(running, "MinMemoryNode")[:2] == ["50M", "1600M"]
     check(running, {})
 
 
 def test_fault_46_a_node_is_lost_and_comes_back(running: ClusterProject) -> None:
     slurm = running.slurm
     process = running.start("results/")
-    finished = running.wait_for_pictures(2)
-    slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=down", "reason=test")
-    wait_until(lambda: not slurm.jobs("RUNNING"), "the jobs are back in the queue")
-    finished |= running.pictures()
+    running.wait_for_pictures(1)
+    [job] = slurm.jobs()
+    with running.halted():
+        finished = running.pictures()
+        slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=down", "reason=test")
+        wait_until(lambda: job in slurm.jobs("PENDING"), "the job is back in the queue")
     slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=resume")
-    for job in slurm.jobs("PENDING"):  # SLURM lets them wait for two minutes
-        slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")
+    slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM lets it wait for two minutes
     output = ended(process)
     assert process.returncode == 0, output
+    assert "E-CLUSTER" not in output  # it is the same job
+    assert len(finished) < GROUP
     check(running, finished)
 
 
@@ -129,7 +148,6 @@ def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterP
     orphans = running.slurm.jobs()
     assert orphans
     finished = running.pictures()
-    assert running.run("--unlock").returncode == 0
     output = finish(running, finished)
     assert f"cancelling what a run that was ended left in the queue: {' '.join(orphans)}" in output
 
@@ -139,6 +157,6 @@ def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:
     finished = running.wait_for_pictures(2)
     process.send_signal(signal.SIGINT)
     ended(process)
-    running.assert_clean()
+    running.assert_gone()
     finished |= running.pictures()
     finish(running, finished)

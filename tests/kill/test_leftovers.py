@@ -12,7 +12,7 @@ import pytest
 
 from darkroom.files import TEMPORARY_PREFIX, temporary_path
 from darkroom.owners import new_owner
-from tests.workflow.project import Project
+from tests.workflow.project import ROOT, Project
 
 OF_SOMEBODY_DEAD = "from darkroom.owners import new_owner; print(new_owner())"
 
@@ -87,3 +87,12 @@ def test_a_folder_that_a_killed_run_locked_is_free_and_one_that_a_living_run_loc
     (project.folder / f".snakemake/darkroom/run.claim.{dead}").touch()
     assert "Nothing to be done" in project.run().stdout
     assert not list(locks.glob("*"))
+
+
+def test_a_run_that_was_started_in_another_folder_takes_its_marks_away(project: Project, tmp_path: Path) -> None:
+    (project.results / "index.html").unlink()
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1"]
+    command += ["--directory", str(project.folder), "results/"]
+    subprocess.run(command, cwd=tmp_path, env=project.environment(), check=True, capture_output=True)
+    assert (project.results / "index.html").exists()
+    assert list(project.folder.rglob("*.claim.*")) == []

@@ -78,7 +78,8 @@ class Presence:
     """
 
     def __init__(self, path: Path, content: bytes = b"", every: Callable[[], None] | None = None) -> None:
-        self._path, self._mine, self._every = path, _new_mark(path), every
+        self._path, self._every = path.absolute(), every  # at the end of a run its working folder is another
+        self._mine = _new_mark(self._path)
         write_bytes(self._mine, content)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)

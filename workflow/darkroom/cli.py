@@ -7,22 +7,25 @@ client of a warm engine starts within tens of milliseconds.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from darkroom import cli_fetch, cli_render
+from darkroom import cli_job
 from darkroom.errors import DarkroomError
-from darkroom.serve import runpod_options
-from darkroom.serve.options import add_serve
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    import argparse
+    from types import SimpleNamespace
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    arguments = _make_parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else argv
+    arguments = cli_job.read(given) or _make_parser().parse_args(given)
     try:
         outcome = arguments.verb(arguments)
     except DarkroomError as error:
@@ -44,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _report(error: DarkroomError, arguments: argparse.Namespace) -> None:
+def _report(error: DarkroomError, arguments: argparse.Namespace | SimpleNamespace) -> None:
     from darkroom.redaction import redact
 
     # The notes are the end of an engine's log, where there is one.
@@ -63,7 +66,7 @@ def _print_traceback() -> None:
     print(redact(traceback.format_exc()), end="", file=sys.stderr)
 
 
-def _write_log(arguments: argparse.Namespace, text: str) -> None:
+def _write_log(arguments: argparse.Namespace | SimpleNamespace, text: str) -> None:
     """Leave the verb's one line in the job's log, unless the verb wrote a fuller one itself."""
     log: Path | None = getattr(arguments, "log", None)
     if log is not None and not (log.is_file() and log.stat().st_size):
@@ -154,6 +157,12 @@ def gallery(arguments: argparse.Namespace) -> str:
 
 
 def _make_parser() -> argparse.ArgumentParser:
+    import argparse
+
+    from darkroom import cli_fetch, cli_render
+    from darkroom.serve import runpod_options
+    from darkroom.serve.options import add_serve
+
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
     verbs = parser.add_subparsers(metavar="VERB", required=True)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from darkroom import cli_job
 
 if TYPE_CHECKING:
     from darkroom.engine.library import Library
@@ -52,25 +51,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Render; returns a line about the picture, or None for a job, whose log has it."""
-    if arguments.request:
-        from darkroom.cluster.kept import bring_back, keep
-        from darkroom.warm.client import EngineSpec
-        from darkroom.warm.client import render as render_warm
-
-        if arguments.kept and bring_back(arguments.kept, arguments.output):
-            return "finished by an earlier attempt of this run"
-        spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
-        facts = render_warm(spec, arguments.request, arguments.output, arguments.log)
-        if arguments.kept:
-            keep(arguments.output, arguments.kept)
-        _print_warnings(facts, arguments.output)
-        return None
-    return _render_once(arguments)
-
-
-def _print_warnings(facts: Mapping[str, Any], output: Path) -> None:
-    for warning in facts["warnings"]:
-        print(f"WARNING {output}: {warning}", file=sys.stderr)
+    return cli_job.run(arguments) if arguments.request else _render_once(arguments)
 
 
 def _render_once(arguments: argparse.Namespace) -> str:
@@ -91,7 +72,7 @@ def _render_once(arguments: argparse.Namespace) -> str:
     picture = engine.render(request)
     write_bytes(arguments.output, encode_answer(engine, picture))
     facts = collect_facts(picture)
-    _print_warnings(facts, arguments.output)
+    cli_job.print_warnings(facts, arguments.output)
     return summarise(facts)
 
 

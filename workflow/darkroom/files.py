@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from darkroom.errors import DiskError
 from darkroom.owners import is_living, new_owner
@@ -45,7 +44,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
         sync_folder(path.parent)
 
 
-def write_json(path: Path | str, data: Any) -> None:
+def write_json(path: Path | str, data: object) -> None:
     """Write indented JSON atomically, with a newline at its end."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 

@@ -5,6 +5,7 @@ This is all that the rule files ask for. Nothing in here imports torch, and noth
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -46,6 +47,10 @@ class Plan:
     def models_dir(self) -> str:
         return self.config.models_dir
 
+    def model_dir(self, checkpoint: str) -> str:
+        """The converted model's folder."""
+        return f"{self.models_dir}/diffusers/{checkpoint}"
+
     def checkpoint(self, name: str) -> Checkpoint:
         return self.config.checkpoints[name]
 
@@ -86,9 +91,10 @@ class Plan:
         data = [[p.path, p.request.to_json()] for pictures in chosen.values() for p in pictures]
         return hashlib.sha256(json.dumps([data, self.config.gallery.model_dump()]).encode()).hexdigest()
 
-    def engine_settings(self) -> str:
-        """How and where to render, as JSON: nothing in it changes a picture but `dtype`, which the rule names besides."""
-        return self.config.engine.model_dump_json()
+    @cached_property
+    def engine_flags(self) -> list[str]:
+        """How and where to render: nothing in it changes a picture but `dtype`, which the rule names besides."""
+        return ["--engine", self.config.engine.model_dump_json()]
 
     def kept(self, wildcards: Any) -> str | None:
         """The second name of a finished picture on a cluster: by all that decides it. None while that isn't known."""
@@ -155,6 +161,15 @@ def prepare_environment() -> None:
     """
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def spare_collector() -> None:
+    """Let Python look for garbage less often while the graph is built.
+
+    Its millions of objects all live until the end, and each search goes through all of them.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @cache

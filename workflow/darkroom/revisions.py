@@ -7,4 +7,4 @@ params, so raising one here rebuilds that stage's artifacts and what comes after
 CONVERT = 2
 VERIFY = 2
 RENDER = 2
-GALLERY = 3
+GALLERY = 4

@@ -67,6 +67,11 @@ class Stored:
         flags += ["--dtype", dtype_of(given), "--options", fetch.model_dump_json(exclude={"lock"})]
         return flags
 
+    @property
+    def has_assets(self) -> bool:
+        """Whether there is anything but checkpoints."""
+        return any(kind != "checkpoints" for kind, _ in self.states)
+
     def asset_receipt(self, kind: str, name: str) -> str:
         """The receipt of a fetched asset."""
         return str(receipt_path(self.config.models_dir, kind, name))

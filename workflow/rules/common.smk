@@ -5,13 +5,14 @@ import re
 from snakemake.io import IOFile
 
 from darkroom import revisions
-from darkroom.planning import PLAN_FILE, drop_damaged, load_plan, prepare_environment
+from darkroom.planning import PLAN_FILE, drop_damaged, load_plan, prepare_environment, spare_collector
 from darkroom.session import Session
 
 plan = load_plan(config, workflow.configfiles)
 session = Session(plan)
 
 prepare_environment()
+spare_collector()
 
 
 def begin():
@@ -19,6 +20,18 @@ def begin():
     if workflow.is_main_process and workflow.execution_settings and not (workflow.dryrun or workflow.touch):
         known = workflow.persistence
         session.begin(unlock=known.cleanup_locks, forget=lambda path: known.cleanup_metadata(IOFile(path)))
+        lift_job_rate()
+
+
+def lift_job_rate():
+    """Let jobs start as soon as there is room for them here, where nobody asked for less.
+
+    To keep its limit of 100 jobs a second Snakemake looks at all that could run once more a second after each time it
+    has looked: by the 3,000th job thousands of times a second.
+    """
+    rate = workflow.scheduling_settings.max_jobs_per_timespan
+    if workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == (100, 1):
+        workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
 onstart:
@@ -108,18 +121,9 @@ def get_request(wildcards):
 
 
 def get_engine(wildcards, output):
-    """Where and how to render. It takes `output` so that another device or timeout renders nothing again."""
-    return plan.engine_settings()
-
-
-def get_kept(wildcards, output):
-    """Where a cluster's job keeps the picture for another attempt; nothing on one machine."""
+    """The model, and where and how to render. It takes `output` so that another device or timeout renders nothing again."""
     kept = plan.kept(wildcards) if workflow.remote_exec else None
-    return ["--kept", kept] if kept else []
-
-
-def get_model(wildcards, output):
-    return f"{plan.models_dir}/diffusers/{wildcards.checkpoint}"
+    return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
 
 
 def get_render_priority(wildcards):

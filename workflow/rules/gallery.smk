@@ -35,7 +35,7 @@ rule make_contact_sheet:
 
 rule build_gallery:
     input:
-        pictures=get_pictures,
+        sheets=expand(rules.make_contact_sheet.output.image, sheet=plan.sheets),
     output:
         page="results/index.html",
         manifest="results/manifest.jsonl",

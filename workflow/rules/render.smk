@@ -10,7 +10,7 @@ OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, 
 rule render_picture:
     input:
         verified=rules.verify_model.output.verified,
-        assets=get_asset_receipts,
+        assets=get_asset_receipts if plan.stored.has_assets else [],
     output:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",
     log:
@@ -25,15 +25,11 @@ rule render_picture:
         dtype=plan.config.engine.dtype,
         revision=revisions.RENDER,
         engine=get_engine,
-        model=get_model,
-        kept=get_kept,
     message:
         "render {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}"
     shell:
-        "darkroom render {params.model:q} "
+        "darkroom render {params.engine:q} "
         "--verified {input.verified:q} "
         "--request {params.request:q} "
-        "--engine {params.engine:q} "
         "--output {output.picture:q} "
-        "--log {log:q} "
-        "{params.kept:q}"
+        "--log {log:q}"

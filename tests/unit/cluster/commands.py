@@ -16,9 +16,7 @@ class Commands:
         """Print `output`; where there is an `error`, fail with it, `failures` times or always."""
         counter = self.folder / f"{name}.left"
         counter.write_text(str((10**6 if error else 0) if failures is None else failures))
-        script = f"""#!/bin/sh
-echo "$*" >> {shlex.quote(str(self.folder / name))}.calls
-left=$(cat {shlex.quote(str(counter))})
+        script = f"""left=$(cat {shlex.quote(str(counter))})
 if [ "$left" -gt 0 ]; then
   echo $((left - 1)) > {shlex.quote(str(counter))}
   echo {shlex.quote(error)} >&2
@@ -26,8 +24,12 @@ if [ "$left" -gt 0 ]; then
 fi
 printf %s {shlex.quote(output)}
 """
+        self.write(name, script)
+
+    def write(self, name: str, script: str) -> None:
+        """A command that does what a shell script says."""
         program = self.folder / name
-        program.write_text(script)
+        program.write_text(f'#!/bin/sh\necho "$*" >> {shlex.quote(str(program))}.calls\n{script}\n')
         program.chmod(0o755)
 
     def calls(self, name: str) -> list[str]:

@@ -55,6 +55,32 @@ def test_fault_46_out_of_memory_is_found_in_the_log_where_there_is_no_state_for_
     assert "ran out of memory. Hint: raise mem_mb" in ask(capsys)[1]
 
 
+def test_a_log_in_a_folder_with_spaces_is_found_too(
+    commands: Commands, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    log = tmp_path / "my pictures/7.log"
+    log.parent.mkdir()
+    log.write_text("slurmstepd: error: Detected 1 oom_kill event in StepId=7.batch\n")
+    commands.answer("scontrol", shown("FAILED", "JobLaunchFailure", str(log)) + " Power= TresPerNode=gres:gpu:1")
+    assert "ran out of memory" in ask(capsys)[1]
+
+
+def test_errors_of_the_pictures_inside_are_told_each_once_and_ten_at_most(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = [Path(f"p{number}.log") for number in range(13)]
+    for number, log in enumerate(logs):
+        log.write_text("prompt 2 tokens\n" if number == 0 else f"WARNING so\nE-REQUEST steps '{number}': why.\n")
+    block = "Error in rule render_picture:\n    log: {} (check log file(s) for error details)\n"
+    Path("7.log").write_text("".join(block.format(log) for log in (*logs, logs[1], "none.log")))
+    commands.answer("scontrol", shown("FAILED", log="7.log"))
+    first, *told = ask(capsys)[1].splitlines()
+    assert first.endswith("Hint: read 7.log.")
+    assert told[0] == "  p1.log: E-REQUEST steps '1': why."
+    assert len(told) == 11
+    assert told[-1] == "  … and 2 more, in the same folder"
+
+
 def test_success(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
     commands.answer("scontrol", shown("COMPLETED"))
     assert ask(capsys) == ("success", "")
@@ -67,6 +93,18 @@ def test_fault_46_a_controller_that_does_not_answer_says_nothing_about_the_job(
     answer, said = ask(capsys)
     assert answer == "running"
     assert "Unable to contact" in said
+    commands.answer("scontrol", "")
+    assert ask(capsys) == ("running", "")
+
+
+def test_fault_46_an_accounting_that_does_not_answer_says_nothing_either(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", error=PURGED)
+    commands.answer("sacct", error="sacct: error: slurm_persist_conn_open_without_init: Connection refused")
+    answer, said = ask(capsys)
+    assert answer == "running"
+    assert "Connection refused" in said
 
 
 def test_a_job_that_the_controller_forgot_is_asked_of_the_accounting(
@@ -79,6 +117,14 @@ def test_a_job_that_the_controller_forgot_is_asked_of_the_accounting(
     answer, said = ask(capsys)
     assert answer == "failed"
     assert "CANCELLED after 00:01:00 of 00:10:00 on node1, exit code 0:15" in said
+
+
+def test_fault_46_a_job_that_nobody_knows_has_failed_where_there_is_no_accounting_at_all(
+    commands: Commands, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands.write("scontrol", f"echo {PURGED!r} >&2; exit 1")
+    monkeypatch.setenv("PATH", str(commands.folder))
+    assert ask(capsys)[0] == "failed"
 
 
 @pytest.mark.parametrize("accounting", [None, ""])

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops, ImageStat
 
 from darkroom.errors import ImageError
 from darkroom.outputs import contact_sheet
 from darkroom.outputs.contact_sheet import make_contact_sheet
+from darkroom.outputs.gallery import build_gallery
 from darkroom.outputs.picture import shorten_middle
 from darkroom.outputs.png import check_png
+from darkroom.outputs.thumbnails import FOLDER, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
+from tests.unit.outputs.spoiling import spoil
 
 
 def make(results: Path, pictures, columns: int = 3, thumbnail_px: int = 160) -> Image.Image:
@@ -29,6 +37,16 @@ def test_every_picture_is_on_the_page(tmp_path: Path) -> None:
         assert corner in on_page, picture.request["prompt"]
 
 
+@pytest.mark.parametrize("size", [64, 160, 512])
+def test_a_square_shows_the_picture_in_the_square_s_size(tmp_path: Path, size: int) -> None:
+    page = make(tmp_path, [make_picture(tmp_path, 3, size=size)], thumbnail_px=160)
+    whole = Image.open(tmp_path / "shapes/alpha/scene-03-103.png").convert("RGB")
+    top = 32 + contact_sheet._Layout(1, 160).heading
+    square = page.crop((32, top, 32 + 160, top + 160))
+    fitted = whole.resize((160, 160), Image.Resampling.LANCZOS)
+    assert max(ImageStat.Stat(ImageChops.difference(square, fitted)).mean) < 2
+
+
 def test_columns_decide_the_width_and_groups_stand_apart(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 4)
     assert make(tmp_path, pictures, columns=2).width < make(tmp_path, pictures, columns=4).width
@@ -41,6 +59,71 @@ def test_columns_decide_the_width_and_groups_stand_apart(tmp_path: Path) -> None
 def test_the_same_pictures_give_the_same_page(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 2)
     assert make(tmp_path, pictures).tobytes() == make(tmp_path, pictures).tobytes()
+
+
+def test_a_difference_that_cannot_be_seen_makes_another_file(tmp_path: Path) -> None:
+    out = tmp_path / "shapes" / "contact-sheet.png"
+    make(tmp_path, [make_picture(tmp_path, 1)])
+    first = out.read_bytes()
+    make(tmp_path, [make_picture(tmp_path, 1, warnings=["the picture shows one colour"])])
+    assert out.read_bytes() != first
+
+
+def test_one_edited_picture_alone_is_read_again(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, 5)
+    make(tmp_path, pictures)
+    pictures[2] = make_picture(tmp_path, 2, prompt="another prompt altogether")
+    shutil.copytree(tmp_path / "shapes/alpha", tmp_path / "whole/shapes/alpha")
+    spoil(tmp_path, pictures[:2] + pictures[3:])
+    page = make(tmp_path, pictures)
+    assert page.tobytes() == make(tmp_path / "whole", pictures).tobytes()
+
+
+def test_the_gallery_reads_no_picture_that_is_on_a_contact_sheet(tmp_path: Path) -> None:
+    shapes, signs = make_pictures(tmp_path, 3), make_pictures(tmp_path, 3, sheet="signs")
+    make(tmp_path, shapes, thumbnail_px=48)
+    make(tmp_path, signs, thumbnail_px=48)
+    spoil(tmp_path, shapes + signs)
+    build_gallery(tmp_path, shapes + signs, {}, title="Darkroom", thumbnail_px=48)
+    assert len((tmp_path / "manifest.jsonl").read_text().splitlines()) == 6
+
+
+def test_sheets_can_be_made_at_the_same_time(tmp_path: Path) -> None:
+    sheets = {sheet: make_pictures(tmp_path / "results", 12, sheet=sheet) for sheet in ("shapes", "signs")}
+    plan = {
+        "sheets": {sheet: [asdict(picture) for picture in pictures] for sheet, pictures in sheets.items()},
+        "config": {
+            "gallery": {"columns": 4, "thumbnail_px": 48, "title": "T"},
+            "models_dir": "models",
+            "checkpoints": {},
+        },
+    }
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+
+    def start(*words: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-m", "darkroom.cli", *words, "--plan", "plan.json"], cwd=tmp_path)
+
+    jobs = [start("contact-sheet", sheet, "--output", f"results/{sheet}/contact-sheet.png") for sheet in sheets]
+    assert [job.wait() for job in jobs] == [0, 0]
+    for pictures in sheets.values():
+        spoil(tmp_path / "results", pictures)
+    assert start("gallery").wait() == 0
+
+
+def test_without_the_thumbnails_folder_the_page_is_the_same(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, 3, size=200)
+    page = make(tmp_path, pictures)
+    shutil.rmtree(tmp_path / FOLDER)
+    assert make(tmp_path, pictures).tobytes() == page.tobytes()
+
+
+def test_a_damaged_thumbnail_is_named_with_the_folder_to_delete(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, 2)
+    make(tmp_path, pictures)
+    path = tmp_path / thumbnail_path(pictures[1])
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(ImageError, match=rf"E-IMAGE thumbnail '{path}': .*delete {tmp_path / FOLDER} and run"):
+        make(tmp_path, pictures)
 
 
 def test_captions_tell_prompts_apart_by_their_end(tmp_path: Path) -> None:

@@ -143,6 +143,14 @@ def test_a_damaged_picture_is_named_and_the_old_page_stays(tmp_path: Path) -> No
     assert (tmp_path / "index.html").read_bytes() == before
 
 
+def test_what_lies_among_the_thumbnails_without_a_picture_goes(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, 2)
+    build(tmp_path, pictures + make_pictures(tmp_path, 2, sheet="signs"))
+    (tmp_path / "thumbnails/index.json").write_text("{}")
+    build(tmp_path, pictures)
+    assert sorted(path.name for path in (tmp_path / "thumbnails").iterdir()) == ["shapes"]
+
+
 def test_no_pictures_make_a_page_that_says_so(tmp_path: Path) -> None:
     assert "No pictures yet" in build(tmp_path, []).words
 

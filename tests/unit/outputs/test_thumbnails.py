@@ -9,7 +9,7 @@ from PIL import Image
 
 from darkroom.errors import ImageError, NameError
 from darkroom.outputs import thumbnails
-from darkroom.outputs.thumbnails import INDEX, thumbnail_path, update_thumbnails
+from darkroom.outputs.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
 from tests.fixtures.pictures import make_picture, make_pictures
 
 
@@ -25,6 +25,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(thumbnails, "decode_png", spy)
     return names
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -45,6 +49,14 @@ def test_thumbnails_are_small_and_records_true(tmp_path: Path) -> None:
 def test_small_pictures_are_not_enlarged(tmp_path: Path) -> None:
     (record,) = update_thumbnails(tmp_path, make_pictures(tmp_path, 1), 256)
     assert (record.thumbnail_width, record.thumbnail_height) == (64, 64)
+
+
+@pytest.mark.parametrize(("edge", "is_exact"), [(65, True), (64, False), (48, False)])
+def test_pictures_that_contact_sheets_enlarge_are_kept_to_the_pixel(tmp_path: Path, edge: int, is_exact: bool) -> None:
+    (picture,) = make_pictures(tmp_path, 1, size=64)
+    update_thumbnails(tmp_path, [picture], edge)
+    with Image.open(tmp_path / picture.path) as whole, Image.open(tmp_path / thumbnail_path(picture)) as small:
+        assert (whole.convert("RGB").tobytes() == small.convert("RGB").tobytes()) is is_exact
 
 
 def test_an_update_reads_only_what_changed(tmp_path: Path, decoded: list[str]) -> None:
@@ -77,26 +89,54 @@ def test_another_thumbnail_size_or_a_lost_thumbnail_is_made_again(tmp_path: Path
     for edge in (48, 32):
         update_thumbnails(tmp_path, [picture], edge)
         assert size_of(thumbnail) == (edge, edge)
+    whole = thumbnail.read_bytes()
     thumbnail.unlink()
     update_thumbnails(tmp_path, [picture], 32)
-    assert thumbnail.exists()
+    assert thumbnail.read_bytes() == whole
+    thumbnail.write_bytes(whole[:-20])
+    update_thumbnails(tmp_path, [picture], 32)
+    assert thumbnail.read_bytes() == whole
 
 
 def test_thumbnails_without_a_picture_go_and_so_do_their_folders(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 2)
-    other = make_picture(tmp_path, 0, checkpoint="beta")
-    update_thumbnails(tmp_path, [*pictures, other], 48)
-    update_thumbnails(tmp_path, pictures[:1], 48)
-    left = [path.relative_to(tmp_path).as_posix() for path in (tmp_path / "thumbnails").rglob("*") if path.is_file()]
-    assert sorted(left) == [INDEX, thumbnail_path(pictures[0])]
-    assert not (tmp_path / "thumbnails/shapes/beta").exists()
+    others = [make_picture(tmp_path, 0, checkpoint="beta"), make_picture(tmp_path, 0, sheet="signs")]
+    update_thumbnails(tmp_path, [*pictures, *others], 48)
+    (tmp_path / FOLDER / "index.json").write_text("{}")  # of no sheet
+    remove_stale(tmp_path, pictures[:1])
+    assert files_in(tmp_path / FOLDER) == ["shapes/_index.json", "shapes/alpha/scene-00-100.webp"]
+    assert not (tmp_path / FOLDER / "shapes/beta").exists()
+    assert not (tmp_path / FOLDER / "signs").exists()
+
+
+def test_an_update_of_one_sheet_leaves_the_others_alone(tmp_path: Path, decoded: list[str]) -> None:
+    shapes, signs = make_pictures(tmp_path, 2), make_pictures(tmp_path, 2, sheet="signs")
+    update_thumbnails(tmp_path, shapes + signs, 48)
+    theirs = {name: (tmp_path / name).read_bytes() for name in [index_path("signs"), *map(thumbnail_path, signs)]}
+    decoded.clear()
+    update_thumbnails(tmp_path, shapes, 32)
+    assert len(decoded) == 2
+    assert {name: (tmp_path / name).read_bytes() for name in theirs} == theirs
+
+
+def test_what_was_read_before_a_damaged_picture_is_remembered(tmp_path: Path, decoded: list[str]) -> None:
+    pictures = make_pictures(tmp_path, 3)
+    damaged = tmp_path / pictures[2].path
+    whole = damaged.read_bytes()
+    damaged.write_bytes(whole[:-40])
+    with pytest.raises(ImageError, match=pictures[2].path):
+        update_thumbnails(tmp_path, pictures, 48)
+    damaged.write_bytes(whole)
+    decoded.clear()
+    update_thumbnails(tmp_path, pictures, 48)
+    assert decoded == [damaged.name]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"shapes/alpha/scene-00-100": {"size": 1}}', b'{"x": 3}'])
 def test_a_damaged_cache_costs_time_only(tmp_path: Path, damage: bytes, decoded: list[str]) -> None:
     pictures = make_pictures(tmp_path, 2)
     first = update_thumbnails(tmp_path, pictures, 48)
-    (tmp_path / INDEX).write_bytes(damage)
+    (tmp_path / index_path("shapes")).write_bytes(damage)
     assert update_thumbnails(tmp_path, pictures, 48) == first
     assert len(decoded) == 4
 

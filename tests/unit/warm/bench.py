@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +72,7 @@ class Bench:
         (self.model / "behaviour.txt").write_text(how)
 
     def render(self, prompt: str = "x", output: Path | None = None, **changes: Any) -> dict[str, Any]:
-        return render(replace(self.spec, **changes), request(prompt), output or self.output, self.log)
+        return render(change(self.spec, **changes), request(prompt), output or self.output, self.log)
 
     def render_beside(self, prompt: str, output: Path | None = None, **changes: Any) -> Future[dict[str, Any]]:
         return self.pool.submit(self.render, prompt, output, **changes)
@@ -81,7 +80,7 @@ class Bench:
     def beside(self, name: str) -> Bench:
         """Another model on the same devices."""
         other = Bench(self.root, self.runtime, self.pool, name)
-        other.spec = replace(other.spec, devices=self.spec.devices)
+        other.spec = change(other.spec, devices=self.spec.devices)
         return other
 
     def release(self) -> None:
@@ -120,6 +119,11 @@ class Bench:
         for server, engine in zip(self.pids, self.engine_pids, strict=True):
             if server == pid:
                 wait_until(lambda engine=engine: not is_running(engine), f"end of the engine {engine}")
+
+
+def change(spec: EngineSpec, **changes: Any) -> EngineSpec:
+    """The spec with other values here and there."""
+    return EngineSpec(**{**vars(spec), **changes})
 
 
 def request(prompt: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import ConfigError
-from darkroom.warm.devices import Device, make_devices
+from darkroom.warm.devices import make_devices
 from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import runtime_folder, server_files, slot_file
 from darkroom.warm.slots import Slot, choose, is_running
@@ -218,4 +218,4 @@ def test_a_gpu_that_the_process_may_not_use_is_an_error(monkeypatch: pytest.Monk
 
 
 def test_equal_names_are_told_apart_by_their_place() -> None:
-    assert make_devices(["cpu", "cpu"]) == [Device("cpu", 0, "cpu"), Device("cpu", 1, "cpu")]
+    assert [(device.name, device.copy) for device in make_devices(["cpu", "cpu"])] == [("cpu", 0), ("cpu", 1)]

@@ -10,14 +10,13 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 
 from darkroom.errors import ConfigError, ServerDiedError, ServerError
 from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import ServerFiles, server_files, server_key
-from tests.unit.warm.bench import Bench, is_running, processes_naming, wait_until
+from tests.unit.warm.bench import Bench, change, is_running, processes_naming, wait_until
 
 GPUS = ("cuda:0", "cuda:1")
 
@@ -26,7 +25,7 @@ GPUS = ("cuda:0", "cuda:1")
 def two(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A model on two devices."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    bench.spec = replace(bench.spec, devices=GPUS)
+    bench.spec = change(bench.spec, devices=GPUS)
     return bench
 
 
@@ -34,7 +33,7 @@ def two(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
 def one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
     """A model on one device, which its engine is shown as number 0 too."""
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    bench.spec = replace(bench.spec, devices=("cuda:1",))
+    bench.spec = change(bench.spec, devices=("cuda:1",))
     return bench
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from darkroom.errors import DiskError, RequestError
 from darkroom.outputs.png import read_png_text
-from tests.unit.warm.bench import LIMIT_S, Bench, processes_naming
+from tests.unit.warm.bench import LIMIT_S, Bench, processes_naming, request
 
 SUMMARY = (
     "prompt 212 tokens in 3 chunks | model fake [0123456789] | cpu, fp32 | "
@@ -22,11 +22,29 @@ SUMMARY = (
 )
 
 
-def test_client_starts_without_heavy_imports() -> None:
-    script = "import sys, darkroom.warm.client, darkroom.warm.lease; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    heavy = {"torch", "numpy", "pydantic", "yaml", "PIL", "asyncio", "subprocess", "http.client", "email", "argparse"}
-    assert heavy.isdisjoint(done.stdout.split())
+HEAVY = {
+    *("torch", "numpy", "pydantic", "yaml", "PIL", "argparse", "asyncio", "dataclasses", "email", "http.client"),
+    *("importlib.metadata", "inspect", "subprocess", "tempfile", "typing"),
+}
+
+
+def test_a_job_imports_nothing_that_is_slow_to_import(bench: Bench) -> None:
+    receipt = bench.root / "model.json"
+    receipt.write_text("{}")
+    bench.render(verified=receipt)
+    picture, kept = bench.root / "job.png", bench.root / "kept.png"
+    command = [
+        *("render", str(bench.model), "--engine", '{"device":"auto","dtype":"auto"}', "--kept", str(kept)),
+        *("--verified", str(receipt), "--request", request("x")),
+        *("--output", str(picture), "--log", str(bench.log)),
+    ]
+    script = "import sys; from darkroom import cli; print(cli.main(sys.argv[1:]), *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
+    code, *imported = done.stdout.split()
+    assert code == "0"
+    assert picture.read_bytes() == kept.read_bytes() == bench.output.read_bytes()
+    assert len(bench.pids) == 1
+    assert HEAVY.isdisjoint(imported)
 
 
 def test_picture_carries_its_settings_and_its_log_tells_them_in_one_line(bench: Bench) -> None:

@@ -1,8 +1,8 @@
 """`python -m darkroom.cluster.slurm_status JOB`: says `running`, `success` or `failed`, as Snakemake wants to hear it.
 
-Why a job failed is one line on stderr. `scontrol` is asked first: it needs no accounting, knows a job from the moment
-it is submitted, and forgets it minutes after its end (MinJobAge); then `sacct`, where there is accounting. A controller
-that doesn't answer says nothing about the job, so it counts as running. Standard library only: it runs once a job and poll.
+Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked first: it needs no accounting, knows a job from the moment
+it is submitted, and forgets it minutes after its end (MinJobAge); then `sacct`, where there is accounting. Where
+either doesn't answer, nothing is known about the job, so it counts as running. Standard library only: it runs once a job and poll.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from darkroom.cluster.submit import forget
@@ -20,6 +21,10 @@ from darkroom.errors import ClusterError
 _UNKNOWN = "Invalid job id"
 _TIMEOUT_S = 60
 _TAIL_BYTES = 4096
+_FACT = re.compile(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w:/]*=|\s*$)")  # a path may hold spaces
+_NO_ACCOUNTING = re.compile(r"accounting storage is disabled|not running a supported accounting|No such file", re.I)
+_FAILED_LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
+_MAX_ERRORS = 10
 _NO_MEMORY = re.compile(r"exceeded (job )?memory limit|oom[-_ ]kill|out of memory", re.IGNORECASE)
 # Job states that are an end (squeue(1), "JOB STATE CODES"). All others, those of a job on its way back into the queue
 # among them, are running.
@@ -43,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if answer != "running":
         forget(job)
     if answer == "failed":
-        print(describe(job, facts), file=sys.stderr)
+        print(describe(job, facts), *errors_inside(facts.get("StdOut")), sep="\n  ", file=sys.stderr)
     elif not _state(facts):
         print(facts["Reason"].strip(), file=sys.stderr)
     print(answer)
@@ -53,14 +58,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def look_at(job: str) -> dict[str, str]:
     """What SLURM knows of a job: at least its JobState, which is empty where SLURM can't be asked."""
     code, said = _ask("scontrol", "--oneliner", "show", "job", job)
-    if code == 0:
-        return dict(re.findall(r"(\S+?)=(\S*)", said.strip().splitlines()[0]))
+    facts = dict(_FACT.findall(said.partition("\n")[0]))
+    if code == 0 and "JobState" in facts:
+        return facts
     if _UNKNOWN not in said:
         return {"JobState": "", "Reason": said}
     fields = ("State", "ExitCode", "Elapsed", "Timelimit", "NodeList")
     code, said = _ask(
         "sacct", "--allocations", "--noheader", "--parsable2", f"--format={','.join(fields)}", f"--jobs={job}"
     )
+    if code and not _NO_ACCOUNTING.search(said):
+        return {"JobState": "", "Reason": said}
     if code or not said.strip():
         return {"JobState": "UNKNOWN"}
     found = dict(zip(fields, said.strip().splitlines()[-1].split("|"), strict=False))
@@ -94,6 +102,22 @@ def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
     if _ran_out_of_memory(facts.get("StdOut")):  # not every SLURM has a state for it
         why, hint = f"{why}; it ran out of memory", _ENDS["OUT_OF_MEMORY"]
     return ClusterError("cluster job", job, why, hint)
+
+
+def errors_inside(log: str | None) -> list[str]:
+    """What the jobs that failed inside a cluster's job say in their own logs, which its log names; the first ten."""
+    try:
+        text = Path(log or "").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    errors = {}
+    for name in dict.fromkeys(_FAILED_LOG.findall(text)):
+        with suppress(OSError):
+            lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
+            errors[name] = next((line for line in lines if line.startswith("E-")), None)
+    told = [f"{name}: {error}" for name, error in errors.items() if error]
+    more = len(told) - _MAX_ERRORS
+    return told[:_MAX_ERRORS] + ([f"… and {more} more, in the same folder"] if more > 0 else [])
 
 
 def _ran_out_of_memory(log: str | None) -> bool:

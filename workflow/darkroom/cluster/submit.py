@@ -9,7 +9,10 @@
   at the same time; what they finished is kept (see `kept`).
 - A picture that fails is to cost no other of its group: Snakemake on the node is told to keep going, which Snakemake
   here doesn't pass on.
-- A scheduler that is busy or starts again is asked again.
+- A scheduler that is busy or starts again is asked again. It may have taken the job all the same and not been able to
+  say so, so each try has a ticket, a file that its script needs to begin: before another try the ticket is withdrawn,
+  and a job that has begun with it is the one that was asked for.
+- Tokens stay here: a scheduler keeps a job's environment in files of its own, and a node fetches nothing.
 
 Standard library only: it runs once a job.
 """
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -33,6 +37,14 @@ from darkroom.files import disk_errors
 from darkroom.warm.lease import VARIABLE
 
 FOLDER = Path(".snakemake/darkroom/cluster")
+_TICKETS = FOLDER / "tickets"
+_SECRETS = ("CIVITAI_API_KEY", "CIVITAI_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DARKROOM_API_KEY")
+_JOB_ID = "${SLURM_JOB_ID-${PBS_JOBID-${LSB_JOBID-${JOB_ID-}}}}"
+# The second test is for a job that the scheduler put back into the queue after it had begun.
+_GUARD = """\
+ticket={ticket}."{job_id}"
+mv {ticket} "$ticket" 2> /dev/null || test -e "$ticket" || exit 0 # another job makes this, or nobody wants it any more
+"""
 _PAUSES_S = (2, 5, 10, 20, 40, 60, 60, 60)
 _PASSING = re.compile(
     r"unable to contact|connect(ion)? (failure|refused|timed out)|timed out|temporarily|try again|busy|not responding",
@@ -54,12 +66,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(command) < 2:
             raise ClusterError("command", " ".join(command), "no command and job script after --", "see profiles/slurm")
         options.logs.mkdir(parents=True, exist_ok=True)
-        take_over(options.cancel)
         script = Path(command[-1])
+        take_over(options.cancel, script)
         if read_attempt(script) == 1:
             clear(options.outputs)
         keep_going(script)
-        print(remember(submit(command)))
+        print(remember(*submit(command)))
     except DarkroomError as error:
         print(error, file=sys.stderr)
         return error.exit_code
@@ -72,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def take_over(cancel: str) -> None:
+def take_over(cancel: str, script: Path) -> None:
     """Make this run the owner of the folder's cluster jobs: an earlier run's are cancelled, what it left is dropped.
 
     A run that was told how its jobs ended has no more use for kept pictures: they are in results/. So they are kept
@@ -90,19 +102,27 @@ def take_over(cancel: str) -> None:
             subprocess.run([cancel, *left], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     else:
         shutil.rmtree(kept.FOLDER, ignore_errors=True)
+    shutil.rmtree(_TICKETS, ignore_errors=True)  # what couldn't be cancelled doesn't begin
+    for folder in Path(".snakemake").glob("tmp.*"):  # with job scripts, which a killed Snakemake leaves
+        if folder.resolve() != script.parent.resolve():
+            shutil.rmtree(folder, ignore_errors=True)
     for name in left:
         forget(name)
     owner.write_text(run)
 
 
-def remember(job: str) -> str:
-    (FOLDER / "jobs" / Path(job).name).touch()
+def remember(job: str, ticket: Path) -> str:
+    (FOLDER / "jobs" / Path(job).name).write_text(ticket.name, encoding="utf-8")
     return job
 
 
 def forget(job: str) -> None:
     """Called once it is known how a job ended."""
-    (FOLDER / "jobs" / Path(job).name).unlink(missing_ok=True)
+    known = FOLDER / "jobs" / Path(job).name
+    with suppress(FileNotFoundError):
+        ticket = _TICKETS / known.read_text(encoding="utf-8")
+        for path in (ticket, ticket.with_name(f"{ticket.name}.{job}"), known):
+            path.unlink(missing_ok=True)
 
 
 def read_attempt(script: Path) -> int:
@@ -126,26 +146,64 @@ def clear(outputs: Sequence[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def submit(command: Sequence[str]) -> str:
-    """The new job's id. What fails for a reason that may pass is tried again; raises ClusterError (E-CLUSTER)."""
+def submit(command: Sequence[str]) -> tuple[str, Path]:
+    """The new job's id and its ticket. What fails for a reason that may pass is tried again; raises ClusterError (E-CLUSTER)."""
+    script = Path(command[-1])
+    with disk_errors(script):
+        text = script.read_text(encoding="utf-8")
     for pause in (*_PAUSES_S, None):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise ClusterError(
-                "command", command[0], error.strerror or "can't be run", "is the profile for this cluster?"
-            ) from None
-        if done.returncode == 0 and done.stdout.strip():
-            sys.stderr.write(done.stderr)
-            return done.stdout.strip().splitlines()[-1].partition(";")[0].strip()
-        said = " ".join((done.stderr or done.stdout).split()) or "it printed no job's id"
-        if pause is None or not _PASSING.search(said):
+        ticket = issue_ticket(script, text)
+        job, said = _ask(command)
+        if job:
+            return job, ticket
+        passing = _PASSING.search(said) is not None
+        if passing and pause is not None:
+            print(f"{command[0]}: {said}; trying again in {pause} s", file=sys.stderr)
+            time.sleep(pause)
+        if begun := withdraw(ticket):
+            print(f"{command[0]}: it has taken the job after all, as {begun}", file=sys.stderr)
+            return begun, ticket
+        if not passing:
             break
-        print(f"{command[0]}: {said}; trying again in {pause} s", file=sys.stderr)
-        time.sleep(pause)
     raise ClusterError(
         "job not taken by", command[0], said, "see what the profile asks for, then run the same command again"
     )
+
+
+def _ask(command: Sequence[str]) -> tuple[str, str]:
+    """The new job's id, else an empty one and why there is none."""
+    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        hint = "run this where the cluster's commands are, or see which profile is for this one"
+        raise ClusterError("command", command[0], error.strerror or "can't be run", hint) from None
+    if done.returncode == 0 and done.stdout.strip():
+        sys.stderr.write(done.stderr)
+        return done.stdout.strip().splitlines()[-1].partition(";")[0].strip(), ""
+    return "", " ".join((done.stderr or done.stdout).split()) or "it printed no job's id"
+
+
+def issue_ticket(script: Path, text: str) -> Path:
+    """Write the script, which begins only if it finds the new ticket, and puts its job's id behind the name."""
+    ticket = (_TICKETS / os.urandom(8).hex()).absolute()
+    shebang, _, rest = text.partition("\n")
+    with disk_errors(ticket):
+        ticket.parent.mkdir(parents=True, exist_ok=True)
+        ticket.touch()
+        guard = _GUARD.format(ticket=shlex.quote(str(ticket)), job_id=_JOB_ID)
+        script.write_text(f"{shebang}\n{guard}{rest}", encoding="utf-8")
+    return ticket
+
+
+def withdraw(ticket: Path) -> str | None:
+    """Keep a job from beginning; the id of the one that has begun already."""
+    try:
+        ticket.unlink()
+    except FileNotFoundError:
+        for begun in ticket.parent.glob(f"{ticket.name}.?*"):
+            return begun.name.partition(".")[2]
+    return None
 
 
 if __name__ == "__main__":

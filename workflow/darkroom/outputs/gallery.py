@@ -18,7 +18,7 @@ from darkroom.files import write_bytes
 from darkroom.outputs.infotext import read_infotext
 from darkroom.outputs.manifest import write_manifest
 from darkroom.outputs.picture import GalleryPicture, group_pictures, shorten_middle
-from darkroom.outputs.thumbnails import PictureRecord, thumbnail_path, update_thumbnails
+from darkroom.outputs.thumbnails import PictureRecord, remove_stale, thumbnail_path, update_thumbnails
 from darkroom.resources import RESOURCES
 
 INDEX = "index.html"
@@ -40,6 +40,7 @@ def build_gallery(
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
+    remove_stale(results, pictures)
     write_manifest(results, pictures, records)
     write_bytes(results / INDEX, render_page(pictures, records, checkpoints, title, thumbnail_px).encode())
 

@@ -15,7 +15,7 @@ RESULTS = Path("results")
 
 
 def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:
-    """Write one sheet's contact sheet; returns a line that says so. Raises ImageError (E-IMAGE)."""
+    """Write one sheet's thumbnails and contact sheet; returns a line that says so. Raises ImageError (E-IMAGE)."""
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
     pictures = [_picture(p) for p in plan["sheets"][sheet]]
     gallery = plan["config"]["gallery"]
@@ -24,7 +24,7 @@ def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:
 
 
 def make_gallery_page(plan_file: Path) -> str:
-    """Write index.html, manifest.jsonl and thumbnails; returns a line that says so.
+    """Write index.html, manifest.jsonl and thumbnails that are missing; returns a line that says so.
 
     Raises ImageError (E-IMAGE) for a damaged picture, ModelError (E-MODEL) for a damaged audit.
     """

@@ -7,7 +7,6 @@ text and `is_whole` cost the standard library alone. Format: PNG specification, 
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
 import json
 import os
@@ -16,11 +15,13 @@ import zlib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
 
 from darkroom.errors import ImageError
 
+TYPE_CHECKING = False  # as in typing, whose import every picture of a cluster's job would pay for
 if TYPE_CHECKING:
+    from typing import Any, BinaryIO
+
     from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -56,7 +57,9 @@ def encode_png(
 @cache
 def library_versions() -> dict[str, str]:
     """The versions that decide a picture's pixels, by distribution name; imports none of them."""
-    return {name: importlib.metadata.version(name) for name in ("darkroom", "torch", "diffusers", "transformers")}
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("darkroom", "torch", "diffusers", "transformers")}
 
 
 def is_whole(path: Path | str) -> bool:

@@ -11,9 +11,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from darkroom.errors import DarkroomError, ServerDiedError, ServerError
 from darkroom.files import disk_errors, write_bytes
@@ -26,28 +24,45 @@ from darkroom.warm.paths import ServerFiles, server_key
 from darkroom.warm.slots import NoFreeSlot, Slot, take_slot
 from darkroom.warm.summary import summarise
 
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    from typing import Any
+
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.warm.server")
 _ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.02
 
 
-@dataclass(frozen=True, slots=True)
 class EngineSpec:
     """Which engine a picture comes from: the model, how it is loaded, and how long to be patient (seconds).
 
     `devices` are those of the run, one engine each; where there are none, `device` is the only one.
     """
 
-    model_dir: Path
-    verified: Path | None = None
-    device: str = "auto"
-    devices: Sequence[str] = ()
-    dtype: str = "auto"
-    memory: str = "auto"
-    start_timeout_s: float = 900
-    render_timeout_s: float = 3600
-    idle_timeout_s: float = 300
-    command: tuple[str, ...] = DEFAULT_COMMAND
+    def __init__(
+        self,
+        model_dir: Path,
+        verified: Path | None = None,
+        *,
+        device: str = "auto",
+        devices: Sequence[str] = (),
+        dtype: str = "auto",
+        memory: str = "auto",
+        start_timeout_s: float = 900,
+        render_timeout_s: float = 3600,
+        idle_timeout_s: float = 300,
+        command: Sequence[str] = DEFAULT_COMMAND,
+    ) -> None:
+        self.model_dir = model_dir
+        self.verified = verified
+        self.device = device
+        self.devices = devices
+        self.dtype = dtype
+        self.memory = memory
+        self.start_timeout_s = start_timeout_s
+        self.render_timeout_s = render_timeout_s
+        self.idle_timeout_s = idle_timeout_s
+        self.command = command
 
 
 class _EngineEnding(Exception):

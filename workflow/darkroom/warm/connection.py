@@ -11,9 +11,7 @@ import socket
 import stat
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from darkroom.errors import SocketError
 from darkroom.unix_sockets import read_peer
@@ -28,13 +26,13 @@ class ConnectionLost(Exception):
     """The other side went away before its answer was complete."""
 
 
-@dataclass(frozen=True, slots=True)
 class Answer:
     """An HTTP answer; header names in lower case."""
 
-    status: int
-    headers: dict[str, str]
-    body: bytes
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
 
 
 class Connection:
@@ -46,7 +44,7 @@ class Connection:
         self.server_pid = _check_peer(path, channel)
 
     @classmethod
-    def open(cls, path: Path, *, timeout_s: float) -> Self | None:
+    def open(cls, path: Path, *, timeout_s: float) -> Connection | None:
         """Connect, or None when nobody listens there.
 
         Raises SocketError (E-SOCKET) for another user's socket, and TimeoutError when whoever listens has
@@ -71,7 +69,7 @@ class Connection:
             channel.close()
             raise
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *_: object) -> None:

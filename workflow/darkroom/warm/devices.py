@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from darkroom.errors import ConfigError
 
@@ -12,7 +11,6 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 _CUDA = "cuda:"
 
 
-@dataclass(frozen=True, slots=True)
 class Device:
     """A device by its name in the configuration; `copy` counts those of the same name before it.
 
@@ -20,10 +18,11 @@ class Device:
     for the device, `visible` what CUDA_VISIBLE_DEVICES is set to, or None where it is left alone.
     """
 
-    name: str
-    copy: int = 0
-    seen_as: str = ""
-    visible: str | None = None
+    def __init__(self, name: str, copy: int, seen_as: str, visible: str | None = None) -> None:
+        self.name = name
+        self.copy = copy
+        self.seen_as = seen_as
+        self.visible = visible
 
     @property
     def environment(self) -> dict[str, str] | None:
@@ -38,7 +37,7 @@ def make_devices(names: Sequence[str]) -> list[Device]:
 
 def _make_device(name: str, copy: int) -> Device:
     if not name.startswith(_CUDA):
-        return Device(name, copy, seen_as=name)
+        return Device(name, copy, name)
     number = int(name.removeprefix(_CUDA))
     given = os.environ.get(VISIBLE)
     if given is None:

@@ -7,15 +7,12 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 from darkroom.errors import DarkroomError, ServerError
 
 TAIL_LINES = 20
 _TAIL_BYTES = 16 * 1024
 _MAX_LOG_BYTES = 4 * 2**20
-
-Failure = TypeVar("Failure", bound=DarkroomError)
 
 
 @contextmanager
@@ -72,7 +69,7 @@ def start(
     raise with_log_tail(ServerError("engine did not start for", model_dir, why, f"read {log}"), log)
 
 
-def with_log_tail(error: Failure, log: Path) -> Failure:
+def with_log_tail(error: DarkroomError, log: Path) -> DarkroomError:
     """The error with the last lines of the engine's log as a note."""
     lines = _tail(log)
     if lines:

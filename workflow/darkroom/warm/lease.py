@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from darkroom.processes import identify, is_alive
 
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
     import asyncio
 

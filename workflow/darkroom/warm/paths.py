@@ -10,9 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from darkroom import __version__
 from darkroom.errors import ModelError, SocketError
@@ -26,14 +25,14 @@ _LONGEST_NAME_BYTES = _KEY_DIGITS + len(".sock.new")
 _ALLOCATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
-@dataclass(frozen=True, slots=True)
 class ServerFiles:
     """The files of one engine: the socket, the server's lock for life, the start lock and the log.
 
     The start lock is taken by the client that starts the server, and passes to the server for life.
     """
 
-    socket: Path
+    def __init__(self, socket: Path) -> None:
+        self.socket = socket
 
     @property
     def life_lock(self) -> Path:
@@ -111,7 +110,7 @@ def _allocation() -> list[str | None]:
     return [os.environ.get(name) for name in _ALLOCATION_VARIABLES]
 
 
-def _digest(parts: list[Any]) -> str:
+def _digest(parts: Sequence[object]) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:_KEY_DIGITS]
 
 

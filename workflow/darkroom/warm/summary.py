@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def summarise(facts: Mapping[str, Any]) -> str:

@@ -1,0 +1,258 @@
+"""1,000 and 5,000 pictures beside Snakemake's own floor: a trivial workflow of the same graph, whose jobs `touch` files.
+
+- `plan`: a dry-run where every picture is to be made; `unchanged`: a run that finds nothing to be done; `edited`: a run
+  after one prompt of all was edited; `run`: a run that makes everything, pages too.
+- `sheets`: reading the prompt sheet and building its requests, against a second.
+
+A stand-in engine, started beforehand, answers each request at once with a small picture: what is measured is the workflow.
+
+    python -m benchmarks.bench_scale [--rounds N] [--only CASE ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from benchmarks.measure import ROOT, Row, make_project, measure, prompts, snakemake, write_sheet
+
+SIZES = (1000, 5000)
+ACTIONS = ("plan", "unchanged", "edited", "run")
+CASES = tuple(f"{action}-{size}" for size in SIZES for action in ACTIONS) + tuple(f"sheets-{size}" for size in SIZES)
+BAR = 1.3
+SHEETS_BAR_S = 1.0
+_WHAT = {
+    "plan": "dry-run of {:,} pictures",
+    "unchanged": "nothing changed, {:,} pictures",
+    "edited": "one of {:,} pictures edited",
+    "run": "{:,} pictures by a stand-in engine",
+}
+_STAND_IN = ROOT / "tests/unit/warm/fake_engine_server.py"
+_TRIVIAL = """
+prompts = open("prompts.txt").read().splitlines()
+
+
+rule all:
+    name: "results/"
+    input:
+        "page.html",
+
+
+rule make_page:
+    input:
+        "sheet.png",
+    output:
+        "page.html",
+    shell:
+        "touch {output}"
+
+
+rule make_sheet:
+    input:
+        expand("out/{i}.png", i=range(len(prompts))),
+    output:
+        "sheet.png",
+    shell:
+        "touch {output}"
+
+
+rule make_receipt:
+    output:
+        "receipt.json",
+    shell:
+        "touch {output}"
+
+
+rule make_picture:
+    input:
+        "receipt.json",
+    output:
+        "out/{i}.png",
+    params:
+        request=lambda wildcards: prompts[int(wildcards.i)],
+    shell:
+        "touch {output}"
+"""
+
+
+class Ours:
+    """A working folder of ours with its model, beside which a stand-in engine runs while `engine` is entered."""
+
+    name = "ours"
+
+    def __init__(self, folder: Path, pictures: int) -> None:
+        self._folder, self._prompts = folder, prompts(pictures)
+        make_project(folder, pictures)
+        _run(self.command("models/verified/demo.json"))
+
+    def command(self, *arguments: str) -> list[str]:
+        return snakemake(self._folder, ROOT / "Snakefile", *arguments)
+
+    def edit(self, text: str) -> None:
+        """Give the first picture another prompt."""
+        write_sheet(self._folder, [text, *self._prompts[1:]])
+
+    def clear(self) -> None:
+        """As if nothing had been rendered yet."""
+        for made in ("results", "logs", ".snakemake"):
+            shutil.rmtree(self._folder / made, ignore_errors=True)
+
+    def finish(self) -> None:
+        """As after a first run: each picture is a copy of one."""
+        pictures = self._folder / "results/many/demo"
+        _run(self.command("results/many/demo/p0-0.png"))
+        for i in range(1, len(self._prompts)):
+            shutil.copyfile(pictures / "p0-0.png", pictures / f"p{i}-{i}.png")
+        for page in ("index.html", "manifest.jsonl", "many/contact-sheet.png"):
+            (self._folder / "results" / page).touch()
+        _run(self.command("--touch", "results/"))
+
+    def made(self) -> int:
+        """How many pictures there are."""
+        return len(list(self._folder.glob("results/many/demo/*.png")))
+
+    @contextmanager
+    def engine(self) -> Iterator[None]:
+        from darkroom.warm.lease import make_lease
+        from darkroom.warm.paths import server_files, server_key
+
+        model, verified = self._folder / "models/diffusers/demo", self._folder / "models/verified/demo.json"
+        socket = server_files(server_key(model, verified, "auto", "auto", "auto")).socket
+        behaviour = self._folder / "engine/behaviour.txt"
+        behaviour.parent.mkdir()
+        behaviour.write_text("ok")
+        options = ["--model-dir", str(behaviour.parent), "--socket", str(socket), "--lease", make_lease(os.getpid())]
+        with subprocess.Popen([sys.executable, str(_STAND_IN), *options], stderr=subprocess.DEVNULL) as server:
+            try:
+                while not socket.exists():
+                    time.sleep(0.05)
+                yield
+            finally:
+                server.terminate()
+
+
+class Floor:
+    """The trivial workflow, with the same things to do to it."""
+
+    name = "floor"
+
+    def __init__(self, folder: Path, pictures: int) -> None:
+        self._folder, self._prompts = folder, prompts(pictures)
+        folder.mkdir()
+        (folder / "Snakefile").write_text(_TRIVIAL)
+        self.edit(self._prompts[0])
+        _run(self.command("receipt.json"))
+
+    def command(self, *arguments: str) -> list[str]:
+        return snakemake(self._folder, self._folder / "Snakefile", *arguments)
+
+    def edit(self, text: str) -> None:
+        (self._folder / "prompts.txt").write_text("\n".join([text, *self._prompts[1:]]))
+
+    def clear(self) -> None:
+        for made in ("out", ".snakemake"):
+            shutil.rmtree(self._folder / made, ignore_errors=True)
+        for page in ("sheet.png", "page.html"):
+            (self._folder / page).unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        (self._folder / "out").mkdir()
+        for i in range(len(self._prompts)):
+            (self._folder / f"out/{i}.png").touch()
+        for page in ("sheet.png", "page.html"):
+            (self._folder / page).touch()
+        _run(self.command("--touch", "results/"))
+
+    def made(self) -> int:
+        return len(list(self._folder.glob("out/*.png")))
+
+
+def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
+    rows = []
+    for size in SIZES:
+        if actions := [action for action in ACTIONS if f"{action}-{size}" in cases]:
+            rows += _compare(size, actions, rounds)
+        if f"sheets-{size}" in cases:
+            rows.append(_read_sheets(size, rounds))
+    return rows
+
+
+def _compare(size: int, actions: Sequence[str], rounds: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as temporary:
+        ours, floor = Ours(Path(temporary, "ours"), size), Floor(Path(temporary, "floor"), size)
+        with ours.engine():
+            return [_measure(action, size, {"ours": ours, "floor": floor}, rounds) for action in actions]
+
+
+def _measure(action: str, size: int, sides: Mapping[str, Ours | Floor], rounds: int) -> Row:
+    for side in sides.values():
+        if action in ("unchanged", "edited") and side.made() < size:
+            side.finish()
+            _run(side.command("results/"))
+    texts = (f"another prompt, {i}" for i in itertools.count())
+
+    def before(name: str) -> None:
+        if action in ("plan", "run"):
+            sides[name].clear()
+        if action == "edited":
+            sides[name].edit(next(texts))
+
+    arguments = ["--dry-run", "results/"] if action == "plan" else ["results/"]
+    commands = {name: side.command(*arguments) for name, side in sides.items()}
+    seconds = measure(commands, rounds, before=before)
+    for name, side in sides.items():
+        if action != "plan" and side.made() != size:
+            raise SystemExit(f"{name}: {side.made()} pictures instead of {size}")
+        if action == "unchanged" and "Nothing to be done" not in _run(commands[name]):
+            raise SystemExit(f"{name} has something to do")
+    return Row(_WHAT[action].format(size), seconds["ours"], "a trivial workflow", seconds["floor"], BAR)
+
+
+def _read_sheets(size: int, rounds: int) -> Row:
+    """In a process of its own, without the imports."""
+    code = """
+import os, sys, time
+from darkroom.config import parse_config
+from darkroom.sheets import load_pictures
+from darkroom.strict_yaml import load_yaml
+os.chdir(sys.argv[1])
+config = parse_config(load_yaml("config/config.yaml"), "config/config.yaml")
+begun = time.perf_counter()
+load_pictures(config)
+print(time.perf_counter() - begun)
+"""
+    with tempfile.TemporaryDirectory() as temporary:
+        make_project(Path(temporary, "ours"), size)
+        command = [sys.executable, "-c", code, str(Path(temporary, "ours"))]
+        seconds = statistics.median(float(_run(command)) for _ in range(rounds))
+    return Row(f"reading sheets of {size:,} pictures", seconds, "the bar's second", SHEETS_BAR_S, 1)
+
+
+def _run(command: Sequence[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}")
+    return done.stdout
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    arguments = parser.parse_args()
+    for row in run(arguments.rounds, arguments.only):
+        print(f"{row.what}: {row.ours_s:.2f} s, {row.reference} {row.reference_s:.2f} s, ratio {row.ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()

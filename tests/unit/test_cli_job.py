@@ -1,0 +1,65 @@
+"""A job's command is read without argparse, to the same end; what isn't written as the rule writes it is left to argparse."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from darkroom import cli_job
+from darkroom.cli import _make_parser
+
+RULE = Path("workflow/rules/render.smk")
+SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
+WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--log", "a.log", "--kept", "kept/a.png"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        SHORTEST,
+        WHOLE,
+        ["render", "a b", *WHOLE[6:], *WHOLE[2:6]],
+        ["render", "", "--output", "", "--log", "", "--kept", "", "--verified", "", "--request", " ", "--engine", ""],
+        ["render", "a--b", "--output", "./a//b/../c.png", "--request", '{"prompt": "--log é \\n"}'],
+    ],
+)
+def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
+    job = cli_job.read(command)
+    assert job is not None
+    given = vars(_make_parser().parse_args(command)) | {"verb": cli_job.run}
+    assert vars(job) == {name: given[name] for name in vars(job)}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        [],
+        ["render"],
+        ["render", "model"],
+        ["--verbose", *WHOLE],
+        ["verify", *WHOLE[1:]],
+        ["render", *WHOLE[2:], "model"],
+        [*WHOLE, "--log"],
+        [*WHOLE, "--prompt", "x"],
+        [*WHOLE, "--log", "b.log"],
+        [*SHORTEST[:4], "-o", "a.png"],
+        [*SHORTEST[:4], "--out", "a.png"],
+        [*SHORTEST[:4], "--log", "a.log"],
+        [*SHORTEST[:2], "--request", "", "--output", "a.png"],
+        [*SHORTEST[:2], "--request", "-1", "--output", "a.png"],
+        [*SHORTEST[:2], "--prompt", "x", "--output", "a.png"],
+        ["render", "--", *SHORTEST[2:], "model"],
+        [*SHORTEST, "--help", "x"],
+    ],
+)
+def test_any_other_command_is_left_to_argparse(command: list[str]) -> None:
+    assert cli_job.read(command) is None
+
+
+def test_the_rule_writes_its_command_as_it_is_read() -> None:
+    shell = RULE.read_text(encoding="utf-8").partition("    shell:\n")[2]
+    words = "".join(re.findall(r'"(.*)"', shell)).replace("{params.engine:q}", "MODEL --engine {}").split()
+    assert words[0] == "darkroom"
+    assert cli_job.read(words[1:]) is not None, f"cli_job.read doesn't know all that {RULE} says"
