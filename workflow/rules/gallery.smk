@@ -1,8 +1,8 @@
 """Makes the pages to look at: a contact sheet for each prompt sheet, and one gallery over everything.
 
 REQUIRED INPUTS: the pictures.
-OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html with results/thumbnails/,
-                 and results/manifest.jsonl.
+OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results/manifest.jsonl; results/thumbnails/, which both
+                 rules fill and use, is a cache.
 """
 
 

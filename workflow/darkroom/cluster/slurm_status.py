@@ -1,8 +1,9 @@
 """`python -m darkroom.cluster.slurm_status JOB`: says `running`, `success` or `failed`, as Snakemake wants to hear it.
 
-Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked first: it needs no accounting, knows a job from the moment
-it is submitted, and forgets it minutes after its end (MinJobAge); then `sacct`, where there is accounting. Where
-either doesn't answer, nothing is known about the job, so it counts as running. Standard library only: it runs once a job and poll.
+Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked
+first: it needs no accounting, knows a job from the moment it is submitted, and forgets it minutes after its end
+(MinJobAge); then `sacct`, where there is accounting. Where either doesn't answer, nothing is known about the job, so it
+counts as running. Standard library only: it runs once a job and poll.
 """
 
 from __future__ import annotations
