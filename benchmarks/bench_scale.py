@@ -88,8 +88,6 @@ rule make_picture:
 class Ours:
     """A working folder of ours with its model, beside which a stand-in engine runs while `engine` is entered."""
 
-    name = "ours"
-
     def __init__(self, folder: Path, pictures: int) -> None:
         self._folder, self._prompts = folder, prompts(pictures)
         make_project(folder, pictures)
@@ -143,8 +141,6 @@ class Ours:
 
 class Floor:
     """The trivial workflow, with the same things to do to it."""
-
-    name = "floor"
 
     def __init__(self, folder: Path, pictures: int) -> None:
         self._folder, self._prompts = folder, prompts(pictures)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.project import ClusterProject
+from tests.cluster.project import ClusterProject, make_sheet
 from tests.cluster.slurm import Slurm, missing_programs
-from tests.fixtures.checkpoints import write_random_checkpoint
-from tests.workflow.project import wait_until
+from tests.workflow.project import Project, wait_until
 
 
 @pytest.fixture(scope="session")
@@ -34,14 +33,10 @@ def slurm() -> Iterator[Slurm]:
 @pytest.fixture(scope="session")
 def prepared(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProject]:
     """A project whose model is converted and verified, without pictures. Not to be changed: take `project`."""
-    project = ClusterProject(tmp_path_factory.mktemp("prepared"), slurm=slurm)
-    write_random_checkpoint(project.checkpoint)
-    project.configure()
-    project.write_pictures(1)
-    done = project.run_here("models/verified/tiny.json")
-    assert done.returncode == 0, done.stdout
-    yield project
-    project.close()
+    here = Project(tmp_path_factory.mktemp("prepared"))  # without the cluster
+    here.set_up(make_sheet(1), "models/verified/tiny.json")
+    yield ClusterProject(here.folder, here.runtime, slurm=slurm)
+    here.close()
 
 
 @pytest.fixture

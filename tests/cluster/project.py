@@ -14,9 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.slurm import Slurm
+from tests.fixtures.processes import processes_with
 from tests.workflow.project import ROOT, Project, wait_until
 
 GROUP = 4
+
+
+def make_sheet(count: int, steps: int = 2, extra: str = "") -> str:
+    """A sheet of pictures whose seeds tell them apart in the engines' logs: 100, 101, …"""
+    prompts = "".join(f"  - {{id: p{i}, prompt: picture {i}, seed: {100 + i}}}\n" for i in range(count))
+    return f"defaults: {{steps: {steps}}}\nprompts:\n{prompts}{extra}"
 
 
 @dataclass
@@ -58,9 +65,7 @@ class ClusterProject(Project):
         return super().environment() | self.slurm.environment
 
     def write_pictures(self, count: int, steps: int = 2, extra: str = "") -> None:
-        """A sheet of pictures whose seeds tell them apart in the engines' logs: 100, 101, …"""
-        prompts = "".join(f"  - {{id: p{i}, prompt: picture {i}, seed: {100 + i}}}\n" for i in range(count))
-        self.write("prompts/first.yaml", f"defaults: {{steps: {steps}}}\nprompts:\n{prompts}{extra}")
+        self.write("prompts/first.yaml", make_sheet(count, steps, extra))
 
     def copy(self, folder: Path) -> ClusterProject:
         return ClusterProject(super().copy(folder).folder, slurm=self.slurm)
@@ -104,14 +109,8 @@ class ClusterProject(Project):
 
     def processes(self) -> dict[int, str]:
         """Everything alive that a run of this project started, here or in a job, by what its environment says."""
-        found = {}
-        mark = f"XDG_RUNTIME_DIR={self.runtime}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-        return found
+        found = processes_with("XDG_RUNTIME_DIR", self.runtime)
+        return {pid: b" ".join(words).decode() for pid, words in found.items()}
 
     def marks(self) -> list[Path]:
         """What a run has in its folder while it lasts: locks, claims, its job scripts, the jobs that it waits for."""

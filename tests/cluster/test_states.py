@@ -14,8 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.project import GROUP
-from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.cluster.project import GROUP, make_sheet
 from tests.unit.cluster.commands import Commands
 from tests.workflow.project import Project, wait_until
 
@@ -82,12 +81,7 @@ class StandInProject(Project):
 @pytest.fixture(scope="module")
 def verified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project = Project(tmp_path_factory.mktemp("verified"))
-    write_random_checkpoint(project.checkpoint)
-    project.configure()
-    prompts = "".join(f"  - {{id: p{i}, prompt: picture {i}, seed: {100 + i}}}\n" for i in range(GROUP))
-    project.write("prompts/first.yaml", f"prompts:\n{prompts}")
-    done = project.run("models/verified/tiny.json")
-    assert done.returncode == 0, done.stdout
+    project.set_up(make_sheet(GROUP), "models/verified/tiny.json")
     yield project
     project.close()
 

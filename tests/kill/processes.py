@@ -6,8 +6,8 @@ import os
 import signal
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
+from tests.fixtures.processes import processes_with
 from tests.workflow.project import Project
 
 KINDS = ("snakemake", "client", "server", "engine")
@@ -38,14 +38,5 @@ class Process:
 
 
 def processes(project: Project) -> list[Process]:
-    """All that run for this project, whoever started them, but for the dead that nobody has waited for yet."""
-    mark, found = f"XDG_RUNTIME_DIR={project.runtime}".encode(), []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    words = (entry / "cmdline").read_bytes().split(b"\0")
-                    state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
-                    if state not in "ZX":
-                        found.append(Process(int(entry.name), words))
-    return found
+    """All that run for this project, whoever started them."""
+    return [Process(*each) for each in processes_with("XDG_RUNTIME_DIR", project.runtime).items()]

@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from darkroom.files import TEMPORARY_PREFIX
-from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.kill.processes import KINDS, processes
 from tests.workflow.project import Project, wait_until
 
@@ -41,11 +40,7 @@ class Moment:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after a run that nobody disturbed. Not to be changed."""
     project = Project(tmp_path_factory.mktemp("undisturbed"))
-    write_random_checkpoint(project.checkpoint)
-    project.configure()
-    project.write("prompts/first.yaml", SHEET)
-    done = project.run()
-    assert done.returncode == 0, done.stdout
+    project.set_up(SHEET)
     assert len(project.pictures()) == PICTURES
     yield project
     project.close()

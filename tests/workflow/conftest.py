@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.workflow.project import DEMO_SHEET, Project
 
 
@@ -15,11 +14,7 @@ from tests.workflow.project import DEMO_SHEET, Project
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after its first run. Not to be changed: take `project`."""
     project = Project(tmp_path_factory.mktemp("finished"))
-    write_random_checkpoint(project.checkpoint)
-    project.configure()
-    project.write("prompts/first.yaml", DEMO_SHEET)
-    done = project.run()
-    assert done.returncode == 0, done.stdout
+    project.set_up(DEMO_SHEET)
     yield project
     project.close()
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from darkroom.files import TEMPORARY_PREFIX
+from tests.fixtures.checkpoints import write_random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = {"width": 64, "height": 64, "steps": 2, "cfg_scale": 3, "sampler": "Euler"}
@@ -66,6 +67,14 @@ class Project:
             "render": SETTINGS,
         } | changes
         self.write("config/config.yaml", yaml.safe_dump(config))
+
+    def set_up(self, sheet: str, *targets: str, **changes: Any) -> None:
+        """A random checkpoint, config/config.yaml and a sheet, then a run that has to succeed."""
+        write_random_checkpoint(self.checkpoint)
+        self.configure(**changes)
+        self.write("prompts/first.yaml", sheet)
+        done = self.run(*targets)
+        assert done.returncode == 0, done.stdout
 
     def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
-from tests.fixtures.checkpoints import write_random_checkpoint, write_tensors
+from tests.fixtures.checkpoints import write_tensors
 from tests.workflow.project import Project
 from tests.workflow.test_bad_input import refused
 
@@ -44,15 +44,11 @@ ALL = named(LINES | SOFT | EASY | FIXED | {"plain"})
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after its first run. Not to be changed: take `project`."""
     project = Project(tmp_path_factory.mktemp("assets"))
-    write_random_checkpoint(project.checkpoint)
     write_lora(project.folder / "lines.safetensors", seed=1)
     write_lora(project.folder / "soft.safetensors", seed=2)
     write_embedding(project.folder / "easy.safetensors", seed=3)
     write_vae(project.folder / "fixed.safetensors", seed=4)
-    project.write("prompts/first.yaml", SHEET)
-    project.configure(**ASSETS)
-    done = project.run()
-    assert done.returncode == 0, done.stdout
+    project.set_up(SHEET, **ASSETS)
     yield project
     project.close()
 

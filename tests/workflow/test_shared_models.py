@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ class Pair:
 
     def is_making(self) -> bool:
         return any(record["makes"] for record in self.records())
+
+    @contextmanager
+    def b_renders(self) -> Iterator[None]:
+        """A run of `b` works with the models meanwhile."""
+        self.b.write("prompts/first.yaml", SLOW)
+        process = self.b.start("results/")
+        try:
+            wait_until(lambda: "ready" in self.b.engine_log(), "the engine is ready")
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate()
 
     def assert_nothing_is_left(self) -> None:
         assert [p for p in self.models.rglob("*") if ".claim." in p.name or "darkroom-tmp" in p.name] == []
@@ -164,16 +177,12 @@ def test_another_thing_of_the_same_name_is_refused_and_never_built_back_and_fort
 
 def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair: Pair) -> None:
     finish(pair.a.start("models/"))
-    pair.b.write("prompts/first.yaml", SLOW)
-    process = pair.b.start("results/")
-    wait_until(lambda: "ready" in pair.b.engine_log(), "the other's engine is ready")
-    before = pair.state()
-    pair.configure(pair.a, **FP32)
-    line = refused(pair.a, "E-IN-USE", 1)
-    assert str(pair.b.folder) in line
-    assert pair.state() == before
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    with pair.b_renders():
+        before = pair.state()
+        pair.configure(pair.a, **FP32)
+        line = refused(pair.a, "E-IN-USE", 1)
+        assert str(pair.b.folder) in line
+        assert pair.state() == before
     pair.configure(pair.a, **FP32)
     finish(pair.a.start("models/"))
     refused(pair.b, "E-SHARED", 2)
@@ -181,16 +190,12 @@ def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair:
 
 def test_forcing_what_another_run_works_with_is_refused(pair: Pair) -> None:
     finish(pair.a.start("models/"))
-    pair.b.write("prompts/first.yaml", SLOW)
-    process = pair.b.start("results/")
-    wait_until(lambda: "ready" in pair.b.engine_log(), "the other's engine is ready")
-    before = pair.state()
-    forced = pair.a.run("--force", str(pair.models / "diffusers/tiny"))
-    assert forced.returncode == 1
-    assert "E-IN-USE" in forced.stdout
-    assert pair.state() == before
-    process.send_signal(signal.SIGINT)
-    process.communicate()
+    with pair.b_renders():
+        before = pair.state()
+        forced = pair.a.run("--force", str(pair.models / "diffusers/tiny"))
+        assert forced.returncode == 1
+        assert "E-IN-USE" in forced.stdout
+        assert pair.state() == before
     assert pair.a.run("--force", str(pair.models / "diffusers/tiny")).returncode == 0  # and the folder isn't locked
 
 

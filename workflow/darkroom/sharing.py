@@ -64,9 +64,10 @@ class Run:
         atexit.register(self.leave)
         while True:
             with claim(self._folder / "turn"):
-                busy = self._find(self._others(), {key: set() for key in self._stored.states}, making=True)
+                others = self._others()
+                busy = self._find(others, self._stored.states, making=True)
                 if busy is None:
-                    return self._decide(self._others())
+                    return self._decide(others)
             if not waited:
                 print(
                     f"{_name(busy[0])}: a run in {busy[1].project} is making it, waiting", file=sys.stderr, flush=True
@@ -85,9 +86,8 @@ class Run:
             if any(os.path.abspath(path) in wanted for path in large + small):  # noqa: PTH100
                 makes[key] = {path: _identity(path) for path in small if os.path.abspath(path) in wanted}  # noqa: PTH100
         with claim(self._folder / "turn"):
-            if busy := self._find(self._others(), makes, making=True) or self._find(
-                self._others(), makes, making=False
-            ):
+            others = self._others()
+            if busy := self._find(others, makes, making=True) or self._find(others, makes, making=False):
                 raise _in_use(*busy)
             makers = self._makers() | {_name(key): {"id": self._id(), "project": str(Path.cwd())} for key in makes}
             if makes:

@@ -54,8 +54,8 @@ def test_it_prints_the_id_alone_and_makes_the_folder_for_logs(
 
 
 def test_tokens_do_not_go_along(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {*_CIVITAI, *_HUB} <= set(submit._SECRETS)
-    for name in (*submit._SECRETS, "HF_HOME"):
+    assert {*_CIVITAI, *_HUB} <= set(submit.SECRET_VARIABLES)
+    for name in (*submit.SECRET_VARIABLES, "HF_HOME"):
         monkeypatch.setenv(name, "secret")
     commands.write("sbatch", "env > environment; echo 12")
     assert hand_in() == 0

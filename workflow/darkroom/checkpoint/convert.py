@@ -61,8 +61,8 @@ def convert(
     what a sidecar says (if not given, `NAME.yaml` beside the source is looked at), `name` the checkpoint's in the
     audit (else the folder's). A source that is a Diffusers folder is verified and linked. An existing folder is
     replaced, and only after the new one is complete. Somebody else who is making `dest` is waited for, calling `on_wait`
-    once; if what they made is what is asked for here, there is nothing left to do. Raises SourceError, the CheckpointErrors, IndexFileError,
-    ConfigError and DiskError.
+    once; if what they made is what is asked for here, there is nothing left to do. Raises SourceError, the
+    CheckpointErrors, IndexFileError, ConfigError and DiskError.
     """
     begun = time.monotonic()
     source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link

@@ -62,7 +62,8 @@ def adopt_folder(
 
     The weights keep their number format: `fp16` prefers fp16 variants, any other `dtype` plain ones. `expected_files`
     are the SHA256 that the source's files must have, by relative path; `name` is the model's in the audit (else the
-    folder's), which also keeps what was `asked`. Others at work on `dest` are waited for, calling `on_wait`. An existing folder is replaced, and only after the new one is complete and verified.
+    folder's), which also keeps what was `asked`. Others at work on `dest` are waited for, calling `on_wait`. An existing
+    folder is replaced, and only after the new one is complete and verified.
     Raises what `verify_model` raises, HashError (E-HASH) for other bytes, NameError (E-NAME), DiskError (E-DISK).
     """
     begun = time.monotonic()

@@ -35,7 +35,8 @@ def check_room(dest: Path, need: int, hint: str) -> None:
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
     """Put the staged folder in its place, its audit and the hashes of its files, if known, beside it.
 
-    Nobody else does so meanwhile, since who has a staging folder has the claim on its destination. Raises DiskError (E-DISK).
+    Nobody else does so meanwhile, since who has a staging folder has the claim on its destination. Raises DiskError
+    (E-DISK).
     """
     dest = staging.destination
     with disk_errors(dest):

@@ -34,11 +34,11 @@ from pathlib import Path
 from darkroom.cluster import kept
 from darkroom.errors import ClusterError, DarkroomError
 from darkroom.files import disk_errors
+from darkroom.redaction import VARIABLES as SECRET_VARIABLES
 from darkroom.warm.lease import VARIABLE
 
 FOLDER = Path(".snakemake/darkroom/cluster")
 _TICKETS = FOLDER / "tickets"
-_SECRETS = ("CIVITAI_API_KEY", "CIVITAI_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "DARKROOM_API_KEY")
 _JOB_ID = "${SLURM_JOB_ID-${PBS_JOBID-${LSB_JOBID-${JOB_ID-}}}}"
 # The second test is for a job that the scheduler put back into the queue after it had begun.
 _GUARD = """\
@@ -172,7 +172,7 @@ def submit(command: Sequence[str]) -> tuple[str, Path]:
 
 def _ask(command: Sequence[str]) -> tuple[str, str]:
     """The new job's id, else an empty one and why there is none."""
-    environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+    environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     except OSError as error:

@@ -73,10 +73,10 @@ def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None =
     """Have one picture rendered and write it to `output`; returns its facts (see `summary.summarise`).
 
     `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the
-    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ConfigError
-    (E-CONFIG) for a device that can't be had, ServerError (E-SERVER) if the engine does not start or answer, ServerDiedError (E-SERVER-DIED) if it goes away during the
-    picture, SocketError (E-SOCKET) if the socket is another user's. `output` is then left as it was. The end
-    of the engine's log hangs on the error as a note; `describe` shows both.
+    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG)
+    for a device that can't be had, ServerError (E-SERVER) if the engine does not start or answer, ServerDiedError
+    (E-SERVER-DIED) if it goes away during the picture, SocketError (E-SOCKET) if the socket is another user's. `output`
+    is then left as it was. The end of the engine's log hangs on the error as a note; `describe` shows both.
     """
     try:
         png, facts = _fetch_picture(spec, request_json)
