@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.fixtures.processes import processes_with
 from tests.workflow.project import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "scancel", "squeue")
@@ -159,16 +160,13 @@ class Slurm:
 
     def processes(self) -> list[int]:
         """Everything alive that has this SLURM's configuration in its environment, but us."""
-        found = []
-        mark = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode()
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit() and int(entry.name) != os.getpid():
-                try:
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry.name))
-                except OSError:
-                    continue
-        return found
+        return [pid for pid in processes_with("SLURM_CONF", self.environment["SLURM_CONF"]) if pid != os.getpid()]
+
+    def processes_of(self, job: str) -> list[int]:
+        """A job's own processes on the node, and the daemon that looks after them."""
+        of_jobs, daemon = processes_with("SLURM_JOB_ID", job), f"slurmstepd: [{job}.".encode()
+        mine = processes_with("SLURM_CONF", self.environment["SLURM_CONF"])
+        return [pid for pid, words in mine.items() if pid in of_jobs or words[0].startswith(daemon)]
 
     def _run(self, name: str, *arguments: str) -> None:
         program = _find(name)

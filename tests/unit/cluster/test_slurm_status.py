@@ -46,6 +46,23 @@ def test_fault_46_every_bad_end_is_told_with_state_reason_time_and_node(
     assert "Hint: " in said
 
 
+def test_fault_46_a_job_that_its_node_could_not_start_is_not_waited_for(
+    commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown("PENDING", "launch_failed_requeued_held"))
+    commands.answer("scancel")
+    answer, said = ask(capsys)
+    assert answer == "failed"
+    assert said.startswith("E-CLUSTER cluster job '7': PENDING (launch_failed_requeued_held)")
+    assert "sinfo --list-reasons" in said
+    assert commands.calls("scancel") == ["7"]
+
+
+def test_a_job_that_somebody_holds_is_waited_for(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
+    commands.answer("scontrol", shown("PENDING", "JobHeldUser"))
+    assert ask(capsys) == ("running", "")
+
+
 def test_fault_46_out_of_memory_is_found_in_the_log_where_there_is_no_state_for_it(
     commands: Commands, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -3,7 +3,8 @@
 Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked
 first: it needs no accounting, knows a job from the moment it is submitted, and forgets it minutes after its end
 (MinJobAge); then `sacct`, where there is accounting. Where either doesn't answer, nothing is known about the job, so it
-counts as running. Standard library only: it runs once a job and poll.
+counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be waited for without end:
+it is cancelled and has failed. Standard library only: it runs once a job and poll.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FACT = re.compile(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w:/]*=|\s*$)")  # a path may ho
 _NO_ACCOUNTING = re.compile(r"accounting storage is disabled|not running a supported accounting|No such file", re.I)
 _FAILED_LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\)$", re.MULTILINE)
 _MAX_ERRORS = 10
+_NOT_STARTED = "launch_failed_requeued_held"
 _NO_MEMORY = re.compile(r"exceeded (job )?memory limit|oom[-_ ]kill|out of memory", re.IGNORECASE)
 # Job states that are an end (squeue(1), "JOB STATE CODES"). All others, those of a job on its way back into the queue
 # among them, are running.
@@ -45,6 +47,8 @@ _ENDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     [job] = sys.argv[1:] if arguments is None else arguments
     facts = look_at(job)
+    if facts.get("Reason") == _NOT_STARTED:
+        _ask("scancel", job)
     answer = judge(facts)
     if answer != "running":
         forget(job)
@@ -81,7 +85,7 @@ def judge(facts: Mapping[str, str]) -> str:
     state = _state(facts)
     if state == "COMPLETED":
         return "success"
-    return "failed" if state in _ENDS or state == "UNKNOWN" else "running"
+    return "failed" if state in (*_ENDS, "UNKNOWN") or facts.get("Reason") == _NOT_STARTED else "running"
 
 
 def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
@@ -99,7 +103,9 @@ def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
         why += f" on {facts['NodeList']}"
     if facts.get("ExitCode", "0:0") != "0:0":
         why += f", exit code {facts['ExitCode']}"
-    hint = _ENDS[state] or f"read {facts.get('StdOut', 'its log')}"
+    hint = _ENDS.get(state) or f"read {facts.get('StdOut', 'its log')}"
+    if reason == _NOT_STARTED:
+        hint = "see what is wrong with the node (sinfo --list-reasons), then run the same command again"
     if _ran_out_of_memory(facts.get("StdOut")):  # not every SLURM has a state for it
         why, hint = f"{why}; it ran out of memory", _ENDS["OUT_OF_MEMORY"]
     return ClusterError("cluster job", job, why, hint)
