@@ -136,6 +136,20 @@ def test_a_job_that_the_controller_forgot_is_asked_of_the_accounting(
     assert "CANCELLED after 00:01:00 of 00:10:00 on node1, exit code 0:15" in said
 
 
+@pytest.mark.parametrize(("said", "answer"), [("RUNNING", "running"), ("TIMEOUT", "failed"), (None, "running")])
+def test_accounting_is_asked_where_it_is_all_there_is(
+    said: str | None,
+    answer: str,
+    commands: Commands,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", str(commands.folder))
+    if said:
+        commands.write("sacct", f"echo '{said}|0:0|00:10:03|00:10:00|node1'")
+    assert ask(capsys)[0] == answer
+
+
 def test_fault_46_a_job_that_nobody_knows_has_failed_where_there_is_no_accounting_at_all(
     commands: Commands, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

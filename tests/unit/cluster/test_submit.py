@@ -44,9 +44,11 @@ def runs(script: str, job: str) -> bool:
     return "snakemake" in done.stdout
 
 
+@pytest.mark.parametrize("said", ["12", "12;cluster", "Submitted batch job 12"])
 def test_it_prints_the_id_alone_and_makes_the_folder_for_logs(
-    capsys: pytest.CaptureFixture[str], commands: Commands
+    said: str, capsys: pytest.CaptureFixture[str], commands: Commands
 ) -> None:
+    commands.answer("sbatch", f"{said}\n")
     assert hand_in() == 0
     assert capsys.readouterr().out == "12\n"
     assert Path("logs/slurm").is_dir()

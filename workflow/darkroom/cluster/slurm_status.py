@@ -2,8 +2,8 @@
 
 Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked
 first: it needs no accounting, knows a job from the moment it is submitted, and forgets it minutes after its end
-(MinJobAge); then `sacct`, where there is accounting. Where either doesn't answer, nothing is known about the job, so it
-counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be waited for without end:
+(MinJobAge); then, or where there is no `scontrol`, `sacct`, if there is accounting. Where either doesn't answer, nothing is
+known about the job, so it counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be waited for without end:
 it is cancelled and has failed. Standard library only: it runs once a job and poll.
 """
 
@@ -21,6 +21,7 @@ from darkroom.cluster.submit import forget
 from darkroom.errors import ClusterError
 
 _UNKNOWN = "Invalid job id"
+_NO_COMMAND = "No such file or directory"
 _TIMEOUT_S = 60
 _TAIL_BYTES = 4096
 _FACT = re.compile(r"(\S+?)=(.*?)(?=\s+[A-Za-z][\w:/]*=|\s*$)")  # a path may hold spaces
@@ -66,13 +67,14 @@ def look_at(job: str) -> dict[str, str]:
     facts = dict(_FACT.findall(said.partition("\n")[0]))
     if code == 0 and "JobState" in facts:
         return facts
-    if _UNKNOWN not in said:
+    forgotten = _UNKNOWN in said
+    if not forgotten and _NO_COMMAND not in said:
         return {"JobState": "", "Reason": said}
     fields = ("State", "ExitCode", "Elapsed", "Timelimit", "NodeList")
     code, said = _ask(
         "sacct", "--allocations", "--noheader", "--parsable2", f"--format={','.join(fields)}", f"--jobs={job}"
     )
-    if code and not _NO_ACCOUNTING.search(said):
+    if code and not (forgotten and _NO_ACCOUNTING.search(said)):
         return {"JobState": "", "Reason": said}
     if code or not said.strip():
         return {"JobState": "UNKNOWN"}

@@ -180,7 +180,7 @@ def _ask(command: Sequence[str]) -> tuple[str, str]:
         raise ClusterError("command", command[0], error.strerror or "can't be run", hint) from None
     if done.returncode == 0 and done.stdout.strip():
         sys.stderr.write(done.stderr)
-        return done.stdout.strip().splitlines()[-1].partition(";")[0].strip(), ""
+        return done.stdout.split()[-1].partition(";")[0], ""  # "12", "12;cluster", "Submitted batch job 12"
     return "", " ".join((done.stderr or done.stdout).split()) or "it printed no job's id"
 
 
