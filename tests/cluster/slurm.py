@@ -51,6 +51,7 @@ SchedulerParameters=batch_sched_delay=0
 MpiDefault=none
 KillWait=2
 ReturnToService=2
+Prolog={folder}/prolog
 MessageTimeout=10
 NodeName={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=400000 Gres=gpu:2
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
@@ -69,6 +70,7 @@ class Slurm:
         self.folder = folder
         self.host = socket.gethostname().partition(".")[0]
         self.environment = {"SLURM_CONF": str(folder / "slurm.conf")}
+        self._prolog, self._unfit = folder / "prolog", folder / "unfit"
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -77,6 +79,8 @@ class Slurm:
             (self.folder / name).mkdir()
         for number in range(2):
             (self.folder / f"gpu{number}").touch()
+        self._prolog.write_text(f"#!/bin/sh\ntest ! -e {self._unfit}\n")
+        self._prolog.chmod(0o755)
         key = self.folder / "munge.key"
         key.write_bytes(os.urandom(1024))
         key.chmod(0o600)
@@ -156,6 +160,16 @@ class Slurm:
         try:
             yield
         finally:
+            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+
+    @contextmanager
+    def unfit(self) -> Iterator[None]:
+        """The node's prolog fails meanwhile, as one that looks after GPUs does where it finds one broken."""
+        self._unfit.touch()
+        try:
+            yield
+        finally:
+            self._unfit.unlink()
             self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
 
     def processes(self) -> list[int]:

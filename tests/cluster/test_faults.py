@@ -120,6 +120,19 @@ def test_fault_46_a_node_is_lost_and_comes_back(running: ClusterProject) -> None
     check(running, finished)
 
 
+def test_fault_46_a_node_that_cannot_start_a_job(running: ClusterProject) -> None:
+    slurm = running.slurm
+    with slurm.unfit():
+        process = running.start("results/")
+        wait_until(slurm.jobs, "the job has been submitted", 60)
+        [job] = slurm.jobs()
+        wait_until(lambda: job not in slurm.jobs(), "the job, which SLURM holds, has been cancelled")
+    output = ended(process)
+    assert process.returncode == 0, output
+    assert re.search(rf"E-CLUSTER cluster job '{job}': PENDING \(launch_failed_requeued_held\).*sinfo", output)
+    check(running, {})
+
+
 def test_fault_46_the_scheduler_starts_again(running: ClusterProject) -> None:
     slurm = running.slurm
     slurm.stop_controller()
