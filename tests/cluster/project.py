@@ -30,12 +30,12 @@ def make_sheet(count: int, steps: int = 2, extra: str = "") -> str:
 class ClusterProject(Project):
     slurm: Slurm = field(kw_only=True)
 
-    def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, cores: int = 1, poll_s: int = 1, **options: Any) -> subprocess.Popen[str]:
         cluster = (
             "--workflow-profile",
             "slurm",
             "--seconds-between-status-checks",
-            "1",
+            str(poll_s),
             "--set-threads",
             "render_picture=1",
         )

@@ -168,7 +168,8 @@ def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterP
 
 def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:
     running.write_pictures(GROUP, 4 * STEPS)  # so that some are still to be made
-    process = running.start("results/", start_new_session=True)
+    # Asked without a pause how its jobs are, Snakemake forgets to cancel them.
+    process = running.start("results/", poll_s=0, start_new_session=True)
     running.wait_for_pictures(1)
     process.send_signal(signal.SIGINT)
     ended(process)

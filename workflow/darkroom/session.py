@@ -12,6 +12,7 @@ from pathlib import Path
 
 from darkroom.checkpoint import staging
 from darkroom.claims import Presence, claim
+from darkroom.cluster import submit
 from darkroom.errors import DarkroomError, DiskError
 from darkroom.files import remove_unfinished
 from darkroom.made import Key, outputs
@@ -66,6 +67,7 @@ class Session:
 
     def end(self) -> None:
         """When the run has ended."""
+        submit.leave()
         self._run.leave()
         if self._presence is not None:
             self._presence.leave()

@@ -192,3 +192,28 @@ def test_a_command_that_is_not_there() -> None:
 def test_nothing_to_submit_with_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert submit.main(["--cancel", "scancel", "--logs", "logs", "a.png"]) == 1
     assert "E-CLUSTER" in capsys.readouterr().err
+
+
+def test_a_run_that_ends_cancels_what_it_left_in_the_queue_and_no_other_runs_jobs(
+    commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hand_in()
+    monkeypatch.setenv("DARKROOM_LEASE", "2:2")
+    submit.leave()
+    assert commands.calls("scancel") == []
+    monkeypatch.setenv("DARKROOM_LEASE", "1:1")
+    (submit._TICKETS / "of-a-submission-that-was-killed.13").touch()
+    (submit._TICKETS / "of-another").touch()
+    submit.leave()
+    assert commands.calls("scancel") == ["12 13"]
+    assert not submit._TICKETS.exists()  # nothing more begins
+    monkeypatch.setenv("DARKROOM_LEASE", "2:2")
+    hand_in()
+    assert "left in the queue: 12 13" in capsys.readouterr().err  # should the first scancel have come to nothing
+
+
+def test_a_run_that_heard_how_all_its_jobs_ended_cancels_nothing(commands: Commands) -> None:
+    hand_in()
+    submit.forget("12")
+    submit.leave()
+    assert commands.calls("scancel") == []

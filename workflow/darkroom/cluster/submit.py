@@ -7,6 +7,7 @@
   leave, would take for the new one. A second attempt's files are the first one's and stay.
 - Jobs of a run that was killed still stand in the queue. They are cancelled, so that nobody makes the same pictures
   at the same time; what they finished is kept (see `kept`).
+- A run that ends, be it by Ctrl-C, cancels what it has in the queue (see `leave`).
 - A picture that fails is to cost no other of its group: Snakemake on the node is told to keep going, which Snakemake
   here doesn't pass on.
 - A scheduler that is busy or starts again is asked again. It may have taken the job all the same and not been able to
@@ -45,6 +46,7 @@ _GUARD = """\
 ticket={ticket}."{job_id}"
 mv {ticket} "$ticket" 2> /dev/null || test -e "$ticket" || exit 0 # another job makes this, or nobody wants it any more
 """
+_CANCEL_S = 60
 _PAUSES_S = (2, 5, 10, 20, 40, 60, 60, 60)
 _PASSING = re.compile(
     r"unable to contact|connect(ion)? (failure|refused|timed out)|timed out|temporarily|try again|busy|not responding",
@@ -95,20 +97,49 @@ def take_over(cancel: str, script: Path) -> None:
     if owner.is_file() and owner.read_text() == run:
         return
     jobs.mkdir(parents=True, exist_ok=True)
-    left = sorted(path.name for path in jobs.iterdir())
+    left = find_left()
     if left:
         print(f"cancelling what a run that was ended left in the queue: {' '.join(left)}", file=sys.stderr)
-        with suppress(OSError):  # most have ended by now, and a cancelled one may still be on its way out
-            subprocess.run([cancel, *left], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+        cancel_jobs(cancel, left)
     else:
         shutil.rmtree(kept.FOLDER, ignore_errors=True)
-    shutil.rmtree(_TICKETS, ignore_errors=True)  # what couldn't be cancelled doesn't begin
+    shutil.rmtree(_TICKETS, ignore_errors=True)  # what couldn't be cancelled, or is on its way out, doesn't begin
     for folder in Path(".snakemake").glob("tmp.*"):  # with job scripts, which a killed Snakemake leaves
         if folder.resolve() != script.parent.resolve():
             shutil.rmtree(folder, ignore_errors=True)
     for name in left:
         forget(name)
+    (FOLDER / "cancel").write_text(cancel)
     owner.write_text(run)
+
+
+def leave() -> None:
+    """At the end of a run: nothing of it goes on in the queue, not after Ctrl-C either.
+
+    Then Snakemake cancels its jobs too, but not those whose states it asks for at that moment. The next run cancels them
+    once more, should that have failed, and has the pictures that they finished.
+    """
+    with suppress(OSError):  # there is none where nothing was submitted
+        if (FOLDER / "owner").read_text() == os.environ.get(VARIABLE, ""):
+            if left := find_left():
+                cancel_jobs((FOLDER / "cancel").read_text(), left)
+            shutil.rmtree(_TICKETS, ignore_errors=True)
+
+
+def find_left() -> list[str]:
+    """The ids of the jobs of which nobody heard how they ended; those too that have begun before anybody heard their ids."""
+    for path in _TICKETS.glob("*.?*"):
+        ticket, _, job = path.name.partition(".")
+        remember(job, path.with_name(ticket))
+    return sorted(path.name for path in (FOLDER / "jobs").iterdir())
+
+
+def cancel_jobs(cancel: str, jobs: Sequence[str]) -> None:
+    """Some may have ended by now, so the command's complaints are not listened to."""
+    with suppress(OSError, subprocess.TimeoutExpired):
+        subprocess.run(
+            [cancel, *jobs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_CANCEL_S, check=False
+        )
 
 
 def remember(job: str, ticket: Path) -> str:
