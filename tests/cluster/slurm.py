@@ -127,11 +127,15 @@ class Slurm:
         self.ask("scancel", "--me")
         wait_until(lambda: not self.jobs(), "no job is left", 60)
         if "idle" not in self._node():
-            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+            self.set_node("resume")
             wait_until(lambda: "idle" in self._node(), "the node is ready", 60)
 
     def _node(self) -> str:
         return self.ask("sinfo", "--noheader", "--format=%T")
+
+    def set_node(self, state: str) -> None:
+        """`down`, `drain` or `resume`."""
+        self.ask("scontrol", "update", f"nodename={self.host}", f"state={state}", "reason=test")
 
     def ask(self, *command: str) -> str:
         """A command of SLURM's; what it says, be it a complaint."""
@@ -156,11 +160,11 @@ class Slurm:
     @contextmanager
     def drained(self) -> Iterator[None]:
         """The node takes no job meanwhile: they wait in the queue."""
-        self.ask("scontrol", "update", f"nodename={self.host}", "state=drain", "reason=test")
+        self.set_node("drain")
         try:
             yield
         finally:
-            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+            self.set_node("resume")
 
     @contextmanager
     def unfit(self) -> Iterator[None]:
@@ -170,7 +174,7 @@ class Slurm:
             yield
         finally:
             self._unfit.unlink()
-            self.ask("scontrol", "update", f"nodename={self.host}", "state=resume")
+            self.set_node("resume")
 
     def processes(self) -> list[int]:
         """Everything alive that has this SLURM's configuration in its environment, but us."""

@@ -108,10 +108,10 @@ def test_fault_46_a_node_is_lost_and_comes_back(running: ClusterProject) -> None
     [job] = slurm.jobs()
     with running.halted():
         finished = running.pictures()
-        slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=down", "reason=test")
+        slurm.set_node("down")
         wait_until(lambda: job in slurm.jobs("PENDING"), "the job is back in the queue")
     wait_until(lambda: not slurm.processes_of(job), "nothing of the job runs, as on a node that is really down", 60)
-    slurm.ask("scontrol", "update", f"nodename={slurm.host}", "state=resume")
+    slurm.set_node("resume")
     slurm.ask("scontrol", "update", f"JobId={job}", "StartTime=now")  # SLURM lets it wait for two minutes
     output = ended(process)
     assert process.returncode == 0, output

@@ -3,8 +3,8 @@
 Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked
 first: it needs no accounting, knows a job from the moment it is submitted, and forgets it minutes after its end
 (MinJobAge); then, or where there is no `scontrol`, `sacct`, if there is accounting. Where either doesn't answer, nothing is
-known about the job, so it counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be waited for without end:
-it is cancelled and has failed. Standard library only: it runs once a job and poll.
+known about the job, so it counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be
+waited for without end: it is cancelled and has failed. Standard library only: it runs once a job and poll.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.cluster.submit import forget
+from darkroom.cluster.submit import cancel_jobs, forget
 from darkroom.errors import ClusterError
 
 _UNKNOWN = "Invalid job id"
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     [job] = sys.argv[1:] if arguments is None else arguments
     facts = look_at(job)
     if facts.get("Reason") == _NOT_STARTED:
-        _ask("scancel", job)
+        cancel_jobs("scancel", [job])
     answer = judge(facts)
     if answer != "running":
         forget(job)

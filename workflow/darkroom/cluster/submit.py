@@ -92,11 +92,11 @@ def take_over(cancel: str, script: Path) -> None:
     A run that was told how its jobs ended has no more use for kept pictures: they are in results/. So they are kept
     over to this run only where jobs of an earlier one are left.
     """
-    owner, jobs = FOLDER / "owner", FOLDER / "jobs"
+    owner = FOLDER / "owner"
     run = os.environ.get(VARIABLE, "")
     if owner.is_file() and owner.read_text() == run:
         return
-    jobs.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "jobs").mkdir(parents=True, exist_ok=True)
     left = find_left()
     if left:
         print(f"cancelling what a run that was ended left in the queue: {' '.join(left)}", file=sys.stderr)
