@@ -7,7 +7,7 @@ The configuration is config/config.yaml, explained in config/README.md.
 
 from snakemake.utils import min_version
 
-from darkroom.planning import check_config_files
+from darkroom.run.plan import check_config_files
 
 min_version("9.27")
 check_config_files(workflow.configfiles, default="config/config.yaml")

@@ -2,7 +2,7 @@
 
 import sys
 
-from darkroom.cli import main
+from darkroom.cli.command import main
 
 if __name__ == "__main__":
     sys.exit(main(["runpod", *sys.argv[1:]]))

@@ -126,7 +126,7 @@ def _port(process: subprocess.Popen[bytes], log: int) -> int:
 def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Row]:
     """Pictures over HTTP against the engine alone, and the part of a request that is neither model nor PNG."""
     from darkroom.engine import Engine
-    from darkroom.request import RenderRequest
+    from darkroom.request.render_request import RenderRequest
     from darkroom.serve.answers import encode_answer
 
     settings = [

@@ -39,7 +39,7 @@ def make_scheduler() -> EulerDiscreteScheduler:
 
 
 def make_tokenizer() -> CLIPTokenizer:
-    from darkroom.checkpoint.vocabulary import load_vocabulary
+    from darkroom.checkpoint.small_files import load_vocabulary
 
     vocab, merges = load_vocabulary()
     return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=10**6)

@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--cfg-scale", type=float, default=4.0)
     args = parser.parse_args()
     from darkroom.engine import Engine
-    from darkroom.request import RenderRequest
+    from darkroom.request.render_request import RenderRequest
 
     engine = Engine.load(args.model_dir)
     rng = random.Random(args.seed)

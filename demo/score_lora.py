@@ -85,7 +85,7 @@ def main() -> None:
     args = parser.parse_args()
     from darkroom.engine import Engine
     from darkroom.engine.library import Library
-    from darkroom.request import RenderRequest
+    from darkroom.request.render_request import RenderRequest
 
     library = Library(args.out)
     library.add("loras", "outline", args.lora)

@@ -10,7 +10,7 @@ import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from darkroom.outputs.gallery import build_gallery
+from darkroom.pictures.gallery import build_gallery
 from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.pictures import AUDIT, make_picture
 

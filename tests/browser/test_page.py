@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.png import text_of_png
 from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.serving import make_site, serve, wait_for
 

@@ -9,7 +9,7 @@ from PIL.Image import Image
 
 from darkroom.checkpoint import convert, verify_model
 from darkroom.engine import Engine
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from demo.models import make_tokenizer
 from demo.pictures import FILLER, Scene, Thing
 from demo.score import judge

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from darkroom.checkpoint import convert
 from darkroom.engine import Engine
 from darkroom.engine.library import Library
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from demo.models import make_unet
 from demo.pictures import PLACES, RELATIONS, Scene, Thing
 from demo.score_lora import OutlineVerdict, judge_outline

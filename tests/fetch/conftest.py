@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.sources import patience
+from darkroom.sources import retry
 from tests.fetch.place import DATA, PATH, Place
 from tests.fixtures.remote import FileServer, Resource
 from tests.fixtures.remote.civitai import Civitai
@@ -24,7 +24,7 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")  # nor the login of whoever runs the tests
-    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.05)
     yield
     if "huggingface_hub" in sys.modules:
         import huggingface_hub

@@ -11,15 +11,7 @@ import pytest
 
 from darkroom.checkpoint.header import encode_header
 from darkroom.config import FetchConfig
-from darkroom.errors import (
-    DarkroomError,
-    FormatError,
-    HashError,
-    LoraError,
-    NetworkError,
-    NotWeightsError,
-    PickleError,
-)
+from darkroom.errors import DarkroomError, FormatError, HashError, LoraError, NetworkError, NotWeightsError, PickleError
 from darkroom.sources import fetch
 from darkroom.sources.lock import read_lock
 from darkroom.sources.receipt import FetchReceipt

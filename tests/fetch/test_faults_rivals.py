@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from darkroom.sources import FetchReceipt, fetch
-from darkroom.sources.placing import place_file
+from darkroom.sources.store import place_file
 from tests.fetch.place import DATA, PATH, QUICK, Place, Run, wait_until
 from tests.fixtures.remote import FileServer, Resource, stall
 

@@ -14,7 +14,7 @@ import pytest
 
 from darkroom.config import FetchConfig
 from darkroom.errors import NetworkError, StallError
-from darkroom.sources import patience
+from darkroom.sources import retry
 from tests.fetch.place import DATA, PATH, Place
 from tests.fixtures.remote import (
     Answer,
@@ -112,7 +112,7 @@ def test_fault_11_server_that_is_unwell_is_asked_again(place: Place, server: Fil
 
 
 def test_fault_11_waits_become_longer(place: Place, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "FIRST_WAIT_S", 0.2)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.2)
     server.add(PATH, Answer(503))
     place.fails(NetworkError, server.url(PATH))
     times = [request.began for request in server.requests(PATH)]

@@ -10,7 +10,7 @@ import yaml
 
 from darkroom import errors
 from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.folder import adopt_folder
+from darkroom.checkpoint.adopt import adopt_folder
 from darkroom.sources import fetch
 from tests.fetch.place import Place
 from tests.fixtures.checkpoints import make_model_dir

@@ -13,7 +13,7 @@ import yaml
 
 from darkroom import errors
 from darkroom.sources import FetchReceipt, fetch
-from darkroom.sources.downloads import prune
+from darkroom.sources.store import prune
 from tests.fixtures.remote import FileServer, Resource
 from tests.fixtures.remote.weights import lora_bytes, make_weights
 

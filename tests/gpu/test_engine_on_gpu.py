@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.engine import Engine, Library
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
 
 REQUEST = RenderRequest(prompt="a red circle on a blue background", width=128, height=128, steps=4, seed=3)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.files import TEMPORARY_PREFIX
+from darkroom.base.files import TEMPORARY_PREFIX
 from tests.kill.processes import KINDS, processes
 from tests.workflow.project import Project, wait_until
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.files import TEMPORARY_PREFIX, temporary_path
-from darkroom.owners import new_owner
+from darkroom.base.files import TEMPORARY_PREFIX, temporary_path
+from darkroom.base.processes import new_owner
 from tests.workflow.project import ROOT, Project
 
-OF_SOMEBODY_DEAD = "from darkroom.owners import new_owner; print(new_owner())"
+OF_SOMEBODY_DEAD = "from darkroom.base.processes import new_owner; print(new_owner())"
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 
-from darkroom import cli
+from darkroom.cli import command
 from darkroom.serve import options
 from darkroom.serve.setup import Setup
 
@@ -20,4 +20,4 @@ def read_with_engine(arguments: argparse.Namespace) -> Setup:
 if __name__ == "__main__":
     engine = sys.argv.pop(1)
     options.read_setup = read_with_engine
-    cli.run()
+    command.run()

@@ -10,7 +10,7 @@ import torch
 
 from darkroom.engine import engine
 from darkroom.engine.denoise import Watch, denoise
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 
 TOO_LARGE = "too large"

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.png import text_of_png
 from tests.fixtures.assets import write_lora
 from tests.serve.faulty_engine import POISON, TOO_LARGE
 from tests.serve.stand import QUICK, Stand, stand

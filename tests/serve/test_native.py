@@ -13,7 +13,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.png import text_of_png
 from tests.serve.stand import QUICK, Stand, stand
 from tests.unit.warm.bench import wait_until
 

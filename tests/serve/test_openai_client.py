@@ -13,8 +13,8 @@ import openai
 import pytest
 from PIL import Image
 
-from darkroom.outputs.infotext import read_infotext
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.png import text_of_png
 
 SMALL = {"size": "64x64"}
 QUICK = {"steps": 2, "seed": 7}

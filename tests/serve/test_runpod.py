@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from darkroom.checkpoint import convert
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.png import text_of_png
 from tests.fixtures.serving import wait_for
 from tests.serve.runpod_platform import Loopback
 from tests.serve.runpod_running import JOB, ROOT, decode, is_alive, post, run, serve_api
@@ -175,7 +175,7 @@ def test_importing_the_worker_loads_and_opens_nothing() -> None:
 def test_the_sdk_knows_the_options_that_it_is_passed(model_dir: Path) -> None:
     import runpod.serverless
 
-    from darkroom.serve.runpod_options import _SWITCHES, _VALUES
+    from darkroom.serve.options import _SWITCHES, _VALUES
 
     known = {name for action in runpod.serverless.parser._actions for name in action.option_strings}
     assert {f"--{name}" for name in (*_VALUES, *_SWITCHES)} | {"-h", "--help"} == known

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.outputs.png import text_of_png
+from darkroom.pictures.png import text_of_png
 from tests.fixtures.serving import LIMIT_S, wait_for
 from tests.serve.runpod_platform import Bucket, Platform, is_progress
 from tests.serve.runpod_running import COMMAND, JOB, Running, decode, is_alive, post, serve_api, start

@@ -22,14 +22,14 @@ import huggingface_hub
 import pytest
 
 from darkroom import errors
+from darkroom.base.strict_yaml import load_yaml
 from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.header import read_header
-from darkroom.cli import main
+from darkroom.cli.command import main
 from darkroom.config import parse_config
 from darkroom.engine.load import prepare
 from darkroom.serve.channel import Channel, ChannelBroken, pack
 from darkroom.sources import fetch
-from darkroom.strict_yaml import load_yaml
 from tests.fixtures.remote import FileServer, Resource
 from tests.fixtures.remote.civitai import TOKEN, Civitai
 from tests.fixtures.remote.hub import Hub

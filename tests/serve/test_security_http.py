@@ -16,10 +16,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from darkroom.cli import main
+from darkroom.cli.command import main
 from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError, ImageError
-from darkroom.outputs.png import decode_png
+from darkroom.pictures.png import decode_png
 from darkroom.serve.guard import Guard
 from darkroom.serve.http import error_body
 from tests.serve.stand import KEY, QUICK, SITE, Stand, bearer, make_stand_in, read_all, stand

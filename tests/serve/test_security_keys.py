@@ -8,8 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from darkroom.cli import main
-from darkroom.serve.keys import has_key, is_loopback
+from darkroom.base.sockets import is_loopback
+from darkroom.cli.command import main
+from darkroom.serve.guard import has_key
 from tests.serve.stand import KEY, QUICK, Stand, basic, bearer, make_stand_in, stand
 
 

@@ -14,8 +14,8 @@ import requests
 import webuiapi
 from PIL import Image
 
-from darkroom.outputs.infotext import read_infotext
-from darkroom.samplers import SAMPLERS
+from darkroom.pictures.infotext import read_infotext
+from darkroom.request.samplers import SAMPLERS
 from tests.fixtures.serving import wait_for
 
 QUICK: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}

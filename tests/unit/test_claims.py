@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom import claims
-from darkroom.claims import Presence, claim, is_anyone_at_work, is_claimed
+from darkroom.base import claims
+from darkroom.base.claims import Presence, claim, is_anyone_at_work, is_claimed
 
 LIMIT_S = 60
 HOLD = """

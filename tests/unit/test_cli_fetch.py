@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from darkroom import errors, sources
-from darkroom.cli import main
-from darkroom.cli_fetch import find_source
+from darkroom.cli.command import main
+from darkroom.cli.fetch import find_source
 from darkroom.config import FetchConfig, parse_config
 from darkroom.sources import FetchReceipt
 from tests.unit.test_sources import write_weights

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom import cli_job
-from darkroom.cli import _make_parser
+from darkroom.cli import render_job
+from darkroom.cli.command import _make_parser
 
 RULE = Path("workflow/rules/render.smk")
 SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
@@ -26,9 +26,9 @@ WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--l
     ],
 )
 def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
-    job = cli_job.read(command)
+    job = render_job.read(command)
     assert job is not None
-    given = vars(_make_parser().parse_args(command)) | {"verb": cli_job.run}
+    given = vars(_make_parser().parse_args(command)) | {"verb": render_job.run}
     assert vars(job) == {name: given[name] for name in vars(job)}
 
 
@@ -55,11 +55,11 @@ def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
     ],
 )
 def test_any_other_command_is_left_to_argparse(command: list[str]) -> None:
-    assert cli_job.read(command) is None
+    assert render_job.read(command) is None
 
 
 def test_the_rule_writes_its_command_as_it_is_read() -> None:
     shell = RULE.read_text(encoding="utf-8").partition("    shell:\n")[2]
     words = "".join(re.findall(r'"(.*)"', shell)).replace("{params.engine:q}", "MODEL --engine {}").split()
     assert words[0] == "darkroom"
-    assert cli_job.read(words[1:]) is not None, f"cli_job.read doesn't know all that {RULE} says"
+    assert render_job.read(words[1:]) is not None, f"cli_job.read doesn't know all that {RULE} says"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.cli import main
+from darkroom.cli.command import main
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
 
 QUICK = ["--width", "64", "--height", "64", "--steps", "2", "--device", "cpu"]

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from darkroom.config import Config, ServeConfig
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.runpod_schema import read_input
 
 ROOT = Path(__file__).resolve().parents[2]

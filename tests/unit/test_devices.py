@@ -11,7 +11,7 @@ import pytest
 from darkroom.config import Config, parse_config
 from darkroom.engine.devices import resolve_device
 from darkroom.errors import ConfigError
-from darkroom.planning import Plan, make_plan
+from darkroom.run.plan import Plan, make_plan
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 

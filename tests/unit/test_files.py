@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom import files
+from darkroom.base import files
+from darkroom.base.files import write_bytes, write_json
 from darkroom.errors import DiskError
-from darkroom.files import write_bytes, write_json
 
 WITH_LITTLE_ROOM = """
 import resource, signal, sys

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from darkroom.errors import LoraError
-from darkroom.lora_tags import LoraUse, take_out_loras, write_tag
-from darkroom.request import RenderRequest
+from darkroom.request.lora_tags import LoraUse, take_out_loras, write_tag
+from darkroom.request.render_request import RenderRequest
 
 
 @pytest.mark.parametrize(

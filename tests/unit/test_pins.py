@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.pins import Pin, pin_path, write_pin
+from darkroom.run.sources import Pin, pin_path, write_pin
 from darkroom.sources import FetchReceipt
 
 SHA256, OTHER = "a" * 64, "b" * 64

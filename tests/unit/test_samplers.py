@@ -10,10 +10,18 @@ from typing import Any
 
 import pytest
 
-from darkroom.presets import PRESETS, find_preset
-from darkroom.request import RenderRequest
-from darkroom.samplers import EDM_SCHEDULES, SAMPLERS, SCHEDULES, find_sampler, find_schedule, split_sampler
-from darkroom.spelling import loose
+from darkroom.base.text import loose
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import (
+    EDM_SCHEDULES,
+    PRESETS,
+    SAMPLERS,
+    SCHEDULES,
+    find_preset,
+    find_sampler,
+    find_schedule,
+    split_sampler,
+)
 
 DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
 SPELLINGS = {
@@ -119,7 +127,7 @@ def test_a_bare_preset_is_one_of_its_variants() -> None:
 
 
 def test_none_of_it_imports_torch() -> None:
-    code = "import sys, darkroom.samplers, darkroom.presets; print({'torch', 'diffusers', 'numpy'} & set(sys.modules))"
+    code = "import sys, darkroom.request.samplers, darkroom.request.samplers; print({'torch', 'diffusers', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -9,7 +9,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.config import parse_config
-from darkroom.sheets import Picture, load_pictures
+from darkroom.sheets.sheet import Picture, load_pictures
 
 
 def pictures(folder: Path, text: str, name: str = "sheet.yaml", **config: Any) -> list[Picture]:

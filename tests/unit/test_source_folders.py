@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom import cli, errors
-from darkroom.sources import FetchReceipt, fetch, identity, look_at
+from darkroom import errors
+from darkroom.cli import command
+from darkroom.sources import FetchReceipt, fetch, inspect, look_at
 from tests.fixtures.folders import as_snapshot
 
 UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
@@ -119,7 +120,7 @@ def test_only_a_model_is_replaced_and_never_the_source(folder: Path, place: str,
 def test_the_command_says_how_many_files_and_their_digest(
     folder: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["fetch", str(folder), str(store / "tiny"), "--receipt", str(store / "tiny.json")]) == 0
+    assert command.main(["fetch", str(folder), str(store / "tiny"), "--receipt", str(store / "tiny.json")]) == 0
     receipt = json.loads((store / "tiny.json").read_text())
     said = capsys.readouterr().out
     assert f"{len(receipt['files'])} files" in said
@@ -130,8 +131,8 @@ def test_a_folder_is_hashed_once_until_a_file_changes(
     folder: Path, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[str] = []
-    original = identity.hash_file
-    monkeypatch.setattr(identity, "hash_file", lambda path: hashed.append(Path(path).name) or original(path))
+    original = inspect.hash_file
+    monkeypatch.setattr(inspect, "hash_file", lambda path: hashed.append(Path(path).name) or original(path))
     first = look_at(str(folder), store / "none.json", store / "cache.json")
     assert first.is_folder
     assert Path(UNET).name in hashed

@@ -143,16 +143,16 @@ class Reads:
     """Counts how often a file is hashed."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from darkroom.sources import identity
+        from darkroom.sources import inspect
 
         self.count = 0
-        original = identity.hash_file
+        original = inspect.hash_file
 
         def counting(path: Path | str) -> str:
             self.count += 1
             return original(path)
 
-        monkeypatch.setattr(identity, "hash_file", counting)
+        monkeypatch.setattr(inspect, "hash_file", counting)
 
 
 def test_a_source_is_hashed_once_until_it_changes(

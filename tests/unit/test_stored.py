@@ -12,7 +12,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.config import parse_config
-from darkroom.stored import Stored, look_at_sources
+from darkroom.run.sources import Stored, look_at_sources
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from snakemake.iocontainers import Wildcards
 
 from darkroom import errors
 from darkroom.config import FetchConfig, parse_config
-from darkroom.planning import make_plan
+from darkroom.run.plan import make_plan
+from darkroom.run.sources import Stored, look_at_sources
 from darkroom.sources.lock import LockEntry, record
-from darkroom.stored import Stored, look_at_sources
 from tests.unit.test_sources import write_weights
 
 SHA256, OTHER = "a" * 64, "B" * 64

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from darkroom.files import TEMPORARY_PREFIX
+from darkroom.base.files import TEMPORARY_PREFIX
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]

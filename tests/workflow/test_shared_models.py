@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.claims import claim
+from darkroom.base.claims import claim
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.fixtures.remote import FileServer, Resource
 from tests.fixtures.remote.weights import embedding_bytes

@@ -12,9 +12,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from darkroom.assets import ASSETS
+from darkroom.base.strict_yaml import locate
 from darkroom.errors import ConfigError
-from darkroom.strict_yaml import locate
+from darkroom.request.assets import ASSETS
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
 

@@ -25,9 +25,9 @@ from darkroom.config import (
     ServeConfig,
     Vae,
 )
-from darkroom.presets import PRESETS
-from darkroom.request import RenderRequest
-from darkroom.sheets import SETTING_KEYS, SHEET_KEYS
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import PRESETS
+from darkroom.sheets.sheet import SETTING_KEYS, SHEET_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "workflow/schemas"

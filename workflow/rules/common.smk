@@ -5,8 +5,8 @@ import re
 from snakemake.io import IOFile
 
 from darkroom import revisions
-from darkroom.planning import PLAN_FILE, drop_damaged, load_plan, prepare_environment, spare_collector
-from darkroom.session import Session
+from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, spare_collector
+from darkroom.run.lifecycle import Session
 
 plan = load_plan(config, workflow.configfiles)
 session = Session(plan)

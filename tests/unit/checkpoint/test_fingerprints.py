@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from darkroom import errors
-from darkroom.checkpoint import fingerprints, verify_model
-from darkroom.checkpoint.fingerprints import hashes_path
-from darkroom.cli import main
+from darkroom.checkpoint import hashes, verify_model
+from darkroom.checkpoint.hashes import hashes_path
+from darkroom.cli.command import main
 from tests.fixtures.folders import UNET, flip_byte, set_in
 
 CONFIG = "scheduler/scheduler_config.json"
@@ -23,7 +23,7 @@ UNSAMPLED = 300_000
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are read whole from now on."""
     names: list[str] = []
-    scan, hash_file = fingerprints.scan, fingerprints.hash_file
+    scan, hash_file = hashes.scan, hashes.hash_file
 
     def watched_scan(file: int, header: object, name: Path, **options: object) -> str:
         names.append(name.name)
@@ -33,8 +33,8 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return hash_file(path)
 
-    monkeypatch.setattr(fingerprints, "scan", watched_scan)
-    monkeypatch.setattr(fingerprints, "hash_file", watched_hash)
+    monkeypatch.setattr(hashes, "scan", watched_scan)
+    monkeypatch.setattr(hashes, "hash_file", watched_hash)
     return names
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint import ConversionAudit, convert, verify_model
+from darkroom.checkpoint.adopt import adopt_folder, model_files
 from darkroom.checkpoint.audit import read_audit
-from darkroom.checkpoint.folder import adopt_folder, model_files
 from darkroom.checkpoint.header import TensorInfo, read_header
 from darkroom.checkpoint.plan import weight_path
 from darkroom.checkpoint.weights import index_path

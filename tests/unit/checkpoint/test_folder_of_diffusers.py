@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.folder import adopt_folder
+from darkroom.checkpoint.adopt import adopt_folder
 from darkroom.engine import Engine
 from tests.fixtures.folders import read_pieces
 

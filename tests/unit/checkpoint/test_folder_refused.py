@@ -9,7 +9,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.folder import adopt_folder, model_files
+from darkroom.checkpoint.adopt import adopt_folder, model_files
 from tests.fixtures.folders import UNET, as_snapshot, remove, set_in, without_infix, write_nan
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint import verify_model
-from darkroom.cli import main
+from darkroom.cli.command import main
 from darkroom.engine.load import prepare
 from tests.fixtures.folders import Change, edit_json, set_in, truncate
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.checkpoint.header import read_header
-from darkroom.cli import main
+from darkroom.cli.command import main
 from darkroom.errors import CheckpointError, NotWeightsError, PickleError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.cluster.kept import bring_back, keep
-from darkroom.outputs.png import encode_png
+from darkroom.cluster.earlier_attempts import bring_back, keep
+from darkroom.pictures.png import encode_png
 
 
 @pytest.fixture

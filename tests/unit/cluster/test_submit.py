@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.cluster import kept, submit
+from darkroom.cluster import earlier_attempts, submit
 from darkroom.errors import ClusterError
-from darkroom.sources.tokens import _CIVITAI, _HUB
+from darkroom.sources.access import _CIVITAI, _HUB
 from tests.unit.cluster.commands import Commands
 
 BUSY = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -84,14 +84,14 @@ def test_fault_35_jobs_of_a_run_that_was_killed_are_cancelled_and_what_they_fini
     commands: Commands, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hand_in()
-    kept.FOLDER.mkdir(parents=True)
+    earlier_attempts.FOLDER.mkdir(parents=True)
     hand_in()
     assert commands.calls("scancel") == []
     monkeypatch.setenv("DARKROOM_LEASE", "2:2")
     hand_in()
     assert commands.calls("scancel") == ["12"]
     assert "left in the queue: 12" in capsys.readouterr().err
-    assert kept.FOLDER.exists()
+    assert earlier_attempts.FOLDER.exists()
 
 
 def test_fault_35_a_job_of_a_run_that_was_killed_does_not_begin_if_it_could_not_be_cancelled(
@@ -115,10 +115,10 @@ def test_what_a_run_kept_is_dropped_by_the_next_if_it_ended_by_itself(
 ) -> None:
     hand_in()
     submit.forget("12")
-    kept.FOLDER.mkdir(parents=True)
+    earlier_attempts.FOLDER.mkdir(parents=True)
     monkeypatch.setenv("DARKROOM_LEASE", "2:2")
     hand_in()
-    assert not kept.FOLDER.exists()
+    assert not earlier_attempts.FOLDER.exists()
     assert commands.calls("scancel") == []
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.engine import Engine
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 
 REQUEST = RenderRequest(prompt="a (red:1.2) fox", negative_prompt="blurry", width=64, height=64, steps=3, seed=7)
 

@@ -14,8 +14,8 @@ import pytest
 
 from darkroom.engine import Engine
 from darkroom.engine.schedulers import build
-from darkroom.request import RenderRequest
-from darkroom.samplers import SAMPLERS
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 # diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.

@@ -13,9 +13,9 @@ import pytest
 
 from darkroom.engine import Cancelled, Engine, RenderedImage
 from darkroom.errors import ConfigError, ModelError, NanImageError, OutOfMemoryError
-from darkroom.outputs.infotext import read_infotext
-from darkroom.outputs.png import read_png_text
-from darkroom.request import RenderRequest
+from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.png import read_png_text
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import encode_answer
 
 

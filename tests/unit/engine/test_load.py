@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
-from darkroom.engine.memory import decide
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 
 CPU = decide("cpu", 0, "auto")
 
 
 def test_a_fresh_process_loads_and_renders_in_silence(model_dir: Path, request_: RenderRequest) -> None:
     code = (
-        "import sys; from darkroom.engine import Engine; from darkroom.request import RenderRequest\n"
+        "import sys; from darkroom.engine import Engine; from darkroom.request.render_request import RenderRequest\n"
         "Engine.load(sys.argv[1], device='cpu').render(RenderRequest.from_json(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(model_dir), request_.to_json()]

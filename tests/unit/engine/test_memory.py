@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from darkroom.engine.memory import GB, decide
+from darkroom.engine.devices import GB, decide
 
 
 @pytest.mark.parametrize(

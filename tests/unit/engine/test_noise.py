@@ -12,7 +12,7 @@ import pytest
 from darkroom.engine import Engine
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.errors import RequestError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 MARKERS: dict[str, dict[str, list[float]]] = {

@@ -17,11 +17,10 @@ import pytest
 
 from darkroom.checkpoint import convert
 from darkroom.checkpoint.architectures import architecture_names, load_architecture
-from darkroom.checkpoint.entries import Entry
-from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.keymap import COMPONENTS, Entry
 from darkroom.checkpoint.plan import weight_path
+from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
-from darkroom.engine.memory import decide
 from darkroom.errors import KeysError
 from tests.fixtures.checkpoints import extra_tensors, random_tensors, shrink_architecture, write_tensors
 

@@ -14,8 +14,8 @@ import pytest
 from darkroom.engine import Engine
 from darkroom.engine.schedulers import build
 from darkroom.errors import RequestError
-from darkroom.request import RenderRequest
-from darkroom.samplers import SAMPLERS, SCHEDULES, Sampler
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import SAMPLERS, SCHEDULES, Sampler
 from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.plain import make_marked_model
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from darkroom.engine import Engine, Library
-from darkroom.engine.noise import slerp
+from darkroom.engine.denoise import slerp
 from darkroom.errors import KeysError, NanImageError, RequestError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_lora, write_vae
 from tests.fixtures.checkpoints import random_tensors, write_tensors
 from tests.fixtures.plain import plain_output, plain_pipeline

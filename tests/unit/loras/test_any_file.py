@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from darkroom.checkpoint.header import DTYPE_BYTES, Shape, encode_header
-from darkroom.engine.deltas import delta
+from darkroom.engine.loras import delta
 from darkroom.errors import DarkroomError
 from darkroom.loras import read_lora
 from darkroom.loras.kinds import PartsError, is_whole, magnitude_axis
-from darkroom.loras.matching import Change
+from darkroom.loras.targets import Change
 
 TEMPLATES = [
     {"lora_down.weight": "rb", "lora_up.weight": "ar"},

@@ -79,7 +79,7 @@ def test_the_hash_of_the_header_is_taken_if_it_is_one(tmp_path: Path, written: s
 def test_reading_needs_no_torch(tmp_path: Path) -> None:
     path = write_lora_file(tmp_path / "my.safetensors", pair())
     code = (
-        "import sys, pathlib; from darkroom.loras import read_lora; import darkroom.loras.matching\n"
+        "import sys, pathlib; from darkroom.loras import read_lora; import darkroom.loras.targets\n"
         "read_lora(pathlib.Path(sys.argv[1]), 'x'); print({'torch', 'diffusers', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from darkroom.checkpoint.architectures import architecture_names, load_architecture
-from darkroom.loras.targets import COMPONENTS, Targets
+from darkroom.loras.targets import LORA_COMPONENTS, Targets
 from tests.fixtures.loras import LAYOUTS, Layer, diffusers, flat, kohya, kohya_sgm, layers_of
 
 
@@ -22,7 +22,7 @@ def attentions(layers: list[Layer]) -> list[Layer]:
 
 def test_all_modules_that_sd_scripts_trains_in_sdxl_are_found() -> None:
     targets = targets_of("sdxl-base")
-    unet, first, second = (layers_of("sdxl-base", component) for component in COMPONENTS)
+    unet, first, second = (layers_of("sdxl-base", component) for component in LORA_COMPONENTS)
     linear = attentions(unet)
     convolutions = [layer for layer in unet if ".resnets." in layer.name or "samplers." in layer.name]
     encoders = [layer for layer in first + second if ".layers." in layer.name]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from darkroom.outputs.picture import GalleryPicture
+from darkroom.pictures.picture import GalleryPicture
 
 
 def spoil(results: Path, pictures: Iterable[GalleryPicture]) -> None:

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, ImageChops, ImageStat
 
 from darkroom.errors import ImageError
-from darkroom.outputs import contact_sheet
-from darkroom.outputs.contact_sheet import make_contact_sheet
-from darkroom.outputs.gallery import build_gallery
-from darkroom.outputs.picture import shorten_middle
-from darkroom.outputs.png import check_png
-from darkroom.outputs.thumbnails import FOLDER, thumbnail_path
+from darkroom.pictures import contact_sheet
+from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.gallery import build_gallery
+from darkroom.pictures.picture import shorten_middle
+from darkroom.pictures.png import check_png
+from darkroom.pictures.thumbnails import FOLDER, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
 from tests.unit.outputs.spoiling import spoil
 

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import pytest
 
 from darkroom.errors import ImageError
-from darkroom.outputs.gallery import build_gallery
-from darkroom.outputs.picture import GalleryPicture
+from darkroom.pictures.gallery import build_gallery
+from darkroom.pictures.picture import GalleryPicture
 from tests.fixtures.pictures import AUDIT, MODEL_HASH, make_picture, make_pictures
 
 HOSTILE = "<!--<script </script ><b></script><img src=x onerror=\"document.title='owned'\"><!-- ]]> {{ 7*7 }} & \u2028"

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from darkroom.engine.facts import UsedAsset
-from darkroom.outputs.infotext import read_infotext, write_infotext
-from darkroom.outputs.png import encode_png
-from darkroom.request import RenderRequest
+from darkroom.engine.rendered import UsedAsset
+from darkroom.pictures.infotext import read_infotext, write_infotext
+from darkroom.pictures.png import encode_png
+from darkroom.request.render_request import RenderRequest
 
 REQUEST = RenderRequest(
     prompt="a red fox, snow",

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from darkroom.errors import ImageError
-from darkroom.outputs.png import (
+from darkroom.pictures.png import (
     IEND,
     SIGNATURE,
     check_png,
@@ -20,7 +20,7 @@ from darkroom.outputs.png import (
     library_versions,
     read_png_text,
 )
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from demo.pictures import draw, make_scene
 
 REQUEST = RenderRequest(prompt="a fox\0 in the snow — 雪", seed=7)

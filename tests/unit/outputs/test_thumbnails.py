@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from darkroom.errors import ImageError, NameError
-from darkroom.outputs import thumbnails
-from darkroom.outputs.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
+from darkroom.pictures import thumbnails
+from darkroom.pictures.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
 from tests.fixtures.pictures import make_picture, make_pictures
 
 

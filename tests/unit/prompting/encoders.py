@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.vocabulary import tokenizer_files
+from darkroom.checkpoint.small_files import tokenizer_files
 
 DEMO = Path(__file__).resolve().parents[3] / "workflow/resources/demo/darkroom-demo.safetensors"
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from darkroom.errors import EmbeddingError
-from darkroom.prompting.embedding_names import find_embeddings
+from darkroom.prompting.grammar import find_embeddings
 
 NAMES = ("easyneg", "easyneg-v2", "cat", "bad", "bad.hands_5")
 
@@ -63,5 +63,5 @@ def test_with_no_embeddings_at_all_an_explicit_name_is_refused() -> None:
 
 
 def test_looking_for_names_imports_no_torch() -> None:
-    code = "import sys, darkroom.prompting.embedding_names as names; names.find_embeddings('cat', ('cat',))"
+    code = "import sys, darkroom.prompting.grammar as names; names.find_embeddings('cat', ('cat',))"
     subprocess.run([sys.executable, "-c", f"{code}; sys.exit('torch' in sys.modules)"], check=True)

@@ -13,9 +13,9 @@ from safetensors.numpy import save_file
 
 from darkroom.errors import DarkroomError, EmbeddingError
 from darkroom.prompting import encode_prompt
-from darkroom.prompting.embedding_names import find_embeddings
 from darkroom.prompting.embeddings import Embedding, check_embedding_file, read_embedding
-from darkroom.request import Emphasis
+from darkroom.prompting.grammar import find_embeddings
+from darkroom.request.render_request import Emphasis
 from tests.fixtures.assets import write_lora
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.unit.prompting.golden import TENSORS

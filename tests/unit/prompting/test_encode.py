@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from darkroom.errors import RequestError
-from darkroom.prompting import PromptEmbeddings, encode_prompt, text_encoder
+from darkroom.prompting import PromptEmbeddings, encode, encode_prompt
 from darkroom.prompting.grammar import parse_pieces
-from darkroom.request import Emphasis
+from darkroom.request.render_request import Emphasis
 
 GOLDEN = json.loads(Path(__file__).with_name("golden.json").read_text(encoding="utf-8"))
 LONG = "a (wide:1.3) valley, [mist], ((old)) bridge in the (morning:0.4) light, " * 9 + "red (fox:-0.5)"
@@ -98,7 +98,7 @@ def test_more_chunks_than_a_batch_takes_give_the_same(
     import torch
 
     at_once = encode_prompt(tokenizers, encoders, counted(100), counted(40))
-    monkeypatch.setattr(text_encoder, "MAX_BATCH", 2)
+    monkeypatch.setattr(encode, "MAX_BATCH", 2)
     in_parts = encode_prompt(tokenizers, encoders, counted(100), counted(40))
     for name in TENSORS:
         torch.testing.assert_close(getattr(in_parts, name), getattr(at_once, name), atol=1e-5, rtol=0)

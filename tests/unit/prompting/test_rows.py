@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from darkroom.errors import RequestError
-from darkroom.prompting import encode_prompt, text_encoder
+from darkroom.prompting import encode, encode_prompt
 from tests.unit.prompting.encoders import make_encoders
 
 MODES = ("lpw", "a1111", "no_norm", "comfy")
@@ -91,7 +91,7 @@ def test_very_many_chunks_go_through_in_several_batches(
 ) -> None:
     prompt = " ".join(f"picture {number}" for number in range(300))
     whole = encode_prompt(tokenizers, encoders, prompt, "blurry")
-    monkeypatch.setattr(text_encoder, "MAX_BATCH", 3)
+    monkeypatch.setattr(encode, "MAX_BATCH", 3)
     sizes: list[int] = []
     handle = encoders[0].register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     try:

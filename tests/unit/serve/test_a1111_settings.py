@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from darkroom.errors import DarkroomError, RequestError, UnsupportedError
-from darkroom.request import RenderRequest
-from darkroom.samplers import SAMPLERS, SCHEDULES
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import SAMPLERS, SCHEDULES
 from darkroom.serve.a1111 import read_options
 from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
 from darkroom.serve.a1111_settings import AUTOMATIC, FIXED, Wanted, present_options, read_txt2img

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from darkroom.errors import RequestError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
 from darkroom.serve.a1111_schemas import Txt2Img
-from darkroom.serve.batches import Picture, Progress
 from darkroom.serve.openai_images import write_answer as write_images
+from darkroom.serve.service import Picture, Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
 
 

@@ -12,12 +12,11 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from darkroom.config import ServeConfig
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve import a1111, openai_images
-from darkroom.serve.batches import Picture
 from darkroom.serve.engines import ModelFiles
 from darkroom.serve.models import Model, Models
-from darkroom.serve.service import Service
+from darkroom.serve.service import Picture, Service
 from tests.fixtures.pictures import make_picture
 
 Router = Callable[[Service], APIRouter]

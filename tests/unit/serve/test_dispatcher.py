@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import BusyError, DarkroomError, ServerDiedError, ServerError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.jobs import Job

@@ -15,7 +15,7 @@ from PIL import Image
 
 from darkroom.engine import RenderedImage, RenderFacts
 from darkroom.errors import DarkroomError, OutOfMemoryError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.channel import Channel
 from darkroom.serve.engine_process import EngineProcess

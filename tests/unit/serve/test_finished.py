@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from darkroom.engine.library import Library
-from darkroom.outputs.png import encode_png
-from darkroom.request import RenderRequest
+from darkroom.pictures.png import encode_png
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.engines import ModelFiles
-from darkroom.serve.finished import FinishedPictures
 from darkroom.serve.models import Model
+from darkroom.serve.result_cache import FinishedPictures
 
 MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
 REQUEST = RenderRequest(prompt="a fox", width=64, height=64, loras=("outline",), vae="soft")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from darkroom.serve import kept
-from darkroom.serve.kept import LIFETIME_S, KeptPictures
+from darkroom.serve import result_cache
+from darkroom.serve.result_cache import LIFETIME_S, KeptPictures
 
 
 def test_a_picture_can_be_had_for_an_hour() -> None:
@@ -27,7 +27,7 @@ def test_names_can_not_be_guessed() -> None:
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept, "MAX_BYTES", 10)
+    monkeypatch.setattr(result_cache, "MAX_BYTES", 10)
     pictures = KeptPictures()
     names = [pictures.add(b"1234") for _ in range(5)]
     assert [pictures.get(name) is not None for name in names] == [False, False, False, True, True]

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from darkroom.errors import DarkroomError, RequestError, UnsupportedError
-from darkroom.request import MAX_SEED, RenderRequest
+from darkroom.request.render_request import MAX_SEED, RenderRequest
 from darkroom.serve.openai_images import ImageGeneration, read_settings
 
 

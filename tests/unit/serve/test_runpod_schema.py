@@ -10,9 +10,9 @@ import pytest
 
 from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError
-from darkroom.request import MAX_SEED, RenderRequest
-from darkroom.serve.batches import Picture
+from darkroom.request.render_request import MAX_SEED, RenderRequest
 from darkroom.serve.runpod_schema import MAX_OUTPUT_BYTES, data_uri, make_output, read_input
+from darkroom.serve.service import Picture
 from tests.unit.test_deploy_files import read_json
 
 LIMITS = ServeConfig(max_images=4)

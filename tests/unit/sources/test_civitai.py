@@ -10,7 +10,7 @@ from darkroom.errors import AuthError, NetworkError, PickleError, SourceError
 from darkroom.sources.access import Access
 from darkroom.sources.civitai import resolve_civitai
 from darkroom.sources.references import CivitaiReference, parse_reference
-from darkroom.sources.remote_files import RemoteFile, Resolved
+from darkroom.sources.source import RemoteFile, Resolved
 
 API = "https://civitai.com/api/v1"
 SHA256 = "A5F58EB1C33616C4F06BCA55AF39876A7B817913CD829CAA8ACB111B770C85CC"

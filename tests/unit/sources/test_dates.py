@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.sources import FetchReceipt, fetch
-from darkroom.sources.dates import first_fetched
+from darkroom.sources.store import first_fetched
 from tests.unit.test_sources import write_weights
 
 SHA256, OTHER, DAY = "a" * 64, "b" * 64, date(2020, 2, 29)

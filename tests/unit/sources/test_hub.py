@@ -11,15 +11,14 @@ from typing import cast
 import pytest
 from huggingface_hub import close_session, constants
 
-from darkroom.checkpoint.folder import model_files
+from darkroom.checkpoint.adopt import model_files, small_files
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.placing import small_files
 from darkroom.checkpoint.plan import weight_path
 from darkroom.errors import AuthError, NetworkError, OfflineError, PickleError, SourceError
-from darkroom.sources.failures import Passing
 from darkroom.sources.hub import resolve_hub
 from darkroom.sources.references import HubReference, parse_reference
-from darkroom.sources.remote_files import Resolved
+from darkroom.sources.source import Resolved
+from darkroom.sources.web import Passing
 from tests.fixtures.remote.hub import STRANGER_TOKEN, TOKEN, Hub
 from tests.fixtures.remote.replies import Answer, json_answer, login_page, redirect
 from tests.fixtures.remote.server import FileServer

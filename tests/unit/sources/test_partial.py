@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.sources.following import FollowingHash
 from darkroom.sources.partial import Partial, Version
+from darkroom.sources.transfer import FollowingHash
 
 VERSION = Version(10, '"v1"')
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from darkroom.errors import NetworkError, StallError
-from darkroom.sources import patience as module
-from darkroom.sources.failures import Passing
-from darkroom.sources.patience import Patience
+from darkroom.sources import retry as module
+from darkroom.sources.retry import Patience
+from darkroom.sources.web import Passing
 
 
 class Waits:

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from darkroom.base.text import in_bytes, in_time, of, share
 from darkroom.sources import progress
-from darkroom.sources.progress import Progress, in_bytes, in_time, of, share
+from darkroom.sources.progress import Progress
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,7 @@ import random
 
 import pytest
 
-from darkroom.sources.pieces import cut_into_pieces
-from darkroom.sources.ranges import Ranges
+from darkroom.sources.partial import Ranges, cut_into_pieces
 
 
 @pytest.mark.parametrize(

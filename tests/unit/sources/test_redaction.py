@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from darkroom.redaction import VARIABLES, has_secret, hide, redact, redact_url
+from darkroom.base.secrets import VARIABLES, has_secret, hide, redact, redact_url
 
 SECRET = "Qx7vR2kLm9"
 
@@ -132,8 +132,6 @@ def test_long_texts_take_no_long_time(piece: str) -> None:
 
 
 def test_importing_it_is_cheap() -> None:
-    code = (
-        "import sys, darkroom.redaction; print(*{'requests', 'huggingface_hub', 'pydantic', 'json'} & set(sys.modules))"
-    )
+    code = "import sys, darkroom.base.secrets; print(*{'requests', 'huggingface_hub', 'pydantic', 'json'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
     assert done.stdout.strip() == ""

@@ -11,13 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.errors import ConfigError, DarkroomError, SourceError
-from darkroom.sources.references import (
-    CivitaiReference,
-    HubReference,
-    LocalReference,
-    UrlReference,
-    parse_reference,
-)
+from darkroom.sources.references import CivitaiReference, HubReference, LocalReference, UrlReference, parse_reference
 
 VERSION = CivitaiReference(827184, 2514310)
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from darkroom.engine import Cancelled, RenderedImage, RenderFacts
 from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.engines import EngineOptions, ModelFiles
 

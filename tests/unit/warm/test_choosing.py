@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import ConfigError
-from darkroom.warm.devices import make_devices
 from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import runtime_folder, server_files, slot_file
-from darkroom.warm.slots import Slot, choose, is_running
+from darkroom.warm.slots import Slot, choose, is_running, make_devices
 
 LEASE = make_lease(os.getpid())
 
@@ -148,7 +147,7 @@ def test_the_only_device_takes_any_number_of_one_models_clients(stack: ExitStack
 @pytest.mark.parametrize("devices", [["cpu"], ["cpu", "cpu"]])
 def test_the_seat_of_a_killed_client_is_free(stack: ExitStack, devices: list[str]) -> None:
     script = (
-        "import sys; from darkroom.warm.slots import *; from darkroom.warm.devices import make_devices\n"
+        "import sys; from darkroom.warm.slots import *; from darkroom.warm.slots import make_devices\n"
         "devices = make_devices(sys.argv[2:])\n"
         "for _ in devices:\n"
         "    assert choose([Slot(each, 'a', sys.argv[1], is_only=len(devices) == 1) for each in devices])\n"

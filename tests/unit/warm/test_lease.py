@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from darkroom import processes
+from darkroom.base import processes
 from darkroom.warm import lease
 
 LIMIT_S = 60

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.errors import DiskError, RequestError
-from darkroom.outputs.png import read_png_text
+from darkroom.pictures.png import read_png_text
 from tests.unit.warm.bench import LIMIT_S, Bench, processes_naming, request
 
 SUMMARY = (

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from darkroom.base.files import write_json
 from darkroom.checkpoint import verify_model
 from darkroom.errors import ModelError, ServerError
-from darkroom.files import write_json
-from darkroom.outputs.png import check_png, read_png_text
+from darkroom.pictures.png import check_png, read_png_text
 from darkroom.warm.client import EngineSpec, render
 from darkroom.warm.paths import server_files, server_key
 from tests.unit.warm.bench import Bench, children, is_running, processes_naming, wait_until

@@ -10,11 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from darkroom.checkpoint.entries import Entry
 from darkroom.checkpoint.families import Family, describe_family
 from darkroom.checkpoint.header import Header, Shape, TensorInfo
 from darkroom.checkpoint.index import ModelConfigs, read_model_configs
-from darkroom.checkpoint.keymap import COMPONENTS, NAMESPACES, component_entries, is_ignored
+from darkroom.checkpoint.keymap import COMPONENTS, NAMESPACES, Entry, component_entries, is_ignored
 from darkroom.checkpoint.layouts import best_layout, checkpoint_layouts
 from darkroom.errors import ArchitectureError, IndexFileError, ModelError
 from darkroom.resources import RESOURCES

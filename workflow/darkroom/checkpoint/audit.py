@@ -8,8 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from darkroom.base.files import write_bytes
 from darkroom.errors import ModelError
-from darkroom.files import write_bytes
 
 Ema = Literal["absent", "left out", "used"]
 _EMA_SENTENCES = {

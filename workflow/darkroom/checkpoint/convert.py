@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Literal
 
 from darkroom import errors, revisions
+from darkroom.base.claims import staging_folder
+from darkroom.base.hashing import autov2, check_sha256
+from darkroom.checkpoint.adopt import adopt_folder
 from darkroom.checkpoint.audit import Asked, ConversionAudit, read_audit
-from darkroom.checkpoint.folder import adopt_folder
 from darkroom.checkpoint.index import INDEX
-from darkroom.checkpoint.job import Job, prepare_job
+from darkroom.checkpoint.plan import Job, prepare_job
 from darkroom.checkpoint.publish import check_destination, check_room, publish_model
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
-from darkroom.checkpoint.staging import staging_folder
 from darkroom.checkpoint.transfer import transfer
 from darkroom.checkpoint.verify import verify_model
-from darkroom.hashing import autov2, check_sha256
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]

@@ -1,4 +1,4 @@
-"""Reading model_index.json and the component configs of a Diffusers folder, trusting nothing in them.
+"""Reading a Diffusers folder's files, model_index.json and component configs, trusting nothing in them.
 
 Only names on the lists below may be loaded: a pipeline class, custom pipeline or remote code named in a folder
 would otherwise be imported by diffusers or transformers (CVE-2026-44513).
@@ -7,6 +7,7 @@ would otherwise be imported by diffusers or transformers (CVE-2026-44513).
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -161,3 +162,40 @@ def _listed(component: str) -> str:
 def _refused(what: str, value: object, why: str) -> IndexFileError:
     text = None if value is None else str(value)[:200]
     return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")
+
+
+CODE_ENDINGS = frozenset((".dll", ".dylib", ".py", ".pyc", ".pyd", ".so"))
+PICKLE_ENDINGS = frozenset((".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"))
+_NO_PART = ".snakemake_timestamp"  # what Snakemake leaves in folders that a job makes
+_HINT = "remove it, or take the folder from a source you trust"
+
+
+def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]:
+    """Every file of a folder in the order of names; links may lead to files within it and within `linked`.
+
+    Snakemake's timestamp, which is no part of a model, is passed over.
+    Raises IndexFileError (E-INDEX) for files with one of the endings `refused`, links that lead elsewhere, and what is
+    neither file nor folder.
+    """
+    roots = [root.resolve() for root in (folder, *linked)]
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted([*names, *folders]):
+            path = Path(parent, name)
+            relative = path.relative_to(folder)
+            if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
+                raise IndexFileError("link", relative, "leads outside the model folder", "copy the file it leads to")
+            if path.suffix.lower() in refused:
+                raise IndexFileError("file", relative, f"may hold code; a folder with {INDEX} needs none", _HINT)
+            if name in names and name != _NO_PART:
+                if not path.is_file():
+                    raise IndexFileError("file", relative, "is not a regular file", "remove it")
+                yield path
+
+
+def linked_blobs(folder: Path) -> tuple[Path, ...]:
+    """Where the files of a snapshot in a Hugging Face cache lead: `blobs` beside `snapshots/REVISION`, else nowhere."""
+    if folder.parent.name != "snapshots":
+        return ()
+    blobs = folder.parent.parent / "blobs"
+    return (blobs,) if blobs.is_dir() and not blobs.is_symlink() else ()

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, replace
 
-from darkroom.checkpoint.entries import Entry
-from darkroom.checkpoint.keymap import CLIP_PREFIX, OPEN_CLIP_PREFIX
-from darkroom.checkpoint.keymap_vae import PREFIX as VAE_PREFIX
+from darkroom.checkpoint.keymap import CLIP_PREFIX, OPEN_CLIP_PREFIX, Entry
+from darkroom.checkpoint.keymap import VAE_PREFIX as VAE_PREFIX
 
 EMA = "ema"
 _TEXT_MODEL = "text_model."

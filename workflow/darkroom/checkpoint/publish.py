@@ -6,12 +6,12 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from darkroom.base.claims import Staging
+from darkroom.base.files import disk_errors, sync_folder
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
-from darkroom.checkpoint.fingerprints import Fingerprint, forget, remember
+from darkroom.checkpoint.hashes import Fingerprint, forget, remember
 from darkroom.checkpoint.index import INDEX
-from darkroom.checkpoint.staging import Staging
 from darkroom.errors import DiskError, NameError
-from darkroom.files import disk_errors, sync_folder
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:

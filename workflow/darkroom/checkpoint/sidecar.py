@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.strict_yaml import load_yaml
 from darkroom.errors import ConfigError
-from darkroom.strict_yaml import load_yaml
 
 PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
 

@@ -10,10 +10,10 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-from darkroom.checkpoint.byte_ranges import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.checkpoint.hashes import scan
 from darkroom.checkpoint.numbers import Converter, transpose_numbers
 from darkroom.checkpoint.plan import Copy, Plan, SourceFile
-from darkroom.checkpoint.scan import scan
 from darkroom.errors import CheckpointError
 
 T = TypeVar("T")

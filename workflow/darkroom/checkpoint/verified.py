@@ -14,8 +14,8 @@ from typing import ClassVar, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
+from darkroom.base.receipts import Receipt
 from darkroom.errors import DarkroomError, ModelError
-from darkroom.receipts import Receipt
 
 SAMPLES = 64
 SAMPLE_BYTES = 4096

@@ -16,15 +16,22 @@ from typing import Literal
 from darkroom import revisions
 from darkroom.checkpoint.architectures import component_tensors, name_of
 from darkroom.checkpoint.audit import read_audit
-from darkroom.checkpoint.entries import Entry
-from darkroom.checkpoint.fingerprints import recall, remember, take_fingerprints
+from darkroom.checkpoint.hashes import recall, remember, take_fingerprints
 from darkroom.checkpoint.header import Header
-from darkroom.checkpoint.index import INDEX, REBUILD, ModelConfigs, read_json, read_model_configs
-from darkroom.checkpoint.keymap import is_ignored
+from darkroom.checkpoint.index import (
+    CODE_ENDINGS,
+    INDEX,
+    PICKLE_ENDINGS,
+    REBUILD,
+    ModelConfigs,
+    read_json,
+    read_model_configs,
+    walk,
+)
+from darkroom.checkpoint.keymap import Entry, is_ignored
 from darkroom.checkpoint.layouts import old_attention_name
 from darkroom.checkpoint.plan import DTYPES
 from darkroom.checkpoint.verified import FileIdentity, VerifiedReceipt, content_digest, sample_file
-from darkroom.checkpoint.walk import CODE_ENDINGS, PICKLE_ENDINGS, walk
 from darkroom.checkpoint.weights import Weights, find_variant, read_weights, require_weights
 from darkroom.errors import FormatError, IndexFileError, KeysError, ModelError
 

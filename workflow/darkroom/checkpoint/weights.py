@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
-from darkroom.checkpoint.index import REBUILD, read_json
+from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.walk import PICKLE_ENDINGS
 from darkroom.errors import CheckpointError, IndexFileError, ModelError, PickleError
 
 VARIANTS = ("fp16", None)

@@ -32,10 +32,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.cluster import kept
+from darkroom.base.files import disk_errors
+from darkroom.base.secrets import VARIABLES as SECRET_VARIABLES
+from darkroom.cluster import earlier_attempts
 from darkroom.errors import ClusterError, DarkroomError
-from darkroom.files import disk_errors
-from darkroom.redaction import VARIABLES as SECRET_VARIABLES
 from darkroom.warm.lease import VARIABLE
 
 FOLDER = Path(".snakemake/darkroom/cluster")
@@ -102,7 +102,7 @@ def take_over(cancel: str, script: Path) -> None:
         print(f"cancelling what a run that was ended left in the queue: {' '.join(left)}", file=sys.stderr)
         cancel_jobs(cancel, left)
     else:
-        shutil.rmtree(kept.FOLDER, ignore_errors=True)
+        shutil.rmtree(earlier_attempts.FOLDER, ignore_errors=True)
     shutil.rmtree(_TICKETS, ignore_errors=True)  # what couldn't be cancelled, or is on its way out, doesn't begin
     for folder in Path(".snakemake").glob("tmp.*"):  # with job scripts, which a killed Snakemake leaves
         if folder.resolve() != script.parent.resolve():

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.engine.facts import UsedAsset
+from darkroom.base.hashing import autov2
 from darkroom.engine.library import Asset, Library
+from darkroom.engine.load import load_vae
 from darkroom.engine.loras import LoraWeights
-from darkroom.engine.vae import load_vae
-from darkroom.hashing import autov2
+from darkroom.engine.rendered import UsedAsset
 from darkroom.loras import LoraFile, read_lora
 from darkroom.prompting.embeddings import Embedding, read_embedding
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 
 _LoraChoice = tuple[LoraFile, float, float]
 

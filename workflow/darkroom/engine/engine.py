@@ -15,21 +15,22 @@ from darkroom.engine.assets import Assets
 from darkroom.engine.decode import decode, is_uniform
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.devices import (
+    MemoryPlan,
+    decide,
     make_deterministic,
     release_memory,
     resolve_device,
     resolve_dtype,
     total_memory,
 )
-from darkroom.engine.facts import RenderedImage, RenderFacts
 from darkroom.engine.failures import with_coded_errors
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare, scheduler_config
-from darkroom.engine.memory import MemoryPlan, decide
 from darkroom.engine.prompts import Prompts
+from darkroom.engine.rendered import RenderedImage, RenderFacts
 from darkroom.errors import ModelError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 
 T = TypeVar("T")
 
@@ -113,7 +114,7 @@ class Engine:
     ) -> Denoised:
         """All but the last stage of a picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
 
-        `request.embeddings` has to name the embeddings in its prompts: see `darkroom.assets.settle`.
+        `request.embeddings` has to name the embeddings in its prompts: see `darkroom.request.assets.settle`.
 
         Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
         EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM) and

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from darkroom.engine.devices import free_memory, release_memory
-from darkroom.engine.memory import GB
+from darkroom.engine.devices import GB, free_memory, release_memory
 from darkroom.errors import CudaError, OutOfMemoryError
 
 T = TypeVar("T")

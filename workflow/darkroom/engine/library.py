@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
-from darkroom.hashing import hash_file
+from darkroom.base.hashing import hash_file
 from darkroom.loras.file import Stamp, file_stamp
+from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Loading a verified Diffusers folder into a pipeline: offline, safetensors only, every weight accounted for.
+"""Loading a verified Diffusers folder, or a VAE's file, into a pipeline: offline, safetensors only, every weight accounted for.
+
+The latent space belongs to the UNet, so scaling factor, mean and deviation are the model's.
 
 The components are made without weights and given those that were read: nothing is initialised, and it is known exactly
 which weights were in the files. Reading goes on while diffusers and transformers are imported, which takes seconds.
@@ -15,13 +17,50 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.keymap import COMPONENTS, component_entries
+from darkroom.checkpoint.layouts import best_layout, vae_layouts
+from darkroom.checkpoint.plan import Part, SourceFile, check_parts
 from darkroom.checkpoint.verify import classic_names, verify_model
-from darkroom.engine.memory import MemoryPlan
-from darkroom.errors import KeysError
+from darkroom.engine.devices import MemoryPlan, torch_dtype
+from darkroom.errors import KeysError, NanWeightError
 
 if TYPE_CHECKING:
     from darkroom.engine.weights import Weights
+
+
+def vae_dtype(config: dict[str, Any], dtype: str) -> str:
+    """The number format of a VAE: one whose config says `force_upcast` overflows in fp16, and is fp32 instead."""
+    return "fp32" if config.get("force_upcast", True) and dtype == "fp16" else dtype
+
+
+def load_vae(path: Path, model_dir: Path, dtype: str) -> Any:
+    """The AutoencoderKL of the safetensors file at `path`, in any layout that conversion knows, on the CPU.
+
+    Raises the CheckpointErrors: KeysError (E-KEYS) if tensors are missing or of the wrong shape, NanWeightError
+    (E-NANWEIGHT) for a number that isn't finite.
+    """
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from safetensors import safe_open
+
+    config = json.loads((model_dir / "vae" / "config.json").read_bytes())
+    header = read_header(path)
+    layout = best_layout(vae_layouts(component_entries("vae", config)), header.tensors)
+    check_parts([SourceFile(path, header)], [Part("vae", layout, 0)])
+    target = torch_dtype(vae_dtype(config, dtype))
+    weights = {}
+    with safe_open(path, framework="pt") as file:
+        for entry in layout.entries:
+            tensor = file.get_tensor(entry.source).reshape(entry.shape)
+            if not tensor.float().isfinite().all():
+                raise NanWeightError("tensor", entry.source, f"{path.name} holds NaN or Inf there", "use another VAE")
+            weights[entry.name] = tensor.to(target)
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(config)
+    vae.load_state_dict(weights, assign=True)
+    return vae.eval().requires_grad_(False)
+
 
 _READ_AHEAD_BYTES = 64 * 2**20
 
@@ -42,7 +81,6 @@ def load_pipeline(model_dir: Path, device: str, dtype: str, plan: MemoryPlan) ->
     `dtype` is `fp16`, `fp32` or `bf16`; a VAE whose config says `force_upcast` overflows in half precision and is
     fp32 instead of fp16. Raises KeysError (E-KEYS) if a weight was not in the files.
     """
-    from darkroom.engine.vae import vae_dtype
     from darkroom.engine.weights import Weights
 
     configs = {name: json.loads((model_dir / name / "config.json").read_bytes()) for name in COMPONENTS}

@@ -6,10 +6,10 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-from darkroom.lora_tags import take_out_loras
 from darkroom.prompting import PromptEmbeddings, encode_prompt
 from darkroom.prompting.embeddings import Embedding
-from darkroom.request import RenderRequest
+from darkroom.request.lora_tags import take_out_loras
+from darkroom.request.render_request import RenderRequest
 
 MAX_BYTES = 256 * 2**20
 """Of remembered embeddings; some 200 pairs of short prompts in fp32."""

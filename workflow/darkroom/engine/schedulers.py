@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from darkroom.errors import RequestError
-from darkroom.samplers import (
+from darkroom.request.samplers import (
     EDM_SCHEDULES,
     SAMPLERS,
     SCHEDULES,

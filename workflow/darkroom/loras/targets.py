@@ -1,4 +1,4 @@
-"""The modules of a model that LoRAs can change, by every name that LoRA files have for them.
+"""The modules of a model that LoRAs can change, by every name that LoRA files have for them, and matching a LoRA to them.
 
 The names are made from the model's own configs, as ComfyUI makes them from its modules (comfy/lora.py), so they are
 right for every relative of SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
@@ -8,15 +8,18 @@ dots or, as sd-scripts writes them, with underscores.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from darkroom.checkpoint.header import Shape
-from darkroom.checkpoint.keymap import component_entries
-from darkroom.checkpoint.keymap_unet import PREFIX
+from darkroom.checkpoint.keymap import UNET_PREFIX, component_entries
+from darkroom.errors import LoraError
+from darkroom.loras.file import SHOWN, LoraFile
+from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axis
 
 Module = tuple[str, str]
 """Component and module; a text encoder's modules without `text_model.`, which some libraries leave out."""
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+LORA_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 TEXT_MODEL = "text_model."
 _PEFT = "base_model.model."
 _PREFIXES = (
@@ -47,12 +50,12 @@ class Targets:
 
     def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
         self._shapes: dict[tuple[str, str], Shape] = {}
-        self._modules: dict[str, dict[str, str]] = {component: {} for component in COMPONENTS}
-        for component in COMPONENTS:
+        self._modules: dict[str, dict[str, str]] = {component: {} for component in LORA_COMPONENTS}
+        for component in LORA_COMPONENTS:
             for entry in component_entries(component, configs[component]):
                 tensor = entry.name.removeprefix(TEXT_MODEL)
                 self._shapes[component, tensor] = entry.shape
-                module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(PREFIX)))
+                module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(UNET_PREFIX)))
                 for name in _unet_names(module, source) if component == "unet" else _text_names(module):
                     self._modules[component][_flat(name)] = module
 
@@ -88,3 +91,61 @@ def _text_names(module: str) -> Iterator[str]:
 
 def _flat(name: str) -> str:
     return name.replace(".", "_")
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A tensor of a component that `module` changes: its bias or its weight, of which `axis` is that of magnitudes."""
+
+    component: str
+    tensor: str
+    module: LoraModule
+    is_bias: bool
+    axis: int | None
+
+
+def match(lora: LoraFile, targets: Targets) -> list[Change]:
+    """Every change that the LoRA makes. Raises LoraError (E-LORA) if any of its modules has no place in the model."""
+    changes: list[Change] = []
+    misfits: list[str] = []
+    owners: dict[Module, str] = {}
+    for module in lora.modules:
+        target = targets.find(module.name)
+        if target is None:
+            misfits.append(f"'{module.name[:120]}'")
+            continue
+        if target in owners:
+            why = f"changes {'.'.join(target)} twice, as '{owners[target][:120]}' and '{module.name[:120]}'"
+            raise LoraError("LoRA", lora.name, why, "use another version of it")
+        owners[target] = module.name
+        try:
+            changes += _changes(module, target, targets)
+        except PartsError as error:
+            misfits.append(f"'{module.name[:120]}', which {error}")
+    if misfits:
+        raise _misfit(lora, misfits)
+    return changes
+
+
+def _changes(module: LoraModule, target: Module, targets: Targets) -> Iterator[Change]:
+    component, name = target
+    for tensor, found, is_bias in ((f"{name}.weight", module.shape, False), (f"{name}.bias", module.bias_shape, True)):
+        if found is None:
+            continue
+        needed = targets.shape(component, tensor)
+        if needed is None or not is_whole(found, needed):
+            what = "bias" if is_bias else "weight"
+            raise PartsError(f"is for a {what} of {_text(found)}; this model has {_text(needed)}")
+        yield Change(component, tensor, module, is_bias, None if is_bias else magnitude_axis(module, needed))
+
+
+def _misfit(lora: LoraFile, misfits: list[str]) -> LoraError:
+    total = len(lora.modules)
+    left = f" and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
+    made = f"; it was made for {lora.base}" if lora.base else ""
+    why = f"{total - len(misfits)} of {total} modules fit this model{made}; not {', '.join(misfits[:SHOWN])}{left}"
+    return LoraError("LoRA", lora.name, why, "use a LoRA that was made for this model's kind")
+
+
+def _text(shape: Shape | None) -> str:
+    return "none" if shape is None else "x".join(map(str, shape))

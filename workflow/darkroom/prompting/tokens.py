@@ -1,7 +1,7 @@
 """From a prompt's text to runs of CLIP tokens with a weight each; embeddings become tokens of their own.
 
 An embedding's vectors have no place in the vocabulary. Each gets a number beyond it, which stands for its vector until
-the text encoder's own table is read (`darkroom.prompting.text_encoder`).
+the text encoder's own table is read (`darkroom.prompting.encode`).
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom.errors import RequestError
-from darkroom.prompting.embedding_names import split_embeddings
 from darkroom.prompting.embeddings import Embedding
-from darkroom.prompting.grammar import Piece, parse_pieces
+from darkroom.prompting.grammar import Piece, parse_pieces, split_embeddings
 
 FIRST_VECTOR = 2**20
 """Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from darkroom.request import MAX_SEED
+from darkroom.request.render_request import MAX_SEED
 from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
 
 _MODEL = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from darkroom.base.text import unknown_name
 from darkroom.errors import RequestError, UnsupportedError
-from darkroom.presets import PRESETS
-from darkroom.request import RenderRequest
-from darkroom.spelling import unknown_name
+from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import PRESETS
 
 _MOST_SHOWN = 80
 _WORDS = ("description", "default", "title")

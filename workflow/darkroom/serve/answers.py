@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from darkroom import __version__
 from darkroom.errors import DarkroomError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ class Rendered(Protocol):
 
 def encode_answer(engine: Named, picture: Rendered) -> bytes:
     """The picture as PNG bytes that say how it was made; equal pictures give equal bytes."""
-    from darkroom.outputs.infotext import write_infotext
-    from darkroom.outputs.png import encode_png, library_versions
+    from darkroom.pictures.infotext import write_infotext
+    from darkroom.pictures.png import encode_png, library_versions
 
     model, model_hash, used = engine.name, engine.model_hash, picture.facts
     infotext = write_infotext(

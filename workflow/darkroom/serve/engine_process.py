@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, collect_facts, encode_answer
 from darkroom.serve.channel import Channel, Message
 from darkroom.serve.engines import EngineOptions, Engines, Load, load_engine

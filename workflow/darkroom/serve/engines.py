@@ -128,8 +128,7 @@ def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
 
 def free_for_models(options: EngineOptions) -> int | None:
     """Free bytes where weights stay between pictures: on the device, or in the machine's memory if they are moved in."""
-    from darkroom.engine.devices import free_memory, resolve_device, total_memory
-    from darkroom.engine.memory import decide
+    from darkroom.engine.devices import decide, free_memory, resolve_device, total_memory
 
     device = resolve_device(options.device)
     plan = decide(device.partition(":")[0], total_memory(device), options.memory)
@@ -143,7 +142,7 @@ def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
     """
     from darkroom.checkpoint.verify import check_receipt
     from darkroom.engine import Engine, Library
-    from darkroom.request import RenderRequest
+    from darkroom.request.render_request import RenderRequest
 
     model_dir = files.model_dir
     if (model_dir / "model_index.json").is_file():

@@ -6,21 +6,59 @@ sends any page's requests to a server on localhost (DNS rebinding, cross-site re
 
 from __future__ import annotations
 
+import base64
+import hmac
+import os
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.middleware.cors import CORSMiddleware
 
+from darkroom.base.secrets import read_private_file
+from darkroom.base.sockets import is_loopback
 from darkroom.config import ServeConfig
-from darkroom.errors import AuthError, DarkroomError, OriginError, RequestError
+from darkroom.errors import AuthError, ConfigError, DarkroomError, OriginError, RequestError
 from darkroom.serve.bodies import Message, Receive, check_json, read_body, replay, too_long
 from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, Refusal, answer_error, status_of
-from darkroom.serve.keys import KEY_VARIABLE, has_key, is_loopback
 from darkroom.serve.metrics import Metrics
+
+KEY_VARIABLE = "DARKROOM_API_KEY"
+KEY_FILE_VARIABLE = "DARKROOM_API_KEY_FILE"
+_SHORTEST_KEY = 8
+
+
+def read_key() -> str | None:
+    """The API key from DARKROOM_API_KEY, or from a private file that DARKROOM_API_KEY_FILE names; None without either.
+
+    Raises ConfigError (E-CONFIG) for a file that others can read, and for a key that is easy to guess.
+    """
+    key, file = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
+    if key is None and file:
+        key = read_private_file(KEY_FILE_VARIABLE, Path(file))
+    key = key and key.strip()  # as a header's value comes
+    if key is not None and (len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable()):
+        why = f"has to have {_SHORTEST_KEY} or more printable ASCII characters"
+        raise ConfigError("API key", None, why, "make one: openssl rand -hex 32")
+    return key
+
+
+def has_key(authorization: str, key: str) -> bool:
+    """Whether a header holds the key: as a bearer token (RFC 6750), or as the password of any user (RFC 7617)."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            value = base64.b64decode(value.strip(), validate=True).decode("latin-1").partition(":")[2]
+        except ValueError:
+            return False
+    elif scheme.lower() != "bearer":
+        return False
+    return hmac.compare_digest(value.strip().encode("latin-1", "replace"), key.encode())
+
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]

@@ -1,19 +1,108 @@
-"""Listening: at an address, or at a Unix socket that only its user can reach; and serving an application there."""
+"""Listening at an address or a private Unix socket, and uvicorn's HTTP/1.1 protocol with stricter rules."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from darkroom.base.sockets import listen_privately, read_peer
 from darkroom.config import ServeConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.lifecycle import Lifecycle
-from darkroom.unix_sockets import listen_privately
 
 if TYPE_CHECKING:
     from darkroom.serve.guard import Application
+
+_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class GuardedProtocol(H11Protocol):
+    """Closes a connection that another user opened, that sends no whole head in time, or takes nothing of its answer.
+
+    Without that a few clients could hold all connections ("slow loris"), and one could keep the server from ending.
+    """
+
+    timeout_s: float
+    _head_timer: asyncio.TimerHandle | None = None
+    _answer_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        if not is_own_peer(transport.get_extra_info("socket")):
+            transport.abort()
+            return
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` tells of all that isn't taken at once
+        self._wait_for_head()
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
+            self._wait_for_head()  # the first piece of a further request on a kept connection
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_head_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._wait_for_client()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_answer_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_head_timer()
+        self._stop_answer_timer()
+        super().connection_lost(exc)
+
+    def _wait_for_head(self) -> None:
+        self._head_timer = self.loop.call_later(self.timeout_s, self._give_up)
+
+    def _give_up(self) -> None:
+        self.transport.write(_TIMED_OUT)
+        self.transport.close()
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _wait_for_client(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._answer_timer = self.loop.call_later(self.timeout_s, self._check_client, left)
+
+    def _check_client(self, before: int) -> None:
+        if self.transport.get_write_buffer_size() < before:
+            self._wait_for_client()
+        else:
+            self.transport.abort()
+
+    def _stop_answer_timer(self) -> None:
+        if self._answer_timer is not None:
+            self._answer_timer.cancel()
+            self._answer_timer = None
+
+
+def make_protocol(read_timeout_s: float) -> type[GuardedProtocol]:
+    """The protocol class for a server that waits that many seconds for a whole head, and for a piece of an answer to go."""
+
+    class Timed(GuardedProtocol):
+        timeout_s = read_timeout_s
+
+    return Timed
+
+
+def is_own_peer(connection: Any) -> bool:
+    """Whether the process at a Unix socket's other end belongs to our user, or to root, who may do anything anyway."""
+    if connection is None or connection.family != socket.AF_UNIX:
+        return True
+    peer = read_peer(connection)
+    return peer is None or peer[1] in (os.geteuid(), 0)
+
 
 _BACKLOG = 2048
 _MAX_HEAD_BYTES = 64 * 1024
@@ -60,8 +149,6 @@ def describe(listener: socket.socket) -> str:
 async def run_uvicorn(app: Application, lifecycle: Lifecycle, listener: socket.socket, read_timeout_s: float) -> None:
     """Serve an application on a listening socket until its lifecycle ends it."""
     import uvicorn
-
-    from darkroom.serve.protocol import make_protocol
 
     config = uvicorn.Config(
         app,

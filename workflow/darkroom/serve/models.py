@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.base.text import loose, unknown_name
 from darkroom.checkpoint.audit import read_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.config import Config
 from darkroom.errors import ModelError, UnknownModelError
 from darkroom.serve.engines import ModelFiles
-from darkroom.spelling import loose, unknown_name
 
 logger = logging.getLogger(__name__)
 

@@ -20,13 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
-from darkroom.outputs.png import text_of_png
-from darkroom.request import RenderRequest
+from darkroom.pictures.png import text_of_png
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import as_error
-from darkroom.serve.batches import Picture, Progress
 from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
-from darkroom.serve.service import Service
+from darkroom.serve.service import Picture, Progress, Service
 
 EVENTS = "text/event-stream"
 _TEXT = {"schema": {"type": "string"}}

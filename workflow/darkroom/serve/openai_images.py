@@ -15,16 +15,15 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from darkroom.errors import RequestError, UnsupportedError
-from darkroom.outputs.png import read_warnings, text_of_png
-from darkroom.request import MAX_SEED
+from darkroom.pictures.png import read_warnings, text_of_png
+from darkroom.request.render_request import MAX_SEED
 from darkroom.serve.adapters import SETTINGS, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
 from darkroom.serve.http import wants_fresh, while_connected
-from darkroom.serve.limits import check_count
+from darkroom.serve.jobs import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.batches import Picture
     from darkroom.serve.models import Model
-    from darkroom.serve.service import Service
+    from darkroom.serve.service import Picture, Service
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),

@@ -46,10 +46,10 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
 
     Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
     """
+    from darkroom.base.strict_yaml import load_yaml
     from darkroom.config import EngineConfig, parse_config
     from darkroom.serve.models import are_models_around, find_models
     from darkroom.serve.setup import Setup
-    from darkroom.strict_yaml import load_yaml
 
     path = arguments.config
     if path is None and arguments.model_dir is None and CONFIG.is_file() and not are_models_around():
@@ -61,3 +61,32 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     changes = {key: given[key] for key in _SERVE_KEYS if key in given}
     models = find_models(arguments.model_dir, config)
     return Setup.of_config(models, config, engine, socket=given.get("socket"), **changes)
+
+
+_VALUES = {
+    "test_input": "a job as JSON, in place of the file test_input.json",
+    "rp_api_port": "the port of that API",
+    "rp_api_host": "its address; only a loopback one is taken, since the API asks nobody for a key",
+    "rp_api_concurrency": "how many processes serve it",
+    "rp_log_level": "of the SDK: ERROR, WARN, INFO or DEBUG, which shows prompts",
+}
+_SWITCHES = {
+    "rp_serve_api": "serve RunPod's API on this machine, for tests",
+    "rp_debugger": "add the SDK's timings to outputs",
+}
+
+
+def add_runpod(parser: argparse.ArgumentParser) -> None:
+    """The options of `darkroom runpod`."""
+    add_model(parser)
+    group = parser.add_argument_group("the SDK's options")
+    for name, text in _VALUES.items():
+        group.add_argument(f"--{name}", metavar="VALUE", help=text)
+    for name, text in _SWITCHES.items():
+        group.add_argument(f"--{name}", action="store_true", help=text)
+
+
+def sdk_options(arguments: argparse.Namespace) -> list[str]:
+    """The SDK's part of the command line: it reads `sys.argv` when it starts, and nothing else of ours is to be there."""
+    values = [f"--{name}={value}" for name in _VALUES if (value := getattr(arguments, name)) is not None]
+    return [*values, *(f"--{name}" for name in _SWITCHES if getattr(arguments, name))]

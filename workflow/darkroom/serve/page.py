@@ -11,10 +11,9 @@ from typing import Any, get_args
 
 from fastapi import APIRouter, Response
 
-from darkroom.presets import PRESETS
-from darkroom.request import Emphasis
+from darkroom.request.render_request import Emphasis
+from darkroom.request.samplers import PRESETS, SAMPLERS, SCHEDULES
 from darkroom.resources import RESOURCES
-from darkroom.samplers import SAMPLERS, SCHEDULES
 from darkroom.serve.service import Service
 
 _INDEX = "index.html"

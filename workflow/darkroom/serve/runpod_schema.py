@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
-from darkroom.serve.limits import check_count
-from darkroom.sheets import unfold
+from darkroom.serve.jobs import check_count
+from darkroom.sheets.sheet import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
-    from darkroom.serve.batches import Picture
+    from darkroom.serve.service import Picture
 
 MAX_OUTPUT_BYTES = 20 * 10**6
 """RunPod takes no longer result, by its documentation of `/runsync` and the SDK's own advice."""

@@ -25,12 +25,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from darkroom.errors import ConfigError, DarkroomError, ServerError
-from darkroom.serve.runpod_options import sdk_options
+from darkroom.serve.options import sdk_options
 from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
 if TYPE_CHECKING:
-    from darkroom.serve.batches import Progress
-    from darkroom.serve.service import Service
+    from darkroom.serve.service import Progress, Service
     from darkroom.serve.setup import Setup
 
 logger = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ def _leave(_number: int, _frame: object) -> NoReturn:
 
 def _check(arguments: argparse.Namespace) -> None:
     """Refuse what would go wrong later or in silence: the SDK puts pictures on disk where a key of the bucket is missing."""
-    from darkroom.serve.keys import is_loopback
+    from darkroom.base.sockets import is_loopback
 
     missing = [name for name in _BUCKET_KEYS if not os.environ.get(name)]
     if os.environ.get(BUCKET) and missing:

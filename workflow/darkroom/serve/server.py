@@ -9,8 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from darkroom.base.sockets import is_loopback
 from darkroom.errors import ConfigError
-from darkroom.serve.keys import KEY_VARIABLE, is_loopback, read_key
+from darkroom.serve.guard import KEY_VARIABLE, read_key
 from darkroom.serve.lifecycle import Lifecycle
 from darkroom.serve.listening import describe, listen, run_uvicorn
 from darkroom.serve.metrics import Metrics

@@ -4,25 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.assets import AssetNames, settle
 from darkroom.config import ServeConfig
 from darkroom.engine.library import Library
 from darkroom.errors import BusyError, CancelledError, DarkroomError, DeadlineError
-from darkroom.request import RenderRequest
-from darkroom.serve.batches import Batch, Picture, Progress
+from darkroom.request.assets import AssetNames, settle
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.dispatcher import Dispatcher
-from darkroom.serve.finished import FinishedPictures
-from darkroom.serve.jobs import Job
-from darkroom.serve.kept import KeptPictures
-from darkroom.serve.limits import check_count, check_limits
+from darkroom.serve.jobs import Job, check_count, check_limits
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.models import Model, Models
-from darkroom.sheets import unfold
+from darkroom.serve.result_cache import FinishedPictures, KeptPictures
+from darkroom.sheets.sheet import unfold
 from darkroom.warm.summary import summarise
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A finished picture.
+
+    `png` holds its metadata, `facts` is JSON-ready (`answers.collect_facts`), `request` what it was made from, and
+    `is_cached` says that results/ held it already; there are no facts of making it then.
+    """
+
+    png: bytes
+    facts: dict[str, Any]
+    request: RenderRequest
+    model: str
+    model_hash: str | None
+    is_cached: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is.
+
+    `stage` is waiting, loading, denoising or decoding; `picture` of `pictures` (from 0) is under way at `step` of
+    `steps`, with `waiting` others before it in the queue. `started` is `time.time()` when the batch was accepted.
+    """
+
+    stage: str
+    picture: int
+    pictures: int
+    step: int
+    steps: int
+    waiting: int
+    started: float
+
+
+class Batch:
+    """The pictures of one request that have to be rendered."""
+
+    def __init__(self, jobs: Sequence[Job], dispatcher: Dispatcher) -> None:
+        self.jobs = jobs
+        self.started = time.time()
+        self._dispatcher = dispatcher
+
+    @property
+    def progress(self) -> Progress:
+        open_jobs = [job for job in self.jobs if not job.is_over] or [self.jobs[-1]]
+        job = next((job for job in open_jobs if job.stage != "waiting"), open_jobs[0])
+        number, ahead = self.jobs.index(job), self._dispatcher.ahead_of(job)
+        return Progress(job.stage, number, len(self.jobs), job.step, job.request.steps, ahead, self.started)
+
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.errors import SourceError
-from darkroom.sources.identity import source_identity
+from darkroom.sources.inspect import SourceState, look_at, source_identity
 from darkroom.sources.receipt import FetchReceipt
 from darkroom.sources.references import LocalReference, parse_reference
-from darkroom.sources.state import SourceState, look_at
 
 if TYPE_CHECKING:
     from darkroom.config import FetchConfig
@@ -56,8 +55,7 @@ def fetch(
     if not isinstance(reference, LocalReference):
         from darkroom.config import FetchConfig
         from darkroom.sources.progress import Progress
-        from darkroom.sources.remote import fetch_remote
-        from darkroom.sources.wanted import Places, Wanted
+        from darkroom.sources.remote import Places, Wanted, fetch_remote
 
         progress = Progress(report or (lambda _: None), bar_title=dest.name if has_bar else None)
         with _downloads_folder(downloads, dest, progress) as folder:
@@ -71,7 +69,7 @@ def fetch(
                 check=_check_of(kind, reference.text),
             )
     elif reference.is_folder:
-        from darkroom.sources.folder import fetch_folder
+        from darkroom.sources.local import fetch_folder
 
         found = fetch_folder(source, dest, sha256=sha256, dates=dates)
     else:
@@ -89,7 +87,7 @@ def _downloads_folder(given: Path | None, dest: Path, progress: Progress) -> Ite
     if given is not None:
         yield given
         return
-    from darkroom.claims import claim
+    from darkroom.base.claims import claim
 
     own, done = dest.with_name(f".{dest.name}.download"), False
     # Claimed as a whole, so that nobody deletes it while somebody else uses it.

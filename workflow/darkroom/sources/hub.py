@@ -1,26 +1,122 @@
-"""Asking the Hugging Face Hub which files a reference means, at which commit, their sizes and their hashes."""
+"""The Hugging Face Hub: which files a reference means, at which commit, their sizes and hashes."""
 
 from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Collection
+from difflib import get_close_matches
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from darkroom import __version__
-from darkroom.errors import DarkroomError, NetworkError, OfflineError, SourceError
-from darkroom.sources.access import Access, refusal, shown
-from darkroom.sources.endpoints import hub_endpoint
-from darkroom.sources.failures import Passing
-from darkroom.sources.hub_files import folder_files, single_file
+from darkroom.checkpoint.adopt import TOKENIZERS
+from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS
+from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.verify import ONE_FILE_VOCABULARY, VOCABULARY_FILES
+from darkroom.checkpoint.weights import VARIANTS, index_path
+from darkroom.errors import DarkroomError, NetworkError, OfflineError, PickleError, SourceError
+from darkroom.sources.access import Access, hub_access, refusal, shown
 from darkroom.sources.receipt import SourceFacts
-from darkroom.sources.reference_kinds import HubReference
-from darkroom.sources.remote_files import RemoteFile, Resolved
-from darkroom.sources.tokens import hub_access
+from darkroom.sources.references import HubReference, hub_endpoint
+from darkroom.sources.source import RemoteFile, Resolved
+from darkroom.sources.web import Passing
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
     from huggingface_hub.errors import HfHubHTTPError
+
+_SMALL = (
+    INDEX,
+    "scheduler/scheduler_config.json",
+    *(f"{component}/config.json" for component in COMPONENTS),
+    *(
+        f"{component}/{name}"
+        for component in TOKENIZERS
+        for name in (
+            "added_tokens.json",
+            "special_tokens_map.json",
+            "tokenizer_config.json",
+            ONE_FILE_VOCABULARY,
+            *VOCABULARY_FILES,
+        )
+    ),
+)
+
+
+def single_file(reference: HubReference, names: Collection[str]) -> str:
+    """The path of the one file that `reference` means. Raises SourceError (E-SOURCE) if it isn't among `names`."""
+    if reference.path is not None and reference.path in names:
+        return reference.path
+    raise SourceError("source", reference.text, "its repository has no such file", _near(reference, names))
+
+
+def folder_files(reference: HubReference, names: Collection[str], *, kind: str, dtype: str) -> dict[str, str]:
+    """The files of the folder that `reference` means: their paths in the repository by those in the folder.
+
+    Of the weights one variant: for the dtype fp16 the fp16 one where every component has it, else the plain one; for
+    others the other way about. Raises SourceError (E-SOURCE) for what isn't such a folder or if a `kind` that is always
+    one file is wanted, PickleError (E-PICKLE) for weights that are only there as pickles.
+    """
+    if reference.path in names:
+        why = "is no .safetensors file"
+        error = PickleError if PurePosixPath(str(reference.path)).suffix.lower() in PICKLE_ENDINGS else SourceError
+        raise error("source", reference.text, why, _near(reference, names))
+    if kind != "checkpoint":
+        raise SourceError("source", reference.text, f"is a folder, and a {kind} is one file", _near(reference, names))
+    start = f"{reference.path}/" if reference.path else ""
+    here = {name.removeprefix(start) for name in names if name.startswith(start)}
+    if INDEX not in here:
+        why = f"is no Diffusers folder: it has no {INDEX}"
+        raise SourceError("source", reference.text, why, _near(reference, names))
+    chosen = [name for name in _SMALL if name in here]
+    for component, variant in _variants(reference, here, dtype).items():
+        chosen += _weights(here, component, variant)
+    return {name: start + name for name in sorted(chosen)}
+
+
+def _variants(reference: HubReference, here: Collection[str], dtype: str) -> dict[str, str | None]:
+    """Which variant of each component's weights to take; a mixture only where no variant is complete."""
+    order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
+    has = {component: [variant for variant in order if _weights(here, component, variant)] for component in COMPONENTS}
+    for component, variants in has.items():
+        if not variants:
+            raise _without_weights(reference, here, component)
+    whole = [variant for variant in order if all(variant in variants for variants in has.values())]
+    return {component: whole[0] if whole else variants[0] for component, variants in has.items()}
+
+
+def _weights(here: Collection[str], component: str, variant: str | None) -> list[str]:
+    """A component's weights of that variant: the whole file, which wins, or the index and its shards; else nothing."""
+    whole, index = weight_path(component, variant), index_path(component, variant)
+    if whole in here:
+        return [whole]
+    if index not in here:
+        return []
+    shard = re.compile(re.escape(whole.removesuffix(".safetensors")) + r"-\d{5}-of-\d{5}\.safetensors")
+    return [index, *filter(shard.fullmatch, here)]
+
+
+def _without_weights(reference: HubReference, here: Collection[str], component: str) -> PickleError | SourceError:
+    weights = [name for name in here if PurePosixPath(name).parent.as_posix() == component]
+    if any(PurePosixPath(name).suffix.lower() in PICKLE_ENDINGS for name in weights):
+        why = f"has {component} only as a pickle, which can run code"
+        return PickleError("source", reference.text, why, "choose a repository or a revision with .safetensors files")
+    why = f"is no whole SDXL model: it has no {weight_path(component, None)}"
+    return SourceError("source", reference.text, why, "choose another repository")
+
+
+def _near(reference: HubReference, names: Collection[str]) -> str:
+    """A hint with the .safetensors files that may be meant."""
+    files = sorted(name for name in names if name.lower().endswith(".safetensors"))
+    near = get_close_matches((reference.path or "")[:200], files, n=3, cutoff=0.4) or files[:3]
+    if not near:
+        return "choose another repository: this one has no .safetensors file"
+    texts = [HubReference(reference.repo, shown(name), reference.revision).text for name in near]
+    return f"give {' or '.join(texts)}"
+
 
 _TIMEOUT_S = 30.0
 _REFUSED = (401, 403, 404, 410, 451)

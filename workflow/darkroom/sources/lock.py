@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from darkroom.base.files import write_bytes
+from darkroom.base.strict_yaml import dump_yaml, load_yaml, locate
 from darkroom.errors import ConfigError
-from darkroom.files import write_bytes
-from darkroom.strict_yaml import dump_yaml, load_yaml, locate
 
 if TYPE_CHECKING:
     from darkroom.sources.receipt import FetchReceipt
@@ -77,7 +77,7 @@ def record(path: Path | str, key: str, entry: LockEntry) -> None:
     Raises ConfigError (E-CONFIG) for a broken file, DiskError (E-DISK).
     """
     # Here, since planning reads lock files and never writes them.
-    from darkroom.claims import claim
+    from darkroom.base.claims import claim
 
     path = Path(path)
     with claim(path.with_name("." + path.name)):

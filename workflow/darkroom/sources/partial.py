@@ -1,4 +1,4 @@
-"""A download that isn't finished: the folder KEY.part, with the bytes so far and what has to be known to go on.
+"""A download that isn't finished: the folder KEY.part, the ranges there, the pieces missing, what is needed to go on.
 
 `data` has every byte at its final place; `state.json` says which are there and which version of the file they are of.
 Data is synced before the state that speaks of it is written, so that what the state says is there also after a power
@@ -11,13 +11,84 @@ import json
 import os
 import shutil
 import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from darkroom.files import TEMPORARY_PREFIX
-from darkroom.sources.ranges import Ranges
+from darkroom.base.files import TEMPORARY_PREFIX
+
+
+class Ranges:
+    """Sorted ranges that neither touch nor overlap."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in ranges:
+            self.add(start, end)
+
+    def add(self, start: int, end: int) -> None:
+        """The bytes from `start` up to and without `end` are there now."""
+        if start >= end:
+            return
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(list(self._starts), list(self._ends), strict=True)
+
+    @property
+    def count(self) -> int:
+        """How many bytes are there."""
+        return sum(self._ends) - sum(self._starts)
+
+    @property
+    def front(self) -> int:
+        """How many are there from the beginning on without a gap."""
+        return self._ends[0] if self._starts and self._starts[0] == 0 else 0
+
+    @property
+    def end(self) -> int:
+        """Where the last range ends."""
+        return self._ends[-1] if self._ends else 0
+
+    def gaps(self, size: int) -> list[tuple[int, int]]:
+        """What a file of `size` bytes still lacks."""
+        starts, ends = [0, *self._ends], [*self._starts, size]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
+
+
+_SMALLEST_BYTES = 8 * 2**20
+_LARGEST_BYTES = 128 * 2**20
+_PIECES_EACH = 4
+
+
+@dataclass(slots=True)
+class Piece:
+    """What one request is to bring, [start, end); `start` moves as bytes come, `end` is None where nobody knows it."""
+
+    start: int
+    end: int | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.end is not None and self.start >= self.end
+
+
+def cut_into_pieces(gaps: Iterable[tuple[int, int]], connections: int) -> list[Piece]:
+    """Pieces in the file's order: a few for each connection, so that a slow one leaves the others work."""
+    gaps = list(gaps)
+    missing = sum(end - start for start, end in gaps)
+    size = min(_LARGEST_BYTES, max(_SMALLEST_BYTES, missing // (connections * _PIECES_EACH)))
+    return [Piece(at, min(at + size, end)) for start, end in gaps for at in range(start, end, size)]
+
 
 _SAVE_EVERY_S = 1.0
 

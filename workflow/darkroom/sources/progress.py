@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from darkroom.base.text import in_bytes, in_time, of, share
+
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
     from rich.progress import TaskID
@@ -91,33 +93,3 @@ class Progress:
             self._bar.start()
         elif self._task is not None:
             self._bar.reset(self._task, total=total, completed=done)
-
-
-def share(done: int, total: int) -> str:
-    """`41 %`, rounded down, so that 100 % is all of it."""
-    return f"{100 * done // total if total else 100} %"
-
-
-def of(done: float, total: int) -> str:
-    """`2.8 of 6.9 GB`."""
-    whole = in_bytes(total)
-    unit = whole.rpartition(" ")[2]
-    part = in_bytes(done)
-    return f"{part.removesuffix(' ' + unit)} of {whole}"
-
-
-def in_bytes(count: float) -> str:
-    """`6.9 GB`: three digits at most, in powers of 1000."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 999.5 or unit == "GB":
-            break
-        count /= 1000
-    return f"{count:.0f} {unit}" if unit == "bytes" or count >= 99.5 else f"{count:.1f} {unit}"
-
-
-def in_time(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 05 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

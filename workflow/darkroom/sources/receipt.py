@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from darkroom.base.hashing import autov2, autov3
+from darkroom.base.receipts import Receipt
 from darkroom.errors import DarkroomError, SourceError
-from darkroom.hashing import autov2, autov3
-from darkroom.receipts import Receipt
 
 if TYPE_CHECKING:
     from darkroom.checkpoint.header import Header

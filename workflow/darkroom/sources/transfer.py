@@ -1,4 +1,4 @@
-"""Bringing one file's bytes: resumed where it stopped, in parallel ranges where that is allowed, never of two versions.
+"""Downloading one file: resumed where it stopped, in parallel ranges, never of two versions, hashed as it comes.
 
 Every request for a part names the version that it wants (`If-Range`), and every answer is checked for the range and the
 version that it is of. What comes is written to its final place and hashed behind the front; nothing has a name
@@ -7,21 +7,53 @@ before its hash is known.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import threading
 from dataclasses import dataclass, field
 
+from darkroom.base.files import check_room, disk_errors
+from darkroom.base.hashing import BLOCK_BYTES
+from darkroom.base.text import in_bytes, of
 from darkroom.errors import NetworkError, RangeError
-from darkroom.files import disk_errors
-from darkroom.sources.answers import START_BYTES, check_size
-from darkroom.sources.asking import NO_VERSION, Asking, StartOver, WrongRange
-from darkroom.sources.following import FollowingHash
-from darkroom.sources.partial import Partial, Version
-from darkroom.sources.patience import Patience
-from darkroom.sources.pieces import Piece, cut_into_pieces
-from darkroom.sources.progress import Progress, in_bytes, of
-from darkroom.sources.remote_files import RemoteFile
-from darkroom.sources.room import check_room
+from darkroom.sources.partial import Partial, Piece, Version, cut_into_pieces
+from darkroom.sources.progress import Progress
+from darkroom.sources.range_request import NO_VERSION, START_BYTES, Asking, StartOver, WrongRange, check_size
+from darkroom.sources.retry import Patience
+from darkroom.sources.source import RemoteFile
 from darkroom.sources.web import Answer, Web
 from darkroom.sources.workers import Workers
+
+
+class FollowingHash(threading.Thread):
+    """The SHA256 of a partial download's bytes from the beginning, or of a safetensors file's data alone."""
+
+    def __init__(self, partial: Partial, *, data_only: bool = False) -> None:
+        super().__init__(daemon=True)
+        self._partial = partial
+        self._generation = partial.generation
+        self._data_only = data_only
+        self._digest = hashlib.sha256()
+        partial.readers.append(self)
+        self.start()
+
+    def run(self) -> None:
+        block = memoryview(bytearray(BLOCK_BYTES))
+        position = 0
+        if self._data_only:
+            if self._partial.wait_for(7, self._generation) < 8:
+                return
+            position = 8 + int.from_bytes(os.pread(self._partial.file, 8, 0), "little")
+        while (front := self._partial.wait_for(position, self._generation)) > position:
+            got = os.preadv(self._partial.file, [block[: front - position]], position)
+            self._digest.update(block[:got])
+            position += got
+
+    def hexdigest(self) -> str:
+        """The hash, once the download is finished."""
+        self.join()
+        return self._digest.hexdigest()
+
 
 PARALLEL_FROM_BYTES = 32 * 2**20
 """What is still missing has to be at least this much for more than one connection."""

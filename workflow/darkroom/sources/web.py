@@ -1,4 +1,4 @@
-"""One HTTP request, done carefully: who is shown a token, where redirects may lead, and which failures may pass.
+"""One HTTP request: who is shown a token, where redirects may lead, which failures may pass, and when to ask again.
 
 No cookies, no .netrc, no redirect that is followed unseen: each hop is a request of its own, and only the origin that a
 token belongs to is shown it. Proxies of the environment are used.
@@ -7,9 +7,13 @@ token belongs to is shown it. Proxies of the environment are used.
 from __future__ import annotations
 
 import json
+import re
+import ssl
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http.cookiejar import DefaultCookiePolicy
 from importlib.metadata import version
 from typing import Any
@@ -18,11 +22,67 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 
+from darkroom.base.secrets import redact
 from darkroom.errors import NetworkError, SourceError
-from darkroom.redaction import redact
 from darkroom.sources.access import Access, refusal, shown
-from darkroom.sources.endpoints import is_in_the_clear
-from darkroom.sources.failures import Expired, Passing, connection_reason, retry_after, tls_reason
+from darkroom.sources.references import is_in_the_clear
+
+
+class Passing(Exception):
+    """A failure that may pass: `why` for people, when the server wants to be asked again, whether it just stopped sending."""
+
+    def __init__(
+        self, why: str, *, retry_after_s: float | None = None, is_stall: bool = False, is_rate_limit: bool = False
+    ) -> None:
+        super().__init__(why)
+        self.why = why
+        self.retry_after_s = retry_after_s
+        self.is_stall = is_stall
+        self.is_rate_limit = is_rate_limit
+
+
+class Expired(Exception):
+    """A pre-signed URL is not taken any more."""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds from now, in both of its forms (RFC 9110, 10.2.3); a date by the server's own clock."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        return float(text)
+    try:
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def tls_reason(error: BaseException) -> str:
+    """Why there is no secure connection, as far as the library's error tells."""
+    found: BaseException | None = error
+    for _ in range(10):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its TLS certificate can't be trusted ({found.verify_message})"
+        following = found.args[0] if found is not None and found.args else None
+        reason = getattr(following, "reason", None)  # of urllib3 an error, of ssl a text
+        following = reason if isinstance(reason, BaseException) else following
+        if not isinstance(following, BaseException):
+            break
+        found = following
+    return "no secure connection can be made (TLS)"
+
+
+def connection_reason(host: str, error: Exception) -> str:
+    """What went wrong, without the library's text, which holds the whole URL."""
+    text = str(error)
+    if "NameResolution" in text or "getaddrinfo" in text:
+        return f"{host} can't be found (DNS)"
+    if "refused" in text:
+        return f"{host} refuses connections"
+    if "unreachable" in text:
+        return f"{host} can't be reached"
+    return f"the connection to {host} was cut"
+
 
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 15.0

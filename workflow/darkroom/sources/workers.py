@@ -7,14 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
+from darkroom.base.text import share
 from darkroom.errors import DarkroomError, NetworkError, StallError
-from darkroom.sources.asking import Asking, StartOver
-from darkroom.sources.failures import Passing
-from darkroom.sources.partial import Partial
-from darkroom.sources.patience import Patience
-from darkroom.sources.pieces import Piece
-from darkroom.sources.progress import Progress, share
-from darkroom.sources.web import Answer
+from darkroom.sources.partial import Partial, Piece
+from darkroom.sources.progress import Progress
+from darkroom.sources.range_request import Asking, StartOver
+from darkroom.sources.retry import Patience
+from darkroom.sources.web import Answer, Passing
 
 READ_BYTES = 2**18
 _SLOW_BYTES = 2**10

@@ -13,15 +13,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from darkroom.base.files import disk_errors, write_bytes
+from darkroom.base.processes import is_alive
 from darkroom.errors import DarkroomError, ServerDiedError, ServerError
-from darkroom.files import disk_errors, write_bytes
-from darkroom.processes import is_alive
 from darkroom.warm import launch
 from darkroom.warm.connection import Answer, Connection, ConnectionLost
-from darkroom.warm.devices import make_devices
 from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_key
-from darkroom.warm.slots import NoFreeSlot, Slot, take_slot
+from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
 from darkroom.warm.summary import summarise
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for

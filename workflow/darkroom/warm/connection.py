@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from darkroom.base.sockets import read_peer
 from darkroom.errors import SocketError
-from darkroom.unix_sockets import read_peer
 from darkroom.warm.paths import foreign
 
 _MAX_HEAD_BYTES = 64 * 1024

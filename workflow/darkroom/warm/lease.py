@@ -1,6 +1,6 @@
 """Leases: which process an engine lives for, and noticing that it has gone. Standard library only.
 
-A lease is the identity of a process, as `darkroom.processes` writes it.
+A lease is the identity of a process, as `darkroom.base.processes` writes it.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from darkroom.processes import identify, is_alive
+from darkroom.base.processes import identify, is_alive
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where a warm engine's socket, locks and log lie, and whether they can be trusted. Standard library only.
+"""Where a warm engine's socket, locks and log lie, whether they can be trusted, and dead sockets. Standard library only.
 
 The runtime folder is `$XDG_RUNTIME_DIR/darkroom`, else `/tmp/darkroom-UID`: mode 0700, ours, no link. It is on a
 local disk on purpose: a socket on a network file system can be seen but not used by other nodes.
@@ -6,11 +6,13 @@ local disk on purpose: a socket on a network file system can be seen but not use
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from darkroom import __version__
@@ -132,3 +134,15 @@ def _user(uid: int) -> str:
         return f"user {pwd.getpwuid(uid).pw_name} (uid {uid})"
     except KeyError:
         return f"uid {uid}"
+
+
+def remove_dead_sockets() -> None:
+    """Remove what lies at the socket of each engine whose lock for life nobody holds."""
+    with suppress(SocketError, OSError):
+        for lock in list(runtime_folder().glob("*.lock")):
+            files = ServerFiles(lock.with_suffix(".sock"))
+            with lock.open() as handle, suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # While this lock is held, none can begin to listen there.
+                files.socket.unlink(missing_ok=True)
+                files.socket.with_name(files.socket.name + ".new").unlink(missing_ok=True)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from darkroom.engine import loras
-from darkroom.engine.base_weights import BaseWeights
 from darkroom.engine.loras import LoraWeights
+from darkroom.engine.weights import BaseWeights
 from darkroom.errors import LoraError, ModelError
 from darkroom.loras import LoraFile
 from tests.fixtures.folders import UNET, flip_byte

@@ -13,7 +13,7 @@ import pytest
 from darkroom.engine import Engine
 from darkroom.engine.loras import LoraWeights
 from darkroom.loras import LoraFile, read_lora
-from darkroom.request import RenderRequest
+from darkroom.request.render_request import RenderRequest
 from tests.fixtures.loras import LAYOUTS, Layer, lora_tensors
 from tests.unit.engine.loras.states import LAYERS, UNET_LAYERS, State, bits, changed, load, make, state
 

@@ -1,0 +1,133 @@
+"""Secrets: masked in everything that is shown, and read only from files that nobody else can read."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from darkroom.errors import ConfigError
+
+MASK = "***"
+VARIABLES = (
+    "CIVITAI_API_KEY",
+    "CIVITAI_TOKEN",
+    "HF_TOKEN",
+    "HUGGING_FACE_HUB_TOKEN",
+    "DARKROOM_API_KEY",
+)
+_SHORTEST = 4  # what is shorter stands in half of all words
+_hidden: set[str] = set()
+
+_STRONG = re.compile(
+    r"x(?:amz|goog).*|"
+    r".*(?:token|secret|password|passwd|passphrase|apikey|accesskey|secretkey|privatekey|signature|credentials?|"
+    r"authorization|cookie|accesskeyid)"
+)
+"""Names, in lower case and without hyphens and the like, whose values are secret wherever they stand."""
+_IN_QUERY = frozenset(("auth", "jwt", "key", "keypairid", "pass", "policy", "pwd", "sas", "sessionid", "sig"))
+"""Names whose values are secret in a URL's query; elsewhere they are words like others."""
+
+_LOGIN = re.compile(r'(?<=//)[^\s/?#"<>]*@')
+_LOGIN_WITH_SLASH = re.compile(r'(?<=://)[^\s/?#@:"<>\[]*:(?!\d+(?:[/?#\s]|$))[^\s@"<>]{0,500}@')
+_JSON = re.compile(
+    r"""(?P<q>\\*["'])(?P<name>[\w.-]{1,100})(?P=q)(?P<colon>\s*:\s*)"""
+    r"""(?:(?P<v>\\*["'])(?:(?!(?P=v))(?:\\.|.))*(?P=v)|-?\d[\w.+-]*)"""
+)
+_HEADER = re.compile(
+    r"(?i)\b((?:proxy-)?authorization|(?:set-)?cookie|x-[a-z-]*(?:key|token|secret|signature))(\s*:\s*)[^\r\n]+"
+)
+_BEARER = re.compile(r"""(?i)\b(bearer)(\s+)[^\s"'<>,;)\]}]+""")
+_HUB_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{16,}")
+_PAIR = re.compile(r'(?P<name>[\w.%~\[\]+-]{1,100}?)(?P<equals>=|%3[Dd])(?P<value>[^&\s"<>#]*)')
+_CLOSING = "')]},.:\\"
+_DEEPEST = 4  # URLs within queries of URLs within …
+
+
+def hide(secret: str) -> None:
+    """Make `redact` mask this value from now on, wherever it stands."""
+    if len(secret.strip()) >= _SHORTEST:
+        _hidden.add(secret.strip())
+
+
+def redact(text: str) -> str:
+    """The text with `***` for every secret in it: logins in URLs, values of queries, of JSON and of headers that are
+    named like secrets, bearer tokens, and the values that `hide` was told or that the tokens' variables hold."""
+    for secret in _known():
+        text = text.replace(secret, MASK)
+    text = _LOGIN_WITH_SLASH.sub(f"{MASK}@", _LOGIN.sub(f"{MASK}@", text))
+    text = _JSON.sub(_mask_json, text)
+    text = _HEADER.sub(rf"\1\2{MASK}", text)
+    text = _BEARER.sub(rf"\1\2{MASK}", text)
+    return _HUB_TOKEN.sub(MASK, _mask_pairs(text, _DEEPEST))
+
+
+def redact_url(url: str) -> str:
+    """The URL with `***` for its login and for what is secret in its path, query and fragment."""
+    return redact(url)
+
+
+def has_secret(url: str) -> bool:
+    """True for a URL that carries a login, a token or a signature."""
+    return redact(url) != url
+
+
+def _known() -> list[str]:
+    """The known secrets as they may stand in a text, the longest first, since one may hold another."""
+    values = {os.environ.get(variable, "").strip() for variable in VARIABLES} | _hidden
+    values = {value for value in values if len(value) >= _SHORTEST and value.strip("*")}
+    return sorted(values | {quote(value, safe="") for value in values}, key=len, reverse=True)
+
+
+def _mask_json(found: re.Match[str]) -> str:
+    if not _STRONG.fullmatch(_plain(found["name"])):
+        return found[0]
+    mark = found["v"] or ""
+    return f"{found['q']}{found['name']}{found['q']}{found['colon']}{mark}{MASK}{mark}"
+
+
+def _mask_pairs(text: str, depth: int) -> str:
+    """Mask `name=value`, in queries and elsewhere; also where a value is itself a URL, or percent-encoded."""
+
+    def mask(found: re.Match[str]) -> str:
+        value = found["value"].rstrip(_CLOSING)
+        closing = found["value"][len(value) :]
+        if not value:
+            return found[0]
+        if _is_secret(found["name"], text[: found.start()]):
+            return f"{found['name']}{found['equals']}{MASK}{closing}"
+        inner = _mask_pairs(value, depth - 1) if depth else value
+        decoded = unquote(inner)
+        if depth and decoded != inner and redact(decoded) != decoded:
+            inner = MASK
+        return f"{found['name']}{found['equals']}{inner}{closing}"
+
+    return _PAIR.sub(mask, text)
+
+
+def _is_secret(name: str, before: str) -> bool:
+    *path, last = re.split(r"[?&#]", unquote(name))
+    is_in_query = bool(path) or before.endswith(("?", "&", "#", "%3F", "%3f", "%26"))
+    return bool(_STRONG.fullmatch(_plain(last))) or (is_in_query and _plain(last) in _IN_QUERY)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def read_private_file(variable: str, path: Path) -> str:
+    """The text of the file that the environment's `variable` names.
+
+    Raises ConfigError (E-CONFIG) for a file that others can read too, that isn't there or that isn't a text.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise ConfigError(variable, path, "others can read that file", f"chmod 600 {path}")
+            return file.read()
+    except UnicodeDecodeError:
+        raise ConfigError(variable, path, "is not a text", "write the secret into it, and nothing else") from None
+    except OSError as error:
+        raise ConfigError(variable, path, error.strerror or "can't be read", "check the path") from None

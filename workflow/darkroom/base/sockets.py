@@ -1,0 +1,40 @@
+"""Unix sockets that one user alone can use. Standard library only."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from pathlib import Path
+
+_PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+
+
+def listen_privately(path: Path, backlog: int) -> socket.socket:
+    """Listen on a new socket with mode 0600. Raises OSError if something is at `path`, or it can't be made."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    listener.listen(backlog)
+    return listener
+
+
+def read_peer(connection: socket.socket) -> tuple[int, int] | None:
+    """Process and user number of whoever is at the other end; None where nobody can tell."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    pid, uid, _gid = _PEER_CREDENTIALS.unpack(data)
+    return pid, uid
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can only be reached from this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,5 @@
+"""`python -m darkroom.cli` is `darkroom`."""
+
+from darkroom.cli.command import run
+
+run()

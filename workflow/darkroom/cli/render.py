@@ -1,0 +1,87 @@
+"""`darkroom render`: one picture, by an engine of its own or, for a job of the workflow, by the warm one."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkroom.cli import render_job
+
+if TYPE_CHECKING:
+    from darkroom.engine.library import Library
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options of `darkroom render`."""
+    sub.add_argument("model_dir", type=Path)
+    sub.add_argument("--output", "-o", type=Path, required=True)
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--prompt")
+    what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
+    sub.add_argument("--negative-prompt", dest="negative_prompt")
+    sub.add_argument("--prompt-2", dest="prompt_2", help="another prompt for the second text encoder")
+    sub.add_argument("--negative-prompt-2", dest="negative_prompt_2")
+    for name in ("width", "height", "steps", "seed", "clip-skip", "variation-seed"):
+        sub.add_argument(f"--{name}", type=int)
+    for name in ("cfg-scale", "cfg-rescale", "variation-strength"):
+        sub.add_argument(f"--{name}", type=float)
+    for name in ("sampler", "schedule", "emphasis"):
+        sub.add_argument(f"--{name}")
+    sub.add_argument("--preset", help="settings of a distilled model: lightning, turbo, lcm, hyper")
+    sub.add_argument("--lora", dest="loras", action="append", help="NAME, NAME:0.8 or NAME:0.8:0.5; may be repeated")
+    sub.add_argument("--vae", help="the name of a VAE in the models folder")
+    sub.add_argument("--freeu", action="store_true", default=None, help="with the usual factors for SDXL")
+    sub.add_argument(
+        "--models-dir", type=Path, help="where names are looked up; by default two folders above MODEL_DIR"
+    )
+    files = partial(sub.add_argument, type=Path, action="append", default=[], metavar="FILE")
+    files("--lora-file", dest="lora_files", help="a LoRA, known by its file's name")
+    files("--embedding-file", dest="embedding_files", help="an embedding, known by its file's name")
+    sub.add_argument("--device", default="auto")
+    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
+    sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
+    sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
+    sub.add_argument(
+        "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
+    )
+
+
+def run(arguments: argparse.Namespace) -> str | None:
+    """Render; returns a line about the picture, or None for a job, whose log has it."""
+    return render_job.run(arguments) if arguments.request else _render_once(arguments)
+
+
+def _render_once(arguments: argparse.Namespace) -> str:
+    from darkroom.request.assets import settle
+    from darkroom.request.render_request import RenderRequest
+    from darkroom.sheets.sheet import SETTING_KEYS, unfold
+
+    given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
+    settings = unfold({name: value for name, value in given.items() if value is not None}, "render")
+    library = _library(arguments)
+    request = settle(RenderRequest.from_settings(settings, "render"), library.names())
+    from darkroom.base.files import write_bytes
+    from darkroom.engine import Engine
+    from darkroom.serve.answers import collect_facts, encode_answer
+    from darkroom.warm.summary import summarise
+
+    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
+    picture = engine.render(request)
+    write_bytes(arguments.output, encode_answer(engine, picture))
+    facts = collect_facts(picture)
+    render_job.print_warnings(facts, arguments.output)
+    return summarise(facts)
+
+
+def _library(arguments: argparse.Namespace) -> Library:
+    """The models folder, and the files that were given by their paths, each under its own name."""
+    from darkroom.engine.library import Library
+
+    library = Library(arguments.models_dir or Path(os.path.abspath(arguments.model_dir)).parent.parent)  # noqa: PTH100
+    for kind, paths in (("loras", arguments.lora_files), ("embeddings", arguments.embedding_files)):
+        for path in paths:
+            library.add(kind, path.stem, path)
+    return library

@@ -1,0 +1,58 @@
+"""`darkroom render MODEL --request JSON …`: the job of one picture, by the warm engine. Standard library only.
+
+A run pays for the start of this process with every picture, and a good part of that would be argparse. So `read`
+understands the command as the rule writes it, and leaves any other spelling to argparse.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+_DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None}
+_PATHS = ("model_dir", "verified", "output", "log", "kept")
+_OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept")
+
+
+def read(argv: Sequence[str]) -> SimpleNamespace | None:
+    """What argparse makes of `render MODEL --OPTION VALUE …`, as far as `run` needs it; None if it isn't such a command."""
+    options, values = argv[2::2], argv[1::2]
+    if argv[:1] != ["render"] or len(argv) % 2 or any(value.startswith("-") for value in values):
+        return None
+    if len(set(options)) < len(options) or not {"--request", "--output"} <= set(options) <= set(_OPTIONS):
+        return None
+    given: dict[str, Any] = dict(zip(["model_dir", *(option[2:] for option in options)], values, strict=True))
+    paths = {name: Path(given[name]) for name in _PATHS if name in given}
+    job = SimpleNamespace(verb=run, verbose=False, **_DEFAULTS | given | paths)
+    return job if job.request else None
+
+
+def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
+    """Have the picture rendered; returns a line about it only where the log has none yet."""
+    from darkroom.warm.client import EngineSpec, render
+
+    if arguments.kept:
+        from darkroom.cluster.earlier_attempts import bring_back, keep
+
+        if bring_back(arguments.kept, arguments.output):
+            return "finished by an earlier attempt of this run"
+    spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
+    facts = render(spec, arguments.request, arguments.output, arguments.log)
+    if arguments.kept:
+        keep(arguments.output, arguments.kept)
+    print_warnings(facts, arguments.output)
+    return None
+
+
+def print_warnings(facts: Mapping[str, Any], output: Path) -> None:
+    """Tell on stderr what deserves a look about a picture."""
+    for warning in facts["warnings"]:
+        print(f"WARNING {output}: {warning}", file=sys.stderr)

@@ -1,0 +1,60 @@
+"""What an engine gives back: a finished picture and the facts about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from darkroom.request.render_request import RenderRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, slots=True)
+class UsedAsset:
+    """A VAE, LoRA or embedding that a picture was made with.
+
+    `kind` is `vaes`, `loras` or `embeddings`; `sha256` (hex) is the file's; `short` the hash that A1111 writes for
+    that kind: of a LoRA 12 digits of the hash without the header, of an embedding 12 and of a VAE 10 of the file's.
+    """
+
+    kind: str
+    name: str
+    sha256: str
+    short: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenderFacts:
+    """What making a picture took, and with what. Times in seconds; `encode_s` is near 0 for a remembered prompt
+    (`is_prompt_known`).
+
+    `apply_s` is what changing the LoRAs took. `warnings` say what deserves a look although the picture was made.
+    """
+
+    prompt_tokens: int
+    negative_tokens: int
+    chunks: int
+    apply_s: float
+    encode_s: float
+    denoise_s: float
+    decode_s: float
+    total_s: float
+    device: str
+    dtype: str
+    memory: str
+    model_name: str
+    model_hash: str | None
+    assets: tuple[UsedAsset, ...]
+    warnings: tuple[str, ...]
+    is_prompt_known: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedImage:
+    """A finished picture (RGB) with the request it answers."""
+
+    image: Image
+    request: RenderRequest
+    facts: RenderFacts

@@ -1,0 +1,210 @@
+"""results/index.html and results/manifest.jsonl: every picture and what made it; the page opens from disk.
+
+Keys: sheet, checkpoint, id, seed, file (relative to the results folder), sha256 (of the PNG), model_hash
+(AutoV2 as the picture itself states it, or null), warnings and request (as RenderRequest). Nothing in it depends on
+when or where the run was made.
+
+Style, script and data stand in the page itself; its Content-Security-Policy allows just these, by their
+SHA256, and pictures of its own origin, so that nothing is fetched from a network and no prompt can run code.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import json
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from darkroom.base.files import write_bytes
+from darkroom.checkpoint.audit import read_audit
+from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
+from darkroom.pictures.thumbnails import PictureRecord, remove_stale, thumbnail_path, update_thumbnails
+from darkroom.resources import RESOURCES
+
+MANIFEST = "manifest.jsonl"
+
+
+def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> None:
+    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`."""
+    lines = [_line(picture, record) for picture, record in zip(pictures, records, strict=True)]
+    write_bytes(results / MANIFEST, "".join(lines).encode())
+
+
+def _line(picture: GalleryPicture, record: PictureRecord) -> str:
+    entry = {
+        "sheet": picture.sheet,
+        "checkpoint": picture.checkpoint,
+        "id": picture.id,
+        "seed": picture.seed,
+        "file": picture.path,
+        "sha256": record.sha256,
+        "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
+        "warnings": record.warnings,
+        "request": picture.request,
+    }
+    return json.dumps(entry, ensure_ascii=False) + "\n"
+
+
+INDEX = "index.html"
+_CAPTION_CHARACTERS = 90
+_ALT_CHARACTERS = 200
+
+Facts = list[tuple[str, str]]
+"""Pairs of a label and a text."""
+
+
+def build_gallery(
+    results: Path, pictures: list[GalleryPicture], checkpoints: dict[str, Facts], *, title: str, thumbnail_px: int
+) -> None:
+    """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
+
+    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge. The
+    same input gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or
+    silent about how it was made; the page of before is then untouched.
+    """
+    pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
+    records = update_thumbnails(results, pictures, thumbnail_px)
+    remove_stale(results, pictures)
+    write_manifest(results, pictures, records)
+    write_bytes(results / INDEX, render_page(pictures, records, checkpoints, title, thumbnail_px).encode())
+
+
+def render_page(
+    pictures: list[GalleryPicture],
+    records: list[PictureRecord],
+    checkpoints: dict[str, Facts],
+    title: str,
+    thumbnail_px: int,
+) -> str:
+    """The page's HTML; `pictures` come grouped, `records[i]` belongs to `pictures[i]`."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    folder = RESOURCES / "gallery"
+    script = (folder / "gallery.js").read_text("utf-8")
+    style = (folder / "gallery.css").read_text("utf-8") + f":root {{ --thumb: {thumbnail_px}px; }}\n"
+    environment = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    cards = [_card(*pair, place) for place, pair in enumerate(zip(pictures, records, strict=True))]
+    by_name = {picture.name: card for picture, card in zip(pictures, cards, strict=True)}
+    page = environment.get_template("index.html.j2").render(
+        title=title,
+        version=importlib.metadata.version("darkroom"),
+        total=len(pictures),
+        groups=[
+            {"sheet": sheet, "checkpoint": checkpoint, "cards": [by_name[p.name] for p in members]}
+            for sheet, checkpoint, members in group_pictures(pictures)
+        ],
+        checkpoints=checkpoints,
+        policy=_policy(style, script),
+        # Markup: our own files, and JSON without a letter that HTML could take for its own.
+        style=Markup(style),
+        script=Markup(script),
+        data=Markup(_script_json([_details(*pair) for pair in zip(pictures, records, strict=True)])),
+    )
+    return str(page)
+
+
+def _policy(style: str, script: str) -> str:
+    """Nothing but this page's own style, script and pictures. `file:` for browsers whose 'self' excludes it."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            "img-src 'self' file:",
+            f"style-src '{_csp_hash(style)}'",
+            f"script-src '{_csp_hash(script)}'",
+            "base-uri 'none'",
+            "form-action 'none'",
+        )
+    )
+
+
+def _csp_hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _script_json(data: Any) -> str:
+    """JSON that can stand in a script element: no `<` to end it, `&` and `>` escaped too for other parsers."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[str, Any]:
+    prompt = str(picture.request.get("prompt", "")) or "(no prompt)"
+    return {
+        "place": place,
+        "thumbnail": quote(thumbnail_path(picture)),
+        "width": record.thumbnail_width,
+        "height": record.thumbnail_height,
+        "alt": shorten_middle(prompt, _ALT_CHARACTERS),
+        "caption": shorten_middle(prompt, _CAPTION_CHARACTERS),
+        "facts": f"{picture.id} · seed {picture.seed}",
+        "warning": "; ".join(record.warnings),
+    }
+
+
+def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
+    """What the script shows of one picture in the full view, and searches."""
+    settings = read_infotext(record.infotext)["settings"]
+    shown = {
+        "Warning": "; ".join(record.warnings),
+        **settings,
+        "Emphasis": picture.request.get("emphasis"),
+        "PNG SHA256": record.sha256,
+    }
+    return {
+        "sheet": picture.sheet,
+        "checkpoint": picture.checkpoint,
+        "id": picture.id,
+        "seed": str(picture.seed),
+        "sampler": f"{settings.get('Sampler', '')} {settings.get('Schedule type', '')}",
+        "file": picture.path,
+        "url": quote(picture.path),
+        "width": record.width,
+        "height": record.height,
+        "prompt": picture.request.get("prompt", ""),
+        "negative": picture.request.get("negative_prompt", ""),
+        "settings": [[key, value] for key, value in shown.items() if value],
+        "parameters": record.infotext,
+    }
+
+
+RESULTS = Path("results")
+
+
+def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:
+    """Write one sheet's thumbnails and contact sheet; returns a line that says so. Raises ImageError (E-IMAGE)."""
+    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    pictures = [_picture(p) for p in plan["sheets"][sheet]]
+    gallery = plan["config"]["gallery"]
+    make_contact_sheet(RESULTS, pictures, output, columns=gallery["columns"], thumbnail_px=gallery["thumbnail_px"])
+    return f"{output}: {len(pictures)} pictures"
+
+
+def make_gallery_page(plan_file: Path) -> str:
+    """Write index.html, manifest.jsonl and thumbnails that are missing; returns a line that says so.
+
+    Raises ImageError (E-IMAGE) for a damaged picture, ModelError (E-MODEL) for a damaged audit.
+    """
+    plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    pictures = [_picture(p) for ps in plan["sheets"].values() for p in ps]
+    models = Path(plan["config"]["models_dir"]) / "diffusers"
+    audits = {name: read_audit(models / name) for name in plan["config"]["checkpoints"]}
+    checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
+    gallery = plan["config"]["gallery"]
+    build_gallery(RESULTS, pictures, checkpoints, title=gallery["title"], thumbnail_px=gallery["thumbnail_px"])
+    return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
+
+
+def _picture(data: dict[str, Any]) -> GalleryPicture:
+    return GalleryPicture(**data)

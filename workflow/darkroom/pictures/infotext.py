@@ -1,0 +1,178 @@
+"""Infotext: a picture's settings as AUTOMATIC1111 writes them, so that the tools of the field can read them.
+
+The format is A1111's `parameters` text: the prompt, a line `Negative prompt: …` if there is one, then one
+line of `Key: value` pairs. `Hashes` is the JSON object that Civitai's extension adds, not quoted.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Protocol, TypedDict
+
+from darkroom.base.hashing import autov2
+from darkroom.request.lora_tags import write_tag
+from darkroom.request.render_request import RenderRequest
+
+NEGATIVE = "Negative prompt: "
+_KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
+_PLAIN = re.compile(r"[^,]*")
+_FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
+
+
+_EMPHASIS = {"a1111": "Original", "no_norm": "No norm", "comfy": "comfy"}  # A1111's words where it has them
+
+
+class UsedAsset(Protocol):
+    """What `darkroom.engine.UsedAsset` is: a VAE, LoRA or embedding with its hashes."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def short(self) -> str: ...
+
+
+class Infotext(TypedDict):
+    """What an infotext says. `settings` keeps the line's order; `Hashes` stays JSON text."""
+
+    prompt: str
+    negative_prompt: str
+    settings: dict[str, str]
+
+
+def write_infotext(
+    request: RenderRequest,
+    *,
+    model: str,
+    model_hash: str | None,
+    version: str,
+    assets: Sequence[UsedAsset] = (),
+) -> str:
+    """The infotext of a picture.
+
+    `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None where
+    it isn't known; `version` is Darkroom's own; `assets` are what else the picture was made with. LoRAs that the
+    request names beside its prompt are written as tags behind it, which is where other tools look for them. The
+    same arguments always give the same text.
+    """
+    settings: dict[str, str] = {
+        "Steps": str(request.steps),
+        "Sampler": request.sampler,
+        "Schedule type": request.schedule,
+        "CFG scale": _number(request.cfg_scale),
+        "Seed": str(request.seed),
+        "Size": f"{request.width}x{request.height}",
+    }
+    if model_hash:
+        settings["Model hash"] = model_hash
+    settings["Model"] = model
+    for vae in _of_kind(assets, "vaes"):
+        settings |= {"VAE hash": vae.short, "VAE": vae.name}
+    settings |= _special_settings(request)
+    settings["RNG"] = "CPU"
+    for key, kind in (("Lora hashes", "loras"), ("TI hashes", "embeddings")):
+        if found := _of_kind(assets, kind):
+            settings[key] = ", ".join(f"{asset.name}: {asset.short}" for asset in found)
+    pairs = [f"{key}: {_quote(value)}" for key, value in settings.items()]
+    if hashes := _hashes(model_hash, assets):
+        pairs.append("Hashes: " + json.dumps(hashes))
+    pairs.append("Version: " + _quote(f"darkroom {version}"))
+    prompt = " ".join(filter(None, [request.prompt, *map(write_tag, request.loras)]))
+    lines = [prompt] if prompt else []
+    if request.negative_prompt:
+        lines.append(NEGATIVE + request.negative_prompt)
+    return "\n".join([*lines, ", ".join(pairs)])
+
+
+def _special_settings(request: RenderRequest) -> dict[str, str]:
+    """What is written only where it was asked for. A1111 has no name for the last four."""
+    settings: dict[str, str] = {}
+    if request.variation_strength:
+        settings["Variation seed"] = str(request.variation_seed)
+        settings["Variation seed strength"] = _number(request.variation_strength)
+    if request.clip_skip > 1:
+        settings["Clip skip"] = str(request.clip_skip)
+    if request.emphasis in _EMPHASIS:
+        settings["Emphasis"] = _EMPHASIS[request.emphasis]
+    if request.cfg_rescale:
+        settings["CFG rescale"] = _number(request.cfg_rescale)
+    if request.freeu is not None:
+        settings["FreeU"] = ", ".join(f"{key} {_number(value)}" for key, value in request.freeu)
+    if request.prompt_2 is not None:
+        settings["Prompt 2"] = request.prompt_2
+    if request.negative_prompt_2 is not None:
+        settings["Negative prompt 2"] = request.negative_prompt_2
+    return settings
+
+
+def _of_kind(assets: Sequence[UsedAsset], kind: str) -> list[UsedAsset]:
+    return [asset for asset in assets if asset.kind == kind]
+
+
+def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, str]:
+    """AutoV2 hashes under the keys of Civitai's extension."""
+    hashes = {"model": model_hash} if model_hash else {}
+    for asset in assets:
+        key = {"vaes": "vae", "loras": f"lora:{asset.name}", "embeddings": f"embed:{asset.name}"}[asset.kind]
+        hashes[key] = autov2(asset.sha256)
+    return hashes
+
+
+def read_infotext(text: str) -> Infotext:
+    """The parts of an infotext, of Darkroom or of A1111; text without a line of settings is all prompt.
+
+    A prompt with a line that starts with `Negative prompt:` can't be told apart from the real one, as in
+    A1111; the PNG's `darkroom` chunk has no such doubt.
+    """
+    body, _, last = text.rpartition("\n")
+    settings = _read_settings(last)
+    if len(settings) < _FEWEST_SETTINGS:
+        body, settings = text, {}
+    head, found, negative = ("\n" + body).partition("\n" + NEGATIVE.rstrip())
+    return {
+        "prompt": head[1:],
+        "negative_prompt": negative.removeprefix(" ") if found else "",
+        "settings": settings,
+    }
+
+
+def _read_settings(line: str) -> dict[str, str]:
+    settings: dict[str, str] = {}
+    place = 0
+    while key := _KEY.match(line, place):
+        settings[key[1]], place = _read_value(line, key.end())
+        comma = line.find(",", place)
+        if comma < 0:
+            break
+        place = comma + 1
+    return settings
+
+
+def _read_value(line: str, start: int) -> tuple[str, int]:
+    """The value that begins at `start`, and where it ends; JSON strings and objects may hold commas."""
+    if line[start : start + 1] in ('"', "{"):
+        try:
+            value, end = json.JSONDecoder().raw_decode(line, start)
+        except (json.JSONDecodeError, RecursionError):
+            pass
+        else:
+            return (value if isinstance(value, str) else line[start:end]), end
+    plain = _PLAIN.match(line, start)
+    end = plain.end() if plain else start
+    return line[start:end].strip(), end
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+def _quote(value: str) -> str:
+    """As A1111: a value that could be taken for more than one is written as a JSON string."""
+    if any(mark in value for mark in ",:\n") or value[:1] in ('"', "{") or value != value.strip():
+        return json.dumps(value, ensure_ascii=False)
+    return value

@@ -1,0 +1,190 @@
+"""Thumbnails in results/thumbnails, and what was learnt about each picture while making them.
+
+A picture is read, checked, hashed and decoded once: contact sheets and the gallery are made from this. Each prompt
+sheet has an index that remembers a picture's size and modification time beside what was found, so that an update of
+1,000 pictures reads only the new ones, and sheets can be updated at the same time. The folder is a cache: deleting it
+costs time and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
+
+from darkroom.base.files import disk_errors, write_bytes
+from darkroom.errors import ImageError, NameError
+from darkroom.pictures.picture import GalleryPicture
+from darkroom.pictures.png import REDO, decode_png, read_picture, read_warnings, text_of_png
+
+FOLDER = "thumbnails"
+_QUALITY = 90  # with 82, grain shows blocks where one looks closer
+_EFFORT = 2  # of WebP's 0 to 6; more saves a few percent and takes three times as long
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRecord:
+    """What is known of a picture: of which state of its file (bytes, mtime in ns), its SHA256 and its infotext.
+
+    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` its bytes. `warnings` are what the
+    engine said that deserves a look. `width` and `height` are the picture's, `thumbnail_width` and `thumbnail_height`
+    its thumbnail's, in pixels.
+    """
+
+    size: int
+    mtime_ns: int
+    thumbnail_px: int
+    quality: int
+    thumbnail_size: int
+    sha256: str
+    infotext: str
+    width: int
+    height: int
+    thumbnail_width: int
+    thumbnail_height: int
+    warnings: list[str]
+
+
+def thumbnail_path(picture: GalleryPicture) -> str:
+    """Where a picture's thumbnail lies, relative to the results folder."""
+    return f"{FOLDER}/{picture.name}.webp"
+
+
+def index_path(sheet: str) -> str:
+    """Where a sheet's index lies, relative to the results folder; no checkpoint's name begins like that."""
+    return f"{FOLDER}/{sheet}/_index.json"
+
+
+def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_px: int) -> list[PictureRecord]:
+    """Make the thumbnails that are missing or out of date, and write the indexes of the pictures' sheets.
+
+    `thumbnail_px` is the longer edge; smaller pictures are not enlarged. Returns a record for each picture,
+    in order. Raises ImageError (E-IMAGE) for a picture that is missing, damaged or without an infotext, and
+    NameError (E-NAME) for a sheet that would lie in the thumbnails' own folder.
+    """
+    for picture in pictures:
+        if picture.sheet == FOLDER:
+            raise NameError("sheet", picture.sheet, f"results/{FOLDER} is the gallery's own folder", "rename the sheet")
+    known = {sheet: _load_index(results, sheet) for sheet in {picture.sheet for picture in pictures}}
+
+    def update(picture: GalleryPicture) -> PictureRecord:
+        return _update_one(results, picture, thumbnail_px, known[picture.sheet].get(picture.name))
+
+    records: dict[str, PictureRecord] = {}
+    try:
+        for picture, record in zip(pictures, in_threads(update, pictures), strict=True):
+            records[picture.name] = record
+    finally:  # what was learnt before one that is damaged needn't be learnt again
+        for sheet, before in known.items():
+            latest = before | records
+            names = [picture.name for picture in pictures if picture.sheet == sheet]
+            entries = {name: latest[name] for name in names if name in latest}
+            if entries != before:
+                _save_index(results, sheet, entries)
+    return [records[picture.name] for picture in pictures]
+
+
+def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
+    """Remove thumbnails and indexes, and folders left empty, that belong to none of `pictures` and their sheets."""
+    wanted = {thumbnail_path(picture) for picture in pictures} | {index_path(picture.sheet) for picture in pictures}
+    top = results / FOLDER
+    for path in _files(top):
+        if path.suffix in (".webp", ".json") and path.relative_to(results).as_posix() not in wanted:
+            with disk_errors(path), suppress(FileNotFoundError):
+                path.unlink()
+    for folder, _, _ in os.walk(top, topdown=False):
+        if folder != str(top):
+            with suppress(OSError):  # not empty
+                Path(folder).rmdir()
+
+
+def read_thumbnail(results: Path, picture: GalleryPicture) -> Image.Image:
+    """A picture's thumbnail in RGB, after `update_thumbnails`. Raises ImageError (E-IMAGE) if it is damaged."""
+    path = results / thumbnail_path(picture)
+    try:
+        return Image.open(path, formats=["WEBP"]).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        hint = f"delete {results / FOLDER} and run the same command again"
+        raise ImageError("thumbnail", path, f"can't be read ({error})", hint) from None
+
+
+def in_threads(function: Callable[[Item], Result], items: list[Item]) -> Iterator[Result]:
+    """The results in the items' order; after a failure none is begun. Decoding and encoding release Python's lock."""
+    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as workers:
+        try:
+            yield from workers.map(function, items)
+        except BaseException:
+            workers.shutdown(cancel_futures=True)
+            raise
+
+
+def _update_one(
+    results: Path, picture: GalleryPicture, thumbnail_px: int, known: PictureRecord | None
+) -> PictureRecord:
+    path, thumbnail = results / picture.path, results / thumbnail_path(picture)
+    try:
+        state = path.stat()
+    except OSError:
+        raise ImageError("picture", path, "is missing", "run the same command again") from None
+    now = (state.st_size, state.st_mtime_ns, thumbnail_px, _QUALITY)
+    if known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality) == now:
+        with suppress(OSError):
+            if thumbnail.stat().st_size == known.thumbnail_size:
+                return known
+    data = read_picture(path)
+    image = decode_png(data, path)
+    texts = text_of_png(data, path)
+    infotext = texts.get("parameters")
+    if infotext is None:
+        raise ImageError("picture", path, "does not say how it was made (no 'parameters' text)", REDO)
+    small, encoded = make_thumbnail(image, thumbnail_px)
+    write_bytes(thumbnail, encoded)
+    digest = hashlib.sha256(data).hexdigest()
+    return PictureRecord(*now, len(encoded), digest, infotext, *image.size, *small.size, read_warnings(texts))
+
+
+def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, bytes]:
+    """The picture fitted into a square of `thumbnail_px`, and its WebP bytes.
+
+    A smaller one stays as it is, to the pixel: contact sheets enlarge it, and would enlarge what WebP does to edges.
+    """
+    small = image.copy()
+    small.thumbnail((thumbnail_px, thumbnail_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    buffer = io.BytesIO()
+    if max(image.size) < thumbnail_px:
+        small.save(buffer, "WEBP", lossless=True, quality=0, method=0)
+    else:
+        small.save(buffer, "WEBP", quality=_QUALITY, method=_EFFORT)
+    return small, buffer.getvalue()
+
+
+def _load_index(results: Path, sheet: str) -> dict[str, PictureRecord]:
+    """The remembered records by picture name; none if the file is missing, damaged or of another revision."""
+    try:
+        entries: dict[str, dict[str, Any]] = json.loads((results / index_path(sheet)).read_bytes())
+        return {name: PictureRecord(**fields) for name, fields in entries.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _save_index(results: Path, sheet: str, records: dict[str, PictureRecord]) -> None:
+    entries = {name: asdict(record) for name, record in records.items()}
+    write_bytes(results / index_path(sheet), json.dumps(entries, ensure_ascii=False).encode())
+
+
+def _files(top: Path) -> Iterator[Path]:
+    for folder, _, names in os.walk(top):
+        for name in names:
+            yield Path(folder, name)

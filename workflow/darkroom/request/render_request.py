@@ -1,0 +1,217 @@
+"""RenderRequest: everything that decides a picture's pixels, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from darkroom.errors import LoraError, RequestError
+from darkroom.request.lora_tags import (
+    SHORT_FORMS_SCHEMA,
+    LoraUse,
+    read_short_forms,
+    refuse_loras,
+    sum_up,
+    take_out_loras,
+)
+from darkroom.request.samplers import check_combination, find_schedule, split_sampler
+
+Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
+MAX_SEED = 2**63 - 1
+MAX_PROMPT_CHARACTERS = 30_000
+_MOST_SHOWN = 80
+MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a job may hold 128 KiB
+
+_MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class FreeU(BaseModel):
+    """FreeU's factors (Si et al., arXiv:2309.11497): `b1`, `b2` of the backbone, `s1`, `s2` of the skip connections.
+
+    The defaults are the authors' for SDXL.
+    """
+
+    model_config = _MODEL
+
+    b1: float = Field(1.3, ge=0, le=10)
+    b2: float = Field(1.4, ge=0, le=10)
+    s1: float = Field(0.9, ge=0, le=10)
+    s2: float = Field(0.2, ge=0, le=10)
+
+
+_FREEU_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "boolean"}, FreeU.model_json_schema(), {"type": "null"}]}
+
+
+class RenderRequest(BaseModel):
+    """One picture: frozen, hashable, JSON both ways (`to_json`, `from_json`).
+
+    `sampler` and `schedule` are kept under their A1111 names, whatever spelling came in.
+    """
+
+    model_config = _MODEL
+
+    prompt: str = Field(max_length=MAX_PROMPT_CHARACTERS)
+    """What to draw. Any length; A1111 weights such as `(red:1.3)` and `[less]`."""
+    negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
+    """What to steer away from."""
+    width: int = Field(1024, ge=64, le=8192, multiple_of=8)
+    """In pixels, a multiple of 8."""
+    height: int = Field(1024, ge=64, le=8192, multiple_of=8)
+    """In pixels, a multiple of 8."""
+    steps: int = Field(25, ge=1, le=1000)
+    """Sampling steps."""
+    cfg_scale: float = Field(7.0, ge=0, le=100)
+    """Classifier-free guidance. At 1 or less the negative prompt has no say."""
+    sampler: str = "Euler"
+    """By its A1111, diffusers or worker-sdxl name."""
+    schedule: str = "Automatic"
+    """A1111's schedule type."""
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    """Decides the noise that the picture starts from."""
+    variation_seed: int | None = Field(None, ge=0, le=MAX_SEED)
+    """A second noise that is mixed into the seed's; variations of one picture differ in it."""
+    variation_strength: float = Field(0.0, ge=0, le=1)
+    """How much of the second noise: 0 keeps the seed's picture, 1 gives the variation seed's."""
+    prompt_2: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    """Another prompt for the second text encoder. Both read `prompt` if left out."""
+    negative_prompt_2: str | None = Field(None, max_length=MAX_PROMPT_CHARACTERS)
+    """Another negative prompt for the second text encoder."""
+    emphasis: Emphasis = "lpw"
+    """How weights act on the text encoders' output: as in the long-prompt pipeline, A1111 or ComfyUI."""
+    clip_skip: int = Field(0, ge=0, le=12)
+    """As in A1111: 0 and 1 take the usual layer, each further one an earlier layer."""
+    loras: Annotated[tuple[LoraUse, ...], WithJsonSchema(SHORT_FORMS_SCHEMA)] = ()
+    """LoRAs by name, besides those in `<lora:NAME:UNET:TE>` tags: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`."""
+    embeddings: tuple[str, ...] = ()
+    """Textual inversions that stand in the prompts, by name. Sheets and commands fill it in by themselves."""
+    vae: str | None = Field(None, max_length=200)
+    """A VAE by its name in the configuration, in place of the checkpoint's own."""
+    cfg_rescale: float = Field(0.0, ge=0, le=1)
+    """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
+    freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
+    """FreeU's factors; `true` for the usual ones."""
+
+    @field_validator("loras", mode="before")
+    @classmethod
+    def _short_forms(cls, given: Any) -> Any:
+        return read_short_forms(given)
+
+    @field_validator("loras")
+    @classmethod
+    def _each_once(cls, uses: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
+        return sum_up(uses)  # their order decides nothing
+
+    @field_validator("embeddings")
+    @classmethod
+    def _sorted(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(set(names)))
+
+    @field_validator("freeu", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _schedule_in_the_samplers_name(cls, settings: Any) -> Any:
+        return separate_schedule(settings) if isinstance(settings, dict) else settings
+
+    @field_validator("sampler")
+    @classmethod
+    def _canonical_sampler(cls, name: str) -> str:
+        return split_sampler(name)[0]
+
+    @field_validator("schedule")
+    @classmethod
+    def _canonical_schedule(cls, name: str) -> str:
+        return find_schedule(name)
+
+    @model_validator(mode="after")
+    def _possible_combination(self) -> Self:
+        check_combination(self.sampler, self.schedule, self.steps)
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_fit(self) -> Self:
+        size = sum(len(text.encode(errors="replace")) for text in self.prompts)
+        if size > MAX_PROMPT_BYTES:
+            raise ValueError(f"the prompts have {size:,} bytes together; at most {MAX_PROMPT_BYTES:,} are allowed")
+        return self
+
+    @model_validator(mode="after")
+    def _variation_has_a_seed(self) -> Self:
+        if self.variation_strength and self.variation_seed is None:
+            raise ValueError("variation_strength needs a variation_seed")
+        return self
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """All the texts there are: prompt, negative prompt, and those of the second text encoder."""
+        texts = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
+        return tuple(text for text in texts if text)
+
+    @property
+    def all_loras(self) -> tuple[LoraUse, ...]:
+        """The LoRAs of the tags and of `loras`, each once.
+
+        Raises LoraError (E-LORA) for a broken tag, and for one in a negative prompt, where it would do nothing.
+        """
+        for negative in (self.negative_prompt, self.negative_prompt_2):
+            refuse_loras(negative or "")
+        texts = (self.prompt, self.prompt_2 or "")
+        return sum_up([*self.loras, *(use for text in texts for use in take_out_loras(text)[1])])
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], where: str = "request") -> Self:
+        """Build a request from untrusted settings.
+
+        Raises RequestError (E-REQUEST) that names the first wrong one, LoraError (E-LORA) for a LoRA's short form.
+        """
+        try:
+            return cls.model_validate(settings)
+        except LoraError as error:
+            raise LoraError(f"{where}: {error.what}", error.value, error.why, error.hint) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"])
+            reason = first["msg"].removeprefix("Value error, ")
+            if not key:
+                raise RequestError(where, None, reason, "change one of the two") from None
+            value = str(first["input"])
+            shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"
+            raise RequestError(f"{where}: {key}", shown, reason, f"give {key} another value") from None
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]) or "body"
+            raise RequestError(f"request: {key}", None, first["msg"].removeprefix("Value error, ")) from None
+
+    def to_json(self) -> str:
+        """Canonical JSON: the same request always gives the same text."""
+        return self.model_dump_json()
+
+
+def separate_schedule(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in which a sampler such as "DPM++ 2M Karras" is a sampler and a schedule, unless they name another."""
+    if "sampler" not in settings:
+        return settings
+    try:
+        sampler, schedule = split_sampler(settings["sampler"])
+    except ValueError:  # which the validation of the sampler will say
+        return settings
+    if schedule is None:
+        return settings
+    return {"schedule": schedule, **settings, "sampler": sampler}

@@ -1,0 +1,116 @@
+"""Pictures that are given out without an engine: those that results/ holds, and those kept for an hour behind links.
+
+The run's manifest says which request made which file. A picture is the one asked for if its own metadata says so too:
+the same request, model and files of LoRAs, embeddings and VAE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from darkroom.engine.library import Library
+from darkroom.errors import DarkroomError
+from darkroom.pictures.gallery import MANIFEST
+from darkroom.pictures.png import text_of_png
+from darkroom.request.assets import used_assets
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.models import Model
+
+LIFETIME_S = 3600.0
+"""As long as OpenAI keeps the pictures behind its links."""
+MAX_BYTES = 256 * 2**20
+
+
+class KeptPictures:
+    """PNGs by name; the oldest are given up when there are too many."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
+        self._bytes = 0
+
+    def add(self, png: bytes) -> str:
+        """Keep a picture; returns its name."""
+        name = secrets.token_urlsafe(24)
+        self._pictures[name] = (self._now() + LIFETIME_S, png)
+        self._bytes += len(png)
+        while self._bytes > MAX_BYTES and len(self._pictures) > 1:
+            self._drop_oldest()
+        return name
+
+    def get(self, name: str) -> bytes | None:
+        """The picture of that name, or None where there is none (any more)."""
+        while self._pictures and next(iter(self._pictures.values()))[0] <= self._now():
+            self._drop_oldest()
+        found = self._pictures.get(name)
+        return None if found is None else found[1]
+
+    def _drop_oldest(self) -> None:
+        _, (_, png) = self._pictures.popitem(last=False)
+        self._bytes -= len(png)
+
+
+class FinishedPictures:
+    """Looks pictures up in a results folder; its manifest is read again when it changes."""
+
+    def __init__(self, results: Path, library: Library) -> None:
+        self._results = results
+        self._library = library
+        self._stamp: tuple[int, int] | None = None
+        self._files: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def find(self, request: RenderRequest, model: Model) -> bytes | None:
+        """The PNG of a settled request, or None where there is none that is surely the same."""
+        if model.model_hash is None:
+            return None
+        self._refresh()
+        known = self._files.get((model.model_hash, request.to_json()))
+        if known is None:
+            return None
+        path, sha256 = known
+        try:
+            png = (self._results / path).read_bytes()
+            is_same = hashlib.sha256(png).hexdigest() == sha256 and self._is_same(png, request, model)
+        except (OSError, DarkroomError, ValueError, KeyError, TypeError):
+            return None
+        return png if is_same else None
+
+    def _is_same(self, png: bytes, request: RenderRequest, model: Model) -> bool:
+        made = json.loads(text_of_png(png, "results")["darkroom"])
+        wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
+        used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
+        return made["model_hash"] == model.model_hash and used == wanted and _read(made["request"]) == request
+
+    def _refresh(self) -> None:
+        path = self._results / MANIFEST
+        try:
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if stamp == self._stamp:
+                return
+            entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            self._files = {
+                (entry["model_hash"], _read(entry["request"]).to_json()): (entry["file"], entry["sha256"])
+                for entry in entries
+                if entry["model_hash"] and _is_inside(entry["file"])
+            }
+            self._stamp = stamp
+        except (OSError, DarkroomError, ValueError, KeyError, TypeError, AttributeError):
+            self._files, self._stamp = {}, None
+
+
+def _read(request: dict[str, Any]) -> RenderRequest:
+    return RenderRequest.from_settings(request)
+
+
+def _is_inside(file: str) -> bool:
+    """Whether a path of the manifest stays below the results folder."""
+    path = Path(file)
+    return not path.is_absolute() and ".." not in path.parts
