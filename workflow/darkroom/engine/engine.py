@@ -22,8 +22,8 @@ from darkroom.engine.devices import (
     resolve_device,
     resolve_dtype,
     total_memory,
+    with_coded_errors,
 )
-from darkroom.engine.failures import with_coded_errors
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.prompts import Prompts

@@ -23,6 +23,9 @@ from darkroom.loras import LoraFile
 from darkroom.loras.targets import LORA_COMPONENTS, Change, Targets, match
 
 Parts = Mapping[str, Any]
+Choice = tuple[LoraFile, float, float]
+_Place = tuple[str, str]
+_Recipe = tuple[tuple[str, str, float], ...]
 
 
 def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
@@ -93,11 +96,6 @@ def _diff(parts: Parts) -> Any:
 
 
 _DIFFERENCES: dict[str, Callable[[Parts], Any]] = {"lora": _lora, "loha": _loha, "lokr": _lokr, "diff": _diff}
-
-
-Choice = tuple[LoraFile, float, float]
-_Place = tuple[str, str]
-_Recipe = tuple[tuple[str, str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
