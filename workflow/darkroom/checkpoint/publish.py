@@ -15,7 +15,7 @@ from darkroom.errors import DiskError, NameError
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
-    """Raise NameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
+    """Raise NameError (E-NAME) unless `dest` is new, empty or a model, and doesn't overlap the folder `source`."""
     place = dest.resolve()
     if source is not None and (source.is_relative_to(place) or place.is_relative_to(source)):
         raise NameError("destination", dest, "is the source folder or lies within it", "name another folder")
@@ -24,7 +24,7 @@ def check_destination(dest: Path, *, source: Path | None = None) -> None:
 
 
 def check_room(dest: Path, need: int, hint: str) -> None:
-    """Raise DiskError (E-DISK) unless `need` bytes are free where `dest` will stand."""
+    """Raise DiskError (E-DISK) unless `need` bytes are free on the volume of `dest`."""
     with disk_errors(dest):
         free = shutil.disk_usage(next(folder for folder in (dest, *dest.parents) if folder.exists())).free
     if need > free:
@@ -35,8 +35,8 @@ def check_room(dest: Path, need: int, hint: str) -> None:
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
     """Move the staged folder to its destination, with its audit and, if known, its files' hashes beside it.
 
-    The staging folder holds the claim on its destination, so no other process publishes there meanwhile. Raises DiskError
-    (E-DISK).
+    The staging folder holds the claim on its destination, so no other process publishes there meanwhile. Raises
+    DiskError (E-DISK).
     """
     dest = staging.destination
     with disk_errors(dest):
