@@ -112,7 +112,7 @@ def test_only_a_model_is_replaced_and_never_the_source(folder: Path, place: str,
     (tmp_path / "home").mkdir()
     (tmp_path / "home/letters").write_text("dear")
     before = files_of(tmp_path)
-    with pytest.raises(errors.NameError):
+    with pytest.raises(errors.BadNameError):
         fetch(str(folder), tmp_path / place, tmp_path / "tiny.json")
     assert files_of(tmp_path) == before
 

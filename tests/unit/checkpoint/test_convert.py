@@ -141,7 +141,7 @@ def test_a_source_that_changes_meanwhile_gives_no_model(
 
 def test_a_folder_that_is_no_model_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(errors.NameError, match="not a Diffusers folder"):
+    with pytest.raises(errors.BadNameError, match="not a Diffusers folder"):
         convert(checkpoint, tmp_path)
     assert (tmp_path / "thesis.tex").exists()
 

@@ -79,7 +79,7 @@ def test_a_destination_that_is_no_model_or_overlaps_the_source_is_refused(model:
     (tmp_path / "notes" / "mine.txt").touch()
     (tmp_path / "link").symlink_to(model)
     for dest in (tmp_path / "notes", model, model / "inside", model.parent, tmp_path / "link"):
-        with pytest.raises(errors.NameError):
+        with pytest.raises(errors.BadNameError):
             adopt_folder(model, dest, dtype="fp16")
     assert verify_model(model)
     assert (tmp_path / "notes" / "mine.txt").exists()

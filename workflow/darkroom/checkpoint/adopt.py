@@ -198,7 +198,7 @@ def adopt_folder(
     are the SHA256 that the source's files must have, by relative path; `name` is the model's in the audit (else the
     folder's), which also keeps what was `asked`. Others at work on `dest` are waited for, calling `on_wait`. An existing
     folder is replaced, and only after the new one is complete and verified.
-    Raises what `verify_model` raises, HashError (E-HASH) for other bytes, NameError (E-NAME), DiskError (E-DISK).
+    Raises what `verify_model` raises, HashError (E-HASH) for other bytes, BadNameError (E-NAME), DiskError (E-DISK).
     """
     begun = time.monotonic()
     source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import ConfigError, DarkroomError, NameError, SourceError, UnknownModelError
+from darkroom.errors import BadNameError, ConfigError, DarkroomError, SourceError, UnknownModelError
 
 if TYPE_CHECKING:
     from darkroom.config import Config, FetchConfig
@@ -207,7 +207,7 @@ def _update_one(config: Config, options: FetchConfig, kind: str, name: str, even
 def find_source(config: Config, wanted: str) -> tuple[str, str]:
     """Section and name of what `NAME` or `SECTION.NAME` stands for.
 
-    Raises UnknownModelError (E-UNKNOWN) with the near names, NameError (E-NAME) for a name that two sections have.
+    Raises UnknownModelError (E-UNKNOWN) with the near names, BadNameError (E-NAME) for a name that two sections have.
     """
     from darkroom.base.text import unknown_name
     from darkroom.run.sources import KINDS
@@ -218,7 +218,7 @@ def find_source(config: Config, wanted: str) -> tuple[str, str]:
         return found[0]
     if found:
         ways = " or ".join(f"{kind}.{name}" for kind, name in found)
-        raise NameError("name", wanted, f"could be {ways}", "say which")
+        raise BadNameError("name", wanted, f"could be {ways}", "say which")
     near = str(unknown_name("source", wanted, [name for _, name in names])).partition("; ")[2]
     raise UnknownModelError("name", wanted, "the configuration has no source of that name", near)
 

@@ -16,7 +16,7 @@ from fastapi.security import HTTPBearer
 from darkroom.errors import (
     AuthError,
     BusyError,
-    CancelledError,
+    CancellationError,
     DarkroomError,
     DeadlineError,
     InputError,
@@ -37,7 +37,7 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (AuthError, 401),
     (OriginError, 403),
     (UnknownModelError, 404),
-    (CancelledError, 409),
+    (CancellationError, 409),
     (BusyError, 429),
     (DeadlineError, 504),
     (InputError, 422),

@@ -45,7 +45,7 @@ def fetch(
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
     LoraError, EmbeddingError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
-    ModelError, IndexFileError and NameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
+    ModelError, IndexFileError and BadNameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
     What stood at `dest` before stays if anything fails.
     """
     if not source.strip():

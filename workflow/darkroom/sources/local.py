@@ -108,7 +108,7 @@ def fetch_folder(source: str, dest: Path, *, sha256: str | None, dates: Path | N
     `dates` is the file that remembers when bytes were first fetched. Raises SourceError (E-SOURCE) for a folder without
     model_index.json, ModelError (E-MODEL) and IndexFileError (E-INDEX) for what isn't a usable model, the
     CheckpointErrors for weights that aren't safetensors files, HashError (E-HASH) for another content than `sha256`
-    promises, NameError (E-NAME) if `dest` is another kind of folder, DiskError (E-DISK).
+    promises, BadNameError (E-NAME) if `dest` is another kind of folder, DiskError (E-DISK).
     """
     folder = Path(source).expanduser().resolve()
     if not (folder / INDEX).is_file():

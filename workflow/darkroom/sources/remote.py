@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from darkroom.base.hashing import check_sha256, hash_file
 from darkroom.checkpoint.header import read_header
 from darkroom.config import FetchConfig
-from darkroom.errors import CheckpointError, HashError, InputError, ModelError, NameError, OfflineError, SourceError
+from darkroom.errors import BadNameError, CheckpointError, HashError, InputError, ModelError, OfflineError, SourceError
 from darkroom.sources.access import Access
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, record_receipt, variant_of
 from darkroom.sources.partial import Partial
@@ -250,7 +250,7 @@ def _check_path(source: str, path: str) -> None:
         part in ("", ".", "..") or not part.isprintable() or len(part) > 200 or "\\" in part or ":" in part
         for part in parts
     ):
-        raise NameError("file", path[:200], f"{source} names a file that no folder may hold", "use another source")
+        raise BadNameError("file", path[:200], f"{source} names a file that no folder may hold", "use another source")
 
 
 OFFLINE_VARIABLE = "DARKROOM_OFFLINE"

@@ -239,7 +239,7 @@ def place_file(blob: Path, dest: Path, check: Callable[[Path], object]) -> None:
 def place_folder(blobs: Mapping[str, Path], dest: Path, source: str) -> None:
     """Make the folder `dest` of these files by their relative paths, if they are a usable Diffusers model.
 
-    Raises ModelError (E-MODEL), IndexFileError (E-INDEX), the CheckpointErrors, NameError (E-NAME) if `dest` is another
+    Raises ModelError (E-MODEL), IndexFileError (E-INDEX), the CheckpointErrors, BadNameError (E-NAME) if `dest` is another
     kind of folder, SourceError (E-SOURCE) for a file that no model needs, DiskError (E-DISK).
     """
     check_destination(dest, source=None)

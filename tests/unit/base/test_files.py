@@ -18,7 +18,7 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 from darkroom.errors import DiskError
-from darkroom.files import write_bytes
+from darkroom.base.files import write_bytes
 try:
     write_bytes(sys.argv[1], bytes(1_000_000))
 except DiskError as error:
