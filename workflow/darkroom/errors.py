@@ -32,7 +32,7 @@ DarkroomError
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
 ├── InUseError            E-IN-USE      another run works with what would have to be made again
-├── DiskError             E-DISK        no room, or the file system refused
+├── DiskError             E-DISK        not enough free space, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
 │   ├── BusyError         E-BUSY        the queue is full, or the server is about to end; come again later

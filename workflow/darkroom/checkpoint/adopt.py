@@ -22,7 +22,7 @@ from typing import Any
 
 from darkroom import revisions
 from darkroom.base.claims import staging_folder
-from darkroom.base.files import copy, copy_range, link, write_range
+from darkroom.base.files import check_free_space, copy, copy_range, link, write_range
 from darkroom.base.hashing import hash_file
 from darkroom.checkpoint.architectures import component_tensors, name_of
 from darkroom.checkpoint.audit import Asked, ConversionAudit
@@ -31,7 +31,7 @@ from darkroom.checkpoint.header import Header, encode_header
 from darkroom.checkpoint.index import CODE_ENDINGS, INDEX, REBUILD, linked_blobs, read_json, walk
 from darkroom.checkpoint.keymap import COMPONENTS, ignored_reason
 from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.publish import check_destination, check_room, publish_model
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.verified import FileIdentity, content_digest
 from darkroom.checkpoint.verify import ONE_FILE_VOCABULARY, VOCABULARY_FILES, Structure, check_structure, classic_names
 from darkroom.checkpoint.weights import VARIANTS, has_weights, index_path, require_weights, shard_path, weight_files
@@ -45,7 +45,7 @@ _TOKENIZER_FILES = (
     ONE_FILE_VOCABULARY,
     *VOCABULARY_FILES,
 )
-_ROOM_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
+_FREE_SPACE_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,8 @@ def place_files(placing: Placing, folder: Path, headers: Mapping[str, Header], t
         new: old for new, old in placing.links.items() if not link((folder / old).resolve(), target / new)
     }
     need = sum((folder / old).stat().st_size for old in (*copies.values(), *placing.renamed.values()))
-    check_room(target.parent.parent, need + sum(map(len, placing.written.values())), _ROOM_HINT)
+    need += sum(map(len, placing.written.values()))
+    check_free_space(target.parent.parent, need, "the model", _FREE_SPACE_HINT)
     for new, old in copies.items():
         copy(folder / old, target / new)
     for new, old in placing.renamed.items():

@@ -16,19 +16,20 @@ from typing import Literal
 
 from darkroom import errors, revisions
 from darkroom.base.claims import staging_folder
+from darkroom.base.files import check_free_space
 from darkroom.base.hashing import autov2, check_sha256
 from darkroom.checkpoint.adopt import adopt_folder
 from darkroom.checkpoint.audit import Asked, ConversionAudit, read_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.plan import Job, prepare_job
-from darkroom.checkpoint.publish import check_destination, check_room, publish_model
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.transfer import transfer
 from darkroom.checkpoint.verify import verify_model
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
-_ROOM_HINT = "free some disk space or set models_dir to another volume"
+_FREE_SPACE_HINT = "free some disk space or set models_dir to another volume"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def convert(
         parameterization=parameterization,
     )
     check_destination(dest)
-    check_room(dest, job.plan.written_bytes + SMALL_FILES_BYTES, _ROOM_HINT)
+    check_free_space(dest, job.plan.written_bytes + SMALL_FILES_BYTES, "the model", _FREE_SPACE_HINT)
     with staging_folder(dest, on_wait) as staging:
         if staging.waited and asked and (made := _made_meanwhile(dest, asked)) is not None:
             return made

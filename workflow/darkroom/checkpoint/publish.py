@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from darkroom.base.files import disk_errors, sync_folder
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
 from darkroom.checkpoint.hashes import Fingerprint, forget, remember
 from darkroom.checkpoint.index import INDEX
-from darkroom.errors import BadNameError, DiskError
+from darkroom.errors import BadNameError
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
@@ -21,15 +20,6 @@ def check_destination(dest: Path, *, source: Path | None = None) -> None:
         raise BadNameError("destination", dest, "is the source folder or lies within it", "name another folder")
     if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
         raise BadNameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
-
-
-def check_room(dest: Path, need: int, hint: str) -> None:
-    """Raise DiskError (E-DISK) unless `need` bytes are free where `dest` will stand."""
-    with disk_errors(dest):
-        free = shutil.disk_usage(next(folder for folder in (dest, *dest.parents) if folder.exists())).free
-    if need > free:
-        why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        raise DiskError("no room for the model", dest, why, hint)
 
 
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:

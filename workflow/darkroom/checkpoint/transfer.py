@@ -10,7 +10,7 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, file_stamp, read_pieces, write_range
 from darkroom.checkpoint.hashes import scan
 from darkroom.checkpoint.numbers import Converter, transpose_numbers
 from darkroom.checkpoint.plan import Copy, Plan, SourceFile
@@ -29,7 +29,7 @@ def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], ou
     used, CheckpointError (E-CHECKPOINT) for numbers that don't fit into the new format, FormatError (E-FORMAT) if a
     source changes meanwhile, OSError where the file system refuses.
     """
-    before, stop, written = [_stamp(file) for file in files], Event(), Event()
+    before, stop, written = [file_stamp(os.fstat(file)) for file in files], Event(), Event()
     waiting: SimpleQueue[Copy] = SimpleQueue()
     for copy in plan.copies:
         waiting.put(copy)
@@ -67,7 +67,7 @@ def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], ou
         syncing.result()
         _sync(outputs)
         found = scanning.result()
-    if [_stamp(file) for file in files] != before:
+    if [file_stamp(os.fstat(file)) for file in files] != before:
         fail_changed()
     return found
 
@@ -121,8 +121,3 @@ class _Carrier:
             return converter.convert(data)
         except OverflowError as error:
             raise CheckpointError("tensor", copy.name, str(error), "convert with --dtype fp32 or bf16") from None
-
-
-def _stamp(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
-    return status.st_size, status.st_mtime_ns

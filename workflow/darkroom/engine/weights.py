@@ -19,14 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.files import read_range
+from darkroom.base.files import Stamp, file_stamp, read_range
 from darkroom.checkpoint.header import TensorInfo
 from darkroom.checkpoint.keymap import COMPONENTS, component_entries, is_ignored
 from darkroom.checkpoint.verify import classic_names
 from darkroom.checkpoint.weights import find_variant, read_weights
 from darkroom.engine.devices import torch_dtype
 from darkroom.errors import ModelError
-from darkroom.loras.file import Stamp, file_stamp
 from darkroom.loras.targets import LORA_COMPONENTS, TEXT_MODEL
 
 _DTYPES = {

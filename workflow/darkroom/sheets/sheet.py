@@ -7,7 +7,6 @@ given is made of the prompt's first words and a hash, so that moving a line rend
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.strict_yaml import load_yaml, locate
+from darkroom.base.text import did_you_mean
 from darkroom.config import NAME_PATTERN, Config, unknown_key
 from darkroom.errors import BadNameError, ConfigError, InputError, RequestError, SheetError
 from darkroom.request.assets import AssetNames, settle
@@ -180,8 +180,7 @@ def _checkpoints(wanted: object, default: list[str], path: Path, config: Config)
     names = wanted if isinstance(wanted, list) else [wanted]
     for name in names:
         if name not in config.checkpoints:
-            near = difflib.get_close_matches(str(name), list(config.checkpoints), n=1, cutoff=0.3)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(config.checkpoints)}"
+            hint = did_you_mean(name, config.checkpoints, f"known are {', '.join(config.checkpoints)}", most=1)
             raise ConfigError("checkpoint", name, f"{path} names one that the configuration doesn't know", hint)
     return list(dict.fromkeys(names))
 

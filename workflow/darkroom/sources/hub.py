@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Collection
-from difflib import get_close_matches
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from darkroom import __version__
+from darkroom.base.text import near_names
 from darkroom.checkpoint.adopt import TOKENIZERS
 from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS
 from darkroom.checkpoint.keymap import COMPONENTS
@@ -111,7 +111,7 @@ def _without_weights(reference: HubReference, here: Collection[str], component: 
 def _near(reference: HubReference, names: Collection[str]) -> str:
     """A hint with the .safetensors files that may be meant."""
     files = sorted(name for name in names if name.lower().endswith(".safetensors"))
-    near = get_close_matches((reference.path or "")[:200], files, n=3, cutoff=0.4) or files[:3]
+    near = near_names(reference.path or "", files, cutoff=0.4) or files[:3]
     if not near:
         return "choose another repository: this one has no .safetensors file"
     texts = [HubReference(reference.repo, shown(name), reference.revision).text for name in near]

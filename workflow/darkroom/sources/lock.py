@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from darkroom.base.files import write_bytes
 from darkroom.base.strict_yaml import dump_yaml, load_yaml, locate
+from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -100,9 +101,9 @@ def _read_entry(path: Path | str, key: str, value: Any) -> LockEntry:
     try:
         return LockEntry.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = [key, *map(str, first["loc"])]
-        why = f"{first['msg']} ({locate(path, keys)})"
+        first = first_problem(error)
+        keys = [key, *map(str, first.keys)]
+        why = f"{first.reason} ({locate(path, keys)})"
         raise ConfigError("lock entry", ".".join(keys), why, _HINT) from None
 
 

@@ -12,9 +12,9 @@ import os
 import threading
 from dataclasses import dataclass, field
 
-from darkroom.base.files import check_room, disk_errors
+from darkroom.base.files import check_free_space, disk_errors
 from darkroom.base.hashing import BLOCK_BYTES
-from darkroom.base.text import in_bytes, of
+from darkroom.base.text import format_bytes, format_progress
 from darkroom.errors import NetworkError, RangeError
 from darkroom.sources.partial import Partial, Piece, Version, cut_into_pieces
 from darkroom.sources.progress import Progress
@@ -58,6 +58,7 @@ class FollowingHash(threading.Thread):
 PARALLEL_FROM_BYTES = 32 * 2**20
 """What is still missing has to be at least this much for more than one connection."""
 _MAX_CHANGES = 3
+_FREE_SPACE_HINT = "free some disk space and run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,9 @@ class Transfer:
             partial.restart(Version())
         elif partial.resumed:
             size = partial.version.size
-            self._progress.say(f"resuming {of(partial.resumed, size) if size else in_bytes(partial.resumed)}")
+            self._progress.say(
+                f"resuming {format_progress(partial.resumed, size) if size else format_bytes(partial.resumed)}"
+            )
         try:
             while True:
                 was_resumed = partial.resumed > 0
@@ -195,7 +198,8 @@ class Transfer:
         try:
             size = partial.version.size
             check_size(self._source, self._file, size)
-            check_room(partial.folder, self._source, None if size is None else size - partial.ranges.count)
+            if size is not None:
+                check_free_space(partial.folder, size - partial.ranges.count, self._source, _FREE_SPACE_HINT)
         except BaseException:
             answer.close()
             raise

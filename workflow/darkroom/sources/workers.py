@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from darkroom.base.text import share
+from darkroom.base.text import format_percent
 from darkroom.errors import DarkroomError, NetworkError, StallError
 from darkroom.sources.partial import Partial, Piece
 from darkroom.sources.progress import Progress
@@ -161,7 +161,7 @@ class Workers:
         size = self._partial.version.size
         if self._has_failed and size:
             self._has_failed = False
-            self._progress.say(f"resumed at {share(self._partial.ranges.count, size)}")
+            self._progress.say(f"resumed at {format_percent(self._partial.ranges.count, size)}")
 
     def _read(self, answer: Answer, piece: Piece) -> None:
         """Write what comes until the piece is done."""
