@@ -18,7 +18,7 @@ import pytest
 from darkroom.checkpoint import convert
 from darkroom.checkpoint.architectures import architecture_names, load_architecture
 from darkroom.checkpoint.keymap import COMPONENTS, Entry
-from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.weights import weight_path
 from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
 from darkroom.errors import KeysError

@@ -1,4 +1,4 @@
-"""The weights of a Diffusers folder's components: each in one file, or in shards that an index lists.
+"""The weight files of a Diffusers folder's components: one file each, or shards listed in an index.
 
 File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
 (modeling_utils.py) save and look for: `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
@@ -16,10 +16,17 @@ from darkroom.base.text import shorten
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
 from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.plan import weight_path
 from darkroom.errors import CheckpointError, IndexFileError, ModelError, PickleError
 
 VARIANTS = ("fp16", None)
+DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
+"""The number formats that a model's weights can have, and their names in safetensors headers."""
+_STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
 _PICKLE_STEMS = ("diffusion_pytorch_model", "pytorch_model")
 
 
@@ -42,15 +49,20 @@ class Weights:
 
     @property
     def tensors(self) -> dict[str, Placed]:
-        """Every tensor by its name, whichever file it is in."""
+        """Every tensor by name, with its file."""
         return {
             name: Placed(file, info) for file, header in self.headers.items() for name, info in header.tensors.items()
         }
 
     @property
     def place(self) -> str:
-        """What to name in an error about the component's weights as a whole."""
+        """The file that an error about the component's weights as a whole names."""
         return self.index or next(iter(self.headers))
+
+
+def weight_path(component: str, variant: str | None) -> str:
+    """The path of a component's weights in a Diffusers folder; `variant` is None or `fp16`."""
+    return f"{component}/{_STEMS[component]}{f'.{variant}' if variant else ''}.safetensors"
 
 
 def index_path(component: str, variant: str | None) -> str:
@@ -75,7 +87,7 @@ def require_weights(folder: Path) -> None:
     for component in COMPONENTS:
         if any(has_weights(folder, component, variant) for variant in VARIANTS):
             continue
-        # Listed only now, and by name: what such a file holds is never looked at.
+        # By name alone: pickles are never opened.
         for path in sorted((folder / component).glob("*")):
             if path.suffix.lower() in PICKLE_ENDINGS and path.name.startswith(_PICKLE_STEMS):
                 why = f"{component} has its weights only as a pickle, which can run code"
@@ -101,7 +113,7 @@ def find_variant(folder: Path) -> str | None:
 def weight_files(folder: Path, component: str, variant: str | None) -> list[str]:
     """The paths of a component's weights of that variant: the whole file, or the index and its shards.
 
-    Raises IndexFileError (E-INDEX) for an index that names what it can't, and for one beside a whole file.
+    Raises IndexFileError (E-INDEX) for an index that names other than shards, and for an index beside a whole file.
     """
     whole, index = weight_path(component, variant), index_path(component, variant)
     if not (folder / index).is_file():
@@ -112,10 +124,10 @@ def weight_files(folder: Path, component: str, variant: str | None) -> list[str]
 
 
 def read_weights(folder: Path, component: str, variant: str | None) -> Weights:
-    """Read the headers of a component's weight files; the component has weights of that variant.
+    """Read the headers of the weight files of a component that has weights of that variant.
 
-    Raises IndexFileError (E-INDEX) for an index that does not agree with its shards, PickleError, NotWeightsError and
-    FormatError (E-FORMAT) for weight files that are none or damaged.
+    Raises IndexFileError (E-INDEX) for an index that doesn't agree with its shards, PickleError, NotWeightsError and
+    FormatError (E-FORMAT) for files that are damaged or not weights.
     """
     files = weight_files(folder, component, variant)
     if len(files) == 1:
@@ -135,7 +147,7 @@ def read_weights(folder: Path, component: str, variant: str | None) -> Weights:
 
 
 def _read_index(folder: Path, index: str) -> dict[str, str]:
-    """The index's weight_map: tensor name to the name of a shard that is there."""
+    """The index's weight_map: tensor name to the name of an existing shard."""
     data = read_json(folder, index)
     if not isinstance(data.get("metadata"), dict):
         raise _refused(f"{index}: metadata", data.get("metadata"), "is not a mapping")

@@ -17,11 +17,12 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.checkpoint.conversion import Part, SourceFile
+from darkroom.checkpoint.coverage import check_parts
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.keymap import COMPONENTS, component_entries
-from darkroom.checkpoint.layouts import best_layout, vae_layouts
-from darkroom.checkpoint.plan import Part, SourceFile, check_parts
-from darkroom.checkpoint.verify import classic_names, verify_model
+from darkroom.checkpoint.layouts import best_layout, classic_names, vae_layouts
+from darkroom.checkpoint.verify import verify_model
 from darkroom.engine.devices import MemoryPlan, torch_dtype
 from darkroom.errors import KeysError, NanWeightError
 

@@ -22,7 +22,7 @@ from typing import Any
 from darkroom.base.files import Stamp, file_stamp, read_range
 from darkroom.checkpoint.header import TensorInfo
 from darkroom.checkpoint.keymap import COMPONENTS, component_entries, is_ignored
-from darkroom.checkpoint.verify import classic_names
+from darkroom.checkpoint.layouts import classic_names
 from darkroom.checkpoint.weights import find_variant, read_weights
 from darkroom.engine.devices import torch_dtype
 from darkroom.errors import ModelError

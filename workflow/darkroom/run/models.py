@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom import revisions
-from darkroom.checkpoint.audit import Asked, ConversionAudit, audit_path, read_audit
-from darkroom.checkpoint.hashes import recall
-from darkroom.checkpoint.verified import VerifiedReceipt
+from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
+from darkroom.checkpoint.verified import VerifiedReceipt, recall
 from darkroom.errors import DarkroomError
 from darkroom.run.sources import Stored, copy_path, receipt_path
 from darkroom.sources import FetchReceipt
@@ -57,7 +56,9 @@ def look_at_made(stored: Stored, key: Key) -> Made:
     )
 
 
-def _look_at_model(asked: Asked, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path) -> Made:
+def _look_at_model(
+    asked: ConversionInputs, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path
+) -> Made:
     audit = _read_audit(model)
     if audit is None:  # nobody can say what the folder is, nor then what was verified
         return Made(False, stale=_existing([audit_file, verified]))
@@ -75,14 +76,14 @@ def _look_at_model(asked: Asked, receipt: FetchReceipt | None, model: Path, audi
     return Made(audit.revision >= revisions.CONVERT)
 
 
-def _asked(stored: Stored, key: Key, receipt: FetchReceipt | None) -> Asked | None:
+def _asked(stored: Stored, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
     """What a conversion would be asked for; None while it isn't known which bytes its sources are."""
     given, state, pin = stored.config.checkpoints[key[1]], stored.states[key], stored.pins.get(key)
     checkpoint = receipt.sha256 if receipt else pin.sha256 if pin else state.sha256
     vae = None if given.vae is None else _read_receipt(receipt_path(stored.config.models_dir, "vaes", given.vae))
     if checkpoint is None or (vae is None) != (given.vae is None):
         return None
-    return Asked(
+    return ConversionInputs(
         checkpoint=checkpoint,
         vae=vae and vae.sha256,
         parameterization=receipt.parameterization if receipt else state.parameterization,
