@@ -1,4 +1,4 @@
-"""RangeRequests for a part of a file, and checking that the response is that part of that version of that file."""
+"""Range requests (RFC 9110, 14) for one file, and the check that a response is that range of that version of it."""
 
 from __future__ import annotations
 
@@ -18,97 +18,13 @@ from darkroom.sources.source import RemoteFile
 from darkroom.sources.web import Expired, HttpClient, Response
 
 START_BYTES = 512
+NO_VERSION = "the server names no version, restarting"
 _STRONG_AFTER = timedelta(seconds=60)
 _NUMBER = "[0-9]{1,18}"
 
 
-def version_of(response: Response) -> tuple[Version, int | None]:
-    """The version that an response is of, and the first byte that it gives; None where it doesn't say which (206)."""
-    headers = response.headers
-    if headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-        return Version(), 0  # length and validators are those of other bytes
-    etag, date = headers.get("ETag"), headers.get("Last-Modified")
-    start: int | None = 0
-    size = None
-    if response.status == 200:
-        length = headers.get("Content-Length", "")
-        size = int(length) if re.fullmatch(_NUMBER, length) and "Transfer-Encoding" not in headers else None
-    else:
-        # RFC 9110, 14.4: `bytes 0-99/1234`, `bytes 0-99/*`, and `bytes */1234` of 416.
-        text = headers.get("Content-Range", "").strip()
-        found = re.fullmatch(rf"bytes\s+(?:({_NUMBER})-({_NUMBER})|\*)/({_NUMBER}|\*)", text)
-        size = int(found[3]) if found and found[3] != "*" else None
-        start = int(found[1]) if found and found[1] and (size is None or int(found[2]) < size) else None
-    return Version(size, etag, date, _is_strong(date, headers.get("Date"))), start
-
-
-def _is_strong(date: str | None, now: str | None) -> bool:
-    """Whether nothing can have changed unseen in the second that a date names (RFC 9110, 8.8.2.2)."""
-    if date is None or now is None:
-        return False
-    try:
-        return parsedate_to_datetime(now) - parsedate_to_datetime(date) >= _STRONG_AFTER
-    except (ValueError, TypeError):
-        return False
-
-
-def check_start(response: Response, source: str, file: RemoteFile, *, is_weights: bool) -> None:
-    """Wait for a file's first bytes, and make sure that they aren't a login page's, an error's, a pointer's or a pickle's.
-
-    Raises NotWeightsError (E-NOTWEIGHTS), PickleError (E-PICKLE), FormatError (E-FORMAT), TransientError.
-    """
-    start = response.peek(START_BYTES)
-    if not is_weights:
-        return
-    try:
-        refuse_other_formats(io.BytesIO(start), source)
-    except (NotWeightsError, FormatError):
-        found = _what_instead(start, response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
-        if found is None:
-            raise
-        why, hint = f"the server sent {found} instead of weights", "check the address in a browser"
-        if (access := file.access) is not None:
-            why += "; a token may be refused" if access.token else "; a token may be missing"
-            hint = f"set {access.variable}; tokens are made at {access.token_page}"
-        raise NotWeightsError("source", source, why, hint) from None
-
-
-def _what_instead(start: bytes, kind: str) -> str | None:
-    """What a server sends in a file's place, by its first bytes, else by its type; None where neither tells."""
-    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
-    if text.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer"
-    if re.match(rb"<[!?/a-z]", text, re.I):
-        return "an HTML page"
-    if re.match(rb"[{\[]", text):
-        return f"JSON{_message(text)}"
-    if b"\0" in start:
-        return None
-    return {"text/html": "an HTML page", "application/json": "JSON"}.get(kind)
-
-
-def _message(body: bytes) -> str:
-    """What an error in JSON says, in brackets."""
-    try:
-        data = json.loads(body)
-        text = next(data[key] for key in ("message", "error", "detail") if isinstance(data.get(key), str))
-    except (ValueError, AttributeError, StopIteration, RecursionError):
-        return ""
-    return f" ({shown(text)})"
-
-
-def check_size(source: str, file: RemoteFile, size: int | None) -> None:
-    """Raise HashError (E-HASH) if a file is of another size than its source promises."""
-    if size is not None and file.size is not None and abs(size - file.size) > file.size_tolerance:
-        why = f"the server offers {size:,} bytes, the source speaks of {file.size:,}"
-        raise HashError("source", source, why, "the file was changed or is an error page; check the source")
-
-
-NO_VERSION = "the server names no version, restarting"
-
-
 class StartOver(Exception):
-    """All bytes so far are of no use. `response`, if any, gives the file from its beginning, of `version`."""
+    """The bytes so far are useless. `response`, if any, is the whole file from its beginning, of `version`."""
 
     def __init__(self, why: str, response: Response | None, version: Version, *, is_change: bool = False) -> None:
         super().__init__(why)
@@ -119,11 +35,14 @@ class StartOver(Exception):
 
 
 class WrongRange(Exception):
-    """The server sent another part than it was asked for."""
+    """The server sent another range than the requested one."""
 
 
 class RangeRequests:
-    """Asks for parts of one file. `has_ranges` once the server has sent one, unless it sent more than asked for since."""
+    """The range requests for one file.
+
+    `has_ranges` is True once the server has sent a range, and False again once it has ignored a `Range`.
+    """
 
     def __init__(
         self,
@@ -146,14 +65,14 @@ class RangeRequests:
 
     @property
     def can_resume(self) -> bool:
-        """Whether anything would tell that what follows is of the same version: the server, or the hash in the end."""
+        """True if another version would be noticed when resuming: by the server, or by the hash at the end."""
         return self._partial.version.if_range is not None or self._wanted is not None
 
     def open(self, piece: Piece) -> Response | None:
-        """An response that begins where `piece` does; None if the server says that the file ends there.
+        """A response that begins where `piece` does; None if the server answers that the file ends there.
 
-        Raises StartOver where it gives something else than what was begun, WrongRange where it gives another part, and
-        what `HttpClient.open` and, where a file's first bytes come, `check_start` raise.
+        Raises StartOver for another version than the one that was begun, WrongRange for another range, and what
+        `HttpClient.open` and, for a response with the file's first bytes, `check_start` raise.
         """
         known, is_new = self._partial.version, self._partial.ranges.count == 0
         if not is_new and not self.can_resume:
@@ -170,8 +89,8 @@ class RangeRequests:
             raise
 
     def _ask(self, headers: dict[str, str]) -> Response:
-        """At the URL that redirects led to before, while that is good; it is signed for a time."""
-        signed_url, pinned = self._signed_url, self._wanted is not None  # several threads ask
+        """Ask the URL that redirects led to before, which is signed for a limited time; once it has expired, the source's URL."""
+        signed_url, pinned = self._signed_url, self._wanted is not None  # once: several threads ask
         if signed_url is not None:
             try:
                 return self._client.open(
@@ -194,11 +113,11 @@ class RangeRequests:
         if response.status == 304:
             raise TransientError("the server answers 304 to a request without conditions")
         if start == 0:
-            # Before what is here is given up for it: a page for people has another version and size, too.
+            # Before the bytes so far are dropped for it: an HTML page, too, has another version and size.
             check_start(response, self._source, self._file, is_weights=self._is_weights)
         if not is_new and known.differs_from(found):
             if response.status == 206 and found.etag is not None and found.etag == known.etag:
-                raise WrongRange(f"the server speaks of {found.size:,} bytes now, of {known.size:,} before")
+                raise WrongRange(f"the server says {found.size:,} bytes now, {known.size:,} before")
             whole = response if response.status == 200 else None
             version = found if whole else Version()
             raise StartOver("file changed upstream, starting again", whole, version, is_change=True)
@@ -218,10 +137,92 @@ class RangeRequests:
         return response
 
     def _judge_end(self, piece: Piece, known: Version, found: Version) -> None:
-        """What 416 means: there is nothing from `piece` on, because all is here, or because less is there."""
+        """Interpret 416, nothing from `piece` on: the download is complete, or the server's file is shorter."""
         if piece.start and found.size == piece.start and not known.differs_from(found):
             self._partial.adopt(replace(known, size=piece.start))
         elif piece.start:
             raise StartOver("the server has less than is here, restarting", None, Version())
         else:
             raise NetworkError("source", self._source, "the server has no byte of it", "check the source")
+
+
+def check_size(source: str, file: RemoteFile, size: int | None) -> None:
+    """Raise HashError (E-HASH) if the file has another size than its source promises."""
+    if size is not None and file.size is not None and abs(size - file.size) > file.size_tolerance:
+        why = f"the server offers {size:,} bytes, the source names {file.size:,}"
+        raise HashError("source", source, why, "the file was changed or is an error page; check the source")
+
+
+def check_start(response: Response, source: str, file: RemoteFile, *, is_weights: bool) -> None:
+    """Read a file's first bytes, and refuse a login page, an error, a Git LFS pointer or a pickle.
+
+    Raises NotWeightsError (E-NOTWEIGHTS), PickleError (E-PICKLE), FormatError (E-FORMAT), TransientError.
+    """
+    start = response.peek(START_BYTES)
+    if not is_weights:
+        return
+    try:
+        refuse_other_formats(io.BytesIO(start), source)
+    except (NotWeightsError, FormatError):
+        found = _what_instead(start, response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
+        if found is None:
+            raise
+        why, hint = f"the server sent {found} instead of weights", "check the address in a browser"
+        if (access := file.access) is not None:
+            why += "; a token may be refused" if access.token else "; a token may be missing"
+            hint = f"set {access.variable}; tokens are made at {access.token_page}"
+        raise NotWeightsError("source", source, why, hint) from None
+
+
+def version_of(response: Response) -> tuple[Version, int | None]:
+    """The version of the file in a response, and the offset of its first byte; None if a 206 doesn't say which."""
+    headers = response.headers
+    if headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+        return Version(), 0  # length and validators belong to the encoded bytes
+    etag, date = headers.get("ETag"), headers.get("Last-Modified")
+    start: int | None = 0
+    size = None
+    if response.status == 200:
+        length = headers.get("Content-Length", "")
+        size = int(length) if re.fullmatch(_NUMBER, length) and "Transfer-Encoding" not in headers else None
+    else:
+        # RFC 9110, 14.4: `bytes 0-99/1234`, `bytes 0-99/*`, and `bytes */1234` of 416.
+        text = headers.get("Content-Range", "").strip()
+        found = re.fullmatch(rf"bytes\s+(?:({_NUMBER})-({_NUMBER})|\*)/({_NUMBER}|\*)", text)
+        size = int(found[3]) if found and found[3] != "*" else None
+        start = int(found[1]) if found and found[1] and (size is None or int(found[2]) < size) else None
+    return Version(size, etag, date, _is_strong(date, headers.get("Date"))), start
+
+
+def _what_instead(start: bytes, kind: str) -> str | None:
+    """What a server sent in place of the file, by the first bytes, else by the content type; None if neither tells."""
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if text.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer"
+    if re.match(rb"<[!?/a-z]", text, re.I):
+        return "an HTML page"
+    if re.match(rb"[{\[]", text):
+        return f"JSON{_message(text)}"
+    if b"\0" in start:
+        return None
+    return {"text/html": "an HTML page", "application/json": "JSON"}.get(kind)
+
+
+def _message(body: bytes) -> str:
+    """The message in a JSON error, in brackets."""
+    try:
+        data = json.loads(body)
+        text = next(data[key] for key in ("message", "error", "detail") if isinstance(data.get(key), str))
+    except (ValueError, AttributeError, StopIteration, RecursionError):
+        return ""
+    return f" ({shown(text)})"
+
+
+def _is_strong(date: str | None, now: str | None) -> bool:
+    """True if the file can't have changed again within the second that `date` names (RFC 9110, 8.8.2.2)."""
+    if date is None or now is None:
+        return False
+    try:
+        return parsedate_to_datetime(now) - parsedate_to_datetime(date) >= _STRONG_AFTER
+    except (ValueError, TypeError):
+        return False

@@ -1,8 +1,8 @@
-"""Downloading one file: resumed where it stopped, in parallel ranges, never of two versions, hashed as it comes.
+"""Downloading one file: resumable, in parallel ranges, all of one version, hashed while it is downloaded.
 
-Every request for a part names the version that it wants (`If-Range`), and every response is checked for the range and the
-version that it is of. What comes is written to its final place and hashed behind the front; nothing has a name
-before its hash is known.
+Every range request names its version (`If-Range`), and every response is checked for its range and its version. Bytes are
+written at their final offset and hashed as soon as all bytes before them are there; the file gets its name in the store
+once its hash is known.
 """
 
 from __future__ import annotations
@@ -24,46 +24,15 @@ from darkroom.sources.source import RemoteFile
 from darkroom.sources.web import HttpClient, Response
 from darkroom.sources.workers import Workers
 
-
-class FollowingHash(threading.Thread):
-    """The SHA256 of a partial download's bytes from the beginning, or of a safetensors file's data alone."""
-
-    def __init__(self, partial: Partial, *, data_only: bool = False) -> None:
-        super().__init__(daemon=True)
-        self._partial = partial
-        self._generation = partial.generation
-        self._data_only = data_only
-        self._digest = hashlib.sha256()
-        partial.readers.append(self)
-        self.start()
-
-    def run(self) -> None:
-        block = memoryview(bytearray(BLOCK_BYTES))
-        position = 0
-        if self._data_only:
-            if self._partial.wait_for(7, self._generation) < 8:
-                return
-            position = 8 + int.from_bytes(os.pread(self._partial.file, 8, 0), "little")
-        while (front := self._partial.wait_for(position, self._generation)) > position:
-            got = os.preadv(self._partial.file, [block[: front - position]], position)
-            self._digest.update(block[:got])
-            position += got
-
-    def hexdigest(self) -> str:
-        """The hash, once the download is finished."""
-        self.join()
-        return self._digest.hexdigest()
-
-
 PARALLEL_FROM_BYTES = 32 * 2**20
-"""What is still missing has to be at least this much for more than one connection."""
+"""Several connections are used if at least this much is missing."""
 _MAX_CHANGES = 3
 _FREE_SPACE_HINT = "free some disk space and run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
 class Downloaded:
-    """`sha256` of the whole file; `data_sha256` of a safetensors file's data, without its header."""
+    """`size` in bytes, `sha256` of the whole file; `data_sha256` of a safetensors file's data, without its header."""
 
     size: int
     sha256: str
@@ -72,7 +41,7 @@ class Downloaded:
 
 
 class WrongBytes(Exception):
-    """What came has the SHA256 `found`, which is not the wanted one."""
+    """The download has the SHA256 `found`, which is not the wanted one."""
 
     def __init__(self, found: str) -> None:
         super().__init__(found)
@@ -96,7 +65,7 @@ class Transfer:
         retry: RetryPolicy,
         progress: Progress,
     ) -> None:
-        """`wanted` is the SHA256 that the file must have, where anybody knows it."""
+        """`wanted` is the SHA256 that the file must have, if it is known."""
         self._source = source
         self._file = file
         self._partial = partial
@@ -112,9 +81,9 @@ class Transfer:
         self._hashes: list[FollowingHash] = []
 
     def run(self) -> Downloaded:
-        """Bring what is missing and check the hash. The partial download is kept whatever fails.
+        """Download what is missing and check the hash. The partial download is kept, whatever fails.
 
-        Raises WrongBytes for another hash than is wanted, NotWeightsError, PickleError or FormatError for what is no
+        Raises WrongBytes for another hash than the wanted one, NotWeightsError, PickleError or FormatError for what is no
         safetensors file, HashError (E-HASH) for another size than the source promises, RangeError, StallError,
         NetworkError, AuthError, SourceError, DiskError.
         """
@@ -132,20 +101,20 @@ class Transfer:
                 was_resumed = partial.resumed > 0
                 self._follow()
                 with disk_errors(partial.folder):
-                    self._bring_all()
+                    self._download_all()
                     partial.finish()
                     sha256, *data = [each.hexdigest() for each in self._hashes]
                 if self._wanted is None or sha256 == self._wanted:
                     return Downloaded(partial.ranges.front, sha256, data[0] if data else None, partial.version)
                 if not was_resumed:
                     raise WrongBytes(sha256)
-                self._progress.say("what was resumed has another hash than expected, starting again")
+                self._progress.say("the resumed download has another hash than expected, starting again")
                 partial.restart(Version())
         finally:
             self._progress.end()
 
     def _follow(self) -> None:
-        """Hash what is there and what comes from now on."""
+        """Start hashing the partial download from its beginning."""
         kinds = [False, True] if self._is_weights else [False]
         self._hashes = [FollowingHash(self._partial, data_only=kind) for kind in kinds]
 
@@ -153,13 +122,13 @@ class Transfer:
         self._partial.restart(version)
         self._follow()
 
-    def _bring_all(self) -> None:
-        """Bring every missing byte, starting over where the server leaves no other way."""
+    def _download_all(self) -> None:
+        """Download every missing byte, starting over if there is no other way."""
         changes = restarts = wrong = 0
         pending: Response | None = None
         while True:
             try:
-                return self._bring(pending)
+                return self._download(pending)
             except StartOver as again:
                 self._progress.say(again.why)
                 changes, restarts = (changes + 1, 0) if again.is_change else (changes, restarts + 1)
@@ -179,8 +148,8 @@ class Transfer:
                     raise RangeError("source", self._source, str(error), hint) from None
                 self._progress.say(f"{error}, restarting")
 
-    def _bring(self, response: Response | None) -> None:
-        """Bring every missing byte; `response`, if any, gives the file from its beginning."""
+    def _download(self, response: Response | None) -> None:
+        """Download every missing byte; `response`, if any, is the file from its beginning."""
         partial = self._partial
         piece = Piece(partial.ranges.front, None)
         if (size := partial.version.size) is not None:
@@ -191,7 +160,7 @@ class Transfer:
         if response is None:
             return
         if piece.start == 0:
-            # Which were looked at already. From now on there is something that all other responses have to belong to.
+            # These were checked already. All further responses have to be of the version that is begun here.
             start = response.read(START_BYTES)
             partial.write(0, start)
             piece.start = len(start)
@@ -205,15 +174,45 @@ class Transfer:
             raise
         self._progress.begin(size, partial.ranges.count)
         if size is None:
-            self._workers.bring([piece], response, 1)
-        elif self._may_part(size):
-            self._workers.bring(
+            self._workers.download([piece], response, 1)
+        elif self._can_split(size):
+            self._workers.download(
                 cut_into_pieces(partial.ranges.gaps(size), self._connections), response, self._connections
             )
         else:
-            self._workers.bring([Piece(start, end) for start, end in partial.ranges.gaps(size)], response, 1)
+            self._workers.download([Piece(start, end) for start, end in partial.ranges.gaps(size)], response, 1)
 
-    def _may_part(self, size: int) -> bool:
+    def _can_split(self, size: int) -> bool:
         missing = size - self._partial.ranges.count
-        can_part = self._requests.has_ranges and self._requests.can_resume
-        return can_part and self._connections > 1 and missing >= PARALLEL_FROM_BYTES
+        can_split = self._requests.has_ranges and self._requests.can_resume
+        return can_split and self._connections > 1 and missing >= PARALLEL_FROM_BYTES
+
+
+class FollowingHash(threading.Thread):
+    """Computes the SHA256 of a growing partial download, or of a safetensors file's data without its header."""
+
+    def __init__(self, partial: Partial, *, data_only: bool = False) -> None:
+        super().__init__(daemon=True)
+        self._partial = partial
+        self._generation = partial.generation
+        self._data_only = data_only
+        self._digest = hashlib.sha256()
+        partial.readers.append(self)
+        self.start()
+
+    def run(self) -> None:
+        block = memoryview(bytearray(BLOCK_BYTES))
+        position = 0
+        if self._data_only:
+            if self._partial.wait_for(7, self._generation) < 8:
+                return
+            position = 8 + int.from_bytes(os.pread(self._partial.file, 8, 0), "little")
+        while (front := self._partial.wait_for(position, self._generation)) > position:
+            got = os.preadv(self._partial.file, [block[: front - position]], position)
+            self._digest.update(block[:got])
+            position += got
+
+    def hexdigest(self) -> str:
+        """The hash (lower-case hex); waits until the download is finished."""
+        self.join()
+        return self._digest.hexdigest()

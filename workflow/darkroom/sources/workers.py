@@ -1,4 +1,4 @@
-"""Bringing the pieces of a file over one connection, or over several at once."""
+"""Downloading the pieces of a file over one connection, or over several at once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ _JOIN_S = 5.0
 
 
 class Workers:
-    """Take pieces one after another. The first error ends all of them, but for one: where several are at work, one that
-    the server goes on refusing leaves its piece to the others."""
+    """Connections that take pieces one after another.
+
+    The first error ends all of them, with one exception: a connection that the server keeps refusing leaves its piece to
+    the others, if there are any.
+    """
 
     def __init__(
         self,
@@ -47,8 +50,8 @@ class Workers:
         self._has_failed = False
         self._count = 1
 
-    def bring(self, pieces: Iterable[Piece], response: Response, connections: int) -> None:
-        """Bring all pieces; `response` begins where the first one does.
+    def download(self, pieces: Iterable[Piece], response: Response, connections: int) -> None:
+        """Download all pieces; `response` begins where the first one does.
 
         Raises StartOver, WrongRange, what `HttpClient.open` and `RetryPolicy.after` raise, OSError.
         """
@@ -95,7 +98,7 @@ class Workers:
             self._stop_others()
 
     def _stop_others(self) -> None:
-        """End the threads' waiting and reading."""
+        """Make all threads stop waiting and reading."""
         with self._partial.changed:
             self._retry.stop.set()
             self._pieces.clear()
@@ -104,7 +107,7 @@ class Workers:
             response.stop()
 
     def _work(self, response: Response | None) -> None:
-        """Bring pieces until there are none left."""
+        """Download pieces until there are none left."""
         while True:
             try:
                 piece = self._pieces.popleft()
@@ -113,40 +116,40 @@ class Workers:
                     response.close()
                 return
             try:
-                self._bring_piece(piece, response)
+                self._download_piece(piece, response)
             except (NetworkError, StallError) as error:
-                if not self._leave(piece, error):
+                if not self._give_back(piece, error):
                     raise
                 return
             response = None
 
-    def _leave(self, piece: Piece, error: DarkroomError) -> bool:
-        """Leave a piece to the other workers, if there are any."""
+    def _give_back(self, piece: Piece, error: DarkroomError) -> bool:
+        """Give a piece back for the other connections; False if there are none."""
         with self._partial.changed:
             if self._count == 1:
                 return False
             self._count -= 1
             self._pieces.appendleft(piece)
-        self._progress.say(f"a connection less: {error.why}")
+        self._progress.say(f"one connection less: {error.why}")
         return True
 
-    def _bring_piece(self, piece: Piece, response: Response | None) -> None:
-        failures, brought = 0, piece.start
+    def _download_piece(self, piece: Piece, response: Response | None) -> None:
+        failures, last_start = 0, piece.start
         while not piece.is_done:
             try:
                 if response is None:
                     response = self._requests.open(piece)
                     if response is None:
                         return
-                    self._tell_resumed()
+                    self._report_resumed()
                 self._read(response, piece)
-            except TransientError as passing:
+            except TransientError as failure:
                 if self._retry.stop.is_set():
                     return
                 self._has_failed = True
-                failures = 1 if piece.start - brought >= _PROGRESS_BYTES else failures + 1
-                brought = piece.start
-                self._retry.wait_after(self._source, passing, failures)
+                failures = 1 if piece.start - last_start >= _PROGRESS_BYTES else failures + 1
+                last_start = piece.start
+                self._retry.wait_after(self._source, failure, failures)
                 self._retry.wait_for_turn()
             finally:
                 if response is not None:
@@ -157,17 +160,17 @@ class Workers:
             if self._retry.stop.is_set():
                 return
 
-    def _tell_resumed(self) -> None:
+    def _report_resumed(self) -> None:
         size = self._partial.version.size
         if self._has_failed and size:
             self._has_failed = False
             self._progress.say(f"resumed at {format_percent(self._partial.ranges.count, size)}")
 
     def _read(self, response: Response, piece: Piece) -> None:
-        """Write what comes until the piece is done."""
+        """Write the response's bytes until the piece is done."""
         with self._partial.changed:
             self._responses.add(response)
-        since, came = time.monotonic(), 0
+        since, received = time.monotonic(), 0
         while not piece.is_done and not self._retry.stop.is_set():
             data = response.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
             if not data:
@@ -179,8 +182,8 @@ class Workers:
             self._partial.write(piece.start, data)
             self._progress.advance(len(data))
             piece.start += len(data)
-            came += len(data)
+            received += len(data)
             if (now := time.monotonic()) - since > self._stall_timeout_s:
-                if came < _SLOW_BYTES:
-                    raise TransientError(f"{came} bytes came in {now - since:.0f} s", is_stall=True)
-                since, came = now, 0
+                if received < _SLOW_BYTES:
+                    raise TransientError(f"{received} bytes came in {now - since:.0f} s", is_stall=True)
+                since, received = now, 0
