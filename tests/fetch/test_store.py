@@ -148,7 +148,7 @@ def test_prune_leaves_everything_while_somebody_is_fetching(shop: Shop) -> None:
         slow = pool.submit(shop.fetch, "slow", "/slow.safetensors")
         shop.server.wait_sent("/slow.safetensors", 1)
         (shop.models / "checkpoints/x.receipt.json").unlink()
-        with pytest.raises(errors.FetchError, match="somebody is fetching right now"):
+        with pytest.raises(errors.FetchError, match="another process is fetching right now"):
             shop.prune()
         slow.result()
     assert shop.blobs() == {sha256(FIRST), sha256(SECOND)}

@@ -55,7 +55,7 @@ def variant_of(source: Source, dtype: str) -> Variant | None:
 
 
 def lock_key(source: Source, dtype: str) -> str:
-    """What `source` is called in the lock file."""
+    """The key of `source` in the lock file."""
     variant = variant_of(source, dtype)
     return source.text if variant is None else f"{source.text} {variant}"
 

@@ -39,7 +39,7 @@ class Progress:
             self._say(text)
 
     def begin(self, total: int | None, done: int) -> None:
-        """Start a file of `total` bytes, of which `done` are there already; `total` is None if unknown."""
+        """Start a file of `total` bytes, `done` of them are there already; `total` is None if unknown."""
         with self._lock:
             self._total, self._done, self._said = total, done, time.monotonic()
             self._marks = deque([(self._said, done)])

@@ -255,7 +255,7 @@ def _tls_reason(error: BaseException) -> str:
 
 
 def _connection_reason(host: str, error: Exception) -> str:
-    """What went wrong, without the library's text, which holds the whole URL."""
+    """The reason for people, without the library's text, which holds the whole URL."""
     text = str(error)
     if "NameResolution" in text or "getaddrinfo" in text:
         return f"{host} can't be found (DNS)"
