@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import struct
@@ -34,6 +33,8 @@ def read_peer(connection: socket.socket) -> tuple[int, int] | None:
 
 def is_loopback(host: str) -> bool:
     """True if an address can be reached from this machine only."""
+    import ipaddress  # here, since every picture would pay for it
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
