@@ -121,7 +121,7 @@ def test_planning_imports_nothing_heavy(here: Path) -> None:
     (here / "a.yaml").write_text("parameterization: v\n")
     code = """
 import sys
-from darkroom.planning import make_plan
+from darkroom.run.plan import make_plan
 from darkroom.config import parse_config
 sources = {"one": "a.safetensors", "two": "tiny", "three": "civitai:1@2", "four": "hf:org/name", "five": "https://a.example/x"}
 sheets = {"checkpoints": {name: {"source": source} for name, source in sources.items()}, "sheets": ["x.txt"]}

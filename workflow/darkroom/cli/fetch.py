@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import ConfigError, DarkroomError, NameError, SourceError, UnknownModelError
+from darkroom.errors import BadNameError, ConfigError, DarkroomError, SourceError, UnknownModelError
 
 if TYPE_CHECKING:
     from darkroom.config import Config, FetchConfig
@@ -139,6 +139,7 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
     """The configuration's section, or --options, with what the command line says besides."""
     from pydantic import ValidationError
 
+    from darkroom.base.validation import first_problem
     from darkroom.config import FetchConfig
 
     changes: dict[str, Any] = {"offline": True} if arguments.offline else {}
@@ -148,9 +149,8 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
         options = config or FetchConfig.model_validate_json(arguments.options)
         return FetchConfig.model_validate(options.model_dump() | changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "--options"
-        raise ConfigError("fetch option", name, first["msg"], "see config/README.md") from None
+        first = first_problem(error)
+        raise ConfigError("fetch option", first.name or "--options", first.reason, "see config/README.md") from None
 
 
 def _read_config(path: Path | None) -> Config:
@@ -207,9 +207,9 @@ def _update_one(config: Config, options: FetchConfig, kind: str, name: str, even
 def find_source(config: Config, wanted: str) -> tuple[str, str]:
     """Section and name of what `NAME` or `SECTION.NAME` stands for.
 
-    Raises UnknownModelError (E-UNKNOWN) with the near names, NameError (E-NAME) for a name that two sections have.
+    Raises UnknownModelError (E-UNKNOWN) with the near names, BadNameError (E-NAME) for a name that two sections have.
     """
-    from darkroom.base.text import unknown_name
+    from darkroom.base.text import did_you_mean
     from darkroom.run.sources import KINDS
 
     names = [(kind, name) for kind in KINDS for name in getattr(config, kind)]
@@ -218,17 +218,18 @@ def find_source(config: Config, wanted: str) -> tuple[str, str]:
         return found[0]
     if found:
         ways = " or ".join(f"{kind}.{name}" for kind, name in found)
-        raise NameError("name", wanted, f"could be {ways}", "say which")
-    near = str(unknown_name("source", wanted, [name for _, name in names])).partition("; ")[2]
-    raise UnknownModelError("name", wanted, "the configuration has no source of that name", near)
+        raise BadNameError("name", wanted, f"could be {ways}", "say which")
+    known = [name for _, name in names]
+    hint = did_you_mean(wanted, known, f"known are {', '.join(known)}", cutoff=0.5)
+    raise UnknownModelError("name", wanted, "the configuration has no source of that name", hint)
 
 
 def _prune(config: Config) -> str:
-    from darkroom.base.text import in_bytes
+    from darkroom.base.text import format_bytes
     from darkroom.run.sources import KINDS
     from darkroom.sources.store import prune
 
     models = Path(config.models_dir)
     receipts = [path for kind in KINDS for path in sorted((models / kind).glob("*.receipt.json"))]
     count, size = prune(models / "downloads", receipts=receipts)
-    return f"removed {count} download{'' if count == 1 else 's'}, {in_bytes(size)}, from {models / 'downloads'}"
+    return f"removed {count} download{'' if count == 1 else 's'}, {format_bytes(size)}, from {models / 'downloads'}"

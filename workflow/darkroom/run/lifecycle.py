@@ -12,7 +12,7 @@ from pathlib import Path
 
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
-from darkroom.base.files import remove_unfinished
+from darkroom.base.files import remove_unfinished_files
 from darkroom.cluster import submit
 from darkroom.errors import DarkroomError, DiskError
 from darkroom.run.models import Key, outputs
@@ -104,10 +104,10 @@ def _remove_leftovers(plan: Plan) -> None:
     folders |= {_FOLDER, models / ".cache", models / "diffusers", models / "verified", models / ".runs"}
     folders |= {_FOLDER / "pins" / kind for kind in KINDS} | {models / kind for kind in KINDS}
     for folder in folders:
-        remove_unfinished(folder)
+        remove_unfinished_files(folder)
     remove_dead_sockets()
     for folder in (models / "diffusers", models / "checkpoints"):
         try:
-            claims.remove_unfinished(folder)
+            claims.remove_unfinished_folders(folder)
         except (DiskError, OSError):
             continue

@@ -7,7 +7,6 @@ given is made of the prompt's first words and a hash, so that moving a line rend
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import re
 from collections.abc import Mapping
@@ -16,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.strict_yaml import load_yaml, locate
+from darkroom.base.text import did_you_mean
 from darkroom.config import NAME_PATTERN, Config, unknown_key
-from darkroom.errors import ConfigError, InputError, NameError, RequestError, SheetError
+from darkroom.errors import BadNameError, ConfigError, InputError, RequestError, SheetError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest, separate_schedule
 from darkroom.request.samplers import find_preset
@@ -54,7 +54,7 @@ class Picture:
 def load_pictures(config: Config) -> dict[str, list[Picture]]:
     """All pictures of all sheets, by sheet name, in the sheets' order.
 
-    Raises SheetError (E-SHEET), ConfigError (E-CONFIG), NameError (E-NAME) or RequestError (E-REQUEST).
+    Raises SheetError (E-SHEET), ConfigError (E-CONFIG), BadNameError (E-NAME) or RequestError (E-REQUEST).
     """
     check_settings(config.render, SETTING_KEYS, "render", "config")
     unfolded = unfold(config.render, "config render")
@@ -64,11 +64,11 @@ def load_pictures(config: Config) -> dict[str, list[Picture]]:
     for path in config.sheets:
         name = Path(path).stem
         if not NAME_PATTERN.fullmatch(name) or name.casefold() == "thumbnails":  # results/thumbnails is the gallery's
-            raise NameError(
+            raise BadNameError(
                 "sheet", name, "a sheet's file name becomes a folder's name", "use letters, digits, '-' and '_'"
             )
         if name.casefold() in origin:
-            raise NameError(
+            raise BadNameError(
                 "sheet", path, f"has the same name as {origin[name.casefold()]}", "rename one of the two files"
             )
         origin[name.casefold()] = path
@@ -108,7 +108,7 @@ def read_sheet(path: Path, name: str, config: Config) -> list[Picture]:
         given = entry.get("id")
         slug = _derive_id(entry["prompt"]) if given is None else make_id(given, where)
         if slug in names:
-            raise NameError(
+            raise BadNameError(
                 "prompt id",
                 given or slug,
                 f"is the same file name as '{names[slug]}' in {path}",
@@ -180,8 +180,7 @@ def _checkpoints(wanted: object, default: list[str], path: Path, config: Config)
     names = wanted if isinstance(wanted, list) else [wanted]
     for name in names:
         if name not in config.checkpoints:
-            near = difflib.get_close_matches(str(name), list(config.checkpoints), n=1, cutoff=0.3)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(config.checkpoints)}"
+            hint = did_you_mean(name, config.checkpoints, f"known are {', '.join(config.checkpoints)}", most=1)
             raise ConfigError("checkpoint", name, f"{path} names one that the configuration doesn't know", hint)
     return list(dict.fromkeys(names))
 
@@ -195,11 +194,11 @@ def _read_lines(path: Path) -> list[str]:
 
 
 def make_id(text: object, where: str) -> str:
-    """The file name of a given id: lower case, spaces as '-'. Raises NameError (E-NAME) where there is none."""
+    """The file name of a given id: lower case, spaces as '-'. Raises BadNameError (E-NAME) where there is none."""
     slug = re.sub(r"\s+", "-", str(text).strip()).lower()
     usable = re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) and ".." not in slug and not slug.endswith(".")
     if not usable or len(slug) > MAX_ID or slug.split(".")[0] in RESERVED:
-        raise NameError(
+        raise BadNameError(
             "prompt id", text, f"can't be a file's name ({where})", "use letters, digits, '-' and '_', at most 80"
         )
     return slug

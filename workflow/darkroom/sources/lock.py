@@ -1,7 +1,7 @@
-"""The lock file: which bytes each remote source stands for, found out when it was first fetched and held from then on.
+"""The lock file: the bytes of each remote source, recorded when it is first fetched and required from then on.
 
 It is YAML, made by `darkroom fetch`, to be committed beside the configuration. Its keys are the sources' canonical
-texts; a folder's ends with which weights of it were asked for.
+texts; a folder's key ends with the preferred weights (`fp16` or `plain`).
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from darkroom.base.files import write_bytes
 from darkroom.base.strict_yaml import dump_yaml, load_yaml, locate
+from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
 
 if TYPE_CHECKING:
     from darkroom.sources.receipt import FetchReceipt
-    from darkroom.sources.references import Reference
+    from darkroom.sources.source import Source
 
 HEADING = (
     "# Which bytes each remote source stands for. Written by `darkroom fetch`, and anew by `darkroom fetch --update NAME`;\n"
     "# commit it beside the configuration.\n"
 )
-_HINT = "mend it, or delete that entry"
+_HINT = "fix it, or delete that entry"
 
 Variant = Literal["fp16", "plain"]
 
@@ -46,17 +47,17 @@ class LockEntry(BaseModel):
         return value.lower()
 
 
-def variant_of(reference: Reference, dtype: str) -> Variant | None:
-    """Which weights of a folder a checkpoint of that `dtype` asks for; None of a single file, which has no others."""
-    if not reference.is_folder:
+def variant_of(source: Source, dtype: str) -> Variant | None:
+    """The preferred weights of a folder for a checkpoint of that `dtype`; None for a single file, which has one kind."""
+    if not source.is_folder:
         return None
     return "fp16" if dtype == "fp16" else "plain"
 
 
-def lock_key(reference: Reference, dtype: str) -> str:
-    """What `reference` is called in the lock file."""
-    variant = variant_of(reference, dtype)
-    return reference.text if variant is None else f"{reference.text} {variant}"
+def lock_key(source: Source, dtype: str) -> str:
+    """The key of `source` in the lock file."""
+    variant = variant_of(source, dtype)
+    return source.text if variant is None else f"{source.text} {variant}"
 
 
 def read_lock(path: Path | str) -> dict[str, LockEntry]:
@@ -67,12 +68,12 @@ def read_lock(path: Path | str) -> dict[str, LockEntry]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError("lock file", path, "is not a mapping of sources to entries", "mend or delete it")
+        raise ConfigError("lock file", path, "is not a mapping of sources to entries", "fix or delete it")
     return {str(key): _read_entry(path, str(key), value) for key, value in data.items()}
 
 
 def record(path: Path | str, key: str, entry: LockEntry) -> None:
-    """Write down what `key` stands for. Several may do so at once; nothing is written where only the day would change.
+    """Record the entry of `key`; concurrent processes may do so. Nothing is written if only the day would change.
 
     Raises ConfigError (E-CONFIG) for a broken file, DiskError (E-DISK).
     """
@@ -90,7 +91,7 @@ def record(path: Path | str, key: str, entry: LockEntry) -> None:
 
 
 def record_receipt(path: Path | str, key: str, receipt: FetchReceipt) -> None:
-    """Write down that `key` stands for what `receipt` speaks of. Raises what `record` raises."""
+    """Record the bytes in `receipt` as the entry of `key`. Raises what `record` raises."""
     if receipt.fetched is not None:
         version = receipt.facts.version if receipt.facts else None
         record(path, key, LockEntry(sha256=receipt.sha256, size=receipt.size, version=version, fetched=receipt.fetched))
@@ -100,9 +101,9 @@ def _read_entry(path: Path | str, key: str, value: Any) -> LockEntry:
     try:
         return LockEntry.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = [key, *map(str, first["loc"])]
-        why = f"{first['msg']} ({locate(path, keys)})"
+        first = first_problem(error)
+        keys = [key, *map(str, first.keys)]
+        why = f"{first.reason} ({locate(path, keys)})"
         raise ConfigError("lock entry", ".".join(keys), why, _HINT) from None
 
 
