@@ -40,12 +40,12 @@ from darkroom.serve.a1111_settings import (
     present_options,
     read_txt2img,
 )
-from darkroom.serve.adapters import shorten
+from darkroom.serve.adapters import check_count, shorten
 from darkroom.serve.http import wants_fresh, while_connected
-from darkroom.serve.jobs import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.service import Picture, Progress, Service
+    from darkroom.serve.answers import Rendered
+    from darkroom.serve.service import Progress, Service
 
 _EMPTY = (
     "extensions",
@@ -219,7 +219,7 @@ async def _refuse_images() -> None:
     raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /sdapi/v1/txt2img")
 
 
-def write_answer(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> Txt2ImgAnswer:
+def write_answer(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> Txt2ImgAnswer:
     """A1111's answer: the pictures, the request with what was left out filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
@@ -230,10 +230,11 @@ def write_answer(body: Txt2Img, pictures: list[Picture], subseeds: list[int], st
     return Txt2ImgAnswer(images=images, parameters={**body.model_dump(), **used, **sent}, info=info)
 
 
-def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> dict[str, Any]:
+def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> dict[str, Any]:
     requests = [picture.request for picture in pictures]
     first = requests[0]
-    infotexts = [text_of_png(picture.png, "picture")["parameters"] for picture in pictures]
+    infotexts = [picture.infotext for picture in pictures]
+    written = read_infotext(infotexts[0])["settings"]
     return {
         "prompt": first.prompt,
         "all_prompts": [request.prompt for request in requests],
@@ -255,7 +256,7 @@ def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], sta
         "sd_model_name": pictures[0].model,
         "sd_model_hash": pictures[0].model_hash,
         "sd_vae_name": first.vae,
-        "sd_vae_hash": read_infotext(infotexts[0])["settings"].get("VAE hash"),
+        "sd_vae_hash": written.get("VAE hash"),
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": None,
@@ -266,7 +267,7 @@ def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], sta
         "job_timestamp": _stamp(started),
         "clip_skip": max(first.clip_skip, 1),
         "is_using_inpainting_conditioning": False,
-        "version": read_infotext(infotexts[0])["settings"].get("Version"),
+        "version": written.get("Version"),
     }
 
 

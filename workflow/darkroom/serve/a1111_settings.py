@@ -56,7 +56,7 @@ _TAG = re.compile(r"<lora:([^<>:]*):([^<>]*)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PictureSettings:
     """The pictures of a request: settings of each, their variation seeds, and the model (None for the default)."""
 
     settings: list[dict[str, Any]]
@@ -68,7 +68,7 @@ def count_pictures(body: Txt2Img) -> int:
     return (body.batch_size or 1) * (body.n_iter or 1)
 
 
-def read_txt2img(body: Txt2Img) -> Wanted:
+def read_txt2img(body: Txt2Img) -> PictureSettings:
     """What a request asks for.
 
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
@@ -90,7 +90,7 @@ def read_txt2img(body: Txt2Img) -> Wanted:
         each = [{"seed": seed, "variation_seed": other, "variation_strength": strength} for other in subseeds]
     else:
         each = [{"seed": seed + number} for number in range(count)]
-    return Wanted([settings | own for own in each], subseeds, model)
+    return PictureSettings([settings | own for own in each], subseeds, model)
 
 
 def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.base.text import unknown_name
-from darkroom.errors import RequestError, UnsupportedError
+from darkroom.errors import LimitError, RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
+
+if TYPE_CHECKING:
+    from darkroom.config import ServeConfig
 
 _MOST_SHOWN = 80
 _WORDS = ("description", "default", "title")
@@ -113,3 +116,9 @@ def shorten(value: Any) -> str:
 def choose_seed(seed: int | None, pictures: int) -> int:
     """The first of as many consecutive seeds as there are pictures; None and -1 stand for any of 32 bits."""
     return random.randrange(2**32 - pictures) if seed is None or seed < 0 else seed
+
+
+def check_count(pictures: int, limits: ServeConfig) -> None:
+    """Raise LimitError (E-LIMIT) for a request of more pictures than allowed, or of none."""
+    if not 1 <= pictures <= limits.max_images:
+        raise LimitError("pictures", pictures, f"a request is for 1 to {limits.max_images}", "send several requests")

@@ -31,7 +31,7 @@ def create_guarded_app(service: Service, *, lifespan: Lifespan, key: str | None,
     """The application behind its guard; on a Unix socket the file's mode says who may ask, and not Host and Origin."""
     make_guard = Guard.of_socket if is_on_socket else Guard.of_config
     app = create_app(service, lifespan=lifespan)
-    return guarded(app, make_guard(service.config, key), service.metrics, is_public=not service.is_private)
+    return guarded(app, make_guard(service.config, key), service.metrics)
 
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
@@ -53,11 +53,10 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
 
 def _answer_errors(app: FastAPI, service: Service) -> None:
     """Give every error the one shape, and count it."""
-    is_public = not service.is_private
 
     def answer(error: DarkroomError) -> Response:
         service.metrics.errors.labels(error.code).inc()
-        return answer_error(error, is_public=is_public)
+        return answer_error(error)
 
     @app.exception_handler(DarkroomError)
     async def on_coded(_request: Request, error: DarkroomError) -> Response:
@@ -73,9 +72,9 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        told = RequestError(request.method, request.url.path, error.detail, "see /docs")
-        service.metrics.errors.labels(told.code).inc()
-        refusal = answer_error(told, is_public=False, status=error.status_code)  # the only path in it is the client's
+        refused = RequestError(request.method, request.url.path, error.detail, "see /docs")
+        service.metrics.errors.labels(refused.code).inc()
+        refusal = answer_error(refused, status=error.status_code, hides_paths=False)  # the only path is the client's
         refusal.headers.update(error.headers or {})
         route = getattr(request.scope.get("route"), "path", "")
         if "allow" in refusal.headers and (methods := app.openapi()["paths"].get(route)):
@@ -85,7 +84,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Exception)
     async def on_unexpected(_request: Request, error: Exception) -> Response:
         shown = as_error(error)
-        return answer(DarkroomError(shown.what, None, type(error).__name__, shown.hint) if is_public else shown)
+        return answer(DarkroomError(shown.what, None, type(error).__name__, shown.hint))
 
 
 def _describe(error: RequestValidationError) -> RequestError:

@@ -27,8 +27,16 @@ from darkroom.serve.bodies import Message, Receive, check_json, read_body, repla
 from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, Refusal, answer_error, status_of
 from darkroom.serve.metrics import Metrics
 
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 KEY_VARIABLE = "DARKROOM_API_KEY"
 KEY_FILE_VARIABLE = "DARKROOM_API_KEY_FILE"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+_OPEN_PREFIXES = ("/pictures/", "/page/")
+_SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
 _SHORTEST_KEY = 8
 
 
@@ -58,16 +66,6 @@ def has_key(authorization: str, key: str) -> bool:
     elif scheme.lower() != "bearer":
         return False
     return hmac.compare_digest(value.strip().encode("latin-1", "replace"), key.encode())
-
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-_OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
-_OPEN_PREFIXES = ("/pictures/", "/page/")
-_SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +118,7 @@ class Guard:
         return 0 if _is_open(scope["path"]) else self.max_body_bytes
 
 
-def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool) -> Application:
+def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
     """The application behind a guard; requests and their outcomes are counted.
 
     A request reaches the application once all of its body is there.
@@ -139,9 +137,9 @@ def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool
                 check_json(body)
             await app(scope, replay(body, receive), answer.send)
         except Refusal as refusal:
-            await _refuse(refusal.error, refusal.status, scope, receive, answer.send, metrics, is_public)
+            await _refuse(refusal.error, refusal.status, scope, receive, answer.send, metrics)
         except DarkroomError as error:
-            await _refuse(error, status_of(error), scope, receive, answer.send, metrics, is_public)
+            await _refuse(error, status_of(error), scope, receive, answer.send, metrics)
         except ClientGone:
             pass
         except Exception:
@@ -164,10 +162,10 @@ def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool
 
 
 async def _refuse(
-    error: DarkroomError, status: int, scope: Scope, receive: Receive, send: Send, metrics: Metrics, is_public: bool
+    error: DarkroomError, status: int, scope: Scope, receive: Receive, send: Send, metrics: Metrics
 ) -> None:
     metrics.errors.labels(error.code).inc()
-    refusal = answer_error(error, is_public=is_public, status=status)
+    refusal = answer_error(error, status=status)
     refusal.headers["Connection"] = "close"  # what is left of the body is not read
     await refusal(scope, receive, send)
 

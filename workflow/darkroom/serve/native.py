@@ -20,12 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
-from darkroom.pictures.png import text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
-from darkroom.serve.answers import as_error
-from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
-from darkroom.serve.service import Picture, Progress, Service
+from darkroom.serve.answers import Rendered, as_error
+from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fresh, while_connected
+from darkroom.serve.service import Progress, Service
 
 EVENTS = "text/event-stream"
 _TEXT = {"schema": {"type": "string"}}
@@ -77,9 +76,9 @@ def _add_state(router: APIRouter, service: Service) -> None:
     async def get_readiness() -> Ready | Response:
         """Waits until a model is loaded and has rendered one step."""
         try:
-            await service.ready()
+            await service.dispatcher.wait_ready()
         except DarkroomError as error:
-            return answer_error(error, is_public=not service.is_private, status=503)
+            return answer_error(error, status=503)
         model = service.models.get()
         return Ready(model=model.name, model_hash=model.model_hash)
 
@@ -120,7 +119,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
             return StreamingResponse(_chain(first, events), media_type=EVENTS)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
-        headers = {"Darkroom-Facts": facts_header(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
+        headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
         return Response(picture.png, media_type="image/png", headers=headers)
 
 
@@ -145,21 +144,26 @@ async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIt
         while progress is not None:
             yield _event("progress", asdict(progress))
             progress = await news.get()
-        yield _last_event(task, is_public=not service.is_private)
+        yield _last_event(task)
     finally:
         task.cancel()
 
 
-def _last_event(task: asyncio.Task[list[Picture]], *, is_public: bool) -> str:
+def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
     try:
         picture = task.result()[0]
     except Exception as error:
-        return _event("error", error_body(as_error(error), is_public=is_public))
-    settings = picture.request.model_dump(mode="json")
-    facts = {"model": picture.model, "model_hash": picture.model_hash, "cached": picture.is_cached}
-    png = base64.b64encode(picture.png).decode("ascii")
-    facts["infotext"] = text_of_png(picture.png, "picture").get("parameters")
-    return _event("picture", {"png": png, "request": settings, "facts": picture.facts, **facts})
+        return _event("error", error_body(as_error(error)))
+    answer = {
+        "png": base64.b64encode(picture.png).decode("ascii"),
+        "request": picture.request.model_dump(mode="json"),
+        "facts": picture.facts,
+        "model": picture.model,
+        "model_hash": picture.model_hash,
+        "cached": picture.is_cached,
+        "infotext": picture.infotext,
+    }
+    return _event("picture", answer)
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

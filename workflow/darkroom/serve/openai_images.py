@@ -15,15 +15,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from darkroom.errors import RequestError, UnsupportedError
-from darkroom.pictures.png import read_warnings, text_of_png
 from darkroom.request.render_request import MAX_SEED
-from darkroom.serve.adapters import SETTINGS, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
+from darkroom.serve.adapters import SETTINGS, check_count, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
 from darkroom.serve.http import wants_fresh, while_connected
-from darkroom.serve.jobs import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.models import Model
-    from darkroom.serve.service import Picture, Service
+    from darkroom.serve.answers import Rendered
+    from darkroom.serve.catalog import Model
+    from darkroom.serve.service import Service
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
@@ -201,7 +200,7 @@ def read_settings(body: ImageGeneration) -> list[dict[str, Any]]:
     return [{**settings, "prompt": body.prompt, "seed": seed + number} for number in range(count)]
 
 
-def write_answer(pictures: Sequence[Picture], links: Sequence[str] | None = None) -> ImagesAnswer:
+def write_answer(pictures: Sequence[Rendered], links: Sequence[str] | None = None) -> ImagesAnswer:
     """OpenAI's answer, with a link to each picture, or else the picture in base64."""
     first = pictures[0]
     urls: Sequence[str | None] = links or [None] * len(pictures)
@@ -214,7 +213,7 @@ def write_answer(pictures: Sequence[Picture], links: Sequence[str] | None = None
     )
 
 
-def _write_item(picture: Picture, url: str | None) -> ImageItem:
+def _write_item(picture: Rendered, url: str | None) -> ImageItem:
     return ImageItem(
         b64_json=None if url else base64.b64encode(picture.png).decode(),
         url=url,
@@ -222,7 +221,7 @@ def _write_item(picture: Picture, url: str | None) -> ImageItem:
         width=picture.request.width,
         height=picture.request.height,
         cached=picture.is_cached,
-        warnings=read_warnings(text_of_png(picture.png, "picture")),
+        warnings=list(picture.warnings),
         facts=picture.facts,
     )
 

@@ -48,7 +48,7 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     """
     from darkroom.base.strict_yaml import load_yaml
     from darkroom.config import EngineConfig, parse_config
-    from darkroom.serve.models import are_models_around, find_models
+    from darkroom.serve.catalog import are_models_around, find_models
     from darkroom.serve.setup import Setup
 
     path = arguments.config

@@ -16,13 +16,12 @@ from urllib.parse import urlsplit
 
 from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
-from darkroom.serve.jobs import check_count
+from darkroom.serve.adapters import check_count, choose_seed, refuse_unknown, refuse_wishes
 from darkroom.sheets.sheet import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
-    from darkroom.serve.service import Picture
+    from darkroom.serve.answers import Rendered
 
 MAX_OUTPUT_BYTES = 20 * 10**6
 """RunPod takes no longer result, by its documentation of `/runsync` and the SDK's own advice."""
@@ -52,14 +51,14 @@ _MOST_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class JobInput:
     """What a job asks for: settings for each picture, and the model's name if it gave one."""
 
     settings: list[dict[str, Any]]
     model: str | None
 
 
-def read_input(given: object, limits: ServeConfig) -> Wanted:
+def read_input(given: object, limits: ServeConfig) -> JobInput:
     """Translate and check a job's input. Several pictures have the seeds SEED, SEED + 1, …; one is drawn if none is given.
 
     Nothing in it is ever opened: an `image_url` raises SsrfError (E-SSRF), or UnsupportedError (E-UNSUPPORTED) if it holds
@@ -82,10 +81,10 @@ def read_input(given: object, limits: ServeConfig) -> Wanted:
     every = [{**settings, "seed": first + number} for number in range(count)]
     for each in (every[0], every[-1]):
         _check(each, fields)
-    return Wanted(every, model)
+    return JobInput(every, model)
 
 
-def make_output(pictures: Sequence[Picture], images: Sequence[str]) -> dict[str, Any]:
+def make_output(pictures: Sequence[Rendered], images: Sequence[str]) -> dict[str, Any]:
     """A job's output: worker-sdxl's keys, and lists with an entry a picture of what else there is to say.
 
     `images` are URLs or `data:` URIs. Raises LimitError (E-LIMIT) for what RunPod would not take: its refusal would only

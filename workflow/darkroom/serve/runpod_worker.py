@@ -29,13 +29,14 @@ from darkroom.serve.options import sdk_options
 from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
 if TYPE_CHECKING:
+    from darkroom.serve.dispatcher import Dispatcher
     from darkroom.serve.service import Progress, Service
     from darkroom.serve.setup import Setup
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = dict[str, Any]
+RunpodJob = dict[str, Any]
 
 BUCKET = "BUCKET_ENDPOINT_URL"
 _BUCKET_KEYS = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
@@ -47,13 +48,13 @@ class Worker:
     """A running service, and the handler for the SDK. `send_progress` takes a job and how far it is."""
 
     def __init__(
-        self, service: Service, loop: asyncio.AbstractEventLoop, send_progress: Callable[[Job, Any], None] | None = None
+        self, service: Service, loop: asyncio.AbstractEventLoop, send_progress: Callable[[RunpodJob, Any], None] | None = None
     ) -> None:
         self._service = service
         self._loop = loop
         self._send_progress = send_progress
 
-    async def handler(self, job: Job) -> dict[str, Any]:
+    async def handler(self, job: RunpodJob) -> dict[str, Any]:
         """A job's output (`runpod_schema.make_output`), or `{"error": "E-CODE …"}`, which the SDK takes as a text.
 
         `refresh_worker` asks RunPod for another worker: only when no engine is left and none will come back. A job that
@@ -65,10 +66,10 @@ class Worker:
             from darkroom.serve.answers import as_error
             from darkroom.serve.http import error_body
 
-            told: dict[str, Any] = {"error": error_body(as_error(error), is_public=True)["error"]["message"]}
-            return {**told, "refresh_worker": True} if self._service.is_broken else told
+            answer: dict[str, Any] = {"error": error_body(as_error(error))["error"]["message"]}
+            return {**answer, "refresh_worker": True} if self._service.is_broken else answer
 
-    async def _answer(self, job: Job) -> dict[str, Any]:
+    async def _answer(self, job: RunpodJob) -> dict[str, Any]:
         wanted = read_input(job.get("input"), self._service.config)
         report = None if self._send_progress is None else _every_second(partial(self._send_progress, job))
         making = self._service.make_pictures(wanted.settings, model=wanted.model, on_progress=report)
@@ -112,7 +113,7 @@ def _run_sdk(service: Service, loop: asyncio.AbstractEventLoop, setup: Setup, op
 
     # The SDK's heartbeat is a process: a forked one would keep our locks, and the engine's channel open after our end.
     multiprocessing.set_start_method("spawn", force=True)
-    _call(loop, _wait_ready(service, setup.engine.start_timeout_s)).result()
+    _call(loop, _wait_ready(service.dispatcher, setup.engine.start_timeout_s)).result()
     is_deployed = "RUNPOD_WEBHOOK_POST_OUTPUT" in os.environ
     worker = Worker(service, loop, runpod.serverless.progress_update if is_deployed else None)
     at_once = max(1, len(setup.serve.devices))
@@ -132,7 +133,7 @@ def _service(setup: Setup) -> Iterator[tuple[Service, asyncio.AbstractEventLoop]
             yield service, loop
         finally:
             loop.call_soon_threadsafe(watching.cancel)
-            _call(loop, service.close()).result()
+            _call(loop, service.dispatcher.stop()).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -144,18 +145,18 @@ async def _start_service(setup: Setup) -> tuple[Service, asyncio.Task[None]]:
     from darkroom.serve.setup import make_service
 
     service = make_service(setup, Metrics())
-    service.start()
-    return service, asyncio.create_task(_watch_engines(service))
+    service.dispatcher.start()
+    return service, asyncio.create_task(_watch_engines(service.dispatcher))
 
 
-async def _watch_engines(service: Service) -> None:
+async def _watch_engines(dispatcher: Dispatcher) -> None:
     """Once no engine is left, answer every job with what broke the last one."""
-    service.give_up(await service.wait_broken())
+    dispatcher.fail_all(await dispatcher.wait_broken())
 
 
-async def _wait_ready(service: Service, limit_s: float) -> None:
+async def _wait_ready(dispatcher: Dispatcher, limit_s: float) -> None:
     try:
-        await asyncio.wait_for(service.ready(), limit_s)
+        await asyncio.wait_for(dispatcher.wait_ready(), limit_s)
     except TimeoutError:
         why = f"is not loaded after {limit_s:g} s"
         raise ServerError("model", None, why, "raise engine.start_timeout_s in the config") from None

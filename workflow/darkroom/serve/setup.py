@@ -11,12 +11,12 @@ from pydantic import ValidationError
 
 from darkroom.config import Config, EngineConfig, ServeConfig
 from darkroom.errors import ConfigError
+from darkroom.serve.catalog import Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.engines import EngineOptions
 from darkroom.serve.metrics import Metrics
-from darkroom.serve.models import Models
 from darkroom.serve.service import Service
-from darkroom.serve.slot import DEFAULT_COMMAND
+from darkroom.serve.supervisor import DEFAULT_COMMAND
 from darkroom.sheets.sheet import unfold
 
 RESULTS = Path("results")
@@ -60,6 +60,6 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
         EngineOptions(dict(models.files), device, engine.dtype, engine.memory, models_dir=models.models_dir, probe=True)
         for device in setup.serve.devices or [engine.device]
     ]
-    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, metrics=metrics, command=setup.command)
+    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, observer=metrics, command=setup.command)
     results = RESULTS.absolute() if setup.serve.results else None
     return Service(models, dispatcher, setup.serve, metrics, defaults=setup.render, results=results)

@@ -20,6 +20,8 @@ from darkroom.errors import ModelError, SocketError
 from darkroom.revisions import RENDER
 
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7))
+BACKLOG = 1024
+"""How many clients may wait for a server to accept them."""
 _KEY_DIGITS = 16
 _LONGEST_NAME_BYTES = _KEY_DIGITS + len(".sock.new")
 # What else decides which device an engine sees and how long it may live: two cluster jobs of one user on

@@ -9,7 +9,6 @@ under one more lock that is held for microseconds.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -204,10 +203,9 @@ def end_engine(device: Device, files: ServerFiles, lease: str | None, timeout_s:
     try:
         if connection := Connection.open(files.socket, timeout_s=timeout_s):
             pid = connection.server_pid
-            headers = {"darkroom-lease": lease} if lease else {}
             with connection:
-                answer = connection.request("POST", "/release", timeout_s=timeout_s, headers=headers)
-            if answer.status == 200 and not json.loads(answer.body)["ends"]:
+                answer, _ = connection.ask({"op": "release", "lease": lease}, timeout_s=timeout_s)
+            if answer.get("ends") is False:
                 return
     except ConnectionLost:
         pass  # it was about to end

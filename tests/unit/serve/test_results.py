@@ -16,7 +16,8 @@ from darkroom.engine.library import Library
 from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.engines import ModelFiles
-from darkroom.serve.models import Model
+from darkroom.serve.answers import Rendered
+from darkroom.serve.catalog import Model
 from darkroom.serve.result_cache import FinishedPictures
 
 MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
@@ -37,7 +38,7 @@ class Results:
             {"kind": kind, "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "short": "x"}
             for kind, name in (("loras", "outline"), ("vaes", "soft"))
         ]
-        facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets}
+        facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets, "warnings": ["a warning"]}
         self.png = encode_png(Image.new("RGB", (64, 64)), "a fox", REQUEST.to_json(), facts=facts)
         (self.folder / "fox.png").write_bytes(self.png)
         self.write()
@@ -62,7 +63,8 @@ def results(tmp_path: Path) -> Results:
 
 
 def test_the_same_request_for_the_same_model_is_found(results: Results) -> None:
-    assert results.finished.find(REQUEST, MODEL) == results.png
+    found = results.finished.find(REQUEST, MODEL)
+    assert found == Rendered(results.png, REQUEST, "a fox", {}, ("a warning",), "demo", MODEL.model_hash, is_cached=True)
 
 
 @pytest.mark.parametrize(
@@ -124,4 +126,6 @@ def test_a_newer_manifest_is_read_again(results: Results) -> None:
     png = encode_png(Image.new("RGB", (64, 64)), "a fox", plain.to_json(), facts=facts)
     (results.folder / "fox.png").write_bytes(png)
     results.write(sha256=hashlib.sha256(png).hexdigest(), request=plain.model_dump(mode="json"))
-    assert results.finished.find(plain, MODEL) == png
+    found = results.finished.find(plain, MODEL)
+    assert found is not None
+    assert found.png == png
