@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
 
 from darkroom.base.processes import is_living, new_owner
 from darkroom.base.text import in_bytes
 from darkroom.errors import DiskError, FormatError
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 TEMPORARY_PREFIX = ".darkroom-tmp-"
 
@@ -195,6 +197,8 @@ def link_or_copy(path: Path, dest: Path) -> None:
 
 def check_room(folder: Path, source: str, need: int | None) -> None:
     """Raise DiskError (E-DISK) if fewer than `need` bytes are free where `folder` lies."""
+    import shutil  # which every picture would pay for
+
     free = shutil.disk_usage(folder).free
     if need is not None and need > free:
         why = f"{in_bytes(need)} are needed for {source}, {in_bytes(free)} are free"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import struct
@@ -42,6 +41,8 @@ def is_own_peer(connection: socket.socket | None) -> bool:
 
 def is_loopback(host: str) -> bool:
     """Whether an address can only be reached from this machine."""
+    import ipaddress  # which every picture would pay for
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

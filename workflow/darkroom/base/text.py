@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 _LONGEST = 200
@@ -16,6 +15,8 @@ def loose(name: object) -> str:
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
     """An error to raise: no `kind` has that name, and these are near it, or else all there are."""
+    import difflib  # which every picture would pay for
+
     names = list(known)
     name = str(name)[:_LONGEST]  # comparing takes time, and names come from anybody
     by_key = {loose(each): each for each in names}
