@@ -14,9 +14,9 @@ from fastapi import APIRouter, FastAPI
 from darkroom.config import ServeConfig
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import a1111, openai_images
-from darkroom.serve.engines import ModelFiles
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
+from darkroom.serve.engines import ModelFiles
 from darkroom.serve.service import Service
 from tests.fixtures.pictures import make_picture
 

@@ -15,9 +15,9 @@ from PIL import Image
 from darkroom.engine.library import Library
 from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.engines import ModelFiles
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model
+from darkroom.serve.engines import ModelFiles
 from darkroom.serve.result_cache import FinishedPictures
 
 MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
@@ -64,7 +64,9 @@ def results(tmp_path: Path) -> Results:
 
 def test_the_same_request_for_the_same_model_is_found(results: Results) -> None:
     found = results.finished.find(REQUEST, MODEL)
-    assert found == Rendered(results.png, REQUEST, "a fox", {}, ("a warning",), "demo", MODEL.model_hash, is_cached=True)
+    assert found == Rendered(
+        results.png, REQUEST, "a fox", {}, ("a warning",), "demo", MODEL.model_hash, is_cached=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""The HTTP application: every interface as a thin adapter over one Service, and errors in one shape.
+"""The HTTP application: every interface as a thin adapter over one Service, and errors in one form.
 
 Errors are `{"error": {"code", "what", "value", "why", "hint", "message", "type", "param"}}`: the first five are
-Darkroom's, the others what OpenAI's clients read.
+Darkroom's, the others are for OpenAI's clients.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_guarded_app(service: Service, *, lifespan: Lifespan, key: str | None, is_on_socket: bool) -> Application:
-    """The application behind its guard; on a Unix socket the file's mode says who may ask, and not Host and Origin."""
+    """The application behind its guard; a Unix socket is protected by its file's mode, so Host and Origin aren't checked."""
     make_guard = Guard.of_socket if is_on_socket else Guard.of_config
     app = create_app(service, lifespan=lifespan)
     return guarded(app, make_guard(service.config, key), service.metrics)
 
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
-    """The application over a service. Whoever runs it starts and stops the service."""
-    app = FastAPIOffline(  # whose page at /docs needs nothing from elsewhere
+    """The application over a service, without starting or stopping the service."""
+    app = FastAPIOffline(  # its page at /docs loads nothing from the network
         title="Darkroom",
         version=__version__,
         lifespan=lifespan,
@@ -52,7 +52,7 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
 
 
 def _answer_errors(app: FastAPI, service: Service) -> None:
-    """Give every error the one shape, and count it."""
+    """Answer every error in the same form, and count it."""
 
     def answer(error: DarkroomError) -> Response:
         service.metrics.errors.labels(error.code).inc()
@@ -78,7 +78,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
         refusal.headers.update(error.headers or {})
         route = getattr(request.scope.get("route"), "path", "")
         if "allow" in refusal.headers and (methods := app.openapi()["paths"].get(route)):
-            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette knows those of one route only
+            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette only lists those of one route
         return refusal
 
     @app.exception_handler(Exception)
@@ -88,7 +88,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
 
 def _describe(error: RequestValidationError) -> RequestError:
-    """The first thing that is wrong with a body, in one line."""
+    """The first error in a body, in one line."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if part != "body") or "request body"
     value = first.get("input")

@@ -1,7 +1,7 @@
-"""Who may ask: the API key, the Host and the Origin of a request, and how much and how slowly it may send.
+"""Access control: the API key, the Host and the Origin of a request, and limits on its body's size and time.
 
 An ASGI middleware in front of all routes (ASGI specification 3.0). Host and Origin are checked because a browser
-sends any page's requests to a server on localhost (DNS rebinding, cross-site requests).
+lets any web page send requests to a server on localhost (DNS rebinding, cross-site requests).
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _SHORTEST_KEY = 8
 
 
 def read_key() -> str | None:
-    """The API key from DARKROOM_API_KEY, or from a private file that DARKROOM_API_KEY_FILE names; None without either.
+    """The API key from DARKROOM_API_KEY, or from a private file that DARKROOM_API_KEY_FILE names; None if neither is set.
 
-    Raises ConfigError (E-CONFIG) for a file that others can read, and for a key that is easy to guess.
+    Raises ConfigError (E-CONFIG) for a file that other users can read, and for a key that is too short.
     """
     key, file = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
     if key is None and file:
         key = read_private_file(KEY_FILE_VARIABLE, Path(file))
-    key = key and key.strip()  # as a header's value comes
+    key = key and key.strip()  # a header's value comes without outer spaces too
     if key is not None and (len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable()):
         why = f"has to have {_SHORTEST_KEY} or more printable ASCII characters"
         raise ConfigError("API key", None, why, "make one: openssl rand -hex 32")
@@ -56,7 +56,7 @@ def read_key() -> str | None:
 
 
 def has_key(authorization: str, key: str) -> bool:
-    """Whether a header holds the key: as a bearer token (RFC 6750), or as the password of any user (RFC 7617)."""
+    """Whether an Authorization header has the key: as a bearer token (RFC 6750), or as any user's password (RFC 7617)."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "basic":
         try:
@@ -70,7 +70,7 @@ def has_key(authorization: str, key: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a request has to fulfil. `key` is the API key, None for nobody needs one; `hosts` None lets any Host pass."""
+    """The rules for requests. `key` is the API key (None: none is needed), `hosts` the allowed names (None: any)."""
 
     key: str | None
     hosts: frozenset[str] | None
@@ -80,7 +80,7 @@ class Guard:
 
     @classmethod
     def of_config(cls, config: ServeConfig, key: str | None) -> Guard:
-        """Where there is a key and the server listens on the network, only a configured list restricts Host."""
+        """The rules on an address. With a key, and listening on the network, only a configured list restricts Host."""
         own = {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
         if config.public_url:
             own.add(_name_of(urlsplit(config.public_url).netloc))
@@ -91,18 +91,20 @@ class Guard:
 
     @classmethod
     def of_socket(cls, config: ServeConfig, key: str | None) -> Guard:
-        """On a Unix socket no browser can reach the server, and the file's mode says who may."""
+        """The rules on a Unix socket, which no browser can reach and whose file mode keeps other users out."""
         return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s)
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that may not pass."""
+        """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that breaks a rule."""
         host = headers.get("host", "")
         if self.hosts is not None and _name_of(host) not in self.hosts:
-            raise OriginError("host", host[:200], "this server doesn't go by that name", "see serve.allowed_hosts")
+            raise OriginError("host", host[:200], "isn't a name of this server", "see serve.allowed_hosts")
         origin = headers.get("origin", "").lower()
         own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")} if host else set()
         if origin and origin not in self.origins | own:
-            raise OriginError("origin", origin[:200], "pages of that site may not use it", "see serve.allowed_origins")
+            raise OriginError(
+                "origin", origin[:200], "pages of that site may not use this server", "see serve.allowed_origins"
+            )
         is_open = self.key is None or _is_open(scope["path"])
         if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):
             hint = f"send the header Authorization: Bearer KEY, with the key of {KEY_VARIABLE}"
@@ -114,14 +116,14 @@ class Guard:
             raise too_long(length, self.max_bytes(scope))
 
     def max_bytes(self, scope: Scope) -> int:
-        """How long the request's body may be; none is wanted where anybody may ask."""
+        """The limit on the body's size; paths that need no key take no body."""
         return 0 if _is_open(scope["path"]) else self.max_body_bytes
 
 
 def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
-    """The application behind a guard; requests and their outcomes are counted.
+    """The application behind a guard, with metrics of each request.
 
-    A request reaches the application once all of its body is there.
+    The application is called once the whole body has been received.
     """
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,7 +145,7 @@ def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
         except ClientGone:
             pass
         except Exception:
-            if not answer.is_complete:  # otherwise the application has logged it and answered
+            if not answer.is_complete:  # otherwise the application has already logged and answered it
                 raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
@@ -166,12 +168,12 @@ async def _refuse(
 ) -> None:
     metrics.errors.labels(error.code).inc()
     refusal = answer_error(error, status=status)
-    refusal.headers["Connection"] = "close"  # what is left of the body is not read
+    refusal.headers["Connection"] = "close"  # the rest of the body isn't read
     await refusal(scope, receive, send)
 
 
 def _read_headers(scope: Scope) -> dict[str, str]:
-    """The headers by name. Raises Refusal for a second one where a proxy in front of us might have gone by the first."""
+    """The headers by name. Raises Refusal for a repeated one that a proxy in front of the server might read differently."""
     headers: dict[str, str] = {}
     for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]):
         if name in _SINGLE and name in headers:
@@ -186,7 +188,7 @@ def _malformed(name: str, value: str, why: str) -> Refusal:
 
 
 class _Answer:
-    """An answer on its way: its status, and whether all of it was sent."""
+    """An answer's status, and whether all of it has been sent."""
 
     def __init__(self, send: Send) -> None:
         self.status = 0
@@ -211,5 +213,5 @@ def _name_of(host: str) -> str:
 
 
 def _as_in_header(name: str) -> str:
-    """A host's name or address as a Host header has it: in lower case, an IPv6 address in brackets."""
+    """A host's name or address as in a Host header: in lower case, an IPv6 address in brackets."""
     return f"[{name}]".lower() if ":" in name and name[0] != "[" else name.lower()

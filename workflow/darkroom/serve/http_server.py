@@ -143,7 +143,9 @@ class GuardedProtocol(H11Protocol):
         if not is_own_peer(transport.get_extra_info("socket")):
             transport.abort()
             return
-        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` is called for anything that isn't read at once
+        transport.set_write_buffer_limits(
+            high=0
+        )  # so that `pause_writing` is called for anything that isn't read at once
         self._wait_for_head()
 
     def data_received(self, data: bytes) -> None:

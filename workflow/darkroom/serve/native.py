@@ -32,13 +32,13 @@ _PNG = {"schema": {"type": "string", "format": "binary"}}
 
 
 def _describe_settings() -> dict[str, Any]:
-    """RenderRequest's JSON Schema, with `preset` besides."""
+    """RenderRequest's JSON Schema with `preset` added."""
     schema = RenderRequest.model_json_schema()
     return {**schema, "properties": {**schema["properties"], "preset": PRESET}}
 
 
 class RenderBody(BaseModel):
-    """A picture to make: the settings of a RenderRequest, or a `preset` and some of them; `model` by name."""
+    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -57,7 +57,7 @@ class Ready(BaseModel):
 
 
 def make_router(service: Service) -> APIRouter:
-    """The routes over a service."""
+    """The routes."""
     router = APIRouter(tags=["darkroom"])
     _add_state(router, service)
     _add_pictures(router, service)
@@ -65,7 +65,7 @@ def make_router(service: Service) -> APIRouter:
 
 
 def _add_state(router: APIRouter, service: Service) -> None:
-    """Whether the server lives, is ready, and what it has done."""
+    """Add the routes for the server's state."""
 
     @router.get("/healthz")
     async def get_health() -> dict[str, str]:
@@ -89,16 +89,16 @@ def _add_state(router: APIRouter, service: Service) -> None:
         dependencies=[ASKS_FOR_KEY],
     )
     async def get_metrics() -> Response:
-        """What Prometheus reads."""
+        """Metrics in Prometheus' text format."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pictures(router: APIRouter, service: Service) -> None:
-    """Pictures: finished ones, and new ones."""
+    """Add the routes for finished and new pictures."""
 
     @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
     async def get_picture(name: str) -> Response:
-        """A picture that was answered with a link."""
+        """A picture behind a link."""
         png = service.pictures.get(name)
         if png is None:
             raise HTTPException(404, "there is no such picture (any more)")
@@ -115,7 +115,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         is_fresh = wants_fresh(request)
         if EVENTS in accept:
             events = _events(service, body, is_fresh)
-            first = await anext(events)  # raises what is wrong with the request
+            first = await anext(events)  # raises the error of a wrong request
             return StreamingResponse(_chain(first, events), media_type=EVENTS)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
@@ -130,9 +130,9 @@ async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
-    """Progress as it comes, then the picture or the error. Closing it, as a client's leaving does, gives the picture up.
+    """Progress, then the picture or the error. The picture is given up if the client disconnects.
 
-    An error that comes before the request is queued is raised.
+    Raises an error that occurs before the request is queued.
     """
     news: asyncio.Queue[Progress | None] = asyncio.Queue()
     work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh, on_progress=news.put_nowait)

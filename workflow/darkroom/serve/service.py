@@ -187,7 +187,9 @@ class Service:
         dispatcher, engines, watch = self.dispatcher, self.dispatcher.engines, self.metrics.watch
         watch("darkroom_queue_waiting", "Pictures that wait for an engine", lambda: len(dispatcher.waiting))
         watch("darkroom_pictures_under_way", "Pictures that engines work on", lambda: len(dispatcher.under_way))
-        watch("darkroom_engines_ready", "Engines that have a model loaded", lambda: sum(bool(e.loaded) for e in engines))
+        watch(
+            "darkroom_engines_ready", "Engines that have a model loaded", lambda: sum(bool(e.loaded) for e in engines)
+        )
         self.metrics.watch_memory(engines)
 
 

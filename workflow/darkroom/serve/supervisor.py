@@ -142,7 +142,9 @@ class Supervisor:
         self._denoising = job.id
         job.move_to("denoising" if job.model in self.loaded else "loading")
         request = job.request.model_dump(mode="json")
-        self._send({"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps})
+        self._send(
+            {"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
+        )
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step."""

@@ -141,9 +141,7 @@ class LeasedLifecycle(Lifecycle):
 class FrameServer:
     """Answers clients at a listening socket. `model` is the dispatcher's only one; see `ServerOptions.device_name`."""
 
-    def __init__(
-        self, dispatcher: Dispatcher, lifecycle: LeasedLifecycle, model: str, device_name: str | None
-    ) -> None:
+    def __init__(self, dispatcher: Dispatcher, lifecycle: LeasedLifecycle, model: str, device_name: str | None) -> None:
         self._dispatcher = dispatcher
         self._lifecycle = lifecycle
         self._model = model
