@@ -22,7 +22,7 @@ _TIMED = ("encode", "denoise", "decode", "total")
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A finished picture and all that is known about it, so that nobody has to read its PNG again.
+    """A finished picture and all that is known about it, so that no interface has to read its PNG again.
 
     `png` holds the infotext and the request as metadata. `facts` say how the picture was made: JSON-ready, without any
     prompt text, and empty where `is_cached` says that results/ already held the picture. `warnings` say what deserves a

@@ -41,7 +41,7 @@ EXIT_POISONED = 70
 
 @dataclass(eq=False)
 class Task:
-    """One picture to render, by the number of its job; `cancelled` is set when nobody waits for it any more."""
+    """One picture to render, by the number of its job; `cancelled` is set when the job is given up."""
 
     id: int
     model: str

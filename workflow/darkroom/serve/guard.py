@@ -138,10 +138,9 @@ def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
             if body and "json" in headers.get("content-type", "").lower():
                 check_json(body)
             await app(scope, replay(body, receive), answer.send)
-        except Refusal as refusal:
-            await _refuse(refusal.error, refusal.status, scope, receive, answer.send, metrics)
-        except DarkroomError as error:
-            await _refuse(error, status_of(error), scope, receive, answer.send, metrics)
+        except (Refusal, DarkroomError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(error, status_of(error))
+            await _refuse(refusal, scope, receive, answer.send, metrics)
         except ClientGone:
             pass
         except Exception:
@@ -163,13 +162,11 @@ def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
     )
 
 
-async def _refuse(
-    error: DarkroomError, status: int, scope: Scope, receive: Receive, send: Send, metrics: Metrics
-) -> None:
-    metrics.errors.labels(error.code).inc()
-    refusal = answer_error(error, status=status)
-    refusal.headers["Connection"] = "close"  # the rest of the body isn't read
-    await refusal(scope, receive, send)
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+    metrics.errors.labels(refusal.error.code).inc()
+    response = answer_error(refusal.error, status=refusal.status)
+    response.headers["Connection"] = "close"  # the rest of the body isn't read
+    await response(scope, receive, send)
 
 
 def _read_headers(scope: Scope) -> dict[str, str]:

@@ -99,7 +99,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
     @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
     async def get_picture(name: str) -> Response:
         """A picture behind a link."""
-        png = service.pictures.get(name)
+        png = service.linked.get(name)
         if png is None:
             raise HTTPException(404, "there is no such picture (any more)")
         return Response(png, media_type="image/png")

@@ -18,7 +18,7 @@ _ENGINE_KEYS = ("dtype", "memory")
 _VALUES = {
     "test_input": "a job as JSON, in place of the file test_input.json",
     "rp_api_port": "the port of that API",
-    "rp_api_host": "its address; only a loopback one is taken, since the API asks nobody for a key",
+    "rp_api_host": "its address; only a loopback one is allowed, since the API needs no key",
     "rp_api_concurrency": "how many processes serve it",
     "rp_log_level": "of the SDK: ERROR, WARN, INFO or DEBUG, which shows prompts",
 }

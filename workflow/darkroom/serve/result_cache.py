@@ -29,7 +29,7 @@ LIFETIME_S = 3600.0
 MAX_BYTES = 256 * 2**20
 
 
-class KeptPictures:
+class LinkedPictures:
     """PNGs by name; the oldest are dropped when all together have more than `MAX_BYTES`."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
@@ -58,7 +58,7 @@ class KeptPictures:
         self._bytes -= len(png)
 
 
-class FinishedPictures:
+class ResultCache:
     """Looks pictures up in a results folder; reads its manifest again when that has changed."""
 
     def __init__(self, results: Path, library: Library) -> None:

@@ -183,7 +183,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if os.environ.get(BUCKET) and missing:
         raise ConfigError(BUCKET, None, f"is set without {' and '.join(missing)}", "set all three, or none")
     if arguments.rp_api_host and not is_loopback(arguments.rp_api_host):
-        why = "is not a loopback address, and the SDK's API asks nobody for a key"
+        why = "is not a loopback address, and the SDK's API needs no key"
         raise ConfigError("--rp_api_host", arguments.rp_api_host, why, "use 127.0.0.1")
 
 

@@ -20,7 +20,7 @@ from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.metrics import Metrics
-from darkroom.serve.result_cache import FinishedPictures, KeptPictures
+from darkroom.serve.result_cache import LinkedPictures, ResultCache
 from darkroom.serve.supervisor import Job
 from darkroom.sheets.sheet import unfold
 
@@ -76,11 +76,11 @@ class Service:
         self.models = models
         self.config = config
         self.metrics = metrics
-        self.pictures = KeptPictures()
+        self.linked = LinkedPictures()
         self.dispatcher = dispatcher
         self._defaults = defaults or {}
         self._library = Library(models.models_dir)
-        self._finished = None if results is None else FinishedPictures(results, self._library)
+        self._results = None if results is None else ResultCache(results, self._library)
         self._batches: list[Batch] = []
         self._watch()
 
@@ -104,7 +104,7 @@ class Service:
 
     def keep(self, png: bytes) -> str:
         """Keep a picture for an hour; returns its NAME in `/pictures/NAME.png`."""
-        return self.pictures.add(png)
+        return self.linked.add(png)
 
     async def make_pictures(
         self,
@@ -149,9 +149,9 @@ class Service:
         return settle(request, self.asset_names())
 
     def _find(self, requests: list[RenderRequest], model: Model, is_fresh: bool) -> list[Rendered | None]:
-        if self._finished is None or is_fresh:
+        if self._results is None or is_fresh:
             return [None] * len(requests)
-        found = [self._finished.find(request, model) for request in requests]
+        found = [self._results.find(request, model) for request in requests]
         for _ in filter(None, found):
             self.metrics.hits.labels("results").inc()
         return found
