@@ -90,17 +90,16 @@ def test_a_release_says_whether_the_engine_ends(bench: Bench) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_users_process_is_disconnected(bench: Bench) -> None:
     bench.render()
+    path = bench.files.socket
     script = (
         "import os, socket, sys\n"
         "s = socket.socket(socket.AF_UNIX); s.settimeout(float(sys.argv[2]))\n"
         "os.seteuid(12345); s.connect(sys.argv[1])\n"
         "print(s.recv(100))"
     )
-    for path in (bench.files.socket, bench.files.socket.parent, bench.runtime):
-        path.chmod(0o777)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(bench.files.socket), str(LIMIT_S)], capture_output=True, text=True
-    )
+    for each in (bench.runtime, path.parent, path):
+        each.chmod(0o777)
+    done = subprocess.run([sys.executable, "-c", script, str(path), str(LIMIT_S)], capture_output=True, text=True)
     assert done.stdout == "b''\n", done.stderr
     bench.render("next")
     assert len(bench.pids) == 1
