@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 
@@ -13,7 +13,8 @@ from darkroom.checkpoint.header import refuse_other_formats
 from darkroom.errors import FormatError, HashError, NetworkError, NotWeightsError
 from darkroom.sources.access import shown
 from darkroom.sources.partial import Partial, Piece, Version
-from darkroom.sources.retry import TransientError
+from darkroom.sources.progress import Progress
+from darkroom.sources.retry import RetryPolicy, TransientError
 from darkroom.sources.source import RemoteFile
 from darkroom.sources.web import Expired, HttpClient, Response
 
@@ -21,6 +22,26 @@ START_BYTES = 512
 NO_VERSION = "the server names no version, restarting"
 _STRONG_AFTER = timedelta(seconds=60)
 _NUMBER = "[0-9]{1,18}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DownloadTask:
+    """One file to download into `partial`, and what every part of the download works with.
+
+    `source` names it in errors; `wanted` is the SHA256 that it must have, if it is known; `is_weights` is True for a
+    safetensors file. At most `connections` are used, and a server may send nothing for `stall_timeout_s`.
+    """
+
+    source: str
+    file: RemoteFile
+    partial: Partial
+    client: HttpClient
+    retry: RetryPolicy
+    progress: Progress
+    wanted: str | None
+    is_weights: bool
+    connections: int
+    stall_timeout_s: float
 
 
 class StartOver(Exception):
@@ -44,29 +65,15 @@ class RangeRequests:
     `has_ranges` is True once the server has sent a range, and False again once it has ignored a `Range`.
     """
 
-    def __init__(
-        self,
-        source: str,
-        file: RemoteFile,
-        partial: Partial,
-        client: HttpClient,
-        wanted: str | None,
-        *,
-        is_weights: bool,
-    ) -> None:
-        self._source = source
-        self._file = file
-        self._partial = partial
-        self._client = client
-        self._wanted = wanted
-        self._is_weights = is_weights
+    def __init__(self, task: DownloadTask) -> None:
+        self._task = task
         self._signed_url: str | None = None
         self.has_ranges = self._has_ignored_one = False
 
     @property
     def can_resume(self) -> bool:
         """True if another version would be noticed when resuming: by the server, or by the hash at the end."""
-        return self._partial.version.if_range is not None or self._wanted is not None
+        return self._task.partial.version.if_range is not None or self._task.wanted is not None
 
     def open(self, piece: Piece) -> Response | None:
         """A response that begins where `piece` does; None if the server answers that the file ends there.
@@ -74,7 +81,7 @@ class RangeRequests:
         Raises StartOver for another version than the one that was begun, WrongRange for another range, and what
         `HttpClient.open` and, for a response with the file's first bytes, `check_start` raise.
         """
-        known, is_new = self._partial.version, self._partial.ranges.count == 0
+        known, is_new = self._task.partial.version, self._task.partial.ranges.count == 0
         if not is_new and not self.can_resume:
             raise StartOver(NO_VERSION, None, Version())
         headers = {"Range": f"bytes={piece.start}-{'' if piece.end is None else piece.end - 1}"}
@@ -90,17 +97,19 @@ class RangeRequests:
 
     def _ask(self, headers: dict[str, str]) -> Response:
         """Ask the URL that redirects led to before, which is signed for a limited time; once it has expired, the source's URL."""
-        signed_url, pinned = self._signed_url, self._wanted is not None  # once: several threads ask
+        signed_url, pinned = self._signed_url, self._task.wanted is not None  # once: several threads ask
         if signed_url is not None:
             try:
-                return self._client.open(
-                    self._source, signed_url, access=None, headers=headers, is_signed=True, is_pinned=pinned
+                return self._task.client.open(
+                    self._task.source, signed_url, access=None, headers=headers, is_signed=True, is_pinned=pinned
                 )
             except Expired:
                 if self._signed_url == signed_url:
                     self._signed_url = None
-        file = self._file
-        response = self._client.open(self._source, file.url, access=file.access, headers=headers, is_pinned=pinned)
+        file = self._task.file
+        response = self._task.client.open(
+            self._task.source, file.url, access=file.access, headers=headers, is_pinned=pinned
+        )
         self._signed_url = response.url if response.url != file.url else None
         return response
 
@@ -114,7 +123,7 @@ class RangeRequests:
             raise TransientError("the server answers 304 to a request without conditions")
         if start == 0:
             # Before the bytes so far are dropped for it: an HTML page, too, has another version and size.
-            check_start(response, self._source, self._file, is_weights=self._is_weights)
+            check_start(response, self._task.source, self._task.file, is_weights=self._task.is_weights)
         if not is_new and known.differs_from(found):
             if response.status == 206 and found.etag is not None and found.etag == known.etag:
                 raise WrongRange(f"the server says {found.size:,} bytes now, {known.size:,} before")
@@ -131,19 +140,19 @@ class RangeRequests:
             self.has_ranges, self._has_ignored_one = False, True
             raise StartOver("server cannot resume, restarting", response, found)
         if is_new:
-            self._partial.adopt(found)
+            self._task.partial.adopt(found)
         elif known.size is None:
-            self._partial.adopt(replace(known, size=found.size))
+            self._task.partial.adopt(replace(known, size=found.size))
         return response
 
     def _judge_end(self, piece: Piece, known: Version, found: Version) -> None:
         """Interpret 416, nothing from `piece` on: the download is complete, or the server's file is shorter."""
         if piece.start and found.size == piece.start and not known.differs_from(found):
-            self._partial.adopt(replace(known, size=piece.start))
+            self._task.partial.adopt(replace(known, size=piece.start))
         elif piece.start:
             raise StartOver("the server has less than is here, restarting", None, Version())
         else:
-            raise NetworkError("source", self._source, "the server has no byte of it", "check the source")
+            raise NetworkError("source", self._task.source, "the server has no byte of it", "check the source")
 
 
 def check_size(source: str, file: RemoteFile, size: int | None) -> None:

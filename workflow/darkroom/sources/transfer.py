@@ -17,11 +17,16 @@ from darkroom.base.hashing import BLOCK_BYTES
 from darkroom.base.text import format_bytes, format_progress
 from darkroom.errors import NetworkError, RangeError
 from darkroom.sources.partial import Partial, Piece, Version, cut_into_pieces
-from darkroom.sources.progress import Progress
-from darkroom.sources.range_request import NO_VERSION, START_BYTES, RangeRequests, StartOver, WrongRange, check_size
-from darkroom.sources.retry import RetryPolicy
-from darkroom.sources.source import RemoteFile
-from darkroom.sources.web import HttpClient, Response
+from darkroom.sources.range_request import (
+    NO_VERSION,
+    START_BYTES,
+    DownloadTask,
+    RangeRequests,
+    StartOver,
+    WrongRange,
+    check_size,
+)
+from darkroom.sources.web import Response
 from darkroom.sources.workers import Workers
 
 PARALLEL_FROM_BYTES = 32 * 2**20
@@ -49,35 +54,12 @@ class WrongBytes(Exception):
 
 
 class Transfer:
-    """One download of one file into `partial`."""
+    """One download of one file."""
 
-    def __init__(
-        self,
-        source: str,
-        file: RemoteFile,
-        partial: Partial,
-        client: HttpClient,
-        *,
-        is_weights: bool,
-        wanted: str | None,
-        connections: int,
-        stall_timeout_s: float,
-        retry: RetryPolicy,
-        progress: Progress,
-    ) -> None:
-        """`wanted` is the SHA256 that the file must have, if it is known."""
-        self._source = source
-        self._file = file
-        self._partial = partial
-        self._is_weights = is_weights
-        self._wanted = wanted
-        self._connections = connections
-        self._retry = retry
-        self._progress = progress
-        self._requests = RangeRequests(source, file, partial, client, wanted, is_weights=is_weights)
-        self._workers = Workers(
-            source, self._requests, partial, stall_timeout_s=stall_timeout_s, retry=retry, progress=progress
-        )
+    def __init__(self, task: DownloadTask) -> None:
+        self._task = task
+        self._requests = RangeRequests(task)
+        self._workers = Workers(task, self._requests)
         self._hashes: list[FollowingHash] = []
 
     def run(self) -> Downloaded:
@@ -87,13 +69,13 @@ class Transfer:
         safetensors file, HashError (E-HASH) for another size than the source promises, RangeError, StallError,
         NetworkError, AuthError, SourceError, DiskError.
         """
-        partial = self._partial
+        partial = self._task.partial
         if partial.resumed and not self._requests.can_resume:
-            self._progress.say(NO_VERSION)
+            self._task.progress.say(NO_VERSION)
             partial.restart(Version())
         elif partial.resumed:
             size = partial.version.size
-            self._progress.say(
+            self._task.progress.say(
                 f"resuming {format_progress(partial.resumed, size) if size else format_bytes(partial.resumed)}"
             )
         try:
@@ -104,22 +86,22 @@ class Transfer:
                     self._download_all()
                     partial.finish()
                     sha256, *data = [each.hexdigest() for each in self._hashes]
-                if self._wanted is None or sha256 == self._wanted:
+                if self._task.wanted is None or sha256 == self._task.wanted:
                     return Downloaded(partial.ranges.front, sha256, data[0] if data else None, partial.version)
                 if not was_resumed:
                     raise WrongBytes(sha256)
-                self._progress.say("the resumed download has another hash than expected, starting again")
+                self._task.progress.say("the resumed download has another hash than expected, starting again")
                 partial.restart(Version())
         finally:
-            self._progress.end()
+            self._task.progress.end()
 
     def _follow(self) -> None:
         """Start hashing the partial download from its beginning."""
-        kinds = [False, True] if self._is_weights else [False]
-        self._hashes = [FollowingHash(self._partial, data_only=kind) for kind in kinds]
+        kinds = [False, True] if self._task.is_weights else [False]
+        self._hashes = [FollowingHash(self._task.partial, data_only=kind) for kind in kinds]
 
     def _restart(self, version: Version) -> None:
-        self._partial.restart(version)
+        self._task.partial.restart(version)
         self._follow()
 
     def _download_all(self) -> None:
@@ -130,13 +112,13 @@ class Transfer:
             try:
                 return self._download(pending)
             except StartOver as again:
-                self._progress.say(again.why)
+                self._task.progress.say(again.why)
                 changes, restarts = (changes + 1, 0) if again.is_change else (changes, restarts + 1)
-                if changes > _MAX_CHANGES or restarts > max(1, self._retry.retries):
+                if changes > _MAX_CHANGES or restarts > max(1, self._task.retry.retries):
                     if again.response is not None:
                         again.response.close()
                     why = "keeps changing" if restarts == 0 else "can't be resumed, and the connection is cut each time"
-                    raise NetworkError("source", self._source, why, "run the same command again later") from None
+                    raise NetworkError("source", self._task.source, why, "run the same command again later") from None
                 self._restart(again.version)
                 pending = again.response
             except WrongRange as error:
@@ -145,18 +127,18 @@ class Transfer:
                 pending = None
                 if wrong > 1:
                     hint = "fetch it another way, and give its path"
-                    raise RangeError("source", self._source, str(error), hint) from None
-                self._progress.say(f"{error}, restarting")
+                    raise RangeError("source", self._task.source, str(error), hint) from None
+                self._task.progress.say(f"{error}, restarting")
 
     def _download(self, response: Response | None) -> None:
         """Download every missing byte; `response`, if any, is the file from its beginning."""
-        partial = self._partial
+        partial = self._task.partial
         piece = Piece(partial.ranges.front, None)
         if (size := partial.version.size) is not None:
             if not (gaps := partial.ranges.gaps(size)):
                 return
             piece.end = gaps[0][1]
-        response = response or self._retry.attempt(self._source, lambda: self._requests.open(piece))
+        response = response or self._task.retry.attempt(self._task.source, lambda: self._requests.open(piece))
         if response is None:
             return
         if piece.start == 0:
@@ -166,26 +148,26 @@ class Transfer:
             piece.start = len(start)
         try:
             size = partial.version.size
-            check_size(self._source, self._file, size)
+            check_size(self._task.source, self._task.file, size)
             if size is not None:
-                check_free_space(partial.folder, size - partial.ranges.count, self._source, _FREE_SPACE_HINT)
+                check_free_space(partial.folder, size - partial.ranges.count, self._task.source, _FREE_SPACE_HINT)
         except BaseException:
             response.close()
             raise
-        self._progress.begin(size, partial.ranges.count)
+        self._task.progress.begin(size, partial.ranges.count)
         if size is None:
             self._workers.download([piece], response, 1)
         elif self._can_split(size):
             self._workers.download(
-                cut_into_pieces(partial.ranges.gaps(size), self._connections), response, self._connections
+                cut_into_pieces(partial.ranges.gaps(size), self._task.connections), response, self._task.connections
             )
         else:
             self._workers.download([Piece(start, end) for start, end in partial.ranges.gaps(size)], response, 1)
 
     def _can_split(self, size: int) -> bool:
-        missing = size - self._partial.ranges.count
+        missing = size - self._task.partial.ranges.count
         can_split = self._requests.has_ranges and self._requests.can_resume
-        return can_split and self._connections > 1 and missing >= PARALLEL_FROM_BYTES
+        return can_split and self._task.connections > 1 and missing >= PARALLEL_FROM_BYTES
 
 
 class FollowingHash(threading.Thread):

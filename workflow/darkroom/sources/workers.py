@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from darkroom.base.text import format_percent
 from darkroom.errors import DarkroomError, NetworkError, StallError
-from darkroom.sources.partial import Partial, Piece
-from darkroom.sources.progress import Progress
-from darkroom.sources.range_request import RangeRequests, StartOver
-from darkroom.sources.retry import RetryPolicy, TransientError
+from darkroom.sources.partial import Piece
+from darkroom.sources.range_request import DownloadTask, RangeRequests, StartOver
+from darkroom.sources.retry import TransientError
 from darkroom.sources.web import Response
 
 READ_BYTES = 2**18
@@ -28,22 +27,9 @@ class Workers:
     the others, if there are any.
     """
 
-    def __init__(
-        self,
-        source: str,
-        requests: RangeRequests,
-        partial: Partial,
-        *,
-        stall_timeout_s: float,
-        retry: RetryPolicy,
-        progress: Progress,
-    ) -> None:
-        self._source = source
+    def __init__(self, task: DownloadTask, requests: RangeRequests) -> None:
+        self._task = task
         self._requests = requests
-        self._partial = partial
-        self._stall_timeout_s = stall_timeout_s
-        self._retry = retry
-        self._progress = progress
         self._pieces: deque[Piece] = deque()
         self._responses: set[Response] = set()
         self._error: BaseException | None = None
@@ -81,7 +67,7 @@ class Workers:
         finally:
             for thread in threads:
                 thread.join(_JOIN_S)
-            self._retry.stop.clear()
+            self._task.retry.stop.clear()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -90,7 +76,7 @@ class Workers:
         try:
             self._work(response)
         except BaseException as error:
-            with self._partial.changed:
+            with self._task.partial.changed:
                 if self._error is None:
                     self._error = error
                 elif isinstance(error, StartOver) and error.response is not None:
@@ -99,8 +85,8 @@ class Workers:
 
     def _stop_others(self) -> None:
         """Make all threads stop waiting and reading."""
-        with self._partial.changed:
-            self._retry.stop.set()
+        with self._task.partial.changed:
+            self._task.retry.stop.set()
             self._pieces.clear()
             responses = list(self._responses)
         for response in responses:
@@ -125,12 +111,12 @@ class Workers:
 
     def _give_back(self, piece: Piece, error: DarkroomError) -> bool:
         """Give a piece back for the other connections; False if there are none."""
-        with self._partial.changed:
+        with self._task.partial.changed:
             if self._count == 1:
                 return False
             self._count -= 1
             self._pieces.appendleft(piece)
-        self._progress.say(f"one connection less: {error.why}")
+        self._task.progress.say(f"one connection less: {error.why}")
         return True
 
     def _download_piece(self, piece: Piece, response: Response | None) -> None:
@@ -144,46 +130,46 @@ class Workers:
                     self._report_resumed()
                 self._read(response, piece)
             except TransientError as failure:
-                if self._retry.stop.is_set():
+                if self._task.retry.stop.is_set():
                     return
                 self._has_failed = True
                 failures = 1 if piece.start - last_start >= _PROGRESS_BYTES else failures + 1
                 last_start = piece.start
-                self._retry.wait_after(self._source, failure, failures)
-                self._retry.wait_for_turn()
+                self._task.retry.wait_after(self._task.source, failure, failures)
+                self._task.retry.wait_for_turn()
             finally:
                 if response is not None:
-                    with self._partial.changed:
+                    with self._task.partial.changed:
                         self._responses.discard(response)
                     response.close()
                 response = None
-            if self._retry.stop.is_set():
+            if self._task.retry.stop.is_set():
                 return
 
     def _report_resumed(self) -> None:
-        size = self._partial.version.size
+        size = self._task.partial.version.size
         if self._has_failed and size:
             self._has_failed = False
-            self._progress.say(f"resumed at {format_percent(self._partial.ranges.count, size)}")
+            self._task.progress.say(f"resumed at {format_percent(self._task.partial.ranges.count, size)}")
 
     def _read(self, response: Response, piece: Piece) -> None:
         """Write the response's bytes until the piece is done."""
-        with self._partial.changed:
+        with self._task.partial.changed:
             self._responses.add(response)
         since, received = time.monotonic(), 0
-        while not piece.is_done and not self._retry.stop.is_set():
+        while not piece.is_done and not self._task.retry.stop.is_set():
             data = response.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
             if not data:
                 if piece.end is not None:
                     raise TransientError("the connection was cut")
                 piece.end = piece.start
-                self._partial.set_size(piece.end)
+                self._task.partial.set_size(piece.end)
                 return
-            self._partial.write(piece.start, data)
-            self._progress.advance(len(data))
+            self._task.partial.write(piece.start, data)
+            self._task.progress.advance(len(data))
             piece.start += len(data)
             received += len(data)
-            if (now := time.monotonic()) - since > self._stall_timeout_s:
+            if (now := time.monotonic()) - since > self._task.stall_timeout_s:
                 if received < _SLOW_BYTES:
                     raise TransientError(f"{received} bytes came in {now - since:.0f} s", is_stall=True)
                 since, received = now, 0
