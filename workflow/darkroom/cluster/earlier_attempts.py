@@ -12,7 +12,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.pictures.png import is_whole
+from darkroom.pictures.formats import format_of
 
 FOLDER = Path(".snakemake/darkroom/kept")
 
@@ -28,7 +28,7 @@ def keep(picture: Path, kept: Path) -> None:
 def bring_back(kept: Path, picture: Path) -> bool:
     """Put a kept picture in its place, whole; whether there was one."""
     try:
-        if not is_whole(kept):
+        if not format_of(kept).is_whole(kept):
             kept.unlink()
             return False
         picture.parent.mkdir(parents=True, exist_ok=True)

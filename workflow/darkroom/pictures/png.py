@@ -76,11 +76,6 @@ def is_whole(path: Path | str) -> bool:
         return False
 
 
-def check_png(path: Path | str) -> None:
-    """Read a picture fully: check every chunk's CRC and decode the pixels. Raises ImageError (E-IMAGE) that names the file."""
-    decode_png(read_picture(path), path)
-
-
 def read_picture(path: Path | str) -> bytes:
     """A picture's bytes; raises ImageError (E-IMAGE) when it isn't there or can't be read."""
     try:

@@ -18,7 +18,7 @@ from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedErro
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
 from darkroom.serve.jobs import check_count
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig

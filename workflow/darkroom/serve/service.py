@@ -20,7 +20,7 @@ from darkroom.serve.jobs import Job, check_count, check_limits
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.models import Model, Models
 from darkroom.serve.result_cache import FinishedPictures, KeptPictures
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 from darkroom.warm.summary import summarise
 
 

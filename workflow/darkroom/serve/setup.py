@@ -17,7 +17,7 @@ from darkroom.serve.metrics import Metrics
 from darkroom.serve.models import Models
 from darkroom.serve.service import Service
 from darkroom.serve.slot import DEFAULT_COMMAND
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 
 RESULTS = Path("results")
 
