@@ -99,7 +99,7 @@ def get_request(wildcards):
 
 def get_engine(wildcards, output):
     """The model, and how and where to render. It takes `output` so that another device or timeout renders nothing again."""
-    kept = plan.kept(wildcards) if this_run.is_remote else None
+    kept = plan.earlier_attempt(wildcards) if this_run.is_remote else None
     return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
 
 

@@ -98,7 +98,7 @@ class Plan:
         """Options that say how and where to render. Only `dtype` changes pictures, and the rule has that as a param of its own."""
         return ["--engine", self.config.engine.model_dump_json()]
 
-    def kept(self, wildcards: Any) -> str | None:
+    def earlier_attempt(self, wildcards: Any) -> str | None:
         """A finished picture's second name on a cluster, made of everything that decides it; None while a receipt is missing."""
         receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
         try:
