@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import snakemake.api  # else its modules import each other in the wrong order
 from snakemake.io import IOFile
+from snakemake.modules import WorkflowModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
 from snakemake.workflow import DAG, Workflow
@@ -31,7 +32,7 @@ def installed(condition: object, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["is_main_process", "dryrun", "touch", "remote_exec", "local_exec", "persistence", "dag"]
+    "name", ["is_main_process", "dryrun", "touch", "remote_exec", "local_exec", "persistence", "dag", "modifier"]
 )
 def test_the_workflow_has_the_property(name: str) -> None:
     installed(isinstance(getattr(Workflow, name, None), property), f"Workflow.{name} is no property any more")
@@ -46,13 +47,21 @@ def test_the_workflow_has_the_settings(name: str, kind: type) -> None:
 
 
 def test_the_configuration_files_are_listed() -> None:
-    source = inspect.getsource(Workflow)
-    installed("self.configfiles" in source, "Workflow.configfiles is gone")
+    installed("self.configfiles" in inspect.getsource(Workflow), "Workflow.configfiles is gone")
+
+
+def test_onstart_is_a_function_of_the_log() -> None:
+    installed("self._onstart(" in inspect.getsource(Workflow), "Workflow._onstart is gone")
 
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [(PersistenceBase.cleanup_locks, 1), (PersistenceBase.cleanup_metadata, 2), (DAG.needrun_jobs, 1)],
+    [
+        (PersistenceBase.cleanup_locks, 1),
+        (PersistenceBase.cleanup_metadata, 2),
+        (DAG.needrun_jobs, 1),
+        (WorkflowModifier.is_main_snakefile, 1),
+    ],
     ids=lambda value: getattr(value, "__qualname__", ""),
 )
 def test_the_method_takes_what_it_is_given(method: Any, parameters: int) -> None:
@@ -106,6 +115,17 @@ def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     run.unlock()
     assert called == [IOFile("a/b.json"), "unlock"]
     assert (tmp_path / ".snakemake/locks").is_dir()
+
+
+@pytest.mark.parametrize(("is_main", "expected"), [(True, ["own log"]), (False, ["start", "own log"])])
+def test_a_module_is_started_before_its_workflow(is_main: bool, expected: list[str]) -> None:
+    called: list[str] = []
+    given = workflow(
+        modifier=SimpleNamespace(is_main_snakefile=lambda: is_main), _onstart=lambda log: called.append(f"own {log}")
+    )
+    SnakemakeRun(given).start_module(lambda: called.append("start"))
+    given._onstart("log")
+    assert called == expected
 
 
 def test_planned_outputs_are_those_of_all_jobs() -> None:

@@ -17,6 +17,9 @@ onstart:
     lifecycle.start()
 
 
+this_run.start_module(lifecycle.start)
+
+
 def one_of(names):
     """The wildcard constraint that these names match; nothing matches it if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"

@@ -21,7 +21,7 @@ MANIFEST = "manifest.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class GalleryPicture:
-    """Where a picture belongs and where it lies.
+    """A finished picture and its place.
 
     `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict.
     """
@@ -35,7 +35,7 @@ class GalleryPicture:
 
     @property
     def name(self) -> str:
-        """`SHEET/CHECKPOINT/ID-SEED`: unique within the results folder, whatever the file is called."""
+        """`SHEET/CHECKPOINT/ID-SEED`: unique within the results folder, whatever the suffix."""
         return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
 
 

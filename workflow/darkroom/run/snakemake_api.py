@@ -5,6 +5,7 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ class SnakemakeRun:
     def planned_outputs(self) -> list[str]:
         """The files that the jobs of this run make, once the graph is built."""
         return [str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output]
+
+    def start_module(self, start: Callable[[], None]) -> None:
+        """Call `start` before the first job if the rule files are a module of another workflow.
+
+        Snakemake ignores a module's `onstart`. To be called while the rule files are read.
+        """
+        workflow = self._workflow
+        if workflow.modifier.is_main_snakefile():
+            return
+        onstart = workflow._onstart
+
+        def start_both(log: object) -> None:
+            start()
+            onstart(log)
+
+        workflow._onstart = start_both
 
     def lift_job_rate(self) -> None:
         """Remove the default limit on job starts where jobs run on this machine.
