@@ -101,7 +101,7 @@ def get_request(wildcards):
 
 
 def get_engine(wildcards, output):
-    """The model, and how and where to render. It takes `output` so that another device or timeout renders nothing again."""
+    """The model, and how and where to render. Takes `output`: another device or timeout renders nothing again."""
     kept = plan.earlier_attempt(wildcards) if this_run.is_remote else None
     return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
 
@@ -111,7 +111,7 @@ def get_render_priority(wildcards):
 
 
 def get_pictures(wildcards):
-    """The pictures of one sheet, or of all for a rule without the wildcard `sheet`. A truncated picture counts as missing."""
+    """The pictures of one sheet, or of all without the wildcard `sheet`. A truncated one counts as missing."""
     lifecycle.begin()
     paths = plan.paths(wildcards.get("sheet"))
     if not this_run.is_dry:

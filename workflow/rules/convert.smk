@@ -1,4 +1,4 @@
-"""Converts a single-file checkpoint to a Diffusers folder by copying byte ranges; a Diffusers folder is verified and linked.
+"""Converts a single-file checkpoint to a Diffusers folder by copying byte ranges; a fetched folder is verified instead.
 
 REQUIRED INPUTS: MODELS/checkpoints/NAME.safetensors or NAME/ with its receipt, and MODELS/vaes/VAE.safetensors with its
                  receipt if the checkpoint names a VAE. Only changed receipts cause a new conversion.

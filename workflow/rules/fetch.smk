@@ -1,10 +1,10 @@
 """Fetches each configured checkpoint, VAE, LoRA and embedding into the models folder, with a receipt of its identity.
 
-REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source its
-                 pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
+REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source
+                 its pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
 OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkpoints/NAME/; NAME.safetensors in
-                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; beside each a NAME.receipt.json (size, SHA256). Later
-                 rules depend on the receipts only.
+                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; beside each a NAME.receipt.json (size, SHA256).
+                 Later rules depend on the receipts only.
 """
 
 

@@ -1,9 +1,9 @@
 """Checks the configs and every tensor's name, shape and dtype of a Diffusers folder, and hashes its files.
 
-REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. The receipts of the checkpoint and its VAE, the conversion's options
-                 and the audit count as changes; the folder itself doesn't, so that a conversion with the same result
-                 renders nothing again. The audit isn't ancient: a conversion with other options has to reach the
-                 pictures in the same run.
+REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. Changes of the receipts, of the conversion's options and of the
+                 audit count; a change of the folder alone doesn't, so that a conversion with the same result renders
+                 nothing again. The audit isn't ancient: a conversion with other options has to reach the pictures in
+                 the same run.
 OUTPUTS:         MODELS/verified/NAME.json, the receipt that pictures depend on.
 """
 

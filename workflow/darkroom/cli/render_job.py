@@ -1,4 +1,4 @@
-"""`darkroom render MODEL --request JSON …`: the job of one picture, rendered by the warm engine. Standard library only.
+"""`darkroom render MODEL --request JSON …`: the job of one picture, for the warm engine. Standard library only.
 
 Every picture pays for the start of this process, and importing argparse would be a large part of it. So `read` parses
 the command as the rule writes it, and leaves any other spelling to argparse.
@@ -23,7 +23,7 @@ _OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept"
 
 
 def read(argv: Sequence[str]) -> SimpleNamespace | None:
-    """The arguments of `render MODEL --OPTION VALUE …` as argparse would give them to `run`; None for any other command."""
+    """The arguments of `render MODEL --OPTION VALUE …` as argparse would give them; None for any other command."""
     options, values = argv[2::2], argv[1::2]
     if argv[:1] != ["render"] or len(argv) % 2 or any(value.startswith("-") for value in values):
         return None

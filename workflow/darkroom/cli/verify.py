@@ -67,14 +67,15 @@ def _verify_model(arguments: argparse.Namespace) -> str | None:
     from darkroom.cli.log import write_outcome
 
     print(receipt.summary())
-    print_explanation(receipt, read_audit(Path(os.path.abspath(arguments.model_dir))))  # noqa: PTH100 - a link stays a link
+    folder = Path(os.path.abspath(arguments.model_dir))  # noqa: PTH100 - a link stays a link
+    print_explanation(receipt, read_audit(folder))
     if arguments.log is not None:
         write_outcome(arguments.log, receipt.summary())
     return None
 
 
 def print_explanation(receipt: VerifiedReceipt, audit: ConversionAudit | None, file: TextIO | None = None) -> None:
-    """Print a model's conversion, verification and files to `file` (None: stdout): drawn on a terminal, else aligned text.
+    """Print a model's conversion, verification and files to `file` (None: stdout): tables on a terminal, else text.
 
     Nothing is truncated: on a narrow terminal long values are folded.
     """

@@ -1,8 +1,8 @@
 """Pictures that earlier attempts of a cluster job finished, kept until the end of the run. Standard library only.
 
-A group of pictures is submitted again as a whole, by Snakemake after a failure or by the scheduler after a lost node, and
-Snakemake deletes each picture before it starts its job. So each finished picture gets a second name, a hard link named
-by a hash of everything that decides it, from which the next attempt restores it. Without hard links the picture is
+A group of pictures is submitted again as a whole, by Snakemake after a failure or by the scheduler after a lost node,
+and Snakemake deletes each picture before it starts its job. So each finished picture gets a second name, a hard link
+named by a hash of everything that decides it, from which the next attempt restores it. Without hard links the picture is
 rendered again.
 """
 

@@ -114,7 +114,7 @@ def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
 
 
 def errors_inside(log: str | None) -> list[str]:
-    """The errors of the rules' jobs that failed inside a cluster job, from the logs that its log names; the first ten."""
+    """The errors of the rules' jobs that failed inside a cluster job, from the logs that its log names; at most ten."""
     try:
         text = Path(log or "").read_text(encoding="utf-8", errors="replace")
     except OSError:

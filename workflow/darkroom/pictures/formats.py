@@ -22,7 +22,7 @@ class PictureFormat:
 
     `suffix` begins with a dot, in lower case. `encode(image, infotext, request_json, facts=…)` gives the bytes of an RGB
     picture with its metadata, the same bytes for the same arguments. `is_whole(path)` tells quickly whether a file was
-    written to its end. `decode(data, path)` gives the RGB picture after checking all bytes, `read_text(data, path)` the
+    written to its end. `decode(data, path)` gives the RGB picture after checking all bytes, `read_text(data, path)` its
     metadata by keyword (`parameters`, `darkroom`); both raise ImageError (E-IMAGE) that names `path`.
     """
 

@@ -56,8 +56,8 @@ def write_infotext(
     """The infotext of a picture.
 
     `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None if it isn't known;
-    `version` is Darkroom's; `assets` are the VAE, LoRAs and embeddings used. LoRAs of the request that aren't tags in its
-    prompt are written as tags after it, where other tools look for them. The same arguments always give the same text.
+    `version` is Darkroom's; `assets` are the VAE, LoRAs and embeddings used. LoRAs of the request that aren't tags in
+    its prompt are written as tags after it, where other tools look for them. The same arguments give the same text.
     """
     settings: dict[str, str] = {
         "Steps": str(request.steps),
@@ -125,8 +125,8 @@ def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, st
 def read_infotext(text: str) -> Infotext:
     """Parse an infotext of Darkroom or A1111; a text without a line of settings is all prompt.
 
-    A line of the prompt that starts with `Negative prompt:` is taken for the negative prompt, as in A1111; the picture's
-    `darkroom` text is unambiguous.
+    A line of the prompt that starts with `Negative prompt:` is taken for the negative prompt, as in A1111; the
+    picture's `darkroom` text is unambiguous.
     """
     body, _, last = text.rpartition("\n")
     settings = _read_settings(last)

@@ -1,8 +1,8 @@
 """Finished pictures as the pages know them: where each belongs, what was read from it, and the manifest of all.
 
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
-results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and request
-(as RenderRequest). It doesn't depend on when or where the run was made.
+results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
+request (as RenderRequest). It doesn't depend on when or where the run was made.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class GalleryPicture:
 class PictureRecord:
     """What was read from a picture's file (`size` bytes, `mtime_ns`): its SHA256 and its infotext.
 
-    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` the thumbnail's bytes. `warnings` are the
-    engine's, for a person to look at. `width` and `height` are the picture's, `thumbnail_width` and `thumbnail_height`
-    the thumbnail's, in pixels.
+    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` the thumbnail's bytes. `warnings` are
+    the engine's, for a person to look at. `width` and `height` are the picture's, `thumbnail_width` and
+    `thumbnail_height` the thumbnail's, in pixels.
     """
 
     size: int

@@ -1,8 +1,8 @@
 """The format PNG: encoding with metadata, reading the metadata, checking files for damage.
 
-Two text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from which
-the picture can be rendered again. Pillow is imported only to encode or decode pixels; reading text and `is_whole` need
-the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
+Two text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from
+which the picture can be rendered again. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
+need the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def encode_png(
 ) -> bytes:
     """A PNG with its two text chunks; the same arguments give the same bytes under the same Pillow.
 
-    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `assets`, `warnings`, `versions`) go into
-    the `darkroom` chunk with the request; they must not differ between two equal renders.
+    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `assets`, `warnings`, `versions`) go
+    into the `darkroom` chunk with the request; they must not differ between two equal renders.
     """
     from PIL.PngImagePlugin import PngInfo
 

@@ -1,4 +1,4 @@
-"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs and embeddings, by their names in the configuration.
+"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs and embeddings, by their configured names.
 
 They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`.
 A request holds names only: never a path, never a URL.

@@ -1,7 +1,7 @@
 """Which LoRAs a picture uses: LoraUse, and the tags `<lora:NAME>`, `<lora:NAME:UNET>`, `<lora:NAME:UNET:TE>`.
 
-A tag is removed from the prompt before it is parsed. The text encoders' weight is the UNet's unless given. As in A1111 a
-weight can be named: `<lora:NAME:te=0.5:unet=1>`. A1111 reads two bare weights in the opposite order
+A tag is removed from the prompt before it is parsed. The text encoders' weight is the UNet's unless given. As in A1111
+a weight can be named: `<lora:NAME:te=0.5:unet=1>`. A1111 reads two bare weights in the opposite order
 (extra_networks_lora.py), so tags written for other tools name both.
 """
 
@@ -87,8 +87,8 @@ def write_tag(use: LoraUse) -> str:
 def read_short_forms(given: Any) -> Any:
     """The short ways to list LoRAs as mappings for LoraUse: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`.
 
-    Anything else is returned unchanged, for validation to refuse. Raises LoraError (E-LORA) for a text that wouldn't be a
-    valid tag.
+    Anything else is returned unchanged, for validation to refuse. Raises LoraError (E-LORA) for a text that wouldn't be
+    a valid tag.
     """
     if isinstance(given, str):
         given = [given]

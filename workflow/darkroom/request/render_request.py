@@ -174,7 +174,7 @@ class RenderRequest(BaseModel):
     def from_settings(cls, settings: dict[str, Any], where: str = "request") -> Self:
         """Build a request from untrusted settings.
 
-        Raises RequestError (E-REQUEST) for the first wrong setting, LoraError (E-LORA) for a wrong short form of a LoRA.
+        Raises RequestError (E-REQUEST) for the first wrong setting, LoraError (E-LORA) for a LoRA's wrong short form.
         """
         try:
             return cls.model_validate(settings)

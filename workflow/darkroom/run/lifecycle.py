@@ -1,6 +1,6 @@
 """One run of Snakemake from the building of its graph to its end: what it has to do for itself and for other runs.
 
-Earlier runs may have been killed, on this machine or another. Their leftovers are removed; the locks of living runs stay.
+Earlier runs may have been killed, on this machine or another. Their leftovers are removed; locks of living runs stay.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class Lifecycle:
         return presence
 
     def _adopt(self, key: Key) -> None:
-        """Use what another project has made: its Snakemake records don't apply here, and its bytes go into the lock file."""
+        """Use what another project has made: forget this project's records of it, and lock its bytes."""
         for paths in outputs(self._plan.sources, key):
             for path in paths:
                 self._snakemake.forget(path)

@@ -1,4 +1,4 @@
-"""What the models folder already holds for a source, made by this project or another, and whether it is what is configured."""
+"""What the models folder holds for a source, whoever made it, and whether that is what is configured."""
 
 from __future__ import annotations
 
@@ -107,7 +107,8 @@ def _find_other_source(sources: Sources, key: Key, receipt: FetchReceipt) -> str
     if receipt.sha256 != state.sha256:
         return f"its SHA256 is {receipt.sha256} there, and {state.sha256} here"
     if receipt.parameterization != state.parameterization:
-        return f"its sidecar says {receipt.parameterization or 'nothing'} there, and {state.parameterization or 'nothing'} here"
+        there, here = receipt.parameterization or "nothing", state.parameterization or "nothing"
+        return f"its sidecar says {there} there, and {here} here"
     return None
 
 
@@ -141,7 +142,7 @@ def _read_audit(model: Path) -> ConversionAudit | None:
 
 
 def _refresh_listings(folders: Iterable[Path]) -> None:
-    """Open the folders, which makes an NFS client drop its cached listing; a new file may else stay invisible for a minute."""
+    """Open the folders: an NFS client then drops its cached listing, which may hide a new file for a minute."""
     for folder in folders:
         if folder.is_dir():
             os.scandir(folder).close()

@@ -95,11 +95,11 @@ class Plan:
 
     @cached_property
     def engine_flags(self) -> list[str]:
-        """Options that say how and where to render. Only `dtype` changes pictures, and the rule has that as a param of its own."""
+        """How and where to render. Only `dtype` changes pictures, and it is one of the rule's params."""
         return ["--engine", self.config.engine.model_dump_json()]
 
     def earlier_attempt(self, wildcards: Any) -> str | None:
-        """A finished picture's second name on a cluster, made of everything that decides it; None while a receipt is missing."""
+        """A picture's second name on a cluster, a hash of all that decides it; None while a receipt is missing."""
         receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
         try:
             made_of = [hashlib.sha256(Path(receipt).read_bytes()).hexdigest() for receipt in receipts]
@@ -141,7 +141,7 @@ def check_config_files(given: Sequence[str | Path], default: str) -> None:
 
 
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
-    """The plan for Snakemake's merged configuration; an error in it ends the process with one line and the error's exit code."""
+    """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
@@ -152,9 +152,9 @@ def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
 def prepare_environment() -> None:
     """Set the environment variables that jobs inherit from Snakemake's process.
 
-    DARKROOM_LEASE: engines that a run starts end with the run, because they hold a lease on this process. Shell text and
-    params can't carry it: a process number in them would make every output look changed. PATH: jobs call the `darkroom`
-    of this interpreter's environment, whether that is activated or not.
+    DARKROOM_LEASE: engines that a run starts end with the run, because they hold a lease on this process. It can't be in
+    shell text or params: a process number in them would make every output look changed. PATH: jobs call the `darkroom` of
+    this interpreter's environment, whether that is activated or not.
     """
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -1,8 +1,8 @@
 """Runs that share a models folder: no run makes what another run is making, or deletes what another run uses.
 
-Snakemake locks a working folder, not a models folder, and deletes a job's outputs before it starts the job: of two runs
-that plan the same conversion, the second would delete the first one's model. So each run records in `MODELS/.runs` which
-models it makes and which it uses, before Snakemake looks at them. Other runs wait for the former and don't replace the
+Snakemake locks a working folder, not a models folder, and deletes a job's outputs before it starts the job: if two runs
+plan the same conversion, the second would delete the first one's model. So each run records in `MODELS/.runs` which
+models it makes and which it uses, before Snakemake looks at them. Other runs wait for the former and never replace the
 latter.
 """
 
@@ -53,9 +53,9 @@ class SharedModels:
     def join(self) -> list[Key]:
         """Wait until no other run makes what this run may need, then record what it will make and use.
 
-        Returns the sources whose models other projects have made. Raises SharedError (E-SHARED) if another project has made
-        a model of the same name and different settings, InUseError (E-IN-USE) if another run uses a model that this run
-        would have to make again.
+        Returns the sources whose models other projects have made. Raises SharedError (E-SHARED) if another project has
+        made a model of the same name with other settings, InUseError (E-IN-USE) if another run uses a model that this
+        run would have to make again.
         """
         waited = False
         try:
@@ -77,7 +77,7 @@ class SharedModels:
             time.sleep(_POLL_S)
 
     def start(self, made: Iterable[str]) -> None:
-        """Record the files that this run makes, now that they are known. Raises InUseError (E-IN-USE) as `join` does."""
+        """Record which files this run makes, now that they are known. Raises InUseError (E-IN-USE)."""
         if self._presence is None:
             return
         wanted = {os.path.abspath(path) for path in made}  # noqa: PTH100 - links stay links
@@ -170,7 +170,7 @@ class SharedModels:
             return {}
 
     def _id(self) -> str:
-        """This project's identity among those that share the models folder; fixed if the folder is inside the project."""
+        """This project's id among those that share the models folder; a constant for a folder inside the project."""
         here = Path.cwd()
         if Path(self._sources.config.models_dir).resolve().is_relative_to(here.resolve()):
             return _HOME

@@ -1,10 +1,10 @@
-"""The configured sources while a run is planned: the state of each, the paths that fetching writes, the pins of remote ones.
+"""The configured sources of a run: the state of each, the paths that fetching writes, and the pins of remote ones.
 
-A pin says which bytes of a remote source are wanted. It is written while a run is planned, from the configuration and the
-lock file, and is its fetch's only input. If the existing receipt matches, the pin gets a modification time older than
-any file's, so that it doesn't count as a change: the first fetch finds out the SHA256, which changes the pin and nothing
-else. If the receipt doesn't match, the pin names the receipt it replaces, so that its content differs from every earlier
-pin's.
+A pin says which bytes of a remote source are wanted. It is written while a run is planned, from the configuration and
+the lock file, and is its fetch's only input. If the existing receipt matches, the pin gets a modification time older
+than any file's, so that it doesn't count as a change: the first fetch finds out the SHA256, which changes the pin and
+nothing else. If the receipt doesn't match, the pin names the receipt it replaces, so that its content differs from that
+of every earlier pin.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _GIVEN_BY_FOLDER = ("architecture", "prediction", "vae", "extract_ema")
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Which bytes are wanted: the `source` as canonical text, its `sha256` or content digest if known, and the `variant` of
-    a folder's weights."""
+    """Which bytes are wanted: the `source` as canonical text, its `sha256` or content digest if known, and the `variant`
+    of a folder's weights."""
 
     source: str
     sha256: str | None
@@ -146,7 +146,7 @@ class Sources:
         return self._paths(name, ".receipt.json", ".receipt.json")
 
     def usable(self) -> list[str]:
-        """Everything that pictures can be rendered with: models, their verified receipts, VAEs, LoRAs and embeddings."""
+        """All that pictures can be rendered with: models, their verified receipts, VAEs, LoRAs and embeddings."""
         models = self.config.models_dir
         folders = [f"{models}/diffusers/{name}" for name in self.config.checkpoints]
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]

@@ -1,4 +1,4 @@
-"""What `darkroom fetch` does to a configuration's sources by hand: fetching anew what moved upstream, pruning downloads."""
+"""Updates of configured sources by hand: fetching what has changed upstream, and pruning downloads."""
 
 from __future__ import annotations
 

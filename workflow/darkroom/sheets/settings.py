@@ -30,7 +30,7 @@ def check_settings(data: object, known: list[str], section: str, path: str) -> N
 
 
 def unfold(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A layer with its preset and its sampler's schedule as settings of their own; a setting beside a preset wins over it.
+    """A layer with its preset and its sampler's schedule as settings of their own; a given setting wins over a preset's.
 
     Raises RequestError (E-REQUEST) for an unknown preset.
     """
