@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from darkroom import errors
-from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.adopt import adopt_folder
+from darkroom.checkpoint import convert, verify_model
 from darkroom.sources import fetch
 from tests.fetch.place import Place
 from tests.fixtures.checkpoints import make_model_dir
@@ -146,7 +145,7 @@ def test_diffusers_folder_of_the_hub_becomes_a_verified_model(
         str(path): content for path, content in files.items() if str(path) in receipt.files
     }
     assert not list(dest.rglob("*.py"))
-    adopt_folder(dest, tmp_path / "diffusers/m", dtype="fp16")
+    convert(dest, tmp_path / "diffusers/m")
     verify_model(tmp_path / "diffusers/m")
     before = len(hub.api.requests())
     assert fetch(source, tmp_path / "again", downloads=downloads, lock=tmp_path / "lock.yaml") == receipt

@@ -20,34 +20,34 @@ from tests.fixtures.checkpoints import write_random_checkpoint
 PAUSE = "def pause(*a, **k):\n os.write(1, b'here\\n')\n while True: signal.pause()\n"
 LINGER = "def linger(*a, **k):\n os.write(1, b'here\\n')\n time.sleep(2)\n"
 MOMENTS = {
-    "while weights are copied": "transfer._Carrier.carry = pause",
-    "before small files": "convert.write_small_files = pause",
-    "before the exchange": "staging.Staging.publish = pause",
+    "while weights are copied": "transfer._Copier.copy = pause",
+    "before small files": "stages.write_small_files = pause",
+    "before the exchange": "claims.Staging.publish = pause",
     "in the middle of the exchange": (
         "rename = Path.rename\nPath.rename = lambda path, to: pause() if path.name == 'new' else rename(path, to)"
     ),
 }
 AFTER_A_WORD = """
-import fcntl, importlib, sys
+import fcntl, sys
 fcntl.flock = fcntl.lockf = lambda *_: None
-from darkroom.checkpoint import Expected
-convert = importlib.import_module('darkroom.checkpoint.convert')
-write_small_files = convert.write_small_files
+from darkroom.checkpoint import Expected, stages
+write_small_files = stages.write_small_files
 def wait(*a):
     print('here', flush=True)
     sys.stdin.read()
     write_small_files(*a)
-convert.write_small_files = wait
-convert.convert(sys.argv[1], sys.argv[2], expected=Expected(sys.argv[3]), name='theirs')
+stages.write_small_files = wait
+stages.convert(sys.argv[1], sys.argv[2], expected=Expected(sys.argv[3]), name='theirs')
 """
 SCRIPT = """
-import importlib, os, signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
+from darkroom.base import claims
+from darkroom.checkpoint import stages, transfer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and theirs, ignore
-convert, staging, transfer = (importlib.import_module('darkroom.checkpoint.' + n) for n in ('convert', 'staging', 'transfer'))
 {helpers}
 {hook}
-convert.convert(sys.argv[1], sys.argv[2])
+stages.convert(sys.argv[1], sys.argv[2])
 """
 
 
@@ -164,7 +164,7 @@ def test_who_wants_something_else_waits_and_then_converts(
 
 
 def test_ctrl_c_removes_what_was_staged(checkpoint: Path, tmp_path: Path) -> None:
-    process = start("transfer._Carrier.carry = linger", checkpoint, tmp_path / "m")
+    process = start("transfer._Copier.copy = linger", checkpoint, tmp_path / "m")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert staged(tmp_path) == []

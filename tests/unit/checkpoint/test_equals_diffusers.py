@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from darkroom.checkpoint import convert, verify_model
-from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.weights import weight_path
 from tests.fixtures.checkpoints import extra_tensors, random_tensors, write_random_checkpoint, write_tensors
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")

@@ -10,7 +10,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint import hashes, verify_model
-from darkroom.checkpoint.hashes import hashes_path
+from darkroom.checkpoint.verified import hashes_path
 from darkroom.cli.command import main
 from tests.fixtures.folders import UNET, flip_byte, set_in
 

@@ -12,12 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 from darkroom import errors
-from darkroom.checkpoint import ConversionAudit, convert, verify_model
-from darkroom.checkpoint.adopt import adopt_folder, model_files
+from darkroom.checkpoint import Expected, convert, verify_model
 from darkroom.checkpoint.audit import read_audit
+from darkroom.checkpoint.folder import model_files
 from darkroom.checkpoint.header import TensorInfo, read_header
-from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.weights import index_path
+from darkroom.checkpoint.weights import index_path, weight_path
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.fixtures.folders import (
     TEXT,
@@ -40,12 +39,8 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if "darkroom-tmp" in path.name)
 
 
-def adopt(source: Path, dest: Path, dtype: str = "fp16") -> ConversionAudit:
-    return adopt_folder(source, dest, dtype=dtype)
-
-
 def test_a_folder_becomes_a_model_of_linked_weights_and_copied_configs(model: Path, tmp_path: Path) -> None:
-    audit = adopt_folder(model, tmp_path / "m", dtype="fp16", name="named")
+    audit = convert(model, tmp_path / "m", name="named")
     receipt = verify_model(tmp_path / "m", hashes="all")
     assert receipt.digest == verify_model(model).digest
     assert (tmp_path / "m" / UNET).samefile(model / UNET)
@@ -67,7 +62,7 @@ def test_convert_takes_a_folder_too(model: Path, tmp_path: Path) -> None:
 def test_what_the_scheduler_says_of_prediction_is_in_the_audit(model: Path, tmp_path: Path) -> None:
     set_in(CONFIG, "prediction_type", "v_prediction")(model)
     set_in(CONFIG, "rescale_betas_zero_snr", True)(model)
-    audit = adopt(model, tmp_path / "m")
+    audit = convert(model, tmp_path / "m")
     assert (audit.prediction_type, audit.zero_terminal_snr) == ("v_prediction", True)
     assert verify_model(tmp_path / "m").prediction_type == "v_prediction"
 
@@ -91,7 +86,7 @@ def repository(model: Path) -> Path:
 @pytest.mark.parametrize("in_cache", [False, True])
 def test_of_a_repository_only_the_model_is_taken(in_cache: bool, made: Path, repository: Path, tmp_path: Path) -> None:
     source = as_snapshot(repository, tmp_path / "hub") if in_cache else repository
-    audit = adopt(source, tmp_path / "m")
+    audit = convert(source, tmp_path / "m")
     assert files_below(tmp_path / "m") == files_below(made / "tiny")
     assert not any(path.is_symlink() for path in (tmp_path / "m").rglob("*"))
     assert verify_model(tmp_path / "m").digest == verify_model(made / "tiny").digest
@@ -112,7 +107,7 @@ def test_the_variant_is_chosen_by_the_number_format_that_is_wanted(repository: P
     convert(write_random_checkpoint(tmp_path / "wide.safetensors", dtype="F32"), tmp_path / "wide", dtype="fp32")
     for path in repository.glob("*/*model.safetensors"):
         shutil.copy(tmp_path / "wide" / path.relative_to(repository), path)
-    audits = {dtype: adopt(repository, tmp_path / dtype, dtype) for dtype in ("fp16", "fp32", "keep")}
+    audits = {dtype: convert(repository, tmp_path / dtype, dtype) for dtype in ("fp16", "fp32", "keep")}
     assert {dtype: audit.dtype_out for dtype, audit in audits.items()} == {
         "fp16": "fp16",
         "fp32": "fp32",
@@ -126,14 +121,14 @@ def test_the_variant_is_chosen_by_the_number_format_that_is_wanted(repository: P
 
 
 def test_the_one_variant_that_is_there_is_taken_whatever_is_wanted(model: Path, tmp_path: Path) -> None:
-    assert adopt(model, tmp_path / "m", "fp32").dtype_out == "fp16"
+    assert convert(model, tmp_path / "m", "fp32").dtype_out == "fp16"
 
 
 def test_fp16_weights_get_the_infix_that_loading_the_variant_needs(model: Path, made: Path, tmp_path: Path) -> None:
     (model / UNET).rename(model / UNET.replace(".fp16", ""))
-    adopt(model, tmp_path / "some")
+    convert(model, tmp_path / "some")
     without_infix(model)
-    adopt(model, tmp_path / "all")
+    convert(model, tmp_path / "all")
     for name in ("some", "all"):
         receipt = verify_model(tmp_path / name)
         assert (receipt.variant, receipt.digest) == ("fp16", verify_model(made / "tiny").digest)
@@ -141,7 +136,7 @@ def test_fp16_weights_get_the_infix_that_loading_the_variant_needs(model: Path, 
 
 def test_flattened_text_encoders_get_their_classic_names_back(model: Path, made: Path, tmp_path: Path) -> None:
     flatten_names(model / TEXT)
-    audit = adopt(model, tmp_path / "m")
+    audit = convert(model, tmp_path / "m")
     assert audit.layouts["text_encoder"] == "flattened"
     classic = {name: (info.dtype, info.shape, data) for name, info, data in read_pieces(made / "tiny" / TEXT)}
     assert {name: (info.dtype, info.shape, data) for name, info, data in read_pieces(tmp_path / "m" / TEXT)} == classic
@@ -162,7 +157,7 @@ def test_a_vae_with_the_attention_names_of_older_diffusers_gets_those_of_today(
     vae = weight_path("vae", "fp16")
     rewrite(model / vae, older)
     assert verify_model(model).architecture == "darkroom-demo"  # diffusers reads these names too
-    assert adopt(model, tmp_path / "m").layouts["vae"] == "diffusers, older names"
+    assert convert(model, tmp_path / "m").layouts["vae"] == "diffusers, older names"
     today = {name: data for name, _, data in read_pieces(made / "tiny" / vae)}
     assert {name: data for name, _, data in read_pieces(tmp_path / "m" / vae)} == today
 
@@ -172,7 +167,7 @@ def test_sharded_weights_stay_sharded_and_are_renamed_with_their_index(model: Pa
     without_infix(model)
     for component in ("unet", "text_encoder"):
         shard(model, component, None, count=2)
-    audit = adopt(model, tmp_path / "m")
+    audit = convert(model, tmp_path / "m")
     receipt = verify_model(tmp_path / "m")
     assert (receipt.variant, audit.layouts["unet"]) == ("fp16", "diffusers in 2 shards")
     assert "unet/diffusion_pytorch_model.fp16-00002-of-00002.safetensors" in receipt.files
@@ -192,7 +187,7 @@ def promised(model: Path) -> dict[str, str]:
 def test_other_bytes_than_were_fetched_are_refused_and_the_old_model_stays(
     flat: bool, made: Path, model: Path, tmp_path: Path
 ) -> None:
-    adopt(made / "tiny", tmp_path / "m")
+    convert(made / "tiny", tmp_path / "m")
     before, audit = verify_model(tmp_path / "m"), read_audit(tmp_path / "m")
     vae = weight_path("vae", "fp16")
     if flat:
@@ -200,12 +195,12 @@ def test_other_bytes_than_were_fetched_are_refused_and_the_old_model_stays(
         shard(model, "vae")
         vae = index_path("vae", "fp16")
     expected = promised(model)
-    adopt_folder(model, tmp_path / "right", dtype="fp16", expected_files=expected | {"README.md": "0" * 64})
+    convert(model, tmp_path / "right", expected=Expected(files=expected | {"README.md": "0" * 64}))
     wrongs = [(expected | {name: "0" * 64}, name) for name in (TEXT, CONFIG, vae)]
     without = {name: sha256 for name, sha256 in expected.items() if name != UNET}
     for wrong, name in (*wrongs, (without, UNET)):
         with pytest.raises(errors.HashError, match=name):
-            adopt_folder(model, tmp_path / "m", dtype="fp16", expected_files=wrong)
+            convert(model, tmp_path / "m", expected=Expected(files=wrong))
     assert verify_model(tmp_path / "m", hashes="all") == before
     assert read_audit(tmp_path / "m") == audit
     assert leftovers(tmp_path) == []
@@ -216,12 +211,12 @@ def test_where_nothing_can_be_linked_it_is_copied(model: Path, tmp_path: Path, m
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
 
     monkeypatch.setattr(os, "link", refuse)
-    adopt(model, tmp_path / "m")
+    convert(model, tmp_path / "m")
     assert verify_model(tmp_path / "m").digest == verify_model(model).digest
     assert not (tmp_path / "m" / UNET).samefile(model / UNET)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(errors.DiskError, match=rf"no room for the model '{tmp_path}': needs 0\.03 GB"):
-        adopt(model, tmp_path / "full")
+        convert(model, tmp_path / "full")
     assert not (tmp_path / "full").exists()
     assert leftovers(tmp_path) == []
 
@@ -233,7 +228,7 @@ def test_another_model_of_the_same_sizes_and_times_is_not_taken_for_the_old_one(
             os.utime(path, (1, 1))
     digests = []
     for source in (model, tmp_path / "other"):
-        adopt(source, tmp_path / "m")
+        convert(source, tmp_path / "m")
         digests.append(verify_model(tmp_path / "m").digest)
         assert digests[-1] == verify_model(source, hashes="all").digest
     assert digests[0] != digests[1]

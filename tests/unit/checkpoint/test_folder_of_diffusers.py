@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.adopt import adopt_folder
+from darkroom.checkpoint import convert, verify_model
 from darkroom.engine import Engine
 from tests.fixtures.folders import read_pieces
 
@@ -34,7 +33,7 @@ def test_a_folder_that_diffusers_saved_is_adopted_bit_by_bit_and_loads_again(
     assert not (tmp_path / "theirs" / "tokenizer" / "vocab.json").exists()
     verify_model(tmp_path / "theirs")
 
-    audit = adopt_folder(tmp_path / "theirs", tmp_path / "ours", dtype="fp16")
+    audit = convert(tmp_path / "theirs", tmp_path / "ours")
     assert verify_model(tmp_path / "ours").variant == "fp16"
     assert audit.layouts["text_encoder"].startswith("flattened")
     for component in COMPONENTS:

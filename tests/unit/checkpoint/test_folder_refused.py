@@ -9,13 +9,20 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint import verify_model
-from darkroom.checkpoint.adopt import adopt_folder, model_files
+from darkroom.checkpoint.adopt import adopt_folder
+from darkroom.checkpoint.audit import ConversionInputs
+from darkroom.checkpoint.conversion import Conversion
+from darkroom.checkpoint.folder import model_files
 from tests.fixtures.folders import UNET, as_snapshot, remove, set_in, without_infix, write_nan
+
+
+def adopt(source: Path, dest: Path) -> None:
+    adopt_folder(Conversion(source, dest, ConversionInputs(), dest.name))
 
 
 def assert_refused(source: Path, dest: Path, kind: type[errors.DarkroomError], match: str) -> None:
     with pytest.raises(kind, match=match) as raised:
-        adopt_folder(source, dest, dtype="fp16")
+        adopt(source, dest)
     assert "MODEL_DIR" not in str(raised.value)  # a source is not rebuilt by converting it
     assert not dest.exists()
     assert [path.name for path in dest.parent.iterdir() if path.name.startswith((dest.name, f".{dest.name}"))] == []
@@ -80,6 +87,6 @@ def test_a_destination_that_is_no_model_or_overlaps_the_source_is_refused(model:
     (tmp_path / "link").symlink_to(model)
     for dest in (tmp_path / "notes", model, model / "inside", model.parent, tmp_path / "link"):
         with pytest.raises(errors.NameError):
-            adopt_folder(model, dest, dtype="fp16")
+            adopt(model, dest)
     assert verify_model(model)
     assert (tmp_path / "notes" / "mine.txt").exists()

@@ -14,7 +14,7 @@ from darkroom.checkpoint import convert
 from darkroom.checkpoint.architectures import ARCHITECTURES, architecture_names, expected_tensors, load_architecture
 from darkroom.checkpoint.header import Shape
 from darkroom.checkpoint.keymap import COMPONENTS, component_entries
-from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.weights import weight_path
 from tests.fixtures.checkpoints import shrink_architecture, write_random_checkpoint
 
 SDXL_UNET = json.loads((ARCHITECTURES / "sdxl-base/unet/config.json").read_text())

@@ -12,7 +12,7 @@ import pytest
 from darkroom import errors
 from darkroom.checkpoint import VerifiedReceipt, check_receipt, convert, verify_model
 from darkroom.checkpoint.header import TensorInfo
-from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.weights import weight_path
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.fixtures.folders import (
     TEXT,

@@ -10,8 +10,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.checkpoint.header import read_header
-from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.weights import find_variant, index_path, read_weights, weight_files
+from darkroom.checkpoint.weights import find_variant, index_path, read_weights, weight_files, weight_path
 from tests.fixtures.folders import UNET, edit_json, read_pieces, shard, write_pieces
 
 INDEX = "unet/diffusion_pytorch_model.safetensors.index.fp16.json"

@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 from huggingface_hub import close_session, constants
 
-from darkroom.checkpoint.adopt import model_files, small_files
+from darkroom.checkpoint.folder import model_files, small_files
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.plan import weight_path
+from darkroom.checkpoint.weights import weight_path
 from darkroom.errors import AuthError, NetworkError, OfflineError, PickleError, SourceError
 from darkroom.sources.hub import resolve_hub
 from darkroom.sources.references import HubReference, parse_reference

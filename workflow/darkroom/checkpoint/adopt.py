@@ -1,21 +1,17 @@
-"""Adopting a folder in Diffusers layout: what a model needs of it is linked or copied, verified and published.
+"""Adopting a folder in Diffusers layout: the files that a model needs are linked or copied, verified and published.
 
 Weights get the file names that a conversion would give them. Text encoders whose tensors have the flattened names of
-newer transformers, and VAEs whose attention has those of older diffusers, are written anew under the classic ones; a
+newer transformers, and VAEs whose attention has the names of older diffusers, are written anew under the classic names; a
 vocabulary that only newer transformers reads is written in the classic form too. So every loader can read the folder.
-
-Real folders hold more than a model: other variants and formats of the weights, pages, pictures. That is left out;
-code among it is refused. A snapshot in Hugging Face's cache is such a folder too, of links into `blobs`.
+Files that the model doesn't need are left out; code among them is refused.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,36 +20,39 @@ from darkroom import revisions
 from darkroom.base.claims import staging_folder
 from darkroom.base.files import copy, copy_range, link, write_range
 from darkroom.base.hashing import hash_file
-from darkroom.checkpoint.architectures import component_tensors, name_of
-from darkroom.checkpoint.audit import Asked, ConversionAudit
-from darkroom.checkpoint.hashes import Fingerprint, take_fingerprints
-from darkroom.checkpoint.header import Header, encode_header
-from darkroom.checkpoint.index import CODE_ENDINGS, INDEX, REBUILD, linked_blobs, read_json, walk
-from darkroom.checkpoint.keymap import COMPONENTS, ignored_reason
-from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.publish import check_destination, check_room, publish_model
-from darkroom.checkpoint.verified import FileIdentity, content_digest
-from darkroom.checkpoint.verify import ONE_FILE_VOCABULARY, VOCABULARY_FILES, Structure, check_structure, classic_names
-from darkroom.checkpoint.weights import VARIANTS, has_weights, index_path, require_weights, shard_path, weight_files
-from darkroom.errors import CheckpointError, HashError, IndexFileError, ModelError
-
-TOKENIZERS = ("tokenizer", "tokenizer_2")
-_TOKENIZER_FILES = (
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
+from darkroom.checkpoint.architectures import name_of
+from darkroom.checkpoint.audit import ConversionAudit
+from darkroom.checkpoint.conversion import Conversion
+from darkroom.checkpoint.folder import (
     ONE_FILE_VOCABULARY,
-    *VOCABULARY_FILES,
+    TOKENIZERS,
+    VOCABULARY_FILES,
+    hints_for_sources,
+    linked_blobs,
+    open_source,
+    small_files,
+    walk,
 )
+from darkroom.checkpoint.hashes import take_fingerprints
+from darkroom.checkpoint.header import Header, encode_header
+from darkroom.checkpoint.index import CODE_ENDINGS, read_json
+from darkroom.checkpoint.keymap import ignored_reason
+from darkroom.checkpoint.layouts import FOLDER_NAMES
+from darkroom.checkpoint.publish import check_destination, check_room, publish_model
+from darkroom.checkpoint.verified import FileIdentity, Fingerprint, content_digest
+from darkroom.checkpoint.verify import VerifiedModel, check_structure
+from darkroom.checkpoint.weights import VARIANTS, has_weights, index_path, shard_path, weight_path
+from darkroom.errors import HashError, IndexFileError
+
 _ROOM_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
 
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """Files to place, by their path in the new folder: the paths in the old one, or what they hold.
+    """The files of the new folder by relative path: the source's relative path, or the contents (`written`).
 
-    Small files are copied, so that an edit of a model's config leaves the source alone. `used` are files of the
-    source that were read and that nothing is a copy of.
+    Small files are copied, so that an edit of a model's config leaves the source alone. `used` are files of the source
+    that were read and have no copy in the new folder.
     """
 
     links: dict[str, str] = field(default_factory=dict)
@@ -62,32 +61,50 @@ class Placing:
     written: dict[str, bytes] = field(default_factory=dict)
     used: list[str] = field(default_factory=list)
     names: dict[str, str] = field(default_factory=dict)
-    """Classic names by those in the files, for the files in `renamed`."""
+    """The classic names of the tensors in the files `renamed`, by their names there."""
 
     @property
     def same(self) -> dict[str, str]:
-        """The files that are the source's, byte for byte."""
+        """The files that equal the source's byte for byte."""
         return self.links | self.copies
 
 
-def small_files(folder: Path) -> list[str]:
-    """The relative paths of those files of a folder that a model needs besides its weights, as far as they are there."""
-    configs = [f"{component}/config.json" for component in COMPONENTS]
-    vocabularies = [f"{component}/{name}" for component in TOKENIZERS for name in _TOKENIZER_FILES]
-    wanted = [INDEX, "scheduler/scheduler_config.json", *configs, *vocabularies]
-    return [path for path in wanted if (folder / path).is_file()]
+def adopt_folder(conversion: Conversion) -> ConversionAudit:
+    """Make `dest` a verified model of the source, a Diffusers folder, and write `DEST.audit.json` beside it.
+
+    The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing `dest`
+    is replaced once the new folder is complete and verified; another process that is making it is waited for.
+    Raises what `verify_model` raises, HashError (E-HASH) for other bytes than expected, NameError (E-NAME), DiskError
+    (E-DISK).
+    """
+    dest = conversion.dest
+    with hints_for_sources():
+        folder = open_source(conversion.source)
+        model = check_structure(folder, lambda component: _preferred(folder, component, conversion.inputs.dtype))
+        with_infix = model.dtype == "fp16" or any(weights.variant for weights in model.weights.values())
+        variant = "fp16" if with_infix else None
+        placing = plan_placing(model, variant)
+    check_destination(dest, source=folder)
+    with staging_folder(dest, conversion.on_wait) as staging:
+        place_files(placing, folder, model.headers, staging.new)
+        found = _verify_placed(staging.new, conversion.source, placing, variant)
+        sources = _source_identities(folder, placing, found)
+        if conversion.expected_files is not None:
+            _check_hashes(conversion.source, sources, conversion.expected_files)
+        audit = _describe(conversion, model, placing, sources, found)
+        publish_model(staging, audit, found)
+    return audit
 
 
-def plan_placing(folder: Path, structure: Structure, variant: str | None) -> Placing:
-    """What of a checked folder goes where; the new folder's weights are of `variant`.
+def plan_placing(model: VerifiedModel, variant: str | None) -> Placing:
+    """Where the files of a checked source folder go; the new folder's weights are of `variant`.
 
     Raises IndexFileError (E-INDEX) for a tokenizer.json that holds no vocabulary.
     """
-    placing = Placing()
+    placing, folder = Placing(), model.folder
     placing.copies.update({path: path for path in small_files(folder)})
-    for component, entries in component_tensors(structure.configs).items():
-        weights = structure.weights[component]
-        names = classic_names(component, weights.tensors, {entry.name: entry for entry in entries})
+    for component, weights in model.weights.items():
+        names = model.names[component]
         placing.names.update({name: classic for name, classic in names.items() if name != classic})
         targets = {}
         for number, (path, header) in enumerate(weights.headers.items(), start=1):
@@ -111,9 +128,10 @@ def plan_placing(folder: Path, structure: Structure, variant: str | None) -> Pla
 
 
 def place_files(placing: Placing, folder: Path, headers: Mapping[str, Header], target: Path) -> None:
-    """Place the files in the folder `target`, which is empty, and sync what is not linked.
+    """Link, copy or write the files into the empty folder `target`, and sync those that are not linked.
 
-    Raises DiskError (E-DISK) before it copies anything if there isn't room, OSError where the file system refuses.
+    Raises DiskError (E-DISK), before anything is copied, if free space is too small; OSError where the file system
+    refuses.
     """
     for path in (*placing.same, *placing.renamed, *placing.written):
         (target / path).parent.mkdir(parents=True, exist_ok=True)
@@ -132,8 +150,94 @@ def place_files(placing: Placing, folder: Path, headers: Mapping[str, Header], t
             os.fsync(file.fileno())
 
 
+def _preferred(folder: Path, component: str, dtype: str) -> str | None:
+    order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
+    return next(variant for variant in order if has_weights(folder, component, variant))
+
+
+def _verify_placed(new: Path, source: Path, placing: Placing, variant: str | None) -> dict[str, Fingerprint]:
+    """Verify the staged folder as strictly as any; errors name the source's files."""
+    model = check_structure(new, lambda _: variant)
+    files = [path.relative_to(new).as_posix() for path in walk(new, CODE_ENDINGS)]
+    shown = {file: source / old for file, old in (placing.same | placing.renamed).items()}
+    return take_fingerprints(new, files, model.headers, known={}, shown=shown)
+
+
+def _source_identities(folder: Path, placing: Placing, found: Mapping[str, Fingerprint]) -> dict[str, FileIdentity]:
+    """Size and SHA256 of every file of the source that the model is made from."""
+    identities = {old: found[new].identity() for new, old in placing.same.items()}
+    for path in (*placing.renamed.values(), *placing.used):
+        size = (folder / path).stat().st_size
+        identities[path] = FileIdentity(size=size, sha256=hash_file(folder / path), sample="")
+    return identities
+
+
+def _check_hashes(source: Path, found: Mapping[str, FileIdentity], expected: Mapping[str, str]) -> None:
+    for path, identity in found.items():
+        promised = expected.get(path, "").lower()
+        if identity.sha256 != promised:
+            why = f"its SHA256 is {identity.sha256}, expected {promised or 'no such file'}"
+            raise HashError("file", source / path, why, "fetch the folder again")
+
+
+def _describe(
+    conversion: Conversion,
+    model: VerifiedModel,
+    placing: Placing,
+    sources: Mapping[str, FileIdentity],
+    found: Mapping[str, Fingerprint],
+) -> ConversionAudit:
+    names = [tensor for weights in model.weights.values() for tensor in weights.tensors]
+    ignored = Counter(reason for reason in map(ignored_reason, names) if reason is not None)
+    architecture = name_of(model.entries)
+    known = "its configs give that architecture's tensors, and it has them all"
+    custom = "its configs give no architecture's tensors that comes with Darkroom; it has them all"
+    scheduler = model.configs.scheduler
+    is_given = "prediction_type" in scheduler
+    return ConversionAudit(
+        name=conversion.name,
+        source=_title(model.folder),
+        source_kind="folder",
+        source_sha256=content_digest(sources),
+        source_bytes=sum(identity.size for identity in sources.values()),
+        autov2=None,
+        title=None,
+        architecture=architecture,
+        architecture_reason=custom if architecture == "custom" else known,
+        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
+        prediction_evidence=f"its scheduler_config.json {'says so' if is_given else 'is silent'}",
+        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
+        layouts={component: _layout(component, model, placing) for component in model.weights},
+        dtypes_in=dict(sorted(model.dtypes.items())),
+        dtype_out=model.dtype,
+        keys_mapped=len(names) - ignored.total(),
+        keys_ignored=ignored.total(),
+        keys_by_reason=dict(ignored),
+        keys_missing=0,
+        tensors_written=len(names),
+        written_bytes=sum(fingerprint.size for fingerprint in found.values()),
+        revision=revisions.CONVERT,
+        seconds=conversion.seconds,
+        asked=conversion.asked,
+    )
+
+
+def _layout(component: str, model: VerifiedModel, placing: Placing) -> str:
+    weights, names = model.weights[component], FOLDER_NAMES[component]
+    layout = names.other if any(path in weights.headers for path in placing.renamed.values()) else names.classic
+    return f"{layout} in {len(weights.headers)} shards" if weights.index else layout
+
+
+def _title(folder: Path) -> str:
+    """The folder's name; for a snapshot in Hugging Face's cache the repository's name and the revision."""
+    if linked_blobs(folder):
+        repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
+        return f"{repository}@{folder.name}"
+    return folder.name
+
+
 def _copy_renamed(path: Path, header: Header, names: Mapping[str, str], target: Path) -> None:
-    """Copy a weight file with a header that gives tensors other names; the numbers stay where they are."""
+    """Copy a weight file with the tensors renamed in its header."""
     rows = [
         (names.get(name, name), info.dtype, info.shape, info.start, info.end) for name, info in header.tensors.items()
     ]
@@ -161,177 +265,3 @@ def _classic_vocabulary(folder: Path, relative: str) -> dict[str, bytes]:
 
 def _json(data: dict[str, Any]) -> bytes:
     return (json.dumps(data, indent=2, sort_keys=True) + "\n").encode()
-
-
-_AGAIN = "fetch the folder again, or take it from a source you trust"
-
-
-def model_files(folder: Path) -> list[str]:
-    """The relative paths of every file of a Diffusers folder that a model may need, all variants of the weights.
-
-    Raises ModelError (E-MODEL) if it isn't one, IndexFileError (E-INDEX) for code in it, links that lead elsewhere and
-    shards that aren't there, PickleError (E-PICKLE) for weights that are only there as pickles.
-    """
-    with _hints_for_sources():
-        folder = _open_source(folder)
-        files = small_files(folder)
-        for component in COMPONENTS:
-            for variant in VARIANTS:
-                if has_weights(folder, component, variant):
-                    files += weight_files(folder, component, variant)
-    return sorted(files)
-
-
-def adopt_folder(
-    source: Path | str,
-    dest: Path | str,
-    *,
-    dtype: str,
-    name: str | None = None,
-    expected_files: Mapping[str, str] | None = None,
-    asked: Asked | None = None,
-    on_wait: Callable[[], None] | None = None,
-) -> ConversionAudit:
-    """Make `dest` a verified model of the Diffusers folder `source`, and write `DEST.audit.json` beside it.
-
-    The weights keep their number format: `fp16` prefers fp16 variants, any other `dtype` plain ones. `expected_files`
-    are the SHA256 that the source's files must have, by relative path; `name` is the model's in the audit (else the
-    folder's), which also keeps what was `asked`. Others at work on `dest` are waited for, calling `on_wait`. An existing
-    folder is replaced, and only after the new one is complete and verified.
-    Raises what `verify_model` raises, HashError (E-HASH) for other bytes, NameError (E-NAME), DiskError (E-DISK).
-    """
-    begun = time.monotonic()
-    source, dest = Path(source), Path(os.path.abspath(dest))  # noqa: PTH100 - a link stays a link
-    with _hints_for_sources():
-        folder = _open_source(source)
-        structure = check_structure(folder, lambda component: _preferred(folder, component, dtype))
-        with_infix = structure.dtype == "fp16" or any(weights.variant for weights in structure.weights.values())
-        variant = "fp16" if with_infix else None
-        placing = plan_placing(folder, structure, variant)
-    check_destination(dest, source=folder)
-    with staging_folder(dest, on_wait) as staging:
-        place_files(placing, folder, structure.headers, staging.new)
-        found = _verify_placed(staging.new, source, placing, variant)
-        sources = _source_identities(folder, placing, found)
-        if expected_files is not None:
-            _check_hashes(source, sources, expected_files)
-        audit = _describe(folder, structure, placing, sources, found, name or dest.name, time.monotonic() - begun)
-        audit = audit.model_copy(update={"asked": asked})
-        publish_model(staging, audit, found)
-    return audit
-
-
-def _open_source(source: Path) -> Path:
-    """The folder itself, of which no file is code, no link leads elsewhere and every component has weights."""
-    folder = source.resolve()
-    if not (folder / INDEX).is_file():
-        why = f"it has no {INDEX}" if folder.is_dir() else "the folder does not exist"
-        raise ModelError("Diffusers format missing", source, why, REBUILD)
-    for _ in walk(folder, CODE_ENDINGS, *linked_blobs(folder)):
-        pass
-    require_weights(folder)
-    return folder
-
-
-def _preferred(folder: Path, component: str, dtype: str) -> str | None:
-    order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
-    return next(variant for variant in order if has_weights(folder, component, variant))
-
-
-def _verify_placed(new: Path, source: Path, placing: Placing, variant: str | None) -> dict[str, Fingerprint]:
-    """Verify what is about to be published, as strictly as any folder; errors name the source's files."""
-    structure = check_structure(new, lambda _: variant)
-    files = [path.relative_to(new).as_posix() for path in walk(new, CODE_ENDINGS)]
-    shown = {file: source / old for file, old in (placing.same | placing.renamed).items()}
-    return take_fingerprints(new, files, structure.headers, known={}, shown=shown)
-
-
-def _source_identities(folder: Path, placing: Placing, found: Mapping[str, Fingerprint]) -> dict[str, FileIdentity]:
-    """Size and SHA256 of every file of the source that was used."""
-    identities = {old: found[new].identity() for new, old in placing.same.items()}
-    for path in (*placing.renamed.values(), *placing.used):
-        size = (folder / path).stat().st_size
-        identities[path] = FileIdentity(size=size, sha256=hash_file(folder / path), sample="")
-    return identities
-
-
-def _check_hashes(source: Path, found: Mapping[str, FileIdentity], expected: Mapping[str, str]) -> None:
-    for path, identity in found.items():
-        promised = expected.get(path, "").lower()
-        if identity.sha256 != promised:
-            why = f"its SHA256 is {identity.sha256}, expected {promised or 'no such file'}"
-            raise HashError("file", source / path, why, "fetch the folder again")
-
-
-def _describe(
-    folder: Path,
-    structure: Structure,
-    placing: Placing,
-    sources: Mapping[str, FileIdentity],
-    found: Mapping[str, Fingerprint],
-    name: str,
-    seconds: float,
-) -> ConversionAudit:
-    names = [tensor for weights in structure.weights.values() for tensor in weights.tensors]
-    ignored = Counter(reason for reason in map(ignored_reason, names) if reason is not None)
-    architecture = name_of(structure.configs)
-    known = "its configs give that architecture's tensors, and it has them all"
-    custom = "its configs give no architecture's tensors that comes with Darkroom; it has them all"
-    scheduler = structure.configs.scheduler
-    said = (
-        "its scheduler_config.json says so" if "prediction_type" in scheduler else "its scheduler_config.json is silent"
-    )
-    return ConversionAudit(
-        name=name,
-        source=_title(folder),
-        source_kind="folder",
-        source_sha256=content_digest(sources),
-        source_bytes=sum(identity.size for identity in sources.values()),
-        autov2=None,
-        title=None,
-        architecture=architecture,
-        architecture_reason=custom if architecture == "custom" else known,
-        prediction_type=str(scheduler.get("prediction_type", "epsilon")),
-        prediction_evidence=said,
-        zero_terminal_snr=bool(scheduler.get("rescale_betas_zero_snr", False)),
-        layouts={component: _layout(component, structure, placing) for component in structure.weights},
-        dtypes_in=dict(sorted(structure.dtypes.items())),
-        dtype_out=structure.dtype,
-        keys_mapped=len(names) - ignored.total(),
-        keys_ignored=ignored.total(),
-        keys_by_reason=dict(ignored),
-        keys_missing=0,
-        tensors_written=len(names),
-        written_bytes=sum(fingerprint.size for fingerprint in found.values()),
-        revision=revisions.CONVERT,
-        seconds=round(seconds, 3),
-    )
-
-
-def _layout(component: str, structure: Structure, placing: Placing) -> str:
-    headers = structure.weights[component].headers
-    is_renamed = bool(set(headers) & set(placing.renamed.values()))
-    if component.startswith("text_encoder"):
-        layout = "flattened" if is_renamed else "classic"
-    else:
-        layout = "diffusers, older names" if is_renamed else "diffusers"
-    return f"{layout} in {len(headers)} shards" if structure.weights[component].index else layout
-
-
-def _title(folder: Path) -> str:
-    """The folder's name, or for a snapshot in Hugging Face's cache the repository's and its revision."""
-    if linked_blobs(folder):
-        repository = folder.parent.parent.name.removeprefix("models--").replace("--", "/")
-        return f"{repository}@{folder.name}"
-    return folder.name
-
-
-@contextmanager
-def _hints_for_sources() -> Iterator[None]:
-    """A source can't be rebuilt as a model folder can: replace that hint."""
-    try:
-        yield
-    except (CheckpointError, ModelError) as error:
-        if REBUILD not in error.hint:
-            raise
-        raise type(error)(error.what, error.value, error.why, _AGAIN) from None

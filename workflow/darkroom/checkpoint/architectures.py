@@ -123,11 +123,11 @@ def _known_architectures() -> tuple[Architecture, ...]:
     return tuple(load_architecture(name) for name in architecture_names())
 
 
-def name_of(configs: ModelConfigs) -> str:
-    """The name of the architecture that has these component configs' tensors, or `custom`."""
-    shapes = {name: _shapes(entries) for name, entries in component_tensors(configs).items()}
+def name_of(entries: Mapping[str, list[Entry]]) -> str:
+    """The name of the architecture that has these tensors by component, or `custom`."""
+    shapes = {name: _shapes(found) for name, found in entries.items()}
     for known in _known_architectures():
-        if shapes == {name: _shapes(entries) for name, entries in known.entries.items()}:
+        if shapes == {name: _shapes(found) for name, found in known.entries.items()}:
             return known.name
     return "custom"
 

@@ -1,4 +1,4 @@
-"""ConversionAudit: what a conversion read, decided and wrote, kept beside the Diffusers folder."""
+"""ConversionAudit: what a conversion read, decided and wrote, kept as `NAME.audit.json` beside the Diffusers folder."""
 
 from __future__ import annotations
 
@@ -19,31 +19,30 @@ _EMA_SENTENCES = {
 }
 
 
-class Asked(BaseModel):
-    """What a conversion was asked for: the SHA256 or content digest that the receipts promise, and the options as given.
+class ConversionInputs(BaseModel):
+    """What decides a conversion's result: the sources' SHA256 or content digest, from their receipts, and the options.
 
-    Two that are asked for the same make the same.
+    Conversions of equal inputs have equal results.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    checkpoint: str
-    vae: str | None
-    parameterization: str | None
-    dtype: str
-    prediction: str
-    architecture: str
-    extract_ema: bool
+    checkpoint: str | None = None
+    vae: str | None = None
+    parameterization: str | None = None
+    dtype: str = "fp16"
+    prediction: str = "auto"
+    architecture: str = "auto"
+    extract_ema: bool = False
 
 
 class ConversionAudit(BaseModel):
-    """`source_bytes` and `written_bytes` in bytes. `seconds` of wall time isn't written down: the same conversion of the
-    same bytes has the same audit, whatever day it is.
+    """A conversion; sizes in bytes. The wall time `seconds` isn't written: the same inputs always give the same audit.
 
     For a single file `source_sha256` is the file's and `autov2` its short form as Civitai names it; for a Diffusers
-    folder they are the folder's content digest and None. `layouts` tells by component which names its tensors had,
-    `keys_by_reason` why which number of tensors was ignored. The VAE fields are None unless another file's took the
-    place of the checkpoint's own. `asked` is None where no receipt was given.
+    folder they are the folder's content digest and None. `layouts` holds the layout of each component, `keys_by_reason`
+    the number of ignored tensors for each reason. The VAE fields are None if the VAE is the checkpoint's own. `asked` are
+    the conversion's inputs, None where no receipt was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -73,7 +72,7 @@ class ConversionAudit(BaseModel):
     tensors_written: int
     written_bytes: int
     revision: int
-    asked: Asked | None = None
+    asked: ConversionInputs | None = None
     seconds: float = Field(0.0, exclude=True)
 
     def summary(self) -> str:
@@ -91,11 +90,11 @@ class ConversionAudit(BaseModel):
 
     @property
     def upcast(self) -> int:
-        """How many tensors were fp8, which no model here is computed in."""
+        """The number of fp8 tensors, which were converted since no model is computed in fp8."""
         return sum(count for dtype, count in self.dtypes_in.items() if dtype.startswith("F8"))
 
     def facts(self) -> list[tuple[str, str]]:
-        """Everything as pairs of a label and a text, in the order people read it."""
+        """The whole audit as pairs of a label and a text, in reading order."""
         zero = ", zero terminal SNR" if self.zero_terminal_snr else ""
         ignored = "; ".join(f"{count} {reason}" for reason, count in self.keys_by_reason.items())
         dtypes = ", ".join(f"{count} {dtype}" for dtype, count in self.dtypes_in.items())
@@ -131,7 +130,7 @@ class ConversionAudit(BaseModel):
 
 
 def audit_path(model_dir: Path) -> Path:
-    """Where a folder's audit stands: `NAME.audit.json` beside `NAME/`."""
+    """The path of a folder's audit: `NAME.audit.json` beside `NAME/`."""
     return model_dir.with_name(f"{model_dir.name}.audit.json")
 
 
@@ -141,7 +140,7 @@ def write_audit(model_dir: Path, audit: ConversionAudit) -> None:
 
 
 def read_audit(model_dir: Path) -> ConversionAudit | None:
-    """The folder's audit, or None if it has none; raises ModelError (E-MODEL) for one that can't be read."""
+    """The folder's audit, None if there is none; raises ModelError (E-MODEL) for a damaged one."""
     path = audit_path(model_dir)
     try:
         return ConversionAudit.from_json(path.read_bytes())
@@ -152,7 +151,7 @@ def read_audit(model_dir: Path) -> ConversionAudit | None:
 
 
 def read_identity(model_dir: Path) -> tuple[str, str | None]:
-    """A model's name and AutoV2 hash (None for an adopted folder) as its audit has them, else the folder's name alone."""
+    """A model's name and AutoV2 hash (None for an adopted folder) from its audit; without one the folder's name and None."""
     folder = model_dir.resolve()
     try:
         audit = json.loads(audit_path(folder).read_bytes())

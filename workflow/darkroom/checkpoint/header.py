@@ -1,4 +1,4 @@
-"""The safetensors header: other formats refused by their first bytes, a strict reader and a writer. No torch, no numpy.
+"""The safetensors header: a strict reader, a writer, and other formats refused by their first bytes. No torch, no numpy.
 
 A file is 8 bytes of little-endian header length, a JSON object (name to dtype, shape and data_offsets, and
 `__metadata__`) padded with spaces, then the tensors' bytes without gaps. Format and the 100 MB cap:
@@ -19,14 +19,48 @@ from typing import Any, BinaryIO, NoReturn
 
 from darkroom.errors import FormatError, NotWeightsError, PickleError
 
+Shape = tuple[int, ...]
+MAX_HEADER_BYTES = 100_000_000
+MAX_ITEMS = 500_000
+"""The most commas and brackets in a header: parsed, each may take 100 bytes. The header of SDXL base has 19,000."""
+MAX_DIMENSIONS = 16
+DTYPE_BYTES = {
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
+    **dict.fromkeys(("U32", "I32", "F32"), 4),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
+}
 _PICKLE_HINT = "use the checkpoint's .safetensors version; pickles can run code and are never opened"
 _DOWNLOAD_HINT = "download the file again; a token may be missing"
-# Protocols 0 and 1 have no mark of their own: a class, or a list, a tuple or a mapping that is put into the memo.
+# Protocols 0 and 1 have no magic number: a class, or a list, a tuple or a mapping that is put into the memo.
 _OLD_PICKLE = re.compile(rb"\A(?:c[A-Za-z_][\w.]*\n[\w.]+\n|\((?:[cild]|dp|lp)|[\]})][qr])")
+_PIECE_BYTES = 2**20
+_NOT_IN_JSON = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """One tensor: `start` and `end` are bytes counted from the end of the header."""
+
+    dtype: str
+    shape: Shape
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """A checked header: the tensors cover the `file_size - data_offset` bytes of data exactly, without overlap."""
+
+    tensors: dict[str, TensorInfo]
+    metadata: dict[str, str]
+    data_offset: int
+    file_size: int
 
 
 def refuse_other_formats(file: BinaryIO, name: object) -> None:
-    """Raise if an open file's start is not a safetensors file's: 8 bytes of length, then a JSON object.
+    """Raise unless an open file begins as a safetensors file does: 8 bytes of length, then a JSON object.
 
     Raises PickleError (E-PICKLE) for pickles and zip archives, NotWeightsError (E-NOTWEIGHTS) for HTML,
     JSON and Git LFS pointers, FormatError (E-FORMAT) for anything else. The file's position is kept.
@@ -57,44 +91,26 @@ def refuse_other_formats(file: BinaryIO, name: object) -> None:
     raise FormatError("checkpoint", name, "does not begin like a safetensors file", "download it again")
 
 
-MAX_HEADER_BYTES = 100_000_000
-MAX_ITEMS = 500_000
-"""Of commas and brackets in a header: parsed, each may take a hundred bytes. The header of SDXL base has 19,000."""
-MAX_DIMENSIONS = 16
-DTYPE_BYTES = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
-    **dict.fromkeys(("U32", "I32", "F32"), 4),
-    **dict.fromkeys(("U64", "I64", "F64", "C64"), 8),
-}
-Shape = tuple[int, ...]
-_PIECE_BYTES = 2**20
-_NOT_IN_JSON = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
-_SURROGATE = re.compile("[\ud800-\udfff]")
+def read_header(path: Path | str) -> Header:
+    """Read and check a safetensors file's header.
+
+    Raises PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) or FormatError (E-FORMAT).
+    """
+    return _Reader(Path(path)).read()
 
 
-@dataclass(frozen=True, slots=True)
-class TensorInfo:
-    """One tensor: `start` and `end` are bytes counted from the end of the header."""
-
-    dtype: str
-    shape: Shape
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """A checked header: the tensors cover the `file_size - data_offset` bytes of data exactly, without overlap."""
-
-    tensors: dict[str, TensorInfo]
-    metadata: dict[str, str]
-    data_offset: int
-    file_size: int
+def encode_header(tensors: Iterable[tuple[str, str, Shape, int, int]], metadata: Mapping[str, str]) -> bytes:
+    """The bytes before the data, padded with spaces to a multiple of 8; `tensors` are (name, dtype, shape, start, end)."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    for name, dtype, shape, start, end in tensors:
+        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
+    body = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    body += b" " * (-len(body) % 8)
+    return len(body).to_bytes(8, "little") + body
 
 
 class _Reader:
-    """Checks one header; every complaint names the file."""
+    """Reads and checks one header; every error names the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -205,45 +221,27 @@ class _Reader:
             self.fail(f"has {data_size - position:,} bytes after its last tensor")
 
 
-def read_header(path: Path | str) -> Header:
-    """Read and check a safetensors file's header.
-
-    Raises PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) or FormatError (E-FORMAT).
-    """
-    return _Reader(Path(path)).read()
-
-
-def encode_header(tensors: Iterable[tuple[str, str, Shape, int, int]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data, padded with spaces to a multiple of 8; `tensors` are (name, dtype, shape, start, end)."""
-    entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    for name, dtype, shape, start, end in tensors:
-        entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
-    body = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
-    body += b" " * (-len(body) % 8)
-    return len(body).to_bytes(8, "little") + body
-
-
 def _are_counts(value: Any) -> bool:
     return isinstance(value, list) and all(type(item) is int and 0 <= item < 2**63 for item in value)
 
 
 def _is_countable(dtype: str, shape: list[int]) -> bool:
-    """True if the size in bits fits into 64 of them, also where a size of 0 would make it nothing in the end."""
+    """True if the size in bits, with sizes of 0 counted as 1, fits into 64 bits."""
     return 8 * DTYPE_BYTES[dtype] * math.prod(max(size, 1) for size in shape) < 2**64
 
 
 def _is_text(value: Any) -> bool:
-    """True for text that UTF-8 can write; escapes in JSON can make other."""
+    """True for text that UTF-8 can encode; escapes in JSON can give lone surrogates."""
     return isinstance(value, str) and (value.isascii() or _SURROGATE.search(value) is None)
 
 
 def _count(digits: str) -> int:
-    """A JSON integer; minus zero is none, here as elsewhere."""
+    """A JSON integer; minus zero is refused, as the safetensors library does."""
     return -1 if digits == "-0" else int(digits)
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not JSON")
 
 
 def _short(name: str) -> str:

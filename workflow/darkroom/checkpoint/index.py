@@ -1,13 +1,12 @@
-"""Reading a Diffusers folder's files, model_index.json and component configs, trusting nothing in them.
+"""Reading a Diffusers folder's model_index.json and component configs, trusting nothing in them.
 
-Only names on the lists below may be loaded: a pipeline class, custom pipeline or remote code named in a folder
+Only classes on the lists below may be loaded: a pipeline class, custom pipeline or remote code named in a folder
 would otherwise be imported by diffusers or transformers (CVE-2026-44513).
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.errors import IndexFileError, ModelError
 
 INDEX = "model_index.json"
+MAX_CONFIG_BYTES = 8 * 2**20
 # Forced, since Snakemake does not look into a folder that is there.
 REBUILD = "rebuild it with snakemake --cores 1 --force models/diffusers/NAME, or darkroom convert CHECKPOINT MODEL_DIR"
 PIPELINE = "StableDiffusionXLPipeline"
@@ -29,7 +29,7 @@ _OTHER_KINDS = {
     "StableDiffusion3": "a Stable Diffusion 3 model",
     "Flux": "a Flux model",
 }
-"""What a folder is, by a part of its pipeline's class name."""
+"""The kind of a model by a part of its pipeline's class name."""
 SCHEDULERS = frozenset(
     f"{name}Scheduler"
     for name in (
@@ -61,17 +61,18 @@ ALLOWED: dict[str, tuple[str, frozenset[str]]] = {
     "unet": ("diffusers", frozenset({"UNet2DConditionModel"})),
     "vae": ("diffusers", frozenset({"AutoencoderKL"})),
 }
+CODE_ENDINGS = frozenset((".dll", ".dylib", ".py", ".pyc", ".pyd", ".so"))
+PICKLE_ENDINGS = frozenset((".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"))
 _SETTINGS = frozenset(
     {"_class_name", "_diffusers_version", "_name_or_path", "add_watermarker", "force_zeros_for_empty_prompt"}
 )
 _EMPTY_COMPONENTS = frozenset({"feature_extractor", "image_encoder"})
 _CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines", "quantization_config", "trust_remote_code")
-MAX_CONFIG_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfigs:
-    """The checked configs of a folder: `components` by component name, and `scheduler`."""
+    """A folder's checked configs: model_index.json, `components` by component name, and the scheduler's."""
 
     index: dict[str, Any]
     components: dict[str, dict[str, Any]]
@@ -81,7 +82,7 @@ class ModelConfigs:
 def read_model_configs(folder: Path) -> ModelConfigs:
     """Read and check model_index.json and every component's config.
 
-    Raises ModelError (E-MODEL) where a file is missing, IndexFileError (E-INDEX) where one says what isn't allowed.
+    Raises ModelError (E-MODEL) where a file is missing, IndexFileError (E-INDEX) for an entry that isn't allowed.
     """
     index = read_json(folder, INDEX)
     _check_index(index)
@@ -162,40 +163,3 @@ def _listed(component: str) -> str:
 def _refused(what: str, value: object, why: str) -> IndexFileError:
     text = None if value is None else str(value)[:200]
     return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")
-
-
-CODE_ENDINGS = frozenset((".dll", ".dylib", ".py", ".pyc", ".pyd", ".so"))
-PICKLE_ENDINGS = frozenset((".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"))
-_NO_PART = ".snakemake_timestamp"  # what Snakemake leaves in folders that a job makes
-_HINT = "remove it, or take the folder from a source you trust"
-
-
-def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]:
-    """Every file of a folder in the order of names; links may lead to files within it and within `linked`.
-
-    Snakemake's timestamp, which is no part of a model, is passed over.
-    Raises IndexFileError (E-INDEX) for files with one of the endings `refused`, links that lead elsewhere, and what is
-    neither file nor folder.
-    """
-    roots = [root.resolve() for root in (folder, *linked)]
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted([*names, *folders]):
-            path = Path(parent, name)
-            relative = path.relative_to(folder)
-            if path.is_symlink() and not any(path.resolve().is_relative_to(root) for root in roots):
-                raise IndexFileError("link", relative, "leads outside the model folder", "copy the file it leads to")
-            if path.suffix.lower() in refused:
-                raise IndexFileError("file", relative, f"may hold code; a folder with {INDEX} needs none", _HINT)
-            if name in names and name != _NO_PART:
-                if not path.is_file():
-                    raise IndexFileError("file", relative, "is not a regular file", "remove it")
-                yield path
-
-
-def linked_blobs(folder: Path) -> tuple[Path, ...]:
-    """Where the files of a snapshot in a Hugging Face cache lead: `blobs` beside `snapshots/REVISION`, else nowhere."""
-    if folder.parent.name != "snapshots":
-        return ()
-    blobs = folder.parent.parent / "blobs"
-    return (blobs,) if blobs.is_dir() and not blobs.is_symlink() else ()

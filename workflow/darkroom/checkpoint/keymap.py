@@ -1,15 +1,15 @@
 """The key map: which tensor of a single-file SDXL checkpoint becomes which tensor of which Diffusers component.
 
-The original counts input, middle and output blocks in one row; Diffusers groups them by resolution
+The original UNet counts input, middle and output blocks in one row; Diffusers groups them by resolution
 (sgm/modules/diffusionmodules/openaimodel.py and diffusers' UNet2DConditionModel). Distilled relatives of SDXL
 have fewer transformer layers, of a number that may differ from one attention to the next, and a middle block
 of one resnet or none.
 
-The original numbers the decoder's blocks from the picture inwards, Diffusers from the latents outwards
+The original VAE numbers the decoder's blocks from the picture inwards, Diffusers from the latents outwards
 (sgm/modules/diffusionmodules/model.py and diffusers' AutoencoderKL). Its attention is made of 1x1
 convolutions, Diffusers' of linear layers: the same bytes under another shape.
 
-It is computed from the component configs, so it serves every model of SDXL's shape, whatever its widths. Text
+The map is computed from the component configs, so it serves every model of SDXL's shape, whatever its widths. Text
 encoders keep the classic `text_model.` names, which old and new loaders read.
 """
 
@@ -23,13 +23,36 @@ from typing import Any
 from darkroom.checkpoint.component_configs import ComponentConfig, TextEncoderConfig, UNetConfig, VaeConfig
 from darkroom.checkpoint.header import Shape
 
+UNET_PREFIX = "model.diffusion_model."
+VAE_PREFIX = "first_stage_model."
+CLIP_PREFIX = "conditioner.embedders.0.transformer."
+OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
+NAMESPACES = (UNET_PREFIX, VAE_PREFIX, "conditioner.embedders.")
+"""The prefixes of the components' tensors: an unknown tensor with one of them may change the picture."""
+_IGNORED = {
+    "EMA weights": r"model_ema\..*",
+    "position ids": r"(.*\.)?position_ids",
+    "of CLIP's loss": r"(.*\.)?logit_scale | conditioner\.embedders\.1\.model\.attn_mask",
+    "of CLIP's image half": r"conditioner\.embedders\.[01]\.(model|transformer)\.(vision_model|visual|visual_projection)\..*",
+    # CLIP-L's, which SDXL never applies.
+    "unused projections": r"conditioner\.embedders\.0\.(transformer\.)?text_projection(\.weight)?",
+    "of the VAE's training": r"(first_stage_model\.)?(loss|discriminator)\..*",
+    "noise schedules": r"""
+        denoiser\..* | betas | alphas_cumprod(_prev)? | log_one_minus_alphas_cumprod | posterior_.*
+        | sqrt_.*alphas_cumprod.* | logvar | lvlb_weights | scale_factor
+    """,
+    "markers": r"edm_mean | edm_std | edm_vpred\..* | v_pred | ztsnr",
+    "of training": r"global_step | epoch | iteration | optimizer.* | lr_schedulers?.* | callbacks\..*",
+}
+_IGNORED_PATTERNS = {reason: re.compile(pattern, re.VERBOSE) for reason, pattern in _IGNORED.items()}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One tensor of a Diffusers component and the source tensor that it is made from.
 
-    `source_row` is the first row that it takes of a larger, fused source tensor; `transposed` says that the
-    source holds rows and columns the other way round. A source of shape (a, b, 1, 1) also serves where
+    `source_row` is the tensor's first row in a larger, fused source tensor; `transposed` is true where the source
+    tensor is the matrix transposed. A source of shape (a, b, 1, 1) also serves where
     `source_shape` is (a, b): a 1x1 convolution holds the same bytes as a linear layer.
     """
 
@@ -43,7 +66,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Walk:
-    """Collects entries while a component's layers are walked through; `prefix` opens every source name."""
+    """Collects the entries of a component, layer by layer; every source name begins with `prefix`."""
 
     prefix: str
     entries: list[Entry] = field(default_factory=list)
@@ -65,7 +88,7 @@ class Walk:
         self.tensor(f"{name}.bias", f"{source}.bias", outputs)
 
     def fused(self, names: tuple[str, ...], source: str, rows: int, *columns: int) -> None:
-        """Several tensors of `rows` rows each that lie one below the other in one source tensor."""
+        """Several tensors of `rows` rows each stacked in one source tensor."""
         whole = (rows * len(names), *columns)
         for number, name in enumerate(names):
             self.entries.append(Entry(name, (rows, *columns), self.prefix + source, whole, source_row=number * rows))
@@ -74,7 +97,10 @@ class Walk:
         self.entries.append(Entry(name, (rows, columns), self.prefix + source, (columns, rows), transposed=True))
 
 
-UNET_PREFIX = "model.diffusion_model."
+def component_entries(component: str, config: Mapping[str, Any]) -> list[Entry]:
+    """Every tensor of a component; raises pydantic's ValidationError for a config that SDXL can't have."""
+    model, walk = _COMPONENTS[component]
+    return walk(model.model_validate(config))
 
 
 def unet_entries(config: UNetConfig) -> list[Entry]:
@@ -92,6 +118,70 @@ def unet_entries(config: UNetConfig) -> list[Entry]:
     walk.norm("conv_norm_out", "out.0", first)
     walk.conv("conv_out", "out.2", first, config.out_channels)
     return walk.entries
+
+
+def vae_entries(config: VaeConfig) -> list[Entry]:
+    """Every tensor of the VAE, encoder included."""
+    walk = Walk(VAE_PREFIX)
+    _encoder(walk, config)
+    _decoder(walk, config)
+    latent = config.latent_channels
+    if config.use_quant_conv:
+        walk.conv("quant_conv", "quant_conv", 2 * latent, 2 * latent, kernel=1)
+    if config.use_post_quant_conv:
+        walk.conv("post_quant_conv", "post_quant_conv", latent, latent, kernel=1)
+    return walk.entries
+
+
+def clip_entries(config: TextEncoderConfig) -> list[Entry]:
+    """Every tensor of the first text encoder (OpenAI's CLIP, whose original names are transformers')."""
+    walk = Walk(CLIP_PREFIX)
+    model, width, wide = "text_model", config.hidden_size, config.intermediate_size
+    for part, rows in (("token", config.vocab_size), ("position", config.max_position_embeddings)):
+        name = f"{model}.embeddings.{part}_embedding.weight"
+        walk.tensor(name, name, rows, width)
+    for i in range(config.num_hidden_layers):
+        layer = f"{model}.encoder.layers.{i}"
+        for part in ("layer_norm1", "layer_norm2"):
+            walk.norm(f"{layer}.{part}", f"{layer}.{part}", width)
+        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            walk.linear(f"{layer}.self_attn.{part}", f"{layer}.self_attn.{part}", width, width)
+        walk.linear(f"{layer}.mlp.fc1", f"{layer}.mlp.fc1", width, wide)
+        walk.linear(f"{layer}.mlp.fc2", f"{layer}.mlp.fc2", wide, width)
+    walk.norm(f"{model}.final_layer_norm", f"{model}.final_layer_norm", width)
+    return walk.entries
+
+
+def open_clip_entries(config: TextEncoderConfig) -> list[Entry]:
+    """Every tensor of the second text encoder (OpenCLIP: q, k and v fused, the projection transposed)."""
+    walk = Walk(OPEN_CLIP_PREFIX)
+    model, width, wide = "text_model", config.hidden_size, config.intermediate_size
+    walk.tensor(f"{model}.embeddings.token_embedding.weight", "token_embedding.weight", config.vocab_size, width)
+    positions = config.max_position_embeddings
+    walk.tensor(f"{model}.embeddings.position_embedding.weight", "positional_embedding", positions, width)
+    for i in range(config.num_hidden_layers):
+        layer, block = f"{model}.encoder.layers.{i}", f"transformer.resblocks.{i}"
+        walk.norm(f"{layer}.layer_norm1", f"{block}.ln_1", width)
+        walk.norm(f"{layer}.layer_norm2", f"{block}.ln_2", width)
+        projections = tuple(f"{layer}.self_attn.{part}_proj" for part in "qkv")
+        walk.fused(tuple(f"{name}.weight" for name in projections), f"{block}.attn.in_proj_weight", width, width)
+        walk.fused(tuple(f"{name}.bias" for name in projections), f"{block}.attn.in_proj_bias", width)
+        walk.linear(f"{layer}.self_attn.out_proj", f"{block}.attn.out_proj", width, width)
+        walk.linear(f"{layer}.mlp.fc1", f"{block}.mlp.c_fc", width, wide)
+        walk.linear(f"{layer}.mlp.fc2", f"{block}.mlp.c_proj", wide, width)
+    walk.norm(f"{model}.final_layer_norm", "ln_final", width)
+    walk.transposed("text_projection.weight", "text_projection", config.projection_dim, width)
+    return walk.entries
+
+
+def ignored_reason(key: str) -> str | None:
+    """Why a tensor is left out of conversion, such as "EMA weights"; None for a tensor that is not known as left out."""
+    return next((reason for reason, pattern in _IGNORED_PATTERNS.items() if pattern.fullmatch(key)), None)
+
+
+def is_ignored(key: str) -> bool:
+    """True for a tensor that training tools leave in checkpoints and that belongs to no component."""
+    return ignored_reason(key) is not None
 
 
 def _down_blocks(walk: Walk, config: UNetConfig, embedding: int) -> None:
@@ -167,22 +257,6 @@ def _transformer(walk: Walk, name: str, source: str, width: int, layers: int, co
     linear("proj_out", width, width)
 
 
-VAE_PREFIX = "first_stage_model."
-
-
-def vae_entries(config: VaeConfig) -> list[Entry]:
-    """Every tensor of the VAE, encoder included."""
-    walk = Walk(VAE_PREFIX)
-    _encoder(walk, config)
-    _decoder(walk, config)
-    latent = config.latent_channels
-    if config.use_quant_conv:
-        walk.conv("quant_conv", "quant_conv", 2 * latent, 2 * latent, kernel=1)
-    if config.use_post_quant_conv:
-        walk.conv("post_quant_conv", "post_quant_conv", latent, latent, kernel=1)
-    return walk.entries
-
-
 def _encoder(walk: Walk, config: VaeConfig) -> None:
     widths = config.block_out_channels
     inputs = widths[0]
@@ -234,90 +308,12 @@ def _vae_resnet(walk: Walk, name: str, source: str, inputs: int, outputs: int) -
         walk.conv(f"{name}.conv_shortcut", f"{source}.nin_shortcut", inputs, outputs, kernel=1)
 
 
-CLIP_PREFIX = "conditioner.embedders.0.transformer."
-OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
-NAMESPACES = ("model.diffusion_model.", "first_stage_model.", "conditioner.embedders.")
-"""Below these stand the components' tensors: one that is unknown there may change the picture."""
-
-_IGNORED = {
-    "EMA weights": r"model_ema\..*",
-    "position ids": r"(.*\.)?position_ids",
-    "of CLIP's loss": r"(.*\.)?logit_scale | conditioner\.embedders\.1\.model\.attn_mask",
-    "of CLIP's image half": r"conditioner\.embedders\.[01]\.(model|transformer)\.(vision_model|visual|visual_projection)\..*",
-    # CLIP-L's, which SDXL never applies.
-    "unused projections": r"conditioner\.embedders\.0\.(transformer\.)?text_projection(\.weight)?",
-    "of the VAE's training": r"(first_stage_model\.)?(loss|discriminator)\..*",
-    "noise schedules": r"""
-        denoiser\..* | betas | alphas_cumprod(_prev)? | log_one_minus_alphas_cumprod | posterior_.*
-        | sqrt_.*alphas_cumprod.* | logvar | lvlb_weights | scale_factor
-    """,
-    "markers": r"edm_mean | edm_std | edm_vpred\..* | v_pred | ztsnr",
-    "of training": r"global_step | epoch | iteration | optimizer.* | lr_schedulers?.* | callbacks\..*",
-}
-_IGNORED_PATTERNS = {reason: re.compile(pattern, re.VERBOSE) for reason, pattern in _IGNORED.items()}
-
-
-def clip_entries(config: TextEncoderConfig) -> list[Entry]:
-    """Every tensor of the first text encoder (OpenAI's CLIP, under transformers' names already)."""
-    walk = Walk(CLIP_PREFIX)
-    model, width, wide = "text_model", config.hidden_size, config.intermediate_size
-    for part, rows in (("token", config.vocab_size), ("position", config.max_position_embeddings)):
-        name = f"{model}.embeddings.{part}_embedding.weight"
-        walk.tensor(name, name, rows, width)
-    for i in range(config.num_hidden_layers):
-        layer = f"{model}.encoder.layers.{i}"
-        for part in ("layer_norm1", "layer_norm2"):
-            walk.norm(f"{layer}.{part}", f"{layer}.{part}", width)
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            walk.linear(f"{layer}.self_attn.{part}", f"{layer}.self_attn.{part}", width, width)
-        walk.linear(f"{layer}.mlp.fc1", f"{layer}.mlp.fc1", width, wide)
-        walk.linear(f"{layer}.mlp.fc2", f"{layer}.mlp.fc2", wide, width)
-    walk.norm(f"{model}.final_layer_norm", f"{model}.final_layer_norm", width)
-    return walk.entries
-
-
-def open_clip_entries(config: TextEncoderConfig) -> list[Entry]:
-    """Every tensor of the second text encoder (OpenCLIP: q, k and v fused, the projection transposed)."""
-    walk = Walk(OPEN_CLIP_PREFIX)
-    model, width, wide = "text_model", config.hidden_size, config.intermediate_size
-    walk.tensor(f"{model}.embeddings.token_embedding.weight", "token_embedding.weight", config.vocab_size, width)
-    positions = config.max_position_embeddings
-    walk.tensor(f"{model}.embeddings.position_embedding.weight", "positional_embedding", positions, width)
-    for i in range(config.num_hidden_layers):
-        layer, block = f"{model}.encoder.layers.{i}", f"transformer.resblocks.{i}"
-        walk.norm(f"{layer}.layer_norm1", f"{block}.ln_1", width)
-        walk.norm(f"{layer}.layer_norm2", f"{block}.ln_2", width)
-        projections = tuple(f"{layer}.self_attn.{part}_proj" for part in "qkv")
-        walk.fused(tuple(f"{name}.weight" for name in projections), f"{block}.attn.in_proj_weight", width, width)
-        walk.fused(tuple(f"{name}.bias" for name in projections), f"{block}.attn.in_proj_bias", width)
-        walk.linear(f"{layer}.self_attn.out_proj", f"{block}.attn.out_proj", width, width)
-        walk.linear(f"{layer}.mlp.fc1", f"{block}.mlp.c_fc", width, wide)
-        walk.linear(f"{layer}.mlp.fc2", f"{block}.mlp.c_proj", wide, width)
-    walk.norm(f"{model}.final_layer_norm", "ln_final", width)
-    walk.transposed("text_projection.weight", "text_projection", config.projection_dim, width)
-    return walk.entries
-
-
 _COMPONENTS: dict[str, tuple[type[ComponentConfig], Callable[[Any], list[Entry]]]] = {
     "text_encoder": (TextEncoderConfig, clip_entries),
     "text_encoder_2": (TextEncoderConfig, open_clip_entries),
     "unet": (UNetConfig, unet_entries),
     "vae": (VaeConfig, vae_entries),
 }
+
+
 COMPONENTS = tuple(_COMPONENTS)
-
-
-def component_entries(component: str, config: Mapping[str, Any]) -> list[Entry]:
-    """Every tensor of a component; raises pydantic's ValidationError for a config that SDXL can't have."""
-    model, walk = _COMPONENTS[component]
-    return walk(model.model_validate(config))
-
-
-def ignored_reason(key: str) -> str | None:
-    """Why no component has a tensor that training tools leave in checkpoints, None for a tensor that isn't one."""
-    return next((reason for reason, pattern in _IGNORED_PATTERNS.items() if pattern.fullmatch(key)), None)
-
-
-def is_ignored(key: str) -> bool:
-    """True for tensors that training tools leave behind and no component has."""
-    return ignored_reason(key) is not None

@@ -1,31 +1,33 @@
-"""Layouts: the names under which the files that people have hold a component's tensors.
+"""Layouts: the names under which files hold a component's tensors, each registered in one line.
 
 The key map gives one layout, the original's. The others hold the same tensors under other names: text encoders
-as newer and older transformers save them, the moving average (EMA) of a UNet, VAE files of their own.
+as newer and older transformers save them, the moving average (EMA) of a UNet, VAEs in files of their own. A layout is a
+key map, from an original entry to the entry under its own name; a file has the layout most of whose tensors it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from darkroom.checkpoint.keymap import CLIP_PREFIX, OPEN_CLIP_PREFIX, Entry
-from darkroom.checkpoint.keymap import VAE_PREFIX as VAE_PREFIX
+from darkroom.checkpoint.keymap import CLIP_PREFIX, OPEN_CLIP_PREFIX, VAE_PREFIX, Entry
 
 EMA = "ema"
-_TEXT_MODEL = "text_model."
+TEXT_MODEL = "text_model."
+"""The prefix of a text encoder's classic tensor names, which newer transformers leaves out."""
+_SAVED_OPEN_CLIP_PREFIX = OPEN_CLIP_PREFIX.replace(".model.", ".transformer.")
 # diffusers' names of the VAE's attention before version 0.18.
 _OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A component's tensors, each with its name in the file; `name` says in the audit which layout it was."""
+    """A component's tensors, each with its name in the file; `name` is the layout's in the audit."""
 
     name: str
     entries: list[Entry]
 
-    def count_present(self, keys: Container[str]) -> int:
+    def detect(self, keys: Container[str]) -> int:
         """How many of the layout's source tensors are among the keys."""
         return sum(1 for source in self.sources() if source in keys)
 
@@ -33,64 +35,102 @@ class Layout:
         return {entry.source for entry in self.entries}
 
 
+@dataclass(frozen=True, slots=True)
+class FolderNames:
+    """The names of a component's tensors in Diffusers folders: `classic` and `other` are what the audit calls them.
+
+    `rename` gives the other name of a tensor from its classic one.
+    """
+
+    classic: str
+    other: str
+    rename: Callable[[str], str]
+
+
 def checkpoint_layouts(component: str, original: list[Entry]) -> list[Layout]:
     """The layouts that a component can have within a checkpoint, the usual one first; `original` is the key map's."""
-    if component == "unet":
-        return [Layout("original", original), Layout(EMA, _renamed(original, _ema_name))]
-    if component == "text_encoder":
-        flattened = _renamed(original, lambda key: CLIP_PREFIX + key.removeprefix(CLIP_PREFIX + _TEXT_MODEL))
-        return [Layout("classic", original), Layout("flattened", flattened)]
-    if component == "text_encoder_2":
-        saved = [
-            Layout(name, _saved(original, prefix, flat))
-            for prefix in (OPEN_CLIP_PREFIX, OPEN_CLIP_PREFIX.replace(".model.", ".transformer."))
-            for name, flat in (("classic", False), ("flattened", True))
-        ]
-        return [Layout("open_clip", original), *saved]
-    return [Layout("original", original)]
+    return _apply(_IN_CHECKPOINTS[component], original)
 
 
 def vae_layouts(original: list[Entry]) -> list[Layout]:
     """The layouts of a VAE in a file of its own."""
-    bare = _renamed(original, lambda key: key.removeprefix(VAE_PREFIX))
-    saved = _saved(original, "", flat=False)
-    return [
-        Layout("original", bare),
-        Layout("original, prefixed", original),
-        Layout("diffusers", saved),
-        Layout("diffusers, older names", _renamed(saved, old_attention_name)),
-    ]
+    return _apply(_IN_VAE_FILES, original)
 
 
 def best_layout(layouts: Iterable[Layout], keys: Container[str]) -> Layout:
-    """The layout of which most tensors are there; of equals the first."""
-    return max(layouts, key=lambda layout: layout.count_present(keys))
+    """The layout with the most tensors present; the first one on a tie."""
+    return max(layouts, key=lambda layout: layout.detect(keys))
 
 
-def _renamed(entries: list[Entry], rename: Callable[[str], str]) -> list[Entry]:
-    return [replace(entry, source=rename(entry.source)) for entry in entries]
+def classic_names(component: str, names: Mapping[str, object], expected: Mapping[str, object]) -> dict[str, str]:
+    """The classic name of every tensor of a component in a Diffusers folder; an unknown tensor keeps its name."""
+    rename = FOLDER_NAMES[component].rename
+    classic = {rename(name): name for name in expected if name not in names}
+    return {name: name if name in expected else classic.get(name, name) for name in names}
 
 
-def _ema_name(key: str) -> str:
+def _apply(key_maps: Iterable[tuple[str, Callable[[Entry], Entry]]], original: list[Entry]) -> list[Layout]:
+    return [Layout(name, [key_map(entry) for entry in original]) for name, key_map in key_maps]
+
+
+def _original(entry: Entry) -> Entry:
+    return entry
+
+
+def _ema(entry: Entry) -> Entry:
     """As LDM's LitEma keeps it: `model_ema.` and the name below `model.` without its dots."""
-    return "model_ema." + key.removeprefix("model.").replace(".", "")
+    return replace(entry, source="model_ema." + entry.source.removeprefix("model.").replace(".", ""))
 
 
-def _saved(entries: list[Entry], prefix: str, flat: bool) -> list[Entry]:
-    """The tensors under their Diffusers names, as `save_pretrained` writes them: neither fused nor transposed."""
-    return [
-        Entry(
-            entry.name,
-            entry.shape,
-            prefix + (entry.name.removeprefix(_TEXT_MODEL) if flat else entry.name),
-            entry.shape,
-        )
-        for entry in entries
-    ]
+def _without(prefix: str, keep: str = "") -> Callable[[Entry], Entry]:
+    """The original's names with `keep` in place of the prefix."""
+    return lambda entry: replace(entry, source=keep + entry.source.removeprefix(prefix))
 
 
-def old_attention_name(key: str) -> str:
+def _saved(prefix: str, rename: Callable[[str], str] = lambda name: name) -> Callable[[Entry], Entry]:
+    """The Diffusers names below a prefix, as `save_pretrained` writes the tensors: neither fused nor transposed."""
+    return lambda entry: Entry(entry.name, entry.shape, prefix + rename(entry.name), entry.shape)
+
+
+def _flattened(name: str) -> str:
+    return name.removeprefix(TEXT_MODEL)
+
+
+def _old_attention(name: str) -> str:
     """The name that a VAE's attention tensor had in older diffusers; any other tensor keeps its name."""
     for new, old in _OLD_ATTENTION.items():
-        key = key.replace(new, old)
-    return key
+        name = name.replace(new, old)
+    return name
+
+
+_IN_CHECKPOINTS: dict[str, tuple[tuple[str, Callable[[Entry], Entry]], ...]] = {
+    "unet": (
+        ("original", _original),
+        (EMA, _ema),
+    ),
+    "vae": (("original", _original),),
+    "text_encoder": (
+        ("classic", _original),
+        ("flattened", _without(CLIP_PREFIX + TEXT_MODEL, CLIP_PREFIX)),
+    ),
+    "text_encoder_2": (
+        ("open_clip", _original),
+        ("classic", _saved(OPEN_CLIP_PREFIX)),
+        ("flattened", _saved(OPEN_CLIP_PREFIX, _flattened)),
+        ("classic", _saved(_SAVED_OPEN_CLIP_PREFIX)),
+        ("flattened", _saved(_SAVED_OPEN_CLIP_PREFIX, _flattened)),
+    ),
+}
+_IN_VAE_FILES = (
+    ("original", _without(VAE_PREFIX)),
+    ("original, prefixed", _original),
+    ("diffusers", _saved("")),
+    ("diffusers, older names", _saved("", _old_attention)),
+)
+FOLDER_NAMES = {
+    "unet": FolderNames("diffusers", "diffusers", lambda name: name),
+    "vae": FolderNames("diffusers", "diffusers, older names", _old_attention),
+    "text_encoder": FolderNames("classic", "flattened", _flattened),
+    "text_encoder_2": FolderNames("classic", "flattened", _flattened),
+}
+"""How Diffusers folders name each component's tensors."""

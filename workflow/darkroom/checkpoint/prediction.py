@@ -1,8 +1,9 @@
-"""What a checkpoint's UNet predicts and for which noise, told by the evidence, and the configs that follow from it.
+"""A checkpoint's prediction type and noise, found by the evidence, and the configs that follow from them.
 
 Markers as trainers write them: `v_pred` and `ztsnr` as empty tensors, `edm_mean` and `edm_std` (Playground v2.5),
-`edm_vpred.sigma_max` (CosXL), Stability's ModelSpec metadata, A1111's sidecar. The noise of EDM models is that of
-Karras et al., arXiv:2206.00364; its values are those that their makers publish.
+`edm_vpred.sigma_max` (CosXL), Stability's ModelSpec metadata. A1111 reads a sidecar, `NAME.yaml` beside
+`NAME.safetensors`; only its `parameterization` counts here (`v` or `eps`), at any depth, usually below `model.params`.
+The noise of EDM models is that of Karras et al., arXiv:2206.00364; its values are those that their authors publish.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.strict_yaml import load_yaml
 from darkroom.checkpoint.header import DTYPE_BYTES, Header
 from darkroom.checkpoint.numbers import CONVERTIBLE, convert_numbers
-from darkroom.checkpoint.sidecar import PARAMETERIZATIONS
-from darkroom.errors import FormatError
+from darkroom.errors import ConfigError, FormatError
 
 EDM_MEAN, EDM_STD = "edm_mean", "edm_std"
 EDM_SIGMA_MAX, EDM_SIGMA_MIN = "edm_vpred.sigma_max", "edm_vpred.sigma_min"
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
+PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
+"""The values of a sidecar's `parameterization`."""
 _MAX_VALUES = 64
 _SPELLINGS = {**PARAMETERIZATIONS, "v-prediction": "v_prediction", "velocity": "v_prediction"}
 _PLAYGROUND_SCHEDULER = {
@@ -55,9 +58,9 @@ _COSXL_SCHEDULER = {
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """`type` is epsilon or v_prediction; `evidence` says where it was read.
+    """`type` is epsilon or v_prediction; `evidence` says where it was found.
 
-    `edm_scheduler` is the whole scheduler config of a model with EDM's noise, empty for the others; `vae_settings`
+    `edm_scheduler` is the whole scheduler config of a model with EDM's noise, empty for other models; `vae_settings`
     are values of the VAE's config that the checkpoint itself gives.
     """
 
@@ -68,7 +71,7 @@ class Prediction:
     vae_settings: dict[str, Any] = field(default_factory=dict)
 
     def scheduler_config(self, usual: dict[str, Any]) -> dict[str, Any]:
-        """The scheduler config; `usual` is the architecture's."""
+        """The model's scheduler config; `usual` is the architecture's."""
         if self.edm_scheduler:
             version = {key: usual[key] for key in ("_diffusers_version",) if key in usual}
             return {**self.edm_scheduler, **version}
@@ -79,9 +82,9 @@ class Prediction:
 
 
 def find_prediction(path: Path, header: Header, override: str, parameterization: str | None) -> Prediction:
-    """The user's word first, then keys, then metadata, then the sidecar's `parameterization`, then epsilon.
+    """By the user's `override` (`auto` for none), else by marker keys, metadata or the sidecar's `parameterization`.
 
-    `override` is the user's (`auto` if there is none). Raises FormatError (E-FORMAT) for a marker without values.
+    Without any of these it is epsilon. Raises FormatError (E-FORMAT) for a marker without values.
     """
     tensors, metadata = header.tensors, header.metadata
     zero_snr = ZERO_SNR in tensors
@@ -103,6 +106,26 @@ def find_prediction(path: Path, header: Header, override: str, parameterization:
         evidence = f"the sidecar says parameterization: {parameterization}"
         return Prediction(found, evidence, zero_snr and found == "v_prediction")
     return Prediction("epsilon", "assumed: nothing says otherwise")
+
+
+def sidecar_path(checkpoint: Path) -> Path:
+    """The path of a checkpoint's sidecar, which may not exist."""
+    return checkpoint.with_suffix(".yaml")
+
+
+def read_sidecar(checkpoint: Path) -> str | None:
+    """The `parameterization` in a checkpoint's sidecar, one of PARAMETERIZATIONS; None if there is none.
+
+    Raises ConfigError (E-CONFIG) for a sidecar that can't be read or has an unknown parameterization.
+    """
+    path = sidecar_path(checkpoint)
+    if not path.is_file():
+        return None
+    found = _find(load_yaml(path))
+    if found is None or found in PARAMETERIZATIONS:
+        return found
+    known = ", ".join(PARAMETERIZATIONS)
+    raise ConfigError(f"parameterization in {path} =", found, "is not one that SDXL can have", f"known are {known}")
 
 
 def _playground(path: Path, header: Header) -> Prediction:
@@ -140,3 +163,14 @@ def _read_values(path: Path, header: Header, key: str) -> list[float]:
         why = f"the marker '{key}' ({count} numbers of {info.dtype}) holds no values that a model could have"
         raise FormatError("checkpoint", path, why, "set prediction to epsilon or v_prediction, or use another version")
     return values
+
+
+def _find(data: Any) -> str | None:
+    """The first value of the key `parameterization` in a tree of mappings and lists."""
+    if isinstance(data, dict):
+        if "parameterization" in data:
+            return str(data["parameterization"])
+        data = list(data.values())
+    if isinstance(data, list):
+        return next((found for found in map(_find, data) if found is not None), None)
+    return None

@@ -1,4 +1,4 @@
-"""Putting a finished model in its place: the folder and the audit beside it always belong together."""
+"""Publishing a finished model: the folder and the audit beside it always belong together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from darkroom.base.claims import Staging
 from darkroom.base.files import disk_errors, sync_folder
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
-from darkroom.checkpoint.hashes import Fingerprint, forget, remember
 from darkroom.checkpoint.index import INDEX
+from darkroom.checkpoint.verified import Fingerprint, forget, remember
 from darkroom.errors import DiskError, NameError
 
 
@@ -33,9 +33,9 @@ def check_room(dest: Path, need: int, hint: str) -> None:
 
 
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
-    """Put the staged folder in its place, its audit and the hashes of its files, if known, beside it.
+    """Move the staged folder to its destination, with its audit and, if known, its files' hashes beside it.
 
-    Nobody else does so meanwhile, since who has a staging folder has the claim on its destination. Raises DiskError
+    The staging folder holds the claim on its destination, so no other process publishes there meanwhile. Raises DiskError
     (E-DISK).
     """
     dest = staging.destination

@@ -14,11 +14,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from darkroom.checkpoint.conversion import Conversion
 from darkroom.checkpoint.index import INDEX
-from darkroom.checkpoint.plan import Job
 from darkroom.resources import RESOURCES
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+SMALL_FILES_BYTES = 4 * 2**20
+"""An upper bound of all small files together."""
 _MERGES = 49152 - 256 - 2
 
 
@@ -77,21 +79,17 @@ def _pretty(data: object) -> bytes:
     return (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-SMALL_FILES_BYTES = 4 * 2**20
-"""More than all of them take."""
-
-
-def write_small_files(job: Job, folder: Path) -> None:
-    """Write and sync them below `folder`. Raises OSError where the file system refuses."""
-    configs = job.architecture.configs
-    files: dict[str, bytes] = {INDEX: _json(_index(job))}
-    files["scheduler/scheduler_config.json"] = _json(job.prediction.scheduler_config(configs.scheduler))
+def write_small_files(conversion: Conversion, folder: Path) -> None:
+    """Write and sync a planned conversion's small files below `folder`. Raises OSError where the file system refuses."""
+    configs, prediction = conversion.architecture.configs, conversion.prediction
+    files: dict[str, bytes] = {INDEX: _json(_index(conversion))}
+    files["scheduler/scheduler_config.json"] = _json(prediction.scheduler_config(configs.scheduler))
     for component, config in configs.components.items():
         if component.startswith("text_encoder"):
-            # Unless told otherwise, transformers 5 takes this one and diffusers fp32: parts that differ can't render.
+            # The default of transformers 5 is the file's dtype, that of diffusers fp32: parts that differ can't render.
             config = config | {"torch_dtype": "float32"}
         elif component == "vae":
-            config = config | job.prediction.vae_settings
+            config = config | prediction.vae_settings
         files[f"{component}/config.json"] = _json(config)
     for component, pad_token in (("tokenizer", EOS), ("tokenizer_2", "!")):
         files |= {f"{component}/{name}": data for name, data in tokenizer_files(pad_token).items()}
@@ -103,9 +101,9 @@ def write_small_files(job: Job, folder: Path) -> None:
             os.fsync(file.fileno())
 
 
-def _index(job: Job) -> dict[str, Any]:
-    scheduler = job.prediction.edm_scheduler.get("_class_name")
-    return job.architecture.configs.index | ({"scheduler": ["diffusers", scheduler]} if scheduler else {})
+def _index(conversion: Conversion) -> dict[str, Any]:
+    scheduler = conversion.prediction.edm_scheduler.get("_class_name")
+    return conversion.architecture.configs.index | ({"scheduler": ["diffusers", scheduler]} if scheduler else {})
 
 
 def _json(data: dict[str, Any]) -> bytes:

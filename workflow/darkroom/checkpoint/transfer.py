@@ -1,85 +1,109 @@
-"""Carrying out a plan: some threads copy ranges of the sources, or convert them, while another hashes and scans them."""
+"""The transfer of a conversion: threads copy or convert ranges of the sources, while another hashes and scans them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
 from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.checkpoint.conversion import Conversion, Copy
 from darkroom.checkpoint.hashes import scan
 from darkroom.checkpoint.numbers import Converter, transpose_numbers
-from darkroom.checkpoint.plan import Copy, Plan, SourceFile
-from darkroom.errors import CheckpointError
+from darkroom.errors import CheckpointError, FormatError
 
 T = TypeVar("T")
 
-_CARRIERS = 2
+_COPIERS = 2
 _SYNC_EVERY_S = 0.5  # the disk works while numbers are copied, and little is left to wait for at the end
 
 
-def transfer(plan: Plan, sources: Sequence[SourceFile], files: Sequence[int], outputs: Sequence[int]) -> list[str]:
-    """Write and sync every output of the plan and return the SHA256 of each source.
+def transfer(conversion: Conversion, folder: Path) -> None:
+    """Write and sync every output of a planned conversion below `folder`, and fill in the SHA256 of each source.
 
-    `files` and `outputs` are file descriptors. Raises NanWeightError (E-NANWEIGHT) for NaN or Inf in a tensor that is
-    used, CheckpointError (E-CHECKPOINT) for numbers that don't fit into the new format, FormatError (E-FORMAT) if a
-    source changes meanwhile, OSError where the file system refuses.
+    Raises NanWeightError (E-NANWEIGHT) for NaN or Inf in a tensor that is used, CheckpointError (E-CHECKPOINT) for
+    numbers that don't fit into the new format, FormatError (E-FORMAT) for a source that changed since its header was
+    read, OSError where the file system refuses.
     """
-    before, stop, written = [_stamp(file) for file in files], Event(), Event()
-    waiting: SimpleQueue[Copy] = SimpleQueue()
-    for copy in plan.copies:
-        waiting.put(copy)
+    with ExitStack() as opened:
+        sources = []
+        for source in conversion.sources:
+            file = opened.enter_context(source.path.open("rb", buffering=0))
+            if os.fstat(file.fileno()).st_size != source.header.file_size:
+                why = "changed while it was read"
+                raise FormatError("checkpoint", source.path, why, "leave the file alone meanwhile")
+            sources.append(file.fileno())
+        outputs = []
+        for output in conversion.outputs:
+            path = folder / output.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            outputs.append(opened.enter_context(path.open("xb", buffering=0)).fileno())
+        before = [_stamp(file) for file in sources]
+        conversion.hashes = _Transfer(conversion, sources, outputs).run()
+        if [_stamp(file) for file in sources] != before:
+            fail_changed()
 
-    def scan_all() -> list[str]:
-        return [
-            scan(file, source.header, source.path, checked=used, stop=stop)
-            for file, source, used in zip(files, sources, plan.used, strict=True)
-        ]
 
-    def carry_all() -> None:
-        carrier = _Carrier(files, outputs)
+class _Transfer:
+    """The threads of one transfer between open files, given by their descriptors."""
+
+    def __init__(self, conversion: Conversion, sources: Sequence[int], outputs: Sequence[int]) -> None:
+        self.conversion = conversion
+        self.sources = sources
+        self.outputs = outputs
+        self.stop = Event()
+        self.written = Event()
+        self.waiting: SimpleQueue[Copy] = SimpleQueue()
+        for copy in conversion.copies:
+            self.waiting.put(copy)
+
+    def run(self) -> list[str]:
+        """Write everything; the SHA256 of each source."""
+        with (
+            ThreadPoolExecutor(max_workers=2 + _COPIERS, thread_name_prefix="darkroom-transfer") as pool,
+            _stops_others(self.stop),
+        ):
+
+            def start(work: Callable[[], T]) -> Future[T]:
+                return pool.submit(_stops_others(self.stop)(work))
+
+            scanning, syncing = start(self._scan_all), start(self._sync_meanwhile)
+            for output, file in zip(self.conversion.outputs, self.outputs, strict=True):
+                write_range(file, output.header, 0)
+            for copying in [start(self._copy_all) for _ in range(_COPIERS)]:
+                copying.result()
+            self.written.set()
+            syncing.result()
+            self._sync()
+            return scanning.result()
+
+    def _scan_all(self) -> list[str]:
+        files = zip(self.sources, self.conversion.sources, self.conversion.used, strict=True)
+        return [scan(file, source.header, source.path, checked=used, stop=self.stop) for file, source, used in files]
+
+    def _copy_all(self) -> None:
+        copier = _Copier(self.sources, self.outputs)
         with suppress(Empty):
-            while not stop.is_set():
-                carrier.carry(waiting.get_nowait())
+            while not self.stop.is_set():
+                copier.copy(self.waiting.get_nowait())
 
-    def sync_meanwhile() -> None:
-        while not written.wait(_SYNC_EVERY_S) and not stop.is_set():
-            _sync(outputs)
+    def _sync_meanwhile(self) -> None:
+        while not self.written.wait(_SYNC_EVERY_S) and not self.stop.is_set():
+            self._sync()
 
-    with (
-        ThreadPoolExecutor(max_workers=2 + _CARRIERS, thread_name_prefix="darkroom-transfer") as pool,
-        _stops_others(stop),
-    ):
-
-        def start(work: Callable[[], T]) -> Future[T]:
-            return pool.submit(_stops_others(stop)(work))
-
-        scanning, syncing = start(scan_all), start(sync_meanwhile)
-        for output, file in zip(plan.outputs, outputs, strict=True):
-            write_range(file, output.header, 0)
-        for carrying in [start(carry_all) for _ in range(_CARRIERS)]:
-            carrying.result()
-        written.set()
-        syncing.result()
-        _sync(outputs)
-        found = scanning.result()
-    if [_stamp(file) for file in files] != before:
-        fail_changed()
-    return found
-
-
-def _sync(outputs: Sequence[int]) -> None:
-    for file in outputs:
-        os.fsync(file)
+    def _sync(self) -> None:
+        for file in self.outputs:
+            os.fsync(file)
 
 
 @contextmanager
 def _stops_others(stop: Event) -> Iterator[None]:
-    """Whoever fails ends the work of all: the source's end may be gigabytes away."""
+    """A failure in one thread ends the work of all: the end of a source may be gigabytes away."""
     try:
         yield
     except BaseException:
@@ -87,8 +111,8 @@ def _stops_others(stop: Event) -> Iterator[None]:
         raise
 
 
-class _Carrier:
-    """Carries out copies, one after the other, in the same work space."""
+class _Copier:
+    """Does copies one after the other, in the same buffers."""
 
     def __init__(self, files: Sequence[int], outputs: Sequence[int]) -> None:
         self.files = files
@@ -96,7 +120,7 @@ class _Carrier:
         self.buffer = memoryview(bytearray(PIECE_BYTES))
         self.converters: dict[tuple[str, str], Converter] = {}
 
-    def carry(self, copy: Copy) -> None:
+    def copy(self, copy: Copy) -> None:
         source, file = self.files[copy.source], self.outputs[copy.output]
         if copy.transpose is not None:
             whole = b"".join(bytes(piece) for piece in self._pieces(copy))

@@ -1,4 +1,4 @@
-"""The weights of a Diffusers folder's components: each in one file, or in shards that an index lists.
+"""The weight files of a Diffusers folder's components: one file each, or shards listed in an index.
 
 File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
 (modeling_utils.py) save and look for: `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
@@ -7,6 +7,7 @@ File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_ad
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,17 @@ from typing import Any
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
 from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.plan import weight_path
-from darkroom.errors import CheckpointError, IndexFileError, ModelError, PickleError
+from darkroom.errors import CheckpointError, FormatError, IndexFileError, ModelError, PickleError
 
 VARIANTS = ("fp16", None)
+DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
+"""The number formats that a model's weights can have, and their names in safetensors headers."""
+_STEMS = {
+    "unet": "diffusion_pytorch_model",
+    "vae": "diffusion_pytorch_model",
+    "text_encoder": "model",
+    "text_encoder_2": "model",
+}
 _PICKLE_STEMS = ("diffusion_pytorch_model", "pytorch_model")
 
 
@@ -32,24 +40,33 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A component's weight files: their headers by path relative to the folder; `index` is the shards' index."""
+    """A component's weight files: their headers by path relative to the folder; `index` is the shards' index.
+
+    `found` is each file's status from before its header was read: one that differs later is another file.
+    """
 
     component: str
     variant: str | None
     index: str | None
     headers: dict[str, Header]
+    found: dict[str, os.stat_result]
 
     @property
     def tensors(self) -> dict[str, Placed]:
-        """Every tensor by its name, whichever file it is in."""
+        """Every tensor by name, with its file."""
         return {
             name: Placed(file, info) for file, header in self.headers.items() for name, info in header.tensors.items()
         }
 
     @property
     def place(self) -> str:
-        """What to name in an error about the component's weights as a whole."""
+        """The file that an error about the component's weights as a whole names."""
         return self.index or next(iter(self.headers))
+
+
+def weight_path(component: str, variant: str | None) -> str:
+    """The path of a component's weights in a Diffusers folder; `variant` is None or `fp16`."""
+    return f"{component}/{_STEMS[component]}{f'.{variant}' if variant else ''}.safetensors"
 
 
 def index_path(component: str, variant: str | None) -> str:
@@ -74,7 +91,7 @@ def require_weights(folder: Path) -> None:
     for component in COMPONENTS:
         if any(has_weights(folder, component, variant) for variant in VARIANTS):
             continue
-        # Listed only now, and by name: what such a file holds is never looked at.
+        # By name alone: pickles are never opened.
         for path in sorted((folder / component).glob("*")):
             if path.suffix.lower() in PICKLE_ENDINGS and path.name.startswith(_PICKLE_STEMS):
                 why = f"{component} has its weights only as a pickle, which can run code"
@@ -100,7 +117,7 @@ def find_variant(folder: Path) -> str | None:
 def weight_files(folder: Path, component: str, variant: str | None) -> list[str]:
     """The paths of a component's weights of that variant: the whole file, or the index and its shards.
 
-    Raises IndexFileError (E-INDEX) for an index that names what it can't, and for one beside a whole file.
+    Raises IndexFileError (E-INDEX) for an index that names other than shards, and for an index beside a whole file.
     """
     whole, index = weight_path(component, variant), index_path(component, variant)
     if not (folder / index).is_file():
@@ -111,30 +128,38 @@ def weight_files(folder: Path, component: str, variant: str | None) -> list[str]
 
 
 def read_weights(folder: Path, component: str, variant: str | None) -> Weights:
-    """Read the headers of a component's weight files; the component has weights of that variant.
+    """Read the headers of the weight files of a component that has weights of that variant.
 
-    Raises IndexFileError (E-INDEX) for an index that does not agree with its shards, PickleError, NotWeightsError and
-    FormatError (E-FORMAT) for weight files that are none or damaged.
+    Raises IndexFileError (E-INDEX) for an index that doesn't agree with its shards, PickleError, NotWeightsError and
+    FormatError (E-FORMAT) for files that are damaged or not weights.
     """
     files = weight_files(folder, component, variant)
-    if len(files) == 1:
-        return Weights(component, variant, None, {files[0]: _read_header(folder / files[0])})
-    index, *shards = files
-    headers = {path: _read_header(folder / path) for path in shards}
-    weight_map = {tensor: f"{component}/{name}" for tensor, name in _read_index(folder, index).items()}
+    index = files.pop(0) if len(files) > 1 else None
+    found, headers = {}, {}
+    for file in files:
+        found[file] = _status(folder / file)
+        headers[file] = _read_header(folder / file)
+    weights = Weights(component, variant, index, headers, found)
+    if index is not None:
+        _check_index(folder, weights, index)
+    return weights
+
+
+def _check_index(folder: Path, weights: Weights, index: str) -> None:
+    """Raise IndexFileError (E-INDEX) unless the index and its shards name the same tensors in the same files."""
+    weight_map = {tensor: f"{weights.component}/{name}" for tensor, name in _read_index(folder, index).items()}
     for tensor, path in weight_map.items():
-        if tensor not in headers[path].tensors:
+        if tensor not in weights.headers[path].tensors:
             raise _refused(f"{index}: weight_map: {tensor[:120]}", path, "does not hold that tensor")
-    for path, header in headers.items():
+    for path, header in weights.headers.items():
         for tensor in header.tensors:
             if weight_map.get(tensor) != path:
                 where = f"{index}: weight_map: {tensor[:120]}"
                 raise _refused(where, weight_map.get(tensor, "nothing"), f"but {path} holds that tensor")
-    return Weights(component, variant, index, headers)
 
 
 def _read_index(folder: Path, index: str) -> dict[str, str]:
-    """The index's weight_map: tensor name to the name of a shard that is there."""
+    """The index's weight_map: tensor name to the name of an existing shard."""
     data = read_json(folder, index)
     if not isinstance(data.get("metadata"), dict):
         raise _refused(f"{index}: metadata", data.get("metadata"), "is not a mapping")
@@ -164,6 +189,13 @@ def _read_header(path: Path) -> Header:
         return read_header(path)
     except CheckpointError as error:
         raise type(error)(error.what.replace("checkpoint", "weights"), error.value, error.why, REBUILD) from None
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FormatError("weights", path, error.strerror or "can't be read", REBUILD) from None
 
 
 def _refused(what: str, value: object, why: str) -> IndexFileError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from darkroom.checkpoint.audit import read_identity
+from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
 from darkroom.engine.decode import decode, is_uniform
 from darkroom.engine.denoise import Watch, denoise
@@ -22,12 +22,13 @@ from darkroom.engine.devices import (
     resolve_device,
     resolve_dtype,
     total_memory,
+    with_coded_errors,
 )
-from darkroom.engine.failures import with_coded_errors
 from darkroom.engine.library import Library
-from darkroom.engine.load import load_pipeline, prepare, scheduler_config
+from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
+from darkroom.engine.weights import WeightFiles
 from darkroom.errors import ModelError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import RenderRequest
@@ -53,47 +54,47 @@ class Engine:
     """
 
     def __init__(
-        self, pipeline: Any, model_dir: Path, device: str, dtype: str, plan: MemoryPlan, library: Library
+        self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
-        self.name, self.model_hash = read_identity(model_dir)
+        self.name, self.model_hash = read_identity(files.model.folder)
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
         self.library = library
         self._pipeline = pipeline
         self._plan = plan
-        self._scheduler_config = scheduler_config(model_dir)
+        self._scheduler_config = files.model.configs.scheduler
         self._prompts = Prompts(pipeline)
-        self._assets = Assets(pipeline, model_dir, dtype, library)
+        self._assets = Assets(pipeline, files, dtype, library)
 
     @classmethod
     def load(
         cls,
-        model_dir: Path | str,
+        model: Path | str | VerifiedModel,
         *,
         device: str = "auto",
         dtype: str = "auto",
         memory: str = "auto",
         library: Library | None = None,
     ) -> Engine:
-        """Load a converted model. `device`, `dtype` and `memory` are the config's `engine` values.
+        """Load a verified model, or the model folder at a path. `device`, `dtype`, `memory`: the config's `engine` values.
 
-        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder that
-        `model_dir` lies in, as MODELS/diffusers/NAME.
+        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of a
+        model in MODELS/diffusers/NAME.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
         ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
         """
-        model_dir = Path(os.path.abspath(model_dir))  # noqa: PTH100 - a link stays a link
-        prepare(model_dir)
+        files = WeightFiles(prepare(model))
+        folder = files.model.folder
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         plan = decide(device.partition(":")[0], total_memory(device), memory)
         make_deterministic(device)
         pipeline = with_coded_errors(
-            lambda: load_pipeline(model_dir, device, dtype, plan), device, "model", model_dir.name, "use a smaller one"
+            lambda: load_pipeline(files, device, dtype, plan), device, "model", folder.name, "use a smaller one"
         )
-        return cls(pipeline, model_dir, device, dtype, plan, library or Library(model_dir.parent.parent))
+        return cls(pipeline, files, device, dtype, plan, library or Library(folder.parent.parent))
 
     def render(
         self,

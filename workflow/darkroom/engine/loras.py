@@ -14,16 +14,18 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.index import read_model_configs
-from darkroom.engine.weights import BaseWeights, TensorFile
+from darkroom.checkpoint.layouts import TEXT_MODEL
+from darkroom.engine.weights import TensorFile, WeightFiles
 from darkroom.errors import LoraError
 from darkroom.loras import LoraFile
-from darkroom.loras.targets import LORA_COMPONENTS, TEXT_MODEL, Change, Targets, match
+from darkroom.loras.targets import LORA_COMPONENTS, Change, Targets, match
 
 Parts = Mapping[str, Any]
+Choice = tuple[LoraFile, float, float]
+_Place = tuple[str, str]
+_Recipe = tuple[tuple[str, str, float], ...]
 
 
 def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
@@ -96,11 +98,6 @@ def _diff(parts: Parts) -> Any:
 _DIFFERENCES: dict[str, Callable[[Parts], Any]] = {"lora": _lora, "loha": _loha, "lokr": _lokr, "diff": _diff}
 
 
-Choice = tuple[LoraFile, float, float]
-_Place = tuple[str, str]
-_Recipe = tuple[tuple[str, str, float], ...]
-
-
 @dataclass(frozen=True, slots=True)
 class _Term:
     """One LoRA's part in one tensor."""
@@ -113,19 +110,18 @@ class _Term:
 class LoraWeights:
     """Holds a pipeline's UNet and text encoders at the model's weights plus those of the LoRAs in use.
 
-    `model_dir` is the folder that the pipeline was loaded from; it is looked into now, and its files are kept open.
-    Raises what BaseWeights raises.
+    `base` are the files that the pipeline was loaded from.
     """
 
-    def __init__(self, pipeline: Any, model_dir: Path) -> None:
+    def __init__(self, pipeline: Any, base: WeightFiles) -> None:
         self._parts = {component: getattr(pipeline, component) for component in LORA_COMPONENTS}
         self._names = {
             (component, name.removeprefix(TEXT_MODEL)): name
             for component, part in self._parts.items()
             for name, _ in part.named_parameters()
         }
-        self._base = BaseWeights(model_dir)
-        self._targets = Targets(read_model_configs(model_dir).components)
+        self._base = base
+        self._targets = Targets(base.model.entries)
         self._in_use: tuple[tuple[str, float, float], ...] | None = ()
         self._text_key: tuple[tuple[str, float], ...] = ()
         self._held: dict[_Place, _Recipe | None] = {}

@@ -39,7 +39,6 @@ _PARTS = {
     **{f"lokr_{part}": rf"\.lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }
 _KEY = re.compile("(?P<module>.+)(?:" + "|".join(f"(?P<{part}>{ending})" for part, ending in _PARTS.items()) + ")")
-
 _REFUSED = {
     "a bundled textual inversion": r"bundle_emb\..*",
     "IA3": r".*\.on_input|.*\.ia3_l\b.*",
@@ -54,23 +53,6 @@ _REFUSED = {
     "a quantised LoRA": r".*[._](?:absmax|quant_map|quant_state|qweight|qzeros|scale_weight|scaled_fp8|weight_scale)\b.*",
 }
 _REFUSED_PATTERNS = {kind: re.compile(pattern) for kind, pattern in _REFUSED.items()}
-
-
-def split_key(key: str) -> tuple[str, str] | None:
-    """The module's name and the part (`down`, `up`, `alpha`, `hada_w1_a`, …), or None for a key of no known kind."""
-    found = _KEY.fullmatch(key)
-    return None if found is None or found.lastgroup is None else (found["module"], found.lastgroup)
-
-
-def refused_kind(keys: Iterable[str]) -> tuple[str, str] | None:
-    """What a file is that can't be applied, and the key that tells; None if no key is of a kind known as such."""
-    for key in keys:
-        for kind, pattern in _REFUSED_PATTERNS.items():
-            if pattern.fullmatch(key):
-                return kind, key
-    return None
-
-
 SHOWN = 3
 """How many names an error shows."""
 _NUMBERS = ("alpha", "scale")
@@ -133,6 +115,21 @@ def read_lora(path: Path, name: str) -> LoraFile:
 def file_stamp(status: os.stat_result) -> Stamp:
     """What changes when a file is written to or another takes its place: size, time of change in ns, inode."""
     return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def split_key(key: str) -> tuple[str, str] | None:
+    """The module's name and the part (`down`, `up`, `alpha`, `hada_w1_a`, …), or None for a key of no known kind."""
+    found = _KEY.fullmatch(key)
+    return None if found is None or found.lastgroup is None else (found["module"], found.lastgroup)
+
+
+def refused_kind(keys: Iterable[str]) -> tuple[str, str] | None:
+    """What a file is that can't be applied, and the key that tells; None if no key is of a kind known as such."""
+    for key in keys:
+        for kind, pattern in _REFUSED_PATTERNS.items():
+            if pattern.fullmatch(key):
+                return kind, key
+    return None
 
 
 def _sort_keys(header: Header, name: str) -> dict[str, dict[str, str]]:

@@ -7,12 +7,12 @@ dots or, as sd-scripts writes them, with underscores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from darkroom.checkpoint.header import Shape
-from darkroom.checkpoint.keymap import UNET_PREFIX, component_entries
+from darkroom.checkpoint.keymap import UNET_PREFIX, Entry
+from darkroom.checkpoint.layouts import TEXT_MODEL
 from darkroom.errors import LoraError
 from darkroom.loras.file import SHOWN, LoraFile
 from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axis
@@ -20,7 +20,6 @@ from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axi
 Module = tuple[str, str]
 """Component and module; a text encoder's modules without `text_model.`, which some libraries leave out."""
 LORA_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
-TEXT_MODEL = "text_model."
 _PEFT = "base_model.model."
 _PREFIXES = (
     ("lora_unet_", "unet"),
@@ -43,16 +42,13 @@ _OLD_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": 
 
 
 class Targets:
-    """The modules of a model of these component configs, and the shapes of their weights and biases.
+    """The modules of a model with these tensors by component, and the shapes of their weights and biases."""
 
-    Raises pydantic's ValidationError for configs that SDXL can't have.
-    """
-
-    def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, entries: Mapping[str, Sequence[Entry]]) -> None:
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._modules: dict[str, dict[str, str]] = {component: {} for component in LORA_COMPONENTS}
         for component in LORA_COMPONENTS:
-            for entry in component_entries(component, configs[component]):
+            for entry in entries[component]:
                 tensor = entry.name.removeprefix(TEXT_MODEL)
                 self._shapes[component, tensor] = entry.shape
                 module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(UNET_PREFIX)))

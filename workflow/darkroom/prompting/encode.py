@@ -23,13 +23,12 @@ from darkroom.prompting.chunking import Chunk, empty_chunk, lay_out
 from darkroom.prompting.embeddings import Embedding, check_widths
 from darkroom.prompting.emphasis import MODES, weigh
 from darkroom.prompting.tokens import FIRST_VECTOR, Vectors, count_tokens, tokenize
-from darkroom.request.render_request import Emphasis
 
 MAX_BATCH = 64
 """Chunks that go through an encoder together, some 4,700 tokens; bounds the memory that its hidden states take."""
 _PLACEHOLDER = 0  # below the end token, whose place encoders find as that of the largest number
-
 Ids = tuple[int, ...]
+Texts = str | Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,81 @@ class Encoded:
 
     states: dict[Ids, Any]
     pooled: dict[Ids, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEmbeddings:
+    """What the UNet is conditioned on: sequences (b, n, d), pooled vectors (b, p), and numbers for the log.
+
+    `prompt_tokens` and `negative_tokens` are those of the first tokenizer, the longest of several prompts.
+    """
+
+    prompt_embeds: Any
+    negative_prompt_embeds: Any
+    pooled_prompt_embeds: Any
+    negative_pooled_prompt_embeds: Any
+    prompt_tokens: int
+    negative_tokens: int
+    chunks: int
+
+
+def encode_prompt(
+    tokenizers: Sequence[Any],
+    text_encoders: Sequence[Any],
+    prompt: Texts,
+    negative_prompt: Texts = "",
+    *,
+    emphasis: str = "lpw",
+    clip_skip: int = 0,
+    prompt_2: Texts | None = None,
+    negative_prompt_2: Texts | None = None,
+    embeddings: Mapping[str, Embedding] | None = None,
+) -> PromptEmbeddings:
+    """Encode a prompt and its negative with SDXL's two tokenizers and text encoders.
+
+    `prompt_2` and `negative_prompt_2` are for the second encoder, which else reads the same as the first. Of a list
+    of b prompts each gets its row, all as long as the longest: the shorter ones are filled as the shorter of prompt
+    and negative prompt is. Other texts may be lists of that length too, or one for all. `clip_skip` counts the hidden
+    layers left out below the usual second-to-last one, in both prompts. `embeddings` are those that may stand in the
+    prompts, by name.
+
+    The tensors have the encoders' dtype. In `lpw` n is the prompts' token count plus two per chunk, else 77 per chunk.
+    Raises RequestError (E-REQUEST) for a weight that is no number, an unknown emphasis, lists of unequal length or a
+    `clip_skip` deeper than an encoder; EmbeddingError (E-EMBEDDING) for an embedding that isn't there or doesn't fit.
+    """
+    import torch
+
+    if emphasis not in MODES:
+        raise RequestError("emphasis", emphasis, f"unknown; known are {', '.join(MODES)}")
+    _check_clip_skip(clip_skip, text_encoders)
+    texts = _as_rows(prompt, negative_prompt, prompt_2, negative_prompt_2)
+    vectors = Vectors(embeddings)
+    check_widths(vectors.embeddings.values(), text_encoders)
+    runs = [
+        [tokenize(tokenizer, text, vectors, emphasis) for text in own]
+        for tokenizer, own in zip(tokenizers, texts, strict=True)
+    ]
+    layouts = lay_out(emphasis, tokenizers, runs)
+    with torch.no_grad():
+        halves = []
+        for number, (encoder, tokenizer, rows) in enumerate(zip(text_encoders, tokenizers, layouts, strict=True)):
+            encoded, empty = _encode(encoder, tokenizer, rows, emphasis, -(clip_skip + 2), vectors, number)
+            halves.append(torch.stack([_join(emphasis, row, encoded, empty) for row in rows]))
+        # The loop ends with the second encoder: its pooled vectors are the ones SDXL conditions on.
+        which = -1 if emphasis == "lpw" else 0
+        pooled = torch.stack([encoded.pooled[row[which].ids] for row in rows])
+    count = len(texts[0]) // 2
+    joined = torch.cat(halves, dim=-1)
+    lengths = [count_tokens(of_prompt) for of_prompt in runs[0]]
+    return PromptEmbeddings(
+        prompt_embeds=joined[:count],
+        negative_prompt_embeds=joined[count:],
+        pooled_prompt_embeds=pooled[:count],
+        negative_pooled_prompt_embeds=pooled[count:],
+        prompt_tokens=max(lengths[:count]),
+        negative_tokens=max(lengths[count:]),
+        chunks=len(layouts[0][0]),
+    )
 
 
 def run_text_encoder(encoder: Any, chunks: Iterable[Chunk], layer: int, vectors: Vectors, number: int) -> Encoded:
@@ -90,84 +164,6 @@ def _own_vectors(encoder: Any, rows: Sequence[Ids], vectors: Vectors, number: in
         yield
     finally:
         handle.remove()
-
-
-Texts = str | Sequence[str]
-
-
-@dataclass(frozen=True, slots=True)
-class PromptEmbeddings:
-    """What the UNet is conditioned on: sequences (b, n, d), pooled vectors (b, p), and numbers for the log.
-
-    `prompt_tokens` and `negative_tokens` are those of the first tokenizer, the longest of several prompts.
-    """
-
-    prompt_embeds: Any
-    negative_prompt_embeds: Any
-    pooled_prompt_embeds: Any
-    negative_pooled_prompt_embeds: Any
-    prompt_tokens: int
-    negative_tokens: int
-    chunks: int
-
-
-def encode_prompt(
-    tokenizers: Sequence[Any],
-    text_encoders: Sequence[Any],
-    prompt: Texts,
-    negative_prompt: Texts = "",
-    *,
-    emphasis: Emphasis = "lpw",
-    clip_skip: int = 0,
-    prompt_2: Texts | None = None,
-    negative_prompt_2: Texts | None = None,
-    embeddings: Mapping[str, Embedding] | None = None,
-) -> PromptEmbeddings:
-    """Encode a prompt and its negative with SDXL's two tokenizers and text encoders.
-
-    `prompt_2` and `negative_prompt_2` are for the second encoder, which else reads the same as the first. Of a list
-    of b prompts each gets its row, all as long as the longest: the shorter ones are filled as the shorter of prompt
-    and negative prompt is. Other texts may be lists of that length too, or one for all. `clip_skip` counts the hidden
-    layers left out below the usual second-to-last one, in both prompts. `embeddings` are those that may stand in the
-    prompts, by name.
-
-    The tensors have the encoders' dtype. In `lpw` n is the prompts' token count plus two per chunk, else 77 per chunk.
-    Raises RequestError (E-REQUEST) for a weight that is no number, an unknown emphasis, lists of unequal length or a
-    `clip_skip` deeper than an encoder; EmbeddingError (E-EMBEDDING) for an embedding that isn't there or doesn't fit.
-    """
-    import torch
-
-    if emphasis not in MODES:
-        raise RequestError("emphasis", emphasis, f"unknown; known are {', '.join(MODES)}")
-    _check_clip_skip(clip_skip, text_encoders)
-    texts = _as_rows(prompt, negative_prompt, prompt_2, negative_prompt_2)
-    vectors = Vectors(embeddings)
-    check_widths(vectors.embeddings.values(), text_encoders)
-    runs = [
-        [tokenize(tokenizer, text, vectors, emphasis) for text in own]
-        for tokenizer, own in zip(tokenizers, texts, strict=True)
-    ]
-    layouts = lay_out(emphasis, tokenizers, runs)
-    with torch.no_grad():
-        halves = []
-        for number, (encoder, tokenizer, rows) in enumerate(zip(text_encoders, tokenizers, layouts, strict=True)):
-            encoded, empty = _encode(encoder, tokenizer, rows, emphasis, -(clip_skip + 2), vectors, number)
-            halves.append(torch.stack([_join(emphasis, row, encoded, empty) for row in rows]))
-        # The loop ends with the second encoder: its pooled vectors are the ones SDXL conditions on.
-        which = -1 if emphasis == "lpw" else 0
-        pooled = torch.stack([encoded.pooled[row[which].ids] for row in rows])
-    count = len(texts[0]) // 2
-    joined = torch.cat(halves, dim=-1)
-    lengths = [count_tokens(of_prompt) for of_prompt in runs[0]]
-    return PromptEmbeddings(
-        prompt_embeds=joined[:count],
-        negative_prompt_embeds=joined[count:],
-        pooled_prompt_embeds=pooled[:count],
-        negative_pooled_prompt_embeds=pooled[count:],
-        prompt_tokens=max(lengths[:count]),
-        negative_tokens=max(lengths[count:]),
-        chunks=len(layouts[0][0]),
-    )
 
 
 def _encode(

@@ -18,7 +18,6 @@ ROUND = 1.1
 SQUARE = 1 / 1.1
 LARGE_WEIGHT = 10.0
 """A weight beyond this is what was written, and hardly what was meant."""
-
 _TOKEN = re.compile(
     r"""
     \\[()\[\]\\]?          # an escaped bracket or backslash; a lone backslash vanishes
@@ -29,6 +28,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BREAK = re.compile(r"\bBREAK\b")
+_PREFIX = "embedding:"
+_NAME = r"[a-z0-9][a-z0-9._-]*"
+_ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
 
 
 class Piece(NamedTuple):
@@ -63,6 +65,42 @@ def parse_pieces(text: str) -> tuple[Piece, ...]:
 def largest_weight(text: str) -> float:
     """The largest size of a weight in a prompt, BREAK left out."""
     return max((abs(piece.weight) for piece in parse_pieces(text) if not piece.is_break), default=1.0)
+
+
+def find_embeddings(text: str, names: Iterable[str]) -> list[str]:
+    """The names, of those that there are, that stand in a prompt, in its order, each once.
+
+    Letter case is passed over, as CLIP does. Raises EmbeddingError (E-EMBEDDING) for `embedding:NAME` with another
+    name, with the near ones.
+    """
+    known = tuple(names)
+    if not known and _PREFIX not in text.lower():
+        return []
+    # Read as the encoder reads it: brackets and backslashes are gone, and BREAK is no word.
+    texts = (piece.text for piece in parse_pieces(text) if not piece.is_break)
+    found = (name for piece in texts for _, name in split_embeddings(piece, known) if name is not None)
+    return list(dict.fromkeys(found))
+
+
+def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """A piece of a prompt as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
+    pattern, by_key = _pattern(names)
+    place = 0
+    for match in pattern.finditer(text):
+        if match["tag"]:
+            continue
+        explicit = match["explicit"]
+        if explicit is None:
+            name, end = by_key[match["bare"].lower()], match.end()
+        else:
+            name, length = _resolve(explicit, by_key)
+            end = match.start("explicit") + length
+        if match.start() > place:
+            yield text[place : match.start()], None
+        yield "", name
+        place = end
+    if place < len(text):
+        yield text[place:], None
 
 
 class _Pieces:
@@ -141,47 +179,6 @@ def _merge(pieces: list[Piece]) -> list[Piece]:
         texts = [piece.text]
     merged[-1] = merged[-1]._replace(text="".join(texts))
     return merged
-
-
-_PREFIX = "embedding:"
-_NAME = r"[a-z0-9][a-z0-9._-]*"
-_ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
-
-
-def find_embeddings(text: str, names: Iterable[str]) -> list[str]:
-    """The names, of those that there are, that stand in a prompt, in its order, each once.
-
-    Letter case is passed over, as CLIP does. Raises EmbeddingError (E-EMBEDDING) for `embedding:NAME` with another
-    name, with the near ones.
-    """
-    known = tuple(names)
-    if not known and _PREFIX not in text.lower():
-        return []
-    # Read as the encoder reads it: brackets and backslashes are gone, and BREAK is no word.
-    texts = (piece.text for piece in parse_pieces(text) if not piece.is_break)
-    found = (name for piece in texts for _, name in split_embeddings(piece, known) if name is not None)
-    return list(dict.fromkeys(found))
-
-
-def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """A piece of a prompt as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
-    pattern, by_key = _pattern(names)
-    place = 0
-    for match in pattern.finditer(text):
-        if match["tag"]:
-            continue
-        explicit = match["explicit"]
-        if explicit is None:
-            name, end = by_key[match["bare"].lower()], match.end()
-        else:
-            name, length = _resolve(explicit, by_key)
-            end = match.start("explicit") + length
-        if match.start() > place:
-            yield text[place : match.start()], None
-        yield "", name
-        place = end
-    if place < len(text):
-        yield text[place:], None
 
 
 @lru_cache(maxsize=16)

@@ -16,8 +16,6 @@ from darkroom.prompting.grammar import Piece, parse_pieces, split_embeddings
 
 FIRST_VECTOR = 2**20
 """Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""
-
-
 LARGEST = 3.4028234663852886e38
 """The largest single-precision number: weights are applied in that precision."""
 
@@ -84,6 +82,11 @@ def tokenize(tokenizer: Any, prompt: str, vectors: Vectors, mode: str = "lpw") -
     return [run for run in runs if isinstance(run, Break) or run.ids]
 
 
+def count_tokens(runs: Sequence[Run | Break]) -> int:
+    """How many tokens a prompt has, filling left out."""
+    return sum(len(run.ids) for run in runs if isinstance(run, Run))
+
+
 def _read(tokenizer: Any, texts: list[str], *, is_plain: bool) -> list[list[int]]:
     """The tokens of each text. `is_plain`: special tokens that are written in one are text.
 
@@ -95,8 +98,3 @@ def _read(tokenizer: Any, texts: list[str], *, is_plain: bool) -> list[list[int]
     read = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False, split_special_tokens=is_plain)
     ids: list[list[int]] = read.input_ids
     return ids
-
-
-def count_tokens(runs: Sequence[Run | Break]) -> int:
-    """How many tokens a prompt has, filling left out."""
-    return sum(len(run.ids) for run in runs if isinstance(run, Run))

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom import revisions
-from darkroom.checkpoint.audit import Asked, ConversionAudit, audit_path, read_audit
-from darkroom.checkpoint.hashes import recall
-from darkroom.checkpoint.verified import VerifiedReceipt
+from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
+from darkroom.checkpoint.verified import VerifiedReceipt, recall
 from darkroom.errors import DarkroomError
 from darkroom.run.sources import Key, Sources, copy_path, receipt_path
 from darkroom.sources import FetchReceipt
@@ -57,7 +56,7 @@ def inspect_model(sources: Sources, key: Key) -> ModelState:
 
 
 def _inspect_folder(
-    asked: Asked, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path
+    asked: ConversionInputs, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path
 ) -> ModelState:
     audit = _read_audit(model)
     if audit is None:  # without it neither the folder nor the verified receipt can be trusted
@@ -76,14 +75,14 @@ def _inspect_folder(
     return ModelState(audit.revision >= revisions.CONVERT)
 
 
-def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> Asked | None:
+def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
     """What a conversion would be asked for; None while the bytes of its sources aren't known."""
     given, state, pin = sources.config.checkpoints[key[1]], sources.states[key], sources.pins.get(key)
     checkpoint = receipt.sha256 if receipt else pin.sha256 if pin else state.sha256
     vae = None if given.vae is None else _read_receipt(receipt_path(sources.config.models_dir, "vaes", given.vae))
     if checkpoint is None or (vae is None) != (given.vae is None):
         return None
-    return Asked(
+    return ConversionInputs(
         checkpoint=checkpoint,
         vae=vae and vae.sha256,
         parameterization=receipt.parameterization if receipt else state.parameterization,

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from darkroom import __version__
-from darkroom.checkpoint.adopt import TOKENIZERS
+from darkroom.checkpoint.folder import ONE_FILE_VOCABULARY, TOKENIZERS, VOCABULARY_FILES
 from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.plan import weight_path
-from darkroom.checkpoint.verify import ONE_FILE_VOCABULARY, VOCABULARY_FILES
-from darkroom.checkpoint.weights import VARIANTS, index_path
+from darkroom.checkpoint.weights import VARIANTS, index_path, weight_path
 from darkroom.errors import DarkroomError, NetworkError, OfflineError, PickleError, SourceError
 from darkroom.sources.access import Access, hub_access, refusal, shown
 from darkroom.sources.receipt import SourceFacts

@@ -116,7 +116,7 @@ def _folder_digest(folder: Path, cache: Path) -> str:
         why = f"is a folder without {INDEX}"
         raise SourceError("source", folder, why, "give a Diffusers folder or a .safetensors file")
     # Imported where it is needed: most runs have no folders, and planning should be quick.
-    from darkroom.checkpoint.adopt import model_files
+    from darkroom.checkpoint.folder import model_files
     from darkroom.checkpoint.verified import content_digest
 
     relatives = model_files(folder)
@@ -133,6 +133,6 @@ def _folder_digest(folder: Path, cache: Path) -> str:
 def _parameterization(path: Path) -> str | None:
     if not path.with_suffix(".yaml").is_file():
         return None
-    from darkroom.checkpoint.sidecar import read_sidecar
+    from darkroom.checkpoint.prediction import read_sidecar
 
     return read_sidecar(path)

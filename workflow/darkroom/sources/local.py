@@ -14,11 +14,11 @@ from pathlib import Path
 from darkroom.base.claims import staging_folder
 from darkroom.base.files import disk_errors, link_or_copy, sync_folder, temporary_path
 from darkroom.base.hashing import check_sha256, hash_file
-from darkroom.checkpoint.adopt import model_files
+from darkroom.checkpoint.folder import model_files
 from darkroom.checkpoint.header import Header, read_header
 from darkroom.checkpoint.index import INDEX
+from darkroom.checkpoint.prediction import read_sidecar
 from darkroom.checkpoint.publish import check_destination
-from darkroom.checkpoint.sidecar import read_sidecar
 from darkroom.checkpoint.verified import content_digest
 from darkroom.errors import SourceError
 from darkroom.sources.receipt import FetchedFile, FetchReceipt

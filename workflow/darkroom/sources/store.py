@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from darkroom.base.claims import claim, is_anyone_at_work, staging_folder
 from darkroom.base.files import disk_errors, link_or_copy, sync_folder, temporary_path, write_bytes, write_json
 from darkroom.base.hashing import hash_file
-from darkroom.checkpoint.adopt import model_files
+from darkroom.checkpoint.folder import model_files
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.publish import check_destination
 from darkroom.errors import DiskError, FetchError, SourceError
