@@ -1,7 +1,8 @@
-"""Downloading from a server on loopback that limits its rate, beside aria2c (Debian's package).
+"""Downloading from a server on loopback, limited or not, beside one connection of ours, aria2c and huggingface_hub.
 
-The limit is for each connection, as at a busy host, or for all of them together, as on a slow line. Ours hashes what
-it brings (twice: SHA256 and AutoV3) and links it into place; aria2c only writes it.
+A limit is for each connection, as at a busy host, or for all of them together, as on a slow line. Ours hashes what it
+downloads (twice: SHA256 and AutoV3) and links it into place; aria2c (Debian's package) and huggingface_hub's `http_get`,
+which `hf_hub_download` calls, only write it.
 
     python -m benchmarks.bench_fetch [--rounds N]
 """
@@ -22,28 +23,41 @@ from pathlib import Path
 from benchmarks.measure import Row, measure
 
 CONNECTIONS = 4
+EACH = ("--rate", "50e6")
+ALL = ("--total-rate", "100e6")
+HUB = """
+import os, sys
+os.environ.update(HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_PROGRESS_BARS="1", HF_HUB_DISABLE_TELEMETRY="1")
+from huggingface_hub.file_download import http_get
+with open(sys.argv[2], "wb") as file:
+    http_get(sys.argv[1], file)
+"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """`limit` are the server's options, `streams` how many connections aria2c takes."""
+    """`limit` are the server's options, `reference` is what four connections of ours are compared with."""
 
     name: str
     what: str
     size: float
-    limit: tuple[str, str]
-    streams: int
+    limit: tuple[str, ...]
+    reference: str
     bar: float
 
 
 CASES = (
-    Case("fetch-ranges", "fetch 1 GB, 50 MB/s a connection", 1e9, ("--rate", "50e6"), CONNECTIONS, 1.1),
-    Case("fetch-line", "fetch 2 GB, 100 MB/s in all", 2e9, ("--total-rate", "100e6"), 1, 1.05),
+    Case("fetch-ranges", "fetch 1 GB, 50 MB/s a connection", 1e9, EACH, f"aria2c, {CONNECTIONS} connections", 1.1),
+    Case("fetch-line", "fetch 2 GB, 100 MB/s in all", 2e9, ALL, "aria2c, one stream", 1.05),
+    Case("fetch-one", "fetch 500 MB, 50 MB/s a connection", 5e8, EACH, "ours, one connection", 0.5),
+    Case("fetch-hub", "fetch 500 MB of the Hub, 50 MB/s a connection", 5e8, EACH, "huggingface_hub", 0.5),
+    Case("fetch-free-one", "fetch 500 MB, no limit", 5e8, (), "ours, one connection", 1.2),
+    Case("fetch-free-hub", "fetch 500 MB of the Hub, no limit", 5e8, (), "huggingface_hub", 1.2),
 )
 
 
 def run(rounds: int, cases: tuple[Case, ...] = CASES) -> list[Row]:
-    if cases and shutil.which("aria2c") is None:
+    if any("aria2c" in case.reference for case in cases) and shutil.which("aria2c") is None:
         raise SystemExit("aria2c isn't installed: apt-get install aria2")
     return [_run(case, rounds) for case in cases]
 
@@ -59,18 +73,28 @@ def _run(case: Case, rounds: int) -> Row:
                 folder.mkdir()
 
         with _served(source, case.limit) as url:
-            fetch = [sys.executable, "-m", "darkroom.cli", "fetch", url, str(ours / "x.safetensors")]
-            aria2c = ["aria2c", "--quiet", "--file-allocation=none", "--min-split-size=1M", f"--dir={theirs}"]
-            many = f"--split={case.streams}", f"--max-connection-per-server={case.streams}"
             commands = {
-                "ours": [*fetch, "--connections", str(CONNECTIONS)],
-                "aria2c": [*aria2c, *many, "--out=x.safetensors", url],
+                "ours": _ours(url, ours, CONNECTIONS),
+                case.reference: _reference(case.reference, url, theirs),
             }
             seconds = measure(commands, rounds, before=before)
-    reference = "aria2c, one stream" if case.streams == 1 else f"aria2c, {case.streams} connections"
-    return Row(
-        case.what, seconds["ours"], reference, seconds["aria2c"], case.bar, "hashed and linked; aria2c only writes"
-    )
+    note = "" if case.reference.startswith("ours") else "ours is hashed and linked too"
+    return Row(case.what, seconds["ours"], case.reference, seconds[case.reference], case.bar, note)
+
+
+def _ours(url: str, folder: Path, connections: int) -> list[str]:
+    fetch = [sys.executable, "-m", "darkroom.cli", "fetch", url, str(folder / "x.safetensors")]
+    return [*fetch, "--connections", str(connections)]
+
+
+def _reference(name: str, url: str, folder: Path) -> list[str]:
+    if name == "ours, one connection":
+        return _ours(url, folder, 1)
+    if name == "huggingface_hub":
+        return [sys.executable, "-c", HUB, url, str(folder / "x.safetensors")]
+    streams = 1 if name == "aria2c, one stream" else CONNECTIONS
+    aria2c = ["aria2c", "--quiet", "--file-allocation=none", "--min-split-size=1M", f"--dir={folder}"]
+    return [*aria2c, f"--split={streams}", f"--max-connection-per-server={streams}", "--out=x.safetensors", url]
 
 
 def _write_weights(path: Path, size: int) -> None:
@@ -83,7 +107,7 @@ def _write_weights(path: Path, size: int) -> None:
 
 
 @contextmanager
-def _served(file: Path, limit: tuple[str, str]) -> Iterator[str]:
+def _served(file: Path, limit: tuple[str, ...]) -> Iterator[str]:
     command = [sys.executable, "-m", "tests.fixtures.remote.serve", str(file), *limit]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None

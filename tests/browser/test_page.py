@@ -269,7 +269,7 @@ def test_errors_are_shown_with_their_hint(page: Any, fields: dict[str, str], cod
     message, hint, shown = wait_for_error(page)
     assert (shown, hint.startswith("Hint: ")) == (code, True)
     if code == "E-LORA":
-        assert (message, hint) == ("LoRA 'outlime': there is none of that name", "Hint: did you mean outline?")
+        assert (message, hint) == ("LoRA 'outlime': there is none of that name", "Hint: did you mean 'outline'?")
 
 
 def test_a_hostile_prompt_is_text(page: Any) -> None:

@@ -34,8 +34,8 @@ def test_fault_15_too_little_room_is_told_before_anything_is_written(
     server.add(PATH, Resource(LARGE))
     free(monkeypatch, 12_000_000)
     error = place.fails(DiskError, server.url(PATH))
-    assert str(error).startswith(f"E-DISK no room to download to '{place.downloads}")
-    assert "40.0 MB are needed" in error.why and "12.0 MB are free" in error.why and server.url(PATH) in error.why
+    assert str(error).startswith(f"E-DISK not enough free space for '{place.downloads}")
+    assert "needs 40.0 MB" in error.why and "12.0 MB are free" in error.why and server.url(PATH) in error.why
     assert place.kept < 100_000
     free(monkeypatch, 41_000_000)
     place.gets(server.url(PATH), LARGE)
@@ -71,7 +71,7 @@ def test_fault_15_disk_that_fills_up_on_the_way(
 
     monkeypatch.setattr(os, "pwrite", write)
     error = place.fails(DiskError, server.url(PATH), options=FetchConfig(connections=connections))
-    assert str(error).startswith(f"E-DISK no room to write '{place.downloads}")
+    assert str(error).startswith(f"E-DISK can't write '{place.downloads}")
     assert os.strerror(full) in error.why and "free some disk space" in error.hint
     assert 19_000_000 < place.kept <= 20_000_000
     kept, left = place.kept, 10**9
@@ -93,7 +93,7 @@ run()
     command[1:3] = ["-c", code]
     with Run(command, place.folder) as run:
         assert run.end() == 1
-    assert f"E-DISK no room to write '{place.downloads}" in run.err
+    assert f"E-DISK can't write '{place.downloads}" in run.err
     place.check_has_old()
     kept = place.kept
     assert 1_700_000 < kept <= 2_000_000

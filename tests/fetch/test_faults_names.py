@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.errors import NameError, SourceError
-from darkroom.sources import fetch, remote
+from darkroom.errors import BadNameError, SourceError
+from darkroom.sources import fetch
+from darkroom.sources.hub import HubSource
 from darkroom.sources.source import RemoteFile, Resolved
 from tests.fetch.place import DATA, PATH, QUICK, Place
 from tests.fixtures.remote import (
@@ -59,9 +60,9 @@ def test_fault_18_hostile_place_in_a_folder_is_refused(
     """Whatever the reading of a source lets through."""
     server.add(PATH, Resource(DATA))
     file = RemoteFile(identity="x", path=path, url=server.url(PATH))
-    monkeypatch.setattr(remote, "resolve", lambda *_, **__: Resolved((file,), "1"))
+    monkeypatch.setattr(HubSource, "resolve", lambda *_, **__: Resolved((file,), "1"))
     before = all_names(place.folder)
-    with pytest.raises(NameError, match="E-NAME") as caught:
+    with pytest.raises(BadNameError, match="E-NAME") as caught:
         fetch("hf:someone/tiny", place.folder / "models" / "folder", downloads=place.downloads, options=QUICK)
     assert len(str(caught.value)) < 500
     assert all_names(place.folder) - before <= {"downloads"}

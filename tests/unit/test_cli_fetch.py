@@ -212,7 +212,7 @@ def test_an_update_says_what_was_and_what_is(
     ("name", "words"),
     [
         ("lines", ["E-SOURCE", "lines.safetensors", "nothing to update"]),
-        ("mien", ["E-UNKNOWN", "'mien'", "did you mean mine"]),
+        ("mien", ["E-UNKNOWN", "'mien'", "did you mean 'mine'"]),
         ("soft", ["E-NAME", "vaes.soft", "loras.soft"]),
         ("checkpoints.soft", ["E-UNKNOWN"]),
     ],

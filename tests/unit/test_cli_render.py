@@ -64,7 +64,10 @@ def test_an_old_name_of_a_sampler_says_its_schedule_too(models: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--prompt", "<lora:linse:1>"], "E-LORA LoRA 'linse': there is none of that name. Hint: did you mean lines?"),
+        (
+            ["--prompt", "<lora:linse:1>"],
+            "E-LORA LoRA 'linse': there is none of that name. Hint: did you mean 'lines'?",
+        ),
         (
             ["--prompt", "x", "--lora-file", "gone.safetensors", "--lora", "gone"],
             "E-LORA LoRA 'gone': gone.safetensors",

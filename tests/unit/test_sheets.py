@@ -72,8 +72,8 @@ def test_same_request_same_json_whatever_the_number_format(tmp_path: Path) -> No
         ("- {prompt: x, seed: -1}\n", errors.RequestError),
         ("- {prompt: x, steps: 0}\n", errors.RequestError),
         ("- {prompt: x, cfg_scale: .nan}\n", errors.RequestError),
-        ("- {prompt: x, id: aux}\n", errors.NameError),
-        ("- x\n- x\n", errors.NameError),
+        ("- {prompt: x, id: aux}\n", errors.BadNameError),
+        ("- x\n- x\n", errors.BadNameError),
     ],
 )
 def test_unusable_sheets_are_refused(tmp_path: Path, text: str, kind: type[Exception]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.cli import command
-from darkroom.sources import FetchReceipt, fetch, inspect, look_at
+from darkroom.sources import FetchReceipt, fetch, inspect, inspect_source
 from tests.fixtures.folders import as_snapshot
 
 UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
@@ -63,7 +63,7 @@ def test_what_is_no_part_of_the_model_stays_where_it_is(folder: Path, store: Pat
     assert not (store / "tiny/README.md").exists()
     assert not (store / "tiny/.cache").exists()
     (folder / "README.md").write_text("about something else")
-    assert look_at(str(folder), store / "tiny.json", store / "cache.json").sha256 == before
+    assert inspect_source(str(folder), store / "tiny.json", store / "cache.json").sha256 == before
 
 
 def test_a_snapshot_in_hugging_faces_cache_arrives_as_files(folder: Path, store: Path, tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_snapshot_in_hugging_faces_cache_arrives_as_files(folder: Path, store:
     assert not any(path.is_symlink() for path in (store / "tiny").rglob("*"))
     assert files_of(store / "tiny") == files_of(folder)
     assert found.sha256 == plain.sha256
-    assert look_at(str(snapshot), store / "tiny.json", store / "cache.json").sha256 == plain.sha256
+    assert inspect_source(str(snapshot), store / "tiny.json", store / "cache.json").sha256 == plain.sha256
 
 
 def test_fetching_a_folder_again_replaces_it_and_says_the_same(folder: Path, store: Path) -> None:
@@ -88,7 +88,7 @@ def test_a_folder_without_model_index_json_is_no_source(folder: Path, store: Pat
     with pytest.raises(errors.SourceError, match=r"model_index\.json"):
         fetch(str(folder), store / "tiny", store / "tiny.json")
     with pytest.raises(errors.SourceError, match=r"model_index\.json"):
-        look_at(str(folder), store / "tiny.json", store / "cache.json")
+        inspect_source(str(folder), store / "tiny.json", store / "cache.json")
     assert not store.exists()
 
 
@@ -112,7 +112,7 @@ def test_only_a_model_is_replaced_and_never_the_source(folder: Path, place: str,
     (tmp_path / "home").mkdir()
     (tmp_path / "home/letters").write_text("dear")
     before = files_of(tmp_path)
-    with pytest.raises(errors.NameError):
+    with pytest.raises(errors.BadNameError):
         fetch(str(folder), tmp_path / place, tmp_path / "tiny.json")
     assert files_of(tmp_path) == before
 
@@ -133,15 +133,15 @@ def test_a_folder_is_hashed_once_until_a_file_changes(
     hashed: list[str] = []
     original = inspect.hash_file
     monkeypatch.setattr(inspect, "hash_file", lambda path: hashed.append(Path(path).name) or original(path))
-    first = look_at(str(folder), store / "none.json", store / "cache.json")
+    first = inspect_source(str(folder), store / "none.json", store / "cache.json")
     assert first.is_folder
     assert Path(UNET).name in hashed
     hashed.clear()
-    assert look_at(str(folder), store / "none.json", store / "cache.json") == first
+    assert inspect_source(str(folder), store / "none.json", store / "cache.json") == first
     assert hashed == []
     config = folder / "scheduler/scheduler_config.json"
     config.write_text(config.read_text() + "\n")
-    assert look_at(str(folder), store / "none.json", store / "cache.json") != first
+    assert inspect_source(str(folder), store / "none.json", store / "cache.json") != first
     assert hashed == ["scheduler_config.json"]
 
 
@@ -151,16 +151,16 @@ def test_a_sidecar_is_remembered_when_the_source_is_gone(model_dir: Path, tmp_pa
     source.with_suffix(".yaml").write_text("model: {params: {parameterization: v}}\n")
     receipt = fetch(str(source), store / "x.safetensors", store / "x.json")
     assert receipt.parameterization == "v"
-    now = look_at(str(source), store / "x.json", store / "cache.json")
+    now = inspect_source(str(source), store / "x.json", store / "cache.json")
     assert (now.sha256, now.parameterization, now.is_folder) == (receipt.sha256, "v", False)
     source.with_suffix(".yaml").unlink()
-    assert look_at(str(source), store / "x.json", store / "cache.json").parameterization is None
+    assert inspect_source(str(source), store / "x.json", store / "cache.json").parameterization is None
     source.unlink()
-    assert look_at(str(source), store / "x.json", store / "cache.json") == now
+    assert inspect_source(str(source), store / "x.json", store / "cache.json") == now
 
 
 def test_a_fetched_folder_is_remembered_when_the_source_is_gone(folder: Path, store: Path) -> None:
     fetch(str(folder), store / "tiny", store / "tiny.json")
-    now = look_at(str(folder), store / "tiny.json", store / "cache.json")
+    now = inspect_source(str(folder), store / "tiny.json", store / "cache.json")
     shutil.rmtree(folder)
-    assert look_at(str(folder), store / "tiny.json", store / "cache.json") == now
+    assert inspect_source(str(folder), store / "tiny.json", store / "cache.json") == now

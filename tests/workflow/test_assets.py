@@ -184,10 +184,10 @@ def test_fault_26_a_lora_that_does_not_fit_costs_its_own_pictures_only(project: 
 @pytest.mark.parametrize(
     ("prompt", "code", "words"),
     [
-        ('"star <lora:linse:1>"', "E-LORA", ("'linse'", "did you mean lines")),
+        ('"star <lora:linse:1>"', "E-LORA", ("'linse'", "did you mean 'lines'")),
         ('"star <lora:lines:much>"', "E-LORA", ("<lora:lines:much>", "not a number")),
         ('"star embedding:eazy"', "E-EMBEDDING", ("'eazy'", "easy")),
-        ("star, vae: fixt", "E-REQUEST", ("'fixt'", "did you mean fixed")),
+        ("star, vae: fixt", "E-REQUEST", ("'fixt'", "did you mean 'fixed'")),
         ("star, loras: [lines, sofd]", "E-LORA", ("'sofd'", "soft")),
         ("star, preset: lightening", "E-REQUEST", ("'lightening'", "lightning")),
         ("star, variation_strength: 0.5", "E-REQUEST", ("variation_seed",)),

@@ -5,7 +5,6 @@ Unknown keys are refused: ConfigError (E-CONFIG) with the file's name and line, 
 
 from __future__ import annotations
 
-import difflib
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -13,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from darkroom.base.strict_yaml import locate
+from darkroom.base.text import did_you_mean
+from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
@@ -200,36 +201,31 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
 def _check_vae_names(config: Config, path: Path | str) -> None:
     for name, checkpoint in config.checkpoints.items():
         if checkpoint.vae is not None and checkpoint.vae not in config.vaes:
-            near = difflib.get_close_matches(checkpoint.vae, config.vaes, n=1, cutoff=0.3)
             known = f"known are {', '.join(config.vaes)}" if config.vaes else "list it under vaes"
             place = locate(path, ["checkpoints", name, "vae"])
             raise ConfigError(
                 f"checkpoints.{name}.vae =",
                 checkpoint.vae,
                 f"is not among vaes ({place})",
-                f"did you mean '{near[0]}'?" if near else known,
+                did_you_mean(checkpoint.vae, config.vaes, known, most=1),
             )
 
 
 def _describe(error: ValidationError, path: Path | str) -> ConfigError:
-    # A misspelt key before the missing one that it was meant to be.
-    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
-    keys = [str(part) for part in first["loc"]]
-    name = ".".join(keys)
+    first = first_problem(error, unknown_keys_first=True)
+    keys = [str(key) for key in first.keys]
     place = locate(path, keys)
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(keys[:-1])
-        return unknown_key(name, known, place)
-    if first["type"] == "missing":
-        return ConfigError("key", name, f"is missing ({place})", "see config/README.md")
-    reason = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{name} =", first["input"], f"{reason} ({place})", "see config/README.md")
+    if first.is_unknown_key:
+        return unknown_key(first.name, _known_keys(keys[:-1]), place)
+    if first.is_missing:
+        return ConfigError("key", first.name, f"is missing ({place})", "see config/README.md")
+    return ConfigError(f"{first.name} =", first.value, f"{first.reason} ({place})", "see config/README.md")
 
 
 def unknown_key(name: str, known: list[str], place: str) -> ConfigError:
     """The error for a key nobody knows, with the nearest known one as its hint."""
-    near = difflib.get_close_matches(name.rpartition(".")[2], known, n=1, cutoff=0.5)
-    hint = f"did you mean '{near[0]}'?" if near else f"known keys are {', '.join(known)}"
+    otherwise = f"known keys are {', '.join(known)}"
+    hint = did_you_mean(name.rpartition(".")[2], known, otherwise, most=1, cutoff=0.5)
     return ConfigError("key", name, f"unknown ({place})", hint)
 
 

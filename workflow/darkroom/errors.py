@@ -3,7 +3,7 @@
 DarkroomError
 ├── InputError            the user's input is wrong; commands exit with 2
 │   ├── ConfigError       E-CONFIG      config or prompt sheet: unknown key, wrong value, YAML error
-│   ├── NameError         E-NAME        an id or a name that can't be used, or two that collide
+│   ├── BadNameError      E-NAME        an id or a name that can't be used, or two that collide
 │   ├── SheetError        E-SHEET       a prompt sheet is missing or can't be read
 │   ├── RequestError      E-REQUEST     a picture's settings are out of range
 │   ├── LimitError        E-LIMIT       more than a server allows: bytes, pixels, steps, pictures, LoRAs
@@ -32,12 +32,12 @@ DarkroomError
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
 ├── InUseError            E-IN-USE      another run works with what would have to be made again
-├── DiskError             E-DISK        no room, or the file system refused
+├── DiskError             E-DISK        not enough free space, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
 │   ├── BusyError         E-BUSY        the queue is full, or the server is about to end; come again later
 │   ├── DeadlineError     E-TIMEOUT     a picture was not finished in the time that it may take
-│   ├── CancelledError    E-CANCELLED   a picture was given up because somebody asked for that
+│   ├── CancellationError E-CANCELLED   a picture was given up because somebody asked for that
 │   ├── CudaError         E-CUDA        a fault of the device that lasts until the engine has started again
 │   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
 ├── ClusterError          E-CLUSTER     a cluster's job failed, or its scheduler took none
@@ -99,7 +99,7 @@ class ConfigError(InputError):
     code = "E-CONFIG"
 
 
-class NameError(InputError):
+class BadNameError(InputError):
     code = "E-NAME"
 
 
@@ -242,7 +242,7 @@ class DeadlineError(ServerError):
     code = "E-TIMEOUT"
 
 
-class CancelledError(ServerError):
+class CancellationError(ServerError):
     code = "E-CANCELLED"
 
 

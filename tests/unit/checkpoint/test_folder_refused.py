@@ -86,7 +86,7 @@ def test_a_destination_that_is_no_model_or_overlaps_the_source_is_refused(model:
     (tmp_path / "notes" / "mine.txt").touch()
     (tmp_path / "link").symlink_to(model)
     for dest in (tmp_path / "notes", model, model / "inside", model.parent, tmp_path / "link"):
-        with pytest.raises(errors.NameError):
+        with pytest.raises(errors.BadNameError):
             adopt(model, dest)
     assert verify_model(model)
     assert (tmp_path / "notes" / "mine.txt").exists()

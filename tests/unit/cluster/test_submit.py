@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.cluster import earlier_attempts, submit
 from darkroom.errors import ClusterError
-from darkroom.sources.access import _CIVITAI, _HUB
+from darkroom.sources import civitai, hub
 from tests.unit.cluster.commands import Commands
 
 BUSY = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation"
@@ -56,7 +56,7 @@ def test_it_prints_the_id_alone_and_makes_the_folder_for_logs(
 
 
 def test_tokens_do_not_go_along(commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {*_CIVITAI, *_HUB} <= set(submit.SECRET_VARIABLES)
+    assert {*civitai.TOKEN_VARIABLES, *hub.TOKEN_VARIABLES} <= set(submit.SECRET_VARIABLES)
     for name in (*submit.SECRET_VARIABLES, "HF_HOME"):
         monkeypatch.setenv(name, "secret")
     commands.write("sbatch", "env > environment; echo 12")

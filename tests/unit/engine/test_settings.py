@@ -95,7 +95,7 @@ def test_a_vae_of_a_sheet_takes_the_place_of_the_checkpoints_for_that_picture_al
     assert other.image.tobytes() != expected
     assert [(asset.kind, asset.name) for asset in other.facts.assets] == [("vaes", "other")]
     assert pixels(engine, request_) == expected
-    with pytest.raises(RequestError, match=r"VAE 'othr'.*did you mean other"):
+    with pytest.raises(RequestError, match=r"VAE 'othr'.*did you mean 'other'"):
         engine.render(changed(request_, vae="othr"))
     with pytest.raises(RequestError, match="there is none of that name"):
         engine.render(changed(request_, vae="../vaes/other"))

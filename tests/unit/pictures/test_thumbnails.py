@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.errors import ImageError, NameError
+from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
 from tests.fixtures.pictures import make_picture, make_pictures
@@ -157,5 +157,5 @@ def test_a_picture_that_does_not_say_how_it_was_made_is_named(tmp_path: Path) ->
 
 def test_a_sheet_in_the_thumbnails_own_folder_is_refused(tmp_path: Path) -> None:
     picture = make_picture(tmp_path, 0, sheet="thumbnails")
-    with pytest.raises(NameError, match="E-NAME sheet 'thumbnails'"):
+    with pytest.raises(BadNameError, match="E-NAME sheet 'thumbnails'"):
         update_thumbnails(tmp_path, [picture], 48)

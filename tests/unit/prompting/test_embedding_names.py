@@ -53,7 +53,7 @@ def test_break_is_no_embedding() -> None:
 
 @pytest.mark.parametrize("text", ["embedding:easynge", "a (embedding:easynge:1.2)", "Embedding:EasyNge."])
 def test_an_unknown_name_is_refused_with_the_near_ones(text: str) -> None:
-    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(?i:easynge)\.?'.*did you mean easyneg"):
+    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(?i:easynge)\.?'.*did you mean 'easyneg"):
         find_embeddings(text, NAMES)
 
 

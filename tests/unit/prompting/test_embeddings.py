@@ -148,7 +148,7 @@ def test_names_in_a_text(text: str, found: list[str]) -> None:
 
 @pytest.mark.parametrize("text", ["embedding:stile", "a (embedding:styl:1.2)"])
 def test_an_unknown_name_is_refused_with_the_near_ones(tokenizers: Any, encoders: Any, style: Any, text: str) -> None:
-    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(stile|styl)': .*did you mean style\?"):
+    with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(stile|styl)': .*did you mean 'style'\?"):
         encode_prompt(tokenizers, encoders, text, embeddings={"style": style})
 
 

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from darkroom.errors import AuthError, DarkroomError, SourceError
-from darkroom.sources.access import LONGEST_SAID, Access, refusal, shown
+from darkroom.sources.access import LONGEST_SHOWN, Access, refusal, shown
 
 TOKEN = "Qx7vR2kLm9"
 CIVITAI = Access(
@@ -143,7 +143,7 @@ def test_a_short_message_is_shown_without_secrets_and_without_control_signs() ->
     assert "was\ufffd[2J refused at /x?token=***" in text
     assert TOKEN not in text
     assert "abcdef" not in text
-    assert "x" * LONGEST_SAID not in text
+    assert "x" * LONGEST_SHOWN not in text
     assert text.isprintable()
 
 
@@ -154,9 +154,9 @@ def test_a_server_that_repeats_the_token_does_not_get_it_shown() -> None:
 
 
 def test_a_secret_that_the_end_of_the_message_would_cut_is_masked() -> None:
-    text = shown("y" * (LONGEST_SAID - 8) + f" token={TOKEN}")
+    text = shown("y" * (LONGEST_SHOWN - 8) + f" token={TOKEN}")
     assert TOKEN[:3] not in text
-    assert len(text) <= LONGEST_SAID
+    assert len(text) <= LONGEST_SHOWN
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"\xff", b"[" * 100_000, b'{"message": 3, "error": null}'])

@@ -8,8 +8,8 @@ import pytest
 
 from darkroom.errors import AuthError, NetworkError, PickleError, SourceError
 from darkroom.sources.access import Access
-from darkroom.sources.civitai import resolve_civitai
-from darkroom.sources.references import CivitaiReference, parse_reference
+from darkroom.sources.civitai import CivitaiSource, resolve_civitai
+from darkroom.sources.references import parse_reference
 from darkroom.sources.source import RemoteFile, Resolved
 
 API = "https://civitai.com/api/v1"
@@ -100,7 +100,7 @@ class Civitai:
         self, source: str = "civitai:827184@2514310", *, kind: str = "checkpoint", version: str | None = None
     ) -> Resolved:
         reference = parse_reference(source)
-        assert isinstance(reference, CivitaiReference)
+        assert isinstance(reference, CivitaiSource)
         return resolve_civitai(reference, kind=kind, version=version, get_json=self.get_json)
 
     def file(self, source: str = "civitai:827184@2514310", *, kind: str = "checkpoint") -> RemoteFile:

@@ -15,10 +15,10 @@ from darkroom.checkpoint.folder import model_files, small_files
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.weights import weight_path
 from darkroom.errors import AuthError, NetworkError, OfflineError, PickleError, SourceError
-from darkroom.sources.hub import resolve_hub
-from darkroom.sources.references import HubReference, parse_reference
+from darkroom.sources.hub import HubSource, resolve_hub
+from darkroom.sources.references import parse_reference
+from darkroom.sources.retry import TransientError
 from darkroom.sources.source import Resolved
-from darkroom.sources.web import Passing
 from tests.fixtures.remote.hub import STRANGER_TOKEN, TOKEN, Hub
 from tests.fixtures.remote.replies import Answer, json_answer, login_page, redirect
 from tests.fixtures.remote.server import FileServer
@@ -57,7 +57,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 def resolve(source: str, *, kind: str = "checkpoint", version: str | None = None, dtype: str = "fp16") -> Resolved:
     reference = parse_reference(source)
-    assert isinstance(reference, HubReference)
+    assert isinstance(reference, HubSource)
     return resolve_hub(reference, kind=kind, version=version, dtype=dtype)
 
 
@@ -344,7 +344,7 @@ def test_fault_10_and_11_failures_that_may_pass_say_when_to_come_again(
     server: FileServer, answer: Answer, after: float | None, is_limit: bool
 ) -> None:
     server.add(INFO, answer)
-    with pytest.raises(Passing) as raised:
+    with pytest.raises(TransientError) as raised:
         resolve(f"hf:{REPO}/x.safetensors")
     assert str(answer.status) in raised.value.why
     assert (raised.value.retry_after_s, raised.value.is_rate_limit) == (after, is_limit)
@@ -354,10 +354,10 @@ def test_fault_11_a_hub_that_cant_be_reached_may_come_back(monkeypatch: pytest.M
     with FileServer() as server:
         address = f"localhost:{server.port}"
     monkeypatch.setenv("HF_ENDPOINT", f"http://{address}")
-    with pytest.raises(Passing, match=f"{address} refuses connections"):
+    with pytest.raises(TransientError, match=f"{address} refuses connections"):
         resolve(f"hf:{REPO}/x.safetensors")
     monkeypatch.setenv("HF_ENDPOINT", "http://nowhere.invalid")
-    with pytest.raises(Passing, match=r"nowhere.invalid can't be found \(DNS\)"):
+    with pytest.raises(TransientError, match=r"nowhere.invalid can't be found \(DNS\)"):
         resolve(f"hf:{REPO}/x.safetensors")
 
 

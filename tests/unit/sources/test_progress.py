@@ -6,38 +6,8 @@ import re
 
 import pytest
 
-from darkroom.base.text import in_bytes, in_time, of, share
 from darkroom.sources import progress
 from darkroom.sources.progress import Progress
-
-
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (0, "0 bytes"),
-        (999, "999 bytes"),
-        (1000, "1.0 kB"),
-        (99_400, "99.4 kB"),
-        (99_600, "100 kB"),
-        (999_600, "1.0 MB"),
-        (6_938_040_682, "6.9 GB"),
-        (5e12, "5000 GB"),
-    ],
-)
-def test_sizes(count: float, text: str) -> None:
-    assert in_bytes(count) == text
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (95, "2 min"), (11_100, "3 h 05 min")])
-def test_times(seconds: float, text: str) -> None:
-    assert in_time(seconds) == text
-
-
-def test_how_far() -> None:
-    assert of(2_800_000_000, 6_900_000_000) == "2.8 of 6.9 GB"
-    assert of(500_000, 6_900_000_000) == "500 kB of 6.9 GB"
-    assert share(999, 1000) == "99 %"
-    assert share(0, 0) == "100 %"
 
 
 class Clock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from darkroom.errors import ConfigError, DarkroomError, SourceError
-from darkroom.sources.references import CivitaiReference, HubReference, LocalReference, UrlReference, parse_reference
+from darkroom.sources.civitai import CivitaiSource
+from darkroom.sources.hub import HubSource
+from darkroom.sources.local import LocalSource
+from darkroom.sources.references import parse_reference
+from darkroom.sources.url import UrlSource
 
-VERSION = CivitaiReference(827184, 2514310)
+VERSION = CivitaiSource(827184, 2514310)
 
 
 @pytest.fixture(autouse=True)
@@ -27,28 +32,28 @@ def own_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("civitai:827184@2514310", VERSION, "civitai:827184@2514310"),
         (" Civitai:827184@2514310\n", VERSION, "civitai:827184@2514310"),
-        ("civitai:2514310", CivitaiReference(None, 2514310), "civitai:2514310"),
-        ("civitai:827184@latest", CivitaiReference(827184, None), "civitai:827184@latest"),
-        ("civitai:827184@2514310+7", CivitaiReference(827184, 2514310, 7), "civitai:827184@2514310+7"),
+        ("civitai:2514310", CivitaiSource(None, 2514310), "civitai:2514310"),
+        ("civitai:827184@latest", CivitaiSource(827184, None), "civitai:827184@latest"),
+        ("civitai:827184@2514310+7", CivitaiSource(827184, 2514310, 7), "civitai:827184@2514310+7"),
         ("urn:air:sdxl:checkpoint:civitai:827184@2514310", VERSION, "civitai:827184@2514310"),
         ("air:sdxl:checkpoint:civitai:827184@2514310", VERSION, "civitai:827184@2514310"),
         ("sdxl:checkpoint:civitai:827184@2514310", VERSION, "civitai:827184@2514310"),
-        ("URN:AIR:sdxl:lora:Civitai:328553", CivitaiReference(328553, None), "civitai:328553@latest"),
-        ("urn:air:sdxl:vae:civitai:1@2+7.safetensor", CivitaiReference(1, 2, 7), "civitai:1@2+7"),
+        ("URN:AIR:sdxl:lora:Civitai:328553", CivitaiSource(328553, None), "civitai:328553@latest"),
+        ("urn:air:sdxl:vae:civitai:1@2+7.safetensor", CivitaiSource(1, 2, 7), "civitai:1@2+7"),
         ("https://civitai.com/models/827184/a-slug?modelVersionId=2514310", VERSION, "civitai:827184@2514310"),
-        ("https://www.civitai.red/models/827184", CivitaiReference(827184, None), "civitai:827184@latest"),
-        ("https://civitai.green/model-versions/12/", CivitaiReference(None, 12), "civitai:12"),
-        ("https://civitai.com/api/v1/model-versions/12", CivitaiReference(None, 12), "civitai:12"),
-        ("https://civitai.com/api/download/models/12", CivitaiReference(None, 12), "civitai:12"),
-        ("https://civitai.com/api/download/models/12?fileId=7", CivitaiReference(None, 12, 7), "civitai:12+7"),
+        ("https://www.civitai.red/models/827184", CivitaiSource(827184, None), "civitai:827184@latest"),
+        ("https://civitai.green/model-versions/12/", CivitaiSource(None, 12), "civitai:12"),
+        ("https://civitai.com/api/v1/model-versions/12", CivitaiSource(None, 12), "civitai:12"),
+        ("https://civitai.com/api/download/models/12", CivitaiSource(None, 12), "civitai:12"),
+        ("https://civitai.com/api/download/models/12?fileId=7", CivitaiSource(None, 12, 7), "civitai:12+7"),
         (
             "https://civitai.com/api/download/models/12?type=Pruned%20Model&format=SafeTensor&size=pruned&fp=fp16",
-            CivitaiReference(None, 12, wanted=(("fp", "fp16"), ("size", "pruned"), ("type", "Pruned Model"))),
+            CivitaiSource(None, 12, wanted=(("fp", "fp16"), ("size", "pruned"), ("type", "Pruned Model"))),
             "civitai:12?fp=fp16&size=pruned&type=Pruned%20Model",
         ),
     ],
 )
-def test_civitai(source: str, meant: CivitaiReference, text: str) -> None:
+def test_civitai(source: str, meant: CivitaiSource, text: str) -> None:
     assert parse_reference(source) == meant
     assert meant.text == text
     assert parse_reference(text) == meant
@@ -58,41 +63,41 @@ def test_civitai(source: str, meant: CivitaiReference, text: str) -> None:
 @pytest.mark.parametrize(
     ("source", "meant", "text"),
     [
-        ("hf:org/repo", HubReference("org/repo"), "hf:org/repo"),
-        ("hf:org/repo@main", HubReference("org/repo"), "hf:org/repo"),
-        ("hf:org/repo@v1.0", HubReference("org/repo", revision="v1.0"), "hf:org/repo@v1.0"),
-        ("hf:org/repo/sub/folder/", HubReference("org/repo", "sub/folder"), "hf:org/repo/sub/folder"),
-        ("HF:org/repo/x.safetensors@refs/pr/1", HubReference("org/repo", "x.safetensors", "refs/pr/1"), None),
-        ("hf:org/repo/a b%40c.safetensors", HubReference("org/repo", "a b@c.safetensors"), None),
-        ("hf:org/repo/a%2540b.safetensors", HubReference("org/repo", "a%40b.safetensors"), None),
-        ("https://huggingface.co/org/repo", HubReference("org/repo"), "hf:org/repo"),
-        ("https://hf.co/org/repo/", HubReference("org/repo"), "hf:org/repo"),
-        ("https://huggingface.co/org/repo/tree/v1", HubReference("org/repo", revision="v1"), "hf:org/repo@v1"),
-        ("https://huggingface.co/org/repo/tree/main/sub", HubReference("org/repo", "sub"), "hf:org/repo/sub"),
+        ("hf:org/repo", HubSource("org/repo"), "hf:org/repo"),
+        ("hf:org/repo@main", HubSource("org/repo"), "hf:org/repo"),
+        ("hf:org/repo@v1.0", HubSource("org/repo", revision="v1.0"), "hf:org/repo@v1.0"),
+        ("hf:org/repo/sub/folder/", HubSource("org/repo", "sub/folder"), "hf:org/repo/sub/folder"),
+        ("HF:org/repo/x.safetensors@refs/pr/1", HubSource("org/repo", "x.safetensors", "refs/pr/1"), None),
+        ("hf:org/repo/a b%40c.safetensors", HubSource("org/repo", "a b@c.safetensors"), None),
+        ("hf:org/repo/a%2540b.safetensors", HubSource("org/repo", "a%40b.safetensors"), None),
+        ("https://huggingface.co/org/repo", HubSource("org/repo"), "hf:org/repo"),
+        ("https://hf.co/org/repo/", HubSource("org/repo"), "hf:org/repo"),
+        ("https://huggingface.co/org/repo/tree/v1", HubSource("org/repo", revision="v1"), "hf:org/repo@v1"),
+        ("https://huggingface.co/org/repo/tree/main/sub", HubSource("org/repo", "sub"), "hf:org/repo/sub"),
         (
             "https://huggingface.co/org/repo/blob/main/a%20b.safetensors",
-            HubReference("org/repo", "a b.safetensors"),
+            HubSource("org/repo", "a b.safetensors"),
             "hf:org/repo/a%20b.safetensors",
         ),
         (
             "https://huggingface.co/org/repo/resolve/refs%2Fpr%2F1/x.safetensors?download=true",
-            HubReference("org/repo", "x.safetensors", "refs/pr/1"),
+            HubSource("org/repo", "x.safetensors", "refs/pr/1"),
             "hf:org/repo/x.safetensors@refs/pr/1",
         ),
         (
             "https://huggingface.co/org/repo/resolve/refs/pr/1/sub/x.safetensors",
-            HubReference("org/repo", "sub/x.safetensors", "refs/pr/1"),
+            HubSource("org/repo", "sub/x.safetensors", "refs/pr/1"),
             "hf:org/repo/sub/x.safetensors@refs/pr/1",
         ),
-        ("urn:air:model:huggingface:stabilityai/sdxl-vae", HubReference("stabilityai/sdxl-vae"), None),
+        ("urn:air:model:huggingface:stabilityai/sdxl-vae", HubSource("stabilityai/sdxl-vae"), None),
         (
             "urn:air:sdxl:vae:huggingface:org/repo.1@v2/sub/x.safetensors",
-            HubReference("org/repo.1", "sub/x.safetensors", "v2"),
+            HubSource("org/repo.1", "sub/x.safetensors", "v2"),
             "hf:org/repo.1/sub/x.safetensors@v2",
         ),
     ],
 )
-def test_the_hub(source: str, meant: HubReference, text: str | None) -> None:
+def test_the_hub(source: str, meant: HubSource, text: str | None) -> None:
     assert parse_reference(source) == meant
     assert text in (None, meant.text)
     assert parse_reference(meant.text) == meant
@@ -105,7 +110,7 @@ def test_the_hub(source: str, meant: HubReference, text: str | None) -> None:
     [(None, True), ("sub", True), ("x.ckpt", True), ("x.safetensors", False), ("X.SafeTensors", False)],
 )
 def test_all_but_safetensors_files_are_folders_at_the_hub(path: str | None, is_folder: bool) -> None:
-    assert HubReference("org/repo", path).is_folder is is_folder
+    assert HubSource("org/repo", path).is_folder is is_folder
 
 
 @pytest.mark.parametrize(
@@ -121,18 +126,20 @@ def test_all_but_safetensors_files_are_folders_at_the_hub(path: str | None, is_f
 )
 def test_other_addresses(source: str, is_plain: bool) -> None:
     reference = parse_reference(source + "#part")
-    assert reference == UrlReference(source)
-    assert isinstance(reference, UrlReference)
-    assert (reference.text, reference.is_plain_http) == (source, is_plain)
-    assert (reference.is_local, reference.is_folder) == (False, False)
+    assert reference == UrlSource(source)
+    assert isinstance(reference, UrlSource)
+    assert (reference.text, reference.is_local, reference.is_folder) == (source, False, False)
+    reference.refuse_unencrypted("0" * 64)
+    with pytest.raises(SourceError, match="E-SOURCE .*comes unencrypted") if is_plain else nullcontext():
+        reference.refuse_unencrypted(None)
 
 
 def test_paths(tmp_path: Path) -> None:
     reference = parse_reference(str(tmp_path))
-    assert reference == LocalReference(str(tmp_path))
+    assert reference == LocalSource(str(tmp_path))
     assert (reference.text, reference.is_local, reference.is_folder) == (str(tmp_path), True, True)
     assert not parse_reference("models/x y.safetensors").is_folder
-    assert parse_reference("./a:b") == LocalReference("./a:b")
+    assert parse_reference("./a:b") == LocalSource("./a:b")
 
 
 @pytest.mark.parametrize(
@@ -208,11 +215,11 @@ def test_fault_14_an_address_that_carries_a_secret_is_refused_and_not_shown(sour
 def test_other_endpoints_have_pages_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIVITAI_ENDPOINT", "http://localhost:8001/")
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example.org/hub")
-    assert parse_reference("http://localhost:8001/models/1?modelVersionId=2") == CivitaiReference(1, 2)
-    assert parse_reference("http://localhost:8002/models/1") == UrlReference("http://localhost:8002/models/1")
-    assert parse_reference("https://mirror.example.org/hub/org/repo/tree/v1") == HubReference("org/repo", None, "v1")
-    assert parse_reference("https://mirror.example.org/hubs/x") == UrlReference("https://mirror.example.org/hubs/x")
-    assert parse_reference("https://huggingface.co/org/repo") == HubReference("org/repo")
+    assert parse_reference("http://localhost:8001/models/1?modelVersionId=2") == CivitaiSource(1, 2)
+    assert parse_reference("http://localhost:8002/models/1") == UrlSource("http://localhost:8002/models/1")
+    assert parse_reference("https://mirror.example.org/hub/org/repo/tree/v1") == HubSource("org/repo", None, "v1")
+    assert parse_reference("https://mirror.example.org/hubs/x") == UrlSource("https://mirror.example.org/hubs/x")
+    assert parse_reference("https://huggingface.co/org/repo") == HubSource("org/repo")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ from huggingface_hub import constants
 
 from darkroom.base.secrets import redact
 from darkroom.errors import ConfigError
-from darkroom.sources.access import Access, civitai_access, hub_access
+from darkroom.sources.access import Access
+from darkroom.sources.civitai import civitai_access
+from darkroom.sources.hub import hub_access
 
 TOKEN, OTHER = "Qx7vR2kLm9", "Zt4wP8nBs1"
 NAMES = ("CIVITAI_API_KEY", "CIVITAI_TOKEN", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")

@@ -230,7 +230,7 @@ def staging_folder(destination: Path, on_wait: Callable[[], None] | None = None)
                 shutil.rmtree(root, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path) -> None:
+def remove_unfinished_folders(folder: Path) -> None:
     """Remove what dead processes left in `folder` for destinations that nobody is at work on."""
     for root in _staged(folder, "."):
         name = root.name[1:].partition(TEMPORARY_PREFIX)[0]

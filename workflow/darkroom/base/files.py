@@ -1,7 +1,7 @@
 """Files that appear whole or not at all; ranges of open files; hard links and copies; free space.
 
-A temporary name says whose it is, `.darkroom-tmp-OWNER.SUFFIX`, so that what a killed process left can be told from what
-is being written.
+A temporary file's name says whose it is, `.darkroom-tmp-OWNER.SUFFIX`, which tells one that is being written from one
+that a killed process left behind.
 """
 
 from __future__ import annotations
@@ -14,51 +14,79 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from darkroom.base.processes import is_living, new_owner
-from darkroom.base.text import in_bytes
+from darkroom.base.text import format_bytes
 from darkroom.errors import DiskError, FormatError
 
 TEMPORARY_PREFIX = ".darkroom-tmp-"
+PIECE_BYTES = 2**20
+"""How much is read at a time; more falls out of a core's cache between reading, hashing and converting."""
+WRITE_BYTES = 2**18
+"""How much is written at a time: for more, the system looks for larger runs of free memory, which may take long."""
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
+_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+
+Stamp = tuple[int, int, int]
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
     """Write a file atomically: other readers see the old content or the new, also after a power cut.
 
-    Raises DiskError (E-DISK) when the file system has no room or refuses; the old file is then untouched.
+    Raises DiskError (E-DISK) if the disk is full or the file system refuses; the old file is then untouched.
     """
     path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile: every render client would pay for its imports.
-        temporary = temporary_path(path)
+    with disk_errors(path), replacing(path) as temporary:
         handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
-        sync_folder(path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def write_json(path: Path | str, data: object) -> None:
-    """Write indented JSON atomically, with a newline at its end."""
+    """Write indented JSON atomically, with a newline at its end. Raises DiskError (E-DISK)."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if the file is missing, broken or holds something else."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` for the block to make a file at; at the block's end it replaces `path`.
+
+    If the block raises, the temporary file is deleted and `path` is untouched. Raises OSError.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    finally:
+        with suppress(FileNotFoundError):  # still there, too, if both were hard links to one file (rename(2))
+            os.unlink(temporary)
+
+
 def temporary_path(path: Path) -> Path:
-    """A name beside `path` that nobody has, for what is to become `path`."""
+    """An unused name beside `path`, for a file that is to replace `path`."""
+    # Not tempfile: every render client would pay for its imports.
     return path.with_name(f"{TEMPORARY_PREFIX}{new_owner()}{path.suffix}")
 
 
-def remove_unfinished(folder: Path) -> None:
-    """Remove the temporary files in `folder` whose processes are gone; there may be none, and no folder."""
+def remove_unfinished_files(folder: Path) -> None:
+    """Remove the temporary files in `folder` whose processes are gone; the folder may be missing."""
     with suppress(OSError):
         for path in list(folder.iterdir()):
             owner = path.name.removeprefix(TEMPORARY_PREFIX)
@@ -67,7 +95,7 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in a folder durable."""
+    """Make the renames in a folder durable. Raises OSError."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -75,29 +103,33 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def file_stamp(status: os.stat_result) -> Stamp:
+    """What changes when a file is written to or replaced: size in bytes, modification time in ns, inode."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses (no room, read-only, no permission) into a DiskError that names the path."""
+    """Turn an OSError about a full disk, a read-only volume or permissions into a DiskError that names `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise DiskError(
-                "no room to write",
-                path,
-                os.strerror(error.errno),
-                "free some disk space and run the same command again",
-            ) from error
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            raise DiskError("can't write", path, os.strerror(error.errno), "check the folder's permissions") from error
-        raise
+        if error.errno in _DISK_FULL:
+            hint = "free some disk space and run the same command again"
+        elif error.errno in _REFUSED:
+            hint = "check the folder's permissions"
+        else:
+            raise
+        raise DiskError("can't write", path, os.strerror(error.errno), hint) from error
 
 
-PIECE_BYTES = 2**20
-"""How much is read at a time; more falls out of a core's cache between reading, hashing and converting."""
-WRITE_BYTES = 2**18
-"""How much is written at a time: for more, the system looks for larger runs of free memory, which may take long."""
-_NO_RANGE_COPY = {errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY}
+def check_free_space(path: Path, need: int, what: str, hint: str) -> None:
+    """Raise DiskError (E-DISK) if fewer than `need` bytes, which `what` takes, are free where `path` is or will be."""
+    with disk_errors(path):
+        free = shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
+    if need > free:
+        why = f"{what} needs {format_bytes(need)}, {format_bytes(free)} are free"
+        raise DiskError("not enough free space for", path, why, hint)
 
 
 def read_pieces(file: int, start: int, length: int, buffer: memoryview | None = None) -> Iterator[memoryview]:
@@ -127,7 +159,7 @@ def read_range(file: int, buffer: memoryview, start: int) -> None:
 
 
 def write_range(file: int, data: memoryview | bytes, position: int) -> None:
-    """Write all of `data` at `position`."""
+    """Write all of `data` at `position`. Raises OSError."""
     view = memoryview(data)
     while view:
         written = os.pwrite(file, view[:WRITE_BYTES], position)
@@ -138,7 +170,7 @@ def write_range(file: int, data: memoryview | bytes, position: int) -> None:
 def copy_range(source: int, target: int, start: int, position: int, length: int) -> None:
     """Copy bytes within the kernel, or through a buffer where the file systems can't.
 
-    Raises FormatError (E-FORMAT) if the source ends before.
+    Raises FormatError (E-FORMAT) if the source ends before, OSError.
     """
     end = start + length
     while start < end:
@@ -157,14 +189,12 @@ def copy_range(source: int, target: int, start: int, position: int, length: int)
 
 
 def fail_changed() -> NoReturn:
+    """Raise FormatError (E-FORMAT): the checkpoint changed while it was read."""
     raise FormatError("checkpoint", None, "changed while it was read", "leave the file alone and run the command again")
 
 
-_NO_LINK = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
-
-
 def link(path: Path, dest: Path) -> bool:
-    """Make `dest` the same file as `path`; False where the file system has no links or they would lead elsewhere.
+    """Make `dest` a hard link to `path`; False where the file system has no links or they would lead elsewhere.
 
     Raises OSError for all else.
     """
@@ -188,14 +218,6 @@ def copy(path: Path, dest: Path) -> None:
 
 
 def link_or_copy(path: Path, dest: Path) -> None:
-    """Make `dest` the same file as `path`, or a synced copy of it. Raises what `link` and `copy` raise."""
+    """Make `dest` a hard link to `path`, or a synced copy of it. Raises what `link` and `copy` raise."""
     if not link(path, dest):
         copy(path, dest)
-
-
-def check_room(folder: Path, source: str, need: int | None) -> None:
-    """Raise DiskError (E-DISK) if fewer than `need` bytes are free where `folder` lies."""
-    free = shutil.disk_usage(folder).free
-    if need is not None and need > free:
-        why = f"{in_bytes(need)} are needed for {source}, {in_bytes(free)} are free"
-        raise DiskError("no room to download to", folder, why, "free some disk space and run the same command again")

@@ -1,11 +1,11 @@
-"""Which process is meant, whether it still runs, and which process owns a temporary file. Standard library only.
+"""Which process is meant, whether it still runs, and which process owns a file. Standard library only.
 
 An identity is `PID:STARTTIME`. The start time (proc(5), /proc/PID/stat, field 22, in clock ticks since boot) tells a
-process from a later one that got its number. Where there is no /proc, the start time is 0 and isn't compared.
+process from a later one with the same number. Without /proc the start time is 0 and isn't compared.
 
-An owner is `HERE-PID.STARTTIME-RANDOM`, and HERE tells this machine since its start, and this container on it, from
-others. One from here lives as long as its process does; of one from elsewhere (another machine or container on the same
-volume) there is only the file's time to go by. Standard library only.
+An owner is `HERE-PID.STARTTIME-RANDOM`. HERE identifies the running machine and the container on it. An owner from here
+lives as long as its process does; an owner from elsewhere (another machine or container on the same volume) lives as
+long as it keeps updating its file's modification time.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+STALE_S = 120.0
+"""An owner from elsewhere whose file is older counts as dead."""
 _DEAD_STATES = ("Z", "X")
 
 
@@ -23,7 +25,7 @@ def identify(pid: int) -> str:
 
 
 def is_alive(identity: str) -> bool:
-    """Whether that very process still runs; False also for text that isn't an identity."""
+    """True if that process still runs; False also for text that isn't an identity."""
     pid, _, start = identity.partition(":")
     if not (pid.isdecimal() and start.isdecimal() and int(pid) > 0):
         return False
@@ -38,32 +40,18 @@ def is_alive(identity: str) -> bool:
     return True
 
 
-def _start_time(pid: int) -> int | None:
-    """Field 22 of /proc/PID/stat, or None when the process is gone, a zombie, or there is no /proc."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    fields = text.rpartition(")")[2].split()  # the command's name, in brackets, may hold anything
-    return None if fields[0] in _DEAD_STATES else int(fields[19])
-
-
-STALE_S = 120.0
-"""Without a sign of life for so long an owner elsewhere counts as dead."""
-
-
 def new_owner() -> str:
-    """A name for something of this process that nothing else has."""
+    """A new owner for something that this process makes; no two are the same."""
     return f"{here()}-{identify(os.getpid()).replace(':', '.')}-{os.urandom(4).hex()}"
 
 
 def is_from_here(owner: str) -> bool:
-    """Whether it is a process of this machine and container, dead or alive."""
+    """True if the owner is a process of this machine and container, dead or alive."""
     return owner.startswith(f"{here()}-")
 
 
 def is_living(owner: str, file: Path, now: float) -> bool:
-    """Whether the owner of `file`, which only they keep up to date, still runs."""
+    """True if the owner of `file`, which nobody else updates, still runs; `now` is in seconds since the epoch."""
     if is_from_here(owner):
         return is_alive(owner.split("-")[1].replace(".", ":"))
     try:
@@ -74,9 +62,19 @@ def is_living(owner: str, file: Path, now: float) -> bool:
 
 @cache
 def here() -> str:
-    """This machine since its start, and this container on it, without a hyphen."""
+    """The running machine and the container on it, without a hyphen."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip().replace("-", "")
         return f"{boot}.{Path('/proc/self/ns/pid').stat().st_ino}"
     except OSError:
         return os.uname().nodename.replace("-", "_") or "here"
+
+
+def _start_time(pid: int) -> int | None:
+    """Field 22 of /proc/PID/stat, or None when the process is gone, a zombie, or there is no /proc."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = text.rpartition(")")[2].split()  # the command's name, in brackets, may hold anything
+    return None if fields[0] in _DEAD_STATES else int(fields[19])

@@ -74,6 +74,22 @@ def has_secret(url: str) -> bool:
     return redact(url) != url
 
 
+def read_private_file(variable: str, path: Path) -> str:
+    """The text of the file that the environment's `variable` names.
+
+    Raises ConfigError (E-CONFIG) for a file that others can read too, that isn't there or that isn't a text.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                raise ConfigError(variable, path, "others can read that file", f"chmod 600 {path}")
+            return file.read()
+    except UnicodeDecodeError:
+        raise ConfigError(variable, path, "is not a text", "write the secret into it, and nothing else") from None
+    except OSError as error:
+        raise ConfigError(variable, path, error.strerror or "can't be read", "check the path") from None
+
+
 def _known() -> list[str]:
     """The known secrets as they may stand in a text, the longest first, since one may hold another."""
     values = {os.environ.get(variable, "").strip() for variable in VARIABLES} | _hidden
@@ -115,19 +131,3 @@ def _is_secret(name: str, before: str) -> bool:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
-
-
-def read_private_file(variable: str, path: Path) -> str:
-    """The text of the file that the environment's `variable` names.
-
-    Raises ConfigError (E-CONFIG) for a file that others can read too, that isn't there or that isn't a text.
-    """
-    try:
-        with path.open(encoding="utf-8") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
-                raise ConfigError(variable, path, "others can read that file", f"chmod 600 {path}")
-            return file.read()
-    except UnicodeDecodeError:
-        raise ConfigError(variable, path, "is not a text", "write the secret into it, and nothing else") from None
-    except OSError as error:
-        raise ConfigError(variable, path, error.strerror or "can't be read", "check the path") from None

@@ -18,7 +18,7 @@ from typing import Any
 
 from darkroom import revisions
 from darkroom.base.claims import staging_folder
-from darkroom.base.files import copy, copy_range, link, write_range
+from darkroom.base.files import check_free_space, copy, copy_range, link, write_range
 from darkroom.base.hashing import hash_file
 from darkroom.checkpoint.architectures import name_of
 from darkroom.checkpoint.audit import ConversionAudit
@@ -38,13 +38,13 @@ from darkroom.checkpoint.header import Header, encode_header
 from darkroom.checkpoint.index import CODE_ENDINGS, read_json
 from darkroom.checkpoint.keymap import ignored_reason
 from darkroom.checkpoint.layouts import FOLDER_NAMES
-from darkroom.checkpoint.publish import check_destination, check_room, publish_model
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.verified import FileIdentity, Fingerprint, content_digest
 from darkroom.checkpoint.verify import VerifiedModel, check_structure
 from darkroom.checkpoint.weights import VARIANTS, has_weights, index_path, shard_path, weight_path
 from darkroom.errors import HashError, IndexFileError
 
-_ROOM_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
+_FREE_SPACE_HINT = "free some disk space, or keep the folder and the models on one file system, where nothing is copied"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def adopt_folder(conversion: Conversion) -> ConversionAudit:
 
     The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing `dest`
     is replaced once the new folder is complete and verified; another process that is making it is waited for.
-    Raises what `verify_model` raises, HashError (E-HASH) for other bytes than expected, NameError (E-NAME), DiskError
+    Raises what `verify_model` raises, HashError (E-HASH) for other bytes than expected, BadNameError (E-NAME), DiskError
     (E-DISK).
     """
     dest = conversion.dest
@@ -139,7 +139,8 @@ def place_files(placing: Placing, folder: Path, headers: Mapping[str, Header], t
         new: old for new, old in placing.links.items() if not link((folder / old).resolve(), target / new)
     }
     need = sum((folder / old).stat().st_size for old in (*copies.values(), *placing.renamed.values()))
-    check_room(target.parent.parent, need + sum(map(len, placing.written.values())), _ROOM_HINT)
+    need += sum(map(len, placing.written.values()))
+    check_free_space(target.parent.parent, need, "the model", _FREE_SPACE_HINT)
     for new, old in copies.items():
         copy(folder / old, target / new)
     for new, old in placing.renamed.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from darkroom.base.validation import first_problem
 from darkroom.checkpoint.families import Family, describe_family
 from darkroom.checkpoint.header import Header, Shape, TensorInfo
 from darkroom.checkpoint.index import ModelConfigs, read_model_configs
@@ -68,12 +69,10 @@ def component_tensors(configs: ModelConfigs) -> dict[str, list[Entry]]:
         try:
             found[component] = component_entries(component, configs.components[component])
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "fields"
-            where, value = f"{component}/config.json: {key}", _value_at(configs.components[component], first["loc"])
-            raise IndexFileError(
-                where, value, first["msg"].removeprefix("Value error, "), "use an SDXL model's configs"
-            ) from None
+            first = first_problem(error)
+            where = f"{component}/config.json: {first.name or 'fields'}"
+            value = _value_at(configs.components[component], first.keys)
+            raise IndexFileError(where, value, first.reason, "use an SDXL model's configs") from None
     return found
 
 

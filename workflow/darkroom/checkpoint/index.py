@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.text import shorten
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.errors import IndexFileError, ModelError
 
@@ -161,5 +162,5 @@ def _listed(component: str) -> str:
 
 
 def _refused(what: str, value: object, why: str) -> IndexFileError:
-    text = None if value is None else str(value)[:200]
+    text = None if value is None else shorten(value, 200)
     return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")

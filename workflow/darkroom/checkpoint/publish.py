@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,25 +10,16 @@ from darkroom.base.files import disk_errors, sync_folder
 from darkroom.checkpoint.audit import ConversionAudit, audit_path, write_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.verified import Fingerprint, forget, remember
-from darkroom.errors import DiskError, NameError
+from darkroom.errors import BadNameError
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
-    """Raise NameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
+    """Raise BadNameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
     place = dest.resolve()
     if source is not None and (source.is_relative_to(place) or place.is_relative_to(source)):
-        raise NameError("destination", dest, "is the source folder or lies within it", "name another folder")
+        raise BadNameError("destination", dest, "is the source folder or lies within it", "name another folder")
     if dest.exists() and not (dest / INDEX).is_file() and (not dest.is_dir() or any(dest.iterdir())):
-        raise NameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
-
-
-def check_room(dest: Path, need: int, hint: str) -> None:
-    """Raise DiskError (E-DISK) unless `need` bytes are free where `dest` will stand."""
-    with disk_errors(dest):
-        free = shutil.disk_usage(next(folder for folder in (dest, *dest.parents) if folder.exists())).free
-    if need > free:
-        why = f"needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free"
-        raise DiskError("no room for the model", dest, why, hint)
+        raise BadNameError("destination", dest, "exists and is not a Diffusers folder", "name another folder")
 
 
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:

@@ -13,20 +13,21 @@ from typing import Literal
 
 from darkroom import errors, revisions
 from darkroom.base.claims import staging_folder
+from darkroom.base.files import check_free_space
 from darkroom.base.hashing import check_sha256
 from darkroom.checkpoint.adopt import adopt_folder
 from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, read_audit
 from darkroom.checkpoint.conversion import Conversion, Expected
 from darkroom.checkpoint.index import INDEX
 from darkroom.checkpoint.plan import plan_conversion
-from darkroom.checkpoint.publish import check_destination, check_room, publish_model
+from darkroom.checkpoint.publish import check_destination, publish_model
 from darkroom.checkpoint.small_files import SMALL_FILES_BYTES, write_small_files
 from darkroom.checkpoint.transfer import transfer
 from darkroom.checkpoint.verify import verify_model
 
 Dtype = Literal["fp16", "fp32", "bf16", "keep"]
 PredictionChoice = Literal["auto", "epsilon", "v_prediction"]
-_ROOM_HINT = "free some disk space or set models_dir to another volume"
+_FREE_SPACE_HINT = "free some disk space or set models_dir to another volume"
 
 
 def convert(
@@ -84,7 +85,7 @@ def _convert_file(conversion: Conversion) -> ConversionAudit:
     dest = conversion.dest
     plan_conversion(conversion)
     check_destination(dest)
-    check_room(dest, conversion.written_bytes + SMALL_FILES_BYTES, _ROOM_HINT)
+    check_free_space(dest, conversion.written_bytes + SMALL_FILES_BYTES, "the model", _FREE_SPACE_HINT)
     with staging_folder(dest, conversion.on_wait) as staging:
         if staging.waited and (made := _made_meanwhile(conversion)) is not None:
             return made

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import TypeVar
 
-from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, read_pieces, write_range
+from darkroom.base.files import PIECE_BYTES, copy_range, fail_changed, file_stamp, read_pieces, write_range
 from darkroom.checkpoint.conversion import Conversion, Copy
 from darkroom.checkpoint.hashes import scan
 from darkroom.checkpoint.numbers import Converter, transpose_numbers
@@ -43,9 +43,9 @@ def transfer(conversion: Conversion, folder: Path) -> None:
             path = folder / output.path
             path.parent.mkdir(parents=True, exist_ok=True)
             outputs.append(opened.enter_context(path.open("xb", buffering=0)).fileno())
-        before = [_stamp(file) for file in sources]
+        before = [file_stamp(os.fstat(file)) for file in sources]
         conversion.hashes = _Transfer(conversion, sources, outputs).run()
-        if [_stamp(file) for file in sources] != before:
+        if [file_stamp(os.fstat(file)) for file in sources] != before:
             fail_changed()
 
 
@@ -145,8 +145,3 @@ class _Copier:
             return converter.convert(data)
         except OverflowError as error:
             raise CheckpointError("tensor", copy.name, str(error), "convert with --dtype fp32 or bf16") from None
-
-
-def _stamp(file: int) -> tuple[int, int]:
-    status = os.fstat(file)
-    return status.st_size, status.st_mtime_ns

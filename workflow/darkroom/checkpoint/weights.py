@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.text import shorten
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
 from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
@@ -199,5 +200,5 @@ def _status(path: Path) -> os.stat_result:
 
 
 def _refused(what: str, value: object, why: str) -> IndexFileError:
-    text = None if value is None else str(value)[:200]
+    text = None if value is None else shorten(value, 200)
     return IndexFileError(what, text, why, f"take the folder from a source you trust; or {REBUILD}")

@@ -104,6 +104,7 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
     """The configuration's section or --options, overridden by --offline and --connections."""
     from pydantic import ValidationError
 
+    from darkroom.base.validation import first_problem
     from darkroom.config import FetchConfig
 
     changes: dict[str, Any] = {"offline": True} if arguments.offline else {}
@@ -113,9 +114,8 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
         options = config or FetchConfig.model_validate_json(arguments.options)
         return FetchConfig.model_validate(options.model_dump() | changes)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "--options"
-        raise ConfigError("fetch option", name, first["msg"], "see config/README.md") from None
+        first = first_problem(error)
+        raise ConfigError("fetch option", first.name or "--options", first.reason, "see config/README.md") from None
 
 
 def _read_config(path: Path | None) -> Config:
@@ -146,8 +146,8 @@ def _update_one(config: Config, options: FetchConfig, key: Key, events: Events) 
 
 
 def _prune(config: Config) -> str:
-    from darkroom.base.text import in_bytes
+    from darkroom.base.text import format_bytes
     from darkroom.run.update import prune_downloads
 
     count, size, folder = prune_downloads(config)
-    return f"removed {count} download{'' if count == 1 else 's'}, {in_bytes(size)}, from {folder}"
+    return f"removed {count} download{'' if count == 1 else 's'}, {format_bytes(size)}, from {folder}"

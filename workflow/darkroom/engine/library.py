@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import hash_file
-from darkroom.loras.file import Stamp, file_stamp
 from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
 
 

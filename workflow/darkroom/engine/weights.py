@@ -17,14 +17,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.files import read_range
+from darkroom.base.files import Stamp, file_stamp, read_range
 from darkroom.checkpoint.header import TensorInfo
 from darkroom.checkpoint.keymap import COMPONENTS, is_ignored
 from darkroom.checkpoint.layouts import TEXT_MODEL
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.devices import torch_dtype
 from darkroom.errors import ModelError
-from darkroom.loras.file import Stamp, file_stamp
 from darkroom.loras.targets import LORA_COMPONENTS
 
 THREADS = 2

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import autov3, hash_file
 from darkroom.checkpoint.families import describe_family
 from darkroom.checkpoint.hashes import scan
@@ -59,7 +60,6 @@ _NUMBERS = ("alpha", "scale")
 _MODEL_HASH = re.compile("[0-9a-f]{12,64}")
 _ANOTHER = "use another version of it"
 _REAL_LORA = "give a LoRA in safetensors format"
-Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,6 @@ def read_lora(path: Path, name: str) -> LoraFile:
         raise _about_a_lora(error, name) from None
     base = base_in_words(header.metadata, ((module.name, module.shape) for module in modules))
     return LoraFile(path, name, base, sha256, autov3(short_hash), modules, header.data_offset, stamp)
-
-
-def file_stamp(status: os.stat_result) -> Stamp:
-    """What changes when a file is written to or another takes its place: size, time of change in ns, inode."""
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def split_key(key: str) -> tuple[str, str] | None:

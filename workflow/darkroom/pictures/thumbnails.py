@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from darkroom.base.files import disk_errors, write_bytes
-from darkroom.errors import ImageError, NameError
+from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.picture import GalleryPicture, PictureRecord
 from darkroom.pictures.png import REDO, read_picture, read_warnings
@@ -50,11 +50,13 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
 
     `thumbnail_px` is the longer edge; smaller pictures are not enlarged. Returns a record for each picture,
     in order. Raises ImageError (E-IMAGE) for a picture that is missing, damaged or without an infotext, and
-    NameError (E-NAME) for a sheet that would lie in the thumbnails' own folder.
+    BadNameError (E-NAME) for a sheet that would lie in the thumbnails' own folder.
     """
     for picture in pictures:
         if picture.sheet == FOLDER:
-            raise NameError("sheet", picture.sheet, f"results/{FOLDER} is the gallery's own folder", "rename the sheet")
+            raise BadNameError(
+                "sheet", picture.sheet, f"results/{FOLDER} is the gallery's own folder", "rename the sheet"
+            )
     known = {sheet: _load_index(results, sheet) for sheet in {picture.sheet for picture in pictures}}
 
     def update(picture: GalleryPicture) -> PictureRecord:

@@ -6,12 +6,12 @@ is never closed counts up to the end; one that was never opened is plain text.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+from darkroom.base.text import did_you_mean
 from darkroom.errors import EmbeddingError
 
 ROUND = 1.1
@@ -199,7 +199,5 @@ def _resolve(found: str, by_key: dict[str, str]) -> tuple[str, int]:
     for length in range(len(key) - 1, 0, -1):
         if key[:length] in by_key and _ENDINGS.fullmatch(key[length:]):
             return by_key[key[:length]], len(found) if key.endswith("safetensors") else length
-    names = list(by_key.values())
-    near = difflib.get_close_matches(found, names, n=3, cutoff=0.3)
-    hint = f"did you mean {', '.join(near)}?" if near else "list it under embeddings in the configuration"
+    hint = did_you_mean(found, by_key.values(), "list it under embeddings in the configuration")
     raise EmbeddingError("embedding", found, "there is none of that name", hint)

@@ -6,11 +6,11 @@ A request holds names only: never a path, never a URL.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from darkroom.base.text import did_you_mean
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
 from darkroom.request.render_request import RenderRequest
 
@@ -19,7 +19,6 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "loras": ("LoRA", LoraError),
     "embeddings": ("embedding", EmbeddingError),
 }
-_LONGEST = 200  # comparing takes time, and names come from clients
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
 
@@ -73,11 +72,10 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
 
 def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError:
     """The error for an unknown name, with the nearest known ones as its hint."""
-    near = difflib.get_close_matches(name[:_LONGEST], list(known), n=3, cutoff=0.3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"list it under {kind} in the configuration"
-    if known and not near:
-        hint += f"; known are {', '.join(sorted(known)[:10])}"
-    return asset_error(kind, name, "there is none of that name", hint)
+    otherwise = f"list it under {kind} in the configuration"
+    if known:
+        otherwise += f"; known are {', '.join(sorted(known)[:10])}"
+    return asset_error(kind, name, "there is none of that name", did_you_mean(name, known, otherwise))
 
 
 def asset_error(kind: str, name: str, why: str, hint: str) -> DarkroomError:

@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from darkroom.base.text import shorten
+from darkroom.base.validation import first_problem
 from darkroom.errors import LoraError, RequestError
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
@@ -28,7 +30,6 @@ from darkroom.request.samplers import check_combination, find_schedule, split_sa
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
 MAX_PROMPT_CHARACTERS = 30_000
-_MOST_SHOWN = 80
 MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a job may hold 128 KiB
 
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
@@ -181,14 +182,11 @@ class RenderRequest(BaseModel):
         except LoraError as error:
             raise LoraError(f"{where}: {error.what}", error.value, error.why, error.hint) from None
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
-            reason = first["msg"].removeprefix("Value error, ")
-            if not key:
-                raise RequestError(where, None, reason, "change one of the two") from None
-            value = str(first["input"])
-            shown = value if len(value) <= _MOST_SHOWN else f"{value[:_MOST_SHOWN]}…"
-            raise RequestError(f"{where}: {key}", shown, reason, f"give {key} another value") from None
+            first = first_problem(error)
+            if not (key := first.name):
+                raise RequestError(where, None, first.reason, "change one of the two") from None
+            hint = f"give {key} another value"
+            raise RequestError(f"{where}: {key}", shorten(first.value), first.reason, hint) from None
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -196,9 +194,8 @@ class RenderRequest(BaseModel):
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]) or "body"
-            raise RequestError(f"request: {key}", None, first["msg"].removeprefix("Value error, ")) from None
+            first = first_problem(error)
+            raise RequestError(f"request: {first.name or 'body'}", None, first.reason) from None
 
     def to_json(self) -> str:
         """Canonical JSON: the same request always gives the same text."""

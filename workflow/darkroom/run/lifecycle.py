@@ -10,7 +10,7 @@ from pathlib import Path
 
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
-from darkroom.base.files import remove_unfinished
+from darkroom.base.files import remove_unfinished_files
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
@@ -105,10 +105,10 @@ def _remove_leftovers(plan: Plan) -> None:
     folders |= {_FOLDER, models / ".cache", models / "diffusers", models / "verified", models / ".runs"}
     folders |= {_FOLDER / "pins" / section for section in SECTIONS} | {models / section for section in SECTIONS}
     for folder in folders:
-        remove_unfinished(folder)
+        remove_unfinished_files(folder)
     remove_dead_sockets()
     for folder in (models / "diffusers", models / "checkpoints"):
         try:
-            claims.remove_unfinished(folder)
+            claims.remove_unfinished_folders(folder)
         except (DiskError, OSError):
             continue

@@ -21,9 +21,8 @@ from darkroom.base.hashing import check_sha256
 from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
-from darkroom.sources import FetchReceipt, SourceState, look_at
+from darkroom.sources import FetchReceipt, Source, SourceState, inspect_source, parse_reference
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
-from darkroom.sources.references import Reference, parse_reference, refuse_plain_http
 
 PINS = Path(".snakemake/darkroom/pins")
 _LONG_AGO_S = 10**9
@@ -207,23 +206,23 @@ def inspect_sources(config: Config) -> Sources:
     return Sources(config, states, {key: _make_pin(ref, given[key], lock) for key, ref in remote.items()})
 
 
-def _inspect(config: Config, section: str, name: str, given: Given, reference: Reference) -> SourceState:
+def _inspect(config: Config, section: str, name: str, given: Given, reference: Source) -> SourceState:
     models = Path(config.models_dir)
     if reference.is_local:
         outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
         _check_place(given.source, outputs, f"{section}.{name}")
-    state = look_at(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
+    state = inspect_source(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
     if state.sha256 is not None:
         hint = f"check it, or correct {section}.{name}.sha256 in the configuration"
         check_sha256("source", given.source, state.sha256, given.sha256, hint)
     return state
 
 
-def _make_pin(reference: Reference, given: Given, lock: Mapping[str, LockEntry]) -> Pin:
+def _make_pin(reference: Source, given: Given, lock: Mapping[str, LockEntry]) -> Pin:
     dtype = dtype_of(given)
     locked = lock.get(lock_key(reference, dtype))
     wanted = given.sha256.lower() if given.sha256 else locked.sha256 if locked else None
-    refuse_plain_http(reference, wanted)
+    reference.refuse_unencrypted(wanted)
     return Pin(reference.text, wanted, variant_of(reference, dtype))
 
 

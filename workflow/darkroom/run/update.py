@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from darkroom import sources
-from darkroom.base.text import unknown_name
+from darkroom.base.text import did_you_mean
 from darkroom.config import SECTIONS, Config, FetchConfig
-from darkroom.errors import NameError, SourceError, UnknownModelError
+from darkroom.errors import BadNameError, SourceError, UnknownModelError
 from darkroom.run.sources import Given, Key, copy_path, dtype_of, receipt_path
 from darkroom.sources.receipt import FetchReceipt
 from darkroom.sources.references import parse_reference
@@ -17,7 +17,7 @@ from darkroom.sources.references import parse_reference
 def find_source(config: Config, wanted: str) -> Key:
     """Section and name of the source that `NAME` or `SECTION.NAME` names.
 
-    Raises UnknownModelError (E-UNKNOWN) with the nearest names, NameError (E-NAME) for a name in two sections.
+    Raises UnknownModelError (E-UNKNOWN) with the nearest names, BadNameError (E-NAME) for a name in two sections.
     """
     names = [(section, name) for section in SECTIONS for name in getattr(config, section)]
     found = [(section, name) for section, name in names if wanted in (name, f"{section}.{name}")]
@@ -25,9 +25,10 @@ def find_source(config: Config, wanted: str) -> Key:
         return found[0]
     if found:
         ways = " or ".join(map(".".join, found))
-        raise NameError("name", wanted, f"could be {ways}", "say which")
-    near = str(unknown_name("source", wanted, [name for _, name in names])).partition("; ")[2]
-    raise UnknownModelError("name", wanted, "the configuration has no source of that name", near)
+        raise BadNameError("name", wanted, f"could be {ways}", "say which")
+    known = [name for _, name in names]
+    hint = did_you_mean(wanted, known, f"known are {', '.join(known)}", cutoff=0.5)
+    raise UnknownModelError("name", wanted, "the configuration has no source of that name", hint)
 
 
 def find_remote_sources(config: Config, wanted: list[str]) -> list[Key]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
+from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
 from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.png import text_of_png
@@ -40,7 +41,6 @@ from darkroom.serve.a1111_settings import (
     present_options,
     read_txt2img,
 )
-from darkroom.serve.adapters import shorten
 from darkroom.serve.http import wants_fresh, while_connected
 from darkroom.serve.jobs import check_count
 

@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.base.text import unknown_name
+from darkroom.base.text import shorten, unknown_name
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_schedule, split_sampler
 from darkroom.serve.a1111_schemas import NEUTRAL, SAME, Txt2Img
-from darkroom.serve.adapters import choose_seed, refuse_wishes, shorten
+from darkroom.serve.adapters import choose_seed, refuse_wishes
 
 AUTOMATIC = {
     "DPM++ 2M": "Karras",

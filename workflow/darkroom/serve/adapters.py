@@ -8,12 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from darkroom.base.text import unknown_name
+from darkroom.base.text import shorten, unknown_name
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
 
-_MOST_SHOWN = 80
 _WORDS = ("description", "default", "title")
 
 
@@ -86,7 +85,7 @@ def refuse_unknown(fields: Iterable[str], known: Collection[str]) -> None:
     """Raise RequestError (E-REQUEST) for a field that isn't known, with the near ones."""
     for field in fields:
         if field not in known:
-            name = field[:_MOST_SHOWN]
+            name = shorten(field)
             why = str(unknown_name("field", name, known))
             why = why if "did you mean" in why else "unknown field"
             raise RequestError("request: field", name, why, "mend its name, or leave it out; see /docs")
@@ -102,12 +101,6 @@ def refuse_wishes(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ..
         if wish is not None and wish not in values:
             hint = f"leave {field} out" + (f", or send {values[0]!r}" if values else "")
             raise UnsupportedError(f"request: {field}", shorten(wish), "Darkroom doesn't do that", hint)
-
-
-def shorten(value: Any) -> str:
-    """A value as an error shows it: its beginning, if it is long."""
-    text = str(value)
-    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "…"
 
 
 def choose_seed(seed: int | None, pictures: int) -> int:

@@ -16,6 +16,8 @@ from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 
 from darkroom import __version__
+from darkroom.base.text import shorten
+from darkroom.base.validation import first_problem
 from darkroom.errors import DarkroomError, RequestError
 from darkroom.serve import a1111, native, openai_images, page
 from darkroom.serve.adapters import ERROR_ANSWERS
@@ -90,8 +92,7 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
 def _describe(error: RequestValidationError) -> RequestError:
     """The first thing that is wrong with a body, in one line."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "body") or "request body"
-    value = first.get("input")
-    shown = None if isinstance(value, dict | list) else str(value)[:200]
-    return RequestError(f"request: {key}", shown, first["msg"].removeprefix("Value error, "), "see /docs")
+    first = first_problem(error)
+    key = ".".join(str(part) for part in first.keys if part != "body") or "request body"
+    shown = None if isinstance(first.value, dict | list) else shorten(first.value, 200)
+    return RequestError(f"request: {key}", shown, first.reason, "see /docs")

@@ -21,6 +21,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from darkroom.base.secrets import read_private_file
 from darkroom.base.sockets import is_loopback
+from darkroom.base.text import shorten
 from darkroom.config import ServeConfig
 from darkroom.errors import AuthError, ConfigError, DarkroomError, OriginError, RequestError
 from darkroom.serve.bodies import Message, Receive, check_json, read_body, replay, too_long
@@ -100,11 +101,15 @@ class Guard:
         """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that may not pass."""
         host = headers.get("host", "")
         if self.hosts is not None and _name_of(host) not in self.hosts:
-            raise OriginError("host", host[:200], "this server doesn't go by that name", "see serve.allowed_hosts")
+            raise OriginError(
+                "host", shorten(host, 200), "this server doesn't go by that name", "see serve.allowed_hosts"
+            )
         origin = headers.get("origin", "").lower()
         own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")} if host else set()
         if origin and origin not in self.origins | own:
-            raise OriginError("origin", origin[:200], "pages of that site may not use it", "see serve.allowed_origins")
+            raise OriginError(
+                "origin", shorten(origin, 200), "pages of that site may not use it", "see serve.allowed_origins"
+            )
         is_open = self.key is None or _is_open(scope["path"])
         if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):
             hint = f"send the header Authorization: Bearer KEY, with the key of {KEY_VARIABLE}"
@@ -183,7 +188,7 @@ def _read_headers(scope: Scope) -> dict[str, str]:
 
 
 def _malformed(name: str, value: str, why: str) -> Refusal:
-    error = RequestError(f"header {name}", value[:200], why, "leave it to the HTTP library")
+    error = RequestError(f"header {name}", shorten(value, 200), why, "leave it to the HTTP library")
     return Refusal(error, HTTPStatus.BAD_REQUEST)
 
 

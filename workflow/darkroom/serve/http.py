@@ -13,10 +13,11 @@ from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPBearer
 
+from darkroom.base.text import shorten
 from darkroom.errors import (
     AuthError,
     BusyError,
-    CancelledError,
+    CancellationError,
     DarkroomError,
     DeadlineError,
     InputError,
@@ -37,7 +38,7 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (AuthError, 401),
     (OriginError, 403),
     (UnknownModelError, 404),
-    (CancelledError, 409),
+    (CancellationError, 409),
     (BusyError, 429),
     (DeadlineError, 504),
     (InputError, 422),
@@ -104,17 +105,13 @@ def error_body(error: DarkroomError, *, is_public: bool) -> dict[str, Any]:
 
     Parts are cut to a thousand characters. For the public, paths of this machine are cut to their last part.
     """
-    parts = {name: text and _shorten(text) for name, text in error.as_dict().items()}
+    parts = {name: text and shorten(text, _MOST_SHOWN) for name, text in error.as_dict().items()}
     if is_public:
         parts["value"] = parts["value"] and _WHOLE_PATH.sub("", parts["value"])
         parts = {name: text and _PATH.sub(r"\1", text) for name, text in parts.items()}
     told = DarkroomError.from_dict(parts)
     kind = "invalid_request_error" if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
     return {"error": {**parts, "message": str(told), "type": kind, "param": None}}
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
 
 
 def answer_error(error: DarkroomError, *, is_public: bool, status: int | None = None) -> Response:

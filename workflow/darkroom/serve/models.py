@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.base.text import loose, unknown_name
+from darkroom.base.text import loose, shorten, unknown_name
 from darkroom.checkpoint.audit import read_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.config import Config
@@ -65,7 +65,7 @@ class Models:
         if len(near) == 1:
             return near[0]
         why = str(unknown_name("model", name, self._models))
-        raise UnknownModelError("model", name[:200], why, "name one of the models that this server has")
+        raise UnknownModelError("model", shorten(name, 200), why, "name one of the models that this server has")
 
 
 def find_models(model_dir: Path | None, config: Config | None) -> Models:

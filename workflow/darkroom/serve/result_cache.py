@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.files import Stamp, file_stamp
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
 from darkroom.pictures.picture import MANIFEST
@@ -63,7 +64,7 @@ class FinishedPictures:
     def __init__(self, results: Path, library: Library) -> None:
         self._results = results
         self._library = library
-        self._stamp: tuple[int, int] | None = None
+        self._stamp: Stamp | None = None
         self._files: dict[tuple[str, str], tuple[str, str]] = {}
 
     def find(self, request: RenderRequest, model: Model) -> bytes | None:
@@ -91,8 +92,7 @@ class FinishedPictures:
     def _refresh(self) -> None:
         path = self._results / MANIFEST
         try:
-            status = path.stat()
-            stamp = (status.st_mtime_ns, status.st_size)
+            stamp = file_stamp(path.stat())
             if stamp == self._stamp:
                 return
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from darkroom.base.text import shorten
 from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
@@ -48,7 +49,6 @@ _TEXTS = {
     *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
     *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model"),
 }
-_MOST_SHOWN = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ def _place(url: str) -> str | None:
         parts = urlsplit(url.strip())
     except ValueError:
         return None
-    return f"{parts.scheme}://{parts.hostname}"[:_MOST_SHOWN] if parts.hostname else parts.scheme or None
+    return shorten(f"{parts.scheme}://{parts.hostname}") if parts.hostname else parts.scheme or None
 
 
 def _typed(name: str, value: object) -> Any:
@@ -151,8 +151,7 @@ def _typed(name: str, value: object) -> Any:
 
 
 def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}…"
+    return shorten(value if isinstance(value, str) else json.dumps(value))
 
 
 def _in_our_words(fields: Mapping[str, Any]) -> dict[str, Any]:

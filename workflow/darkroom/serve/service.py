@@ -12,7 +12,7 @@ from typing import Any
 
 from darkroom.config import ServeConfig
 from darkroom.engine.library import Library
-from darkroom.errors import BusyError, CancelledError, DarkroomError, DeadlineError
+from darkroom.errors import BusyError, CancellationError, DarkroomError, DeadlineError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.dispatcher import Dispatcher
@@ -175,7 +175,7 @@ class Service:
         fails, the others are given up.
 
         Raises RequestError (E-REQUEST), LimitError (E-LIMIT), LoraError (E-LORA), EmbeddingError (E-EMBEDDING),
-        UnknownModelError (E-UNKNOWN), BusyError (E-BUSY), DeadlineError (E-TIMEOUT), CancelledError (E-CANCELLED), and
+        UnknownModelError (E-UNKNOWN), BusyError (E-BUSY), DeadlineError (E-TIMEOUT), CancellationError (E-CANCELLED), and
         what rendering raises.
         """
         self._check_open()
@@ -199,7 +199,9 @@ class Service:
         """Give up the pictures that engines work on; returns how many. Those that wait go on."""
         jobs = [job for job in self._dispatcher.under_way if not job.is_over]
         for job in jobs:
-            self._dispatcher.give_up(job, CancelledError("picture", None, "was interrupted", "send the request again"))
+            self._dispatcher.give_up(
+                job, CancellationError("picture", None, "was interrupted", "send the request again")
+            )
         return len(jobs)
 
     def _check_open(self) -> None:
@@ -242,7 +244,7 @@ class Service:
         finally:
             self._batches.remove(batch)
             for job in jobs:
-                self._dispatcher.give_up(job, CancelledError("picture", None, "nobody waits for it any more"))
+                self._dispatcher.give_up(job, CancellationError("picture", None, "nobody waits for it any more"))
         for each in rendered:
             logger.info("%s", summarise(each.facts))
         pairs = zip(requests, rendered, strict=True)

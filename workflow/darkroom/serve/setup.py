@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from darkroom.base.validation import first_problem
 from darkroom.config import Config, EngineConfig, ServeConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.dispatcher import Dispatcher
@@ -47,10 +48,8 @@ class Setup:
         try:
             return cls(models, ServeConfig.model_validate(given), engine, render, socket)
         except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(
-                f"serve.{first['loc'][0]} =", first["input"], first["msg"], "give another value"
-            ) from None
+            first = first_problem(error)
+            raise ConfigError(f"serve.{first.keys[0]} =", first.value, first.reason, "give another value") from None
 
 
 def make_service(setup: Setup, metrics: Metrics) -> Service:

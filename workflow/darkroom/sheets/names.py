@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 
 from darkroom.config import NAME_PATTERN
-from darkroom.errors import NameError
+from darkroom.errors import BadNameError
 
 MAX_ID = 80
 RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
@@ -21,7 +21,7 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "
 def name_sheets(paths: list[str]) -> dict[str, Path]:
     """The sheets' paths by name, which is a file's name without its suffix.
 
-    Raises NameError (E-NAME) for a name that can't be a folder's, and for two that differ in case only.
+    Raises BadNameError (E-NAME) for a name that can't be a folder's, and for two that differ in case only.
     """
     sheets: dict[str, Path] = {}
     taken: dict[str, str] = {}
@@ -29,9 +29,9 @@ def name_sheets(paths: list[str]) -> dict[str, Path]:
         name = Path(path).stem
         if not NAME_PATTERN.fullmatch(name) or name.casefold() == "thumbnails":  # results/thumbnails is the gallery's
             why, hint = "a sheet's file name becomes a folder's name", "use letters, digits, '-' and '_'"
-            raise NameError("sheet", name, why, hint)
+            raise BadNameError("sheet", name, why, hint)
         if name.casefold() in taken:
-            raise NameError(
+            raise BadNameError(
                 "sheet", path, f"has the same name as {taken[name.casefold()]}", "rename one of the two files"
             )
         taken[name.casefold()] = path
@@ -40,12 +40,12 @@ def name_sheets(paths: list[str]) -> dict[str, Path]:
 
 
 def make_id(text: object, where: str) -> str:
-    """The file name of a given id: lower case, spaces as '-'. Raises NameError (E-NAME) if it can't be one."""
+    """The file name of a given id: lower case, spaces as '-'. Raises BadNameError (E-NAME) if it can't be one."""
     slug = re.sub(r"\s+", "-", str(text).strip()).lower()
     usable = re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) and ".." not in slug and not slug.endswith(".")
     if not usable or len(slug) > MAX_ID or slug.split(".")[0] in RESERVED:
         why, hint = f"can't be a file's name ({where})", f"use letters, digits, '-' and '_', at most {MAX_ID}"
-        raise NameError("prompt id", text, why, hint)
+        raise BadNameError("prompt id", text, why, hint)
     return slug
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darkroom.base.strict_yaml import load_yaml
+from darkroom.base.text import did_you_mean
 from darkroom.config import Config
-from darkroom.errors import ConfigError, NameError, SheetError
+from darkroom.errors import BadNameError, ConfigError, SheetError
 from darkroom.pictures.formats import PNG
 from darkroom.request.assets import AssetNames
 from darkroom.request.render_request import RenderRequest
@@ -44,7 +44,7 @@ class PlannedPicture:
 def load_pictures(config: Config) -> dict[str, list[PlannedPicture]]:
     """All pictures of all sheets, by sheet name, in the sheets' order.
 
-    Raises SheetError (E-SHEET), ConfigError (E-CONFIG), NameError (E-NAME) or RequestError (E-REQUEST).
+    Raises SheetError (E-SHEET), ConfigError (E-CONFIG), BadNameError (E-NAME) or RequestError (E-REQUEST).
     """
     check_defaults(config.render, "config render")
     sheets: dict[str, list[PlannedPicture]] = {}
@@ -116,7 +116,7 @@ def _choose_id(prompt: dict[str, Any], ids: dict[str, str], where: str, path: Pa
     slug = derive_id(prompt["prompt"]) if given is None else make_id(given, where)
     if slug in ids:
         why = f"is the same file name as '{ids[slug]}' in {path}"
-        raise NameError("prompt id", given or slug, why, "give one of the two prompts another id")
+        raise BadNameError("prompt id", given or slug, why, "give one of the two prompts another id")
     ids[slug] = str(given or slug)
     return slug
 
@@ -127,7 +127,6 @@ def _choose_checkpoints(wanted: object, default: list[str], path: Path, config: 
     names = wanted if isinstance(wanted, list) else [wanted]
     for name in names:
         if name not in config.checkpoints:
-            near = difflib.get_close_matches(str(name), list(config.checkpoints), n=1, cutoff=0.3)
-            hint = f"did you mean '{near[0]}'?" if near else f"known are {', '.join(config.checkpoints)}"
+            hint = did_you_mean(name, config.checkpoints, f"known are {', '.join(config.checkpoints)}", most=1)
             raise ConfigError("checkpoint", name, f"{path} names one that the configuration doesn't know", hint)
     return list(dict.fromkeys(names))

@@ -1,4 +1,4 @@
-"""Access: the tokens of Civitai and the Hub, the one origin that may see each, and what a refusal means."""
+"""Access to a service: its token, the one origin that may see it, and what a refusal by the server means."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from typing import Any
 
 from darkroom.base.secrets import hide, read_private_file, redact
 from darkroom.errors import AuthError, ConfigError, DarkroomError, SourceError
-from darkroom.sources.references import civitai_endpoint, hub_endpoint, is_in_the_clear, origin_of
+from darkroom.sources.addresses import is_in_the_clear, origin_of
 
-LONGEST_SAID = 200
+LONGEST_SHOWN = 200
 _MOST_JSON = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """`origin` (`https://civitai.com`) alone is shown `token`. The rest is for messages: the `service`, the `variable`
-    that holds a token, the `token_page` where one is made, the `page` of what is fetched, where a licence can be
-    accepted."""
+    """Only `origin` (`https://civitai.com`) is sent `token`.
+
+    The rest is for messages: the `service`, the `variable` that holds a token, the `token_page` where tokens are made,
+    the `page` of what is fetched, where a licence can be accepted.
+    """
 
     service: str
     origin: str
@@ -37,11 +39,46 @@ class Access:
         return self.page or self.origin
 
 
+def find_access(
+    service: str, endpoint: str, found: tuple[str, str] | None, *, variable: str, token_page: str, page: str | None
+) -> Access:
+    """Access to `service` with the token that was `found`, if any, and the name of where; else `variable` is named.
+
+    Raises ConfigError (E-CONFIG) for a token that can't be sent.
+    """
+    variable, token = found or (variable, None)
+    if token is not None:
+        hide(token)
+        if not token.isascii() or not token.isprintable() or " " in token:
+            why = "can't be a token: it holds other characters than letters, digits and punctuation"
+            raise ConfigError(variable, None, why, f"copy it again from {token_page}")
+        if is_in_the_clear(endpoint):
+            why = f"its token would be sent unencrypted to {endpoint}"
+            raise ConfigError(variable, None, why, "use an address with https, or unset the token")
+    return Access(service, origin_of(endpoint), variable, token_page, page, token)
+
+
+def token_from_environment(variables: tuple[str, ...]) -> tuple[str, str] | None:
+    """The variable and the token of the first of `variables` that is set, or of the file that `VARIABLE_FILE` names.
+
+    Raises ConfigError (E-CONFIG) for a file that is empty or that others can read.
+    """
+    for variable in variables:
+        if token := os.environ.get(variable, "").strip():
+            return variable, token
+        named = f"{variable}_FILE"
+        if file := os.environ.get(named, "").strip():
+            if token := read_private_file(named, Path(file)).strip():
+                return named, token
+            raise ConfigError(named, file, "is empty", "write the token into it, and nothing else")
+    return None
+
+
 def refusal(access: Access | None, source: str, status: int, headers: Mapping[str, str], body: bytes) -> DarkroomError:
-    """The error to raise for an answer that won't get better by asking again: 401, 403, 404, 407, 410, 451.
+    """The error to raise for a response that a retry won't change: 401, 403, 404, 407, 410, 451.
 
     AuthError (E-AUTH) where another token, a licence or a login may help, SourceError (E-SOURCE) where nothing does.
-    Of the `body` at most a short message out of JSON is shown, without secrets.
+    At most a short message from a JSON `body` is shown, without secrets.
     """
     if access is not None and access.token:
         hide(access.token)
@@ -67,7 +104,7 @@ def refusal(access: Access | None, source: str, status: int, headers: Mapping[st
         until = re.match(r"\d{4}-\d\d-\d\d", _field(data, "deadline"))
         why = f"is in early access{f' until {until[0]}' if until else ''} ({said})"
         return AuthError("source", source, why, f"buy access at {access.where}, or wait{_holder(access)}")
-    # Strangers aren't told by the Hub which of its repositories there are.
+    # To strangers the Hub answers 401 for repositories that don't exist as well.
     is_hidden = status == 401 and access.token is None and "x-error-message" in named
     if status == 404 or code == "RepoNotFound" or is_hidden:
         why = f"is not there, or not for everybody ({said})"
@@ -81,12 +118,15 @@ def refusal(access: Access | None, source: str, status: int, headers: Mapping[st
     return AuthError("source", source, why, f"see at {access.where} what its account lacks")
 
 
-def shown(text: object, longest: int = LONGEST_SAID) -> str:
-    """What somebody else wrote, fit to be shown: without secrets, one line, not too long; nothing if it is no text."""
+def shown(text: object, longest: int = LONGEST_SHOWN) -> str:
+    """A text from elsewhere as messages may show it: one printable line without secrets, at most `longest` characters.
+
+    Empty if it is no text.
+    """
     if not isinstance(text, str):
         return ""
     one_line = " ".join(redact(text[: 100 * longest]).split())
-    printable = "".join(sign if sign.isprintable() else "\ufffd" for sign in one_line)
+    printable = "".join(character if character.isprintable() else "\ufffd" for character in one_line)
     return printable if len(printable) <= longest else printable[: longest - 1] + "…"
 
 
@@ -127,7 +167,7 @@ def _json(body: bytes) -> Any:
 
 
 def _said(headers: Mapping[str, str], data: Any) -> str:
-    """Quoted, what the server says of it."""
+    """The server's own message, quoted; empty if it sends none."""
     text = shown(_field(data, "message") or _field(data, "error") or headers.get("x-error-message", ""))
     return f": '{text}'" if text else ""
 
@@ -135,71 +175,3 @@ def _said(headers: Mapping[str, str], data: Any) -> str:
 def _field(data: Any, name: str) -> str:
     value = data.get(name) if isinstance(data, dict) else None
     return value if isinstance(value, str) else ""
-
-
-_CIVITAI = ("CIVITAI_API_KEY", "CIVITAI_TOKEN")
-_HUB = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-_LOGIN = "huggingface_hub's login"
-_TRUE = ("1", "on", "yes", "true")
-
-
-def civitai_access(page: str | None) -> Access:
-    """Access to Civitai, with the token of CIVITAI_API_KEY or CIVITAI_TOKEN, or of the file that `…_FILE` names.
-
-    Raises ConfigError (E-CONFIG) for a token that can't be sent, and for a file of one that others can read.
-    """
-    found = _from_environment(_CIVITAI)
-    return _access("Civitai", civitai_endpoint(), found, _CIVITAI[0], "https://civitai.com/user/account", page)
-
-
-def hub_access(page: str | None) -> Access:
-    """Access to the Hub, with the token of HF_TOKEN or of the file that HF_TOKEN_FILE names, else of `hf auth login`.
-
-    Raises ConfigError (E-CONFIG) as `civitai_access` does.
-    """
-    found = _from_environment(_HUB) or _from_login()
-    return _access(
-        "the Hugging Face Hub", hub_endpoint(), found, _HUB[0], "https://huggingface.co/settings/tokens", page
-    )
-
-
-def _access(
-    service: str, endpoint: str, found: tuple[str, str] | None, variable: str, token_page: str, page: str | None
-) -> Access:
-    variable, token = found or (variable, None)
-    if token is not None:
-        hide(token)
-        if not token.isascii() or not token.isprintable() or " " in token:
-            why = "can't be a token: it holds other signs than letters, digits and punctuation"
-            raise ConfigError(variable, None, why, f"copy it again from {token_page}")
-        if is_in_the_clear(endpoint):
-            why = f"its token would be sent unencrypted to {endpoint}"
-            raise ConfigError(variable, None, why, "use an address with https, or unset the token")
-    return Access(service, origin_of(endpoint), variable, token_page, page, token)
-
-
-def _from_environment(variables: tuple[str, ...]) -> tuple[str, str] | None:
-    """The first token there is, and the variable that it is from."""
-    for variable in variables:
-        if token := os.environ.get(variable, "").strip():
-            return variable, token
-        named = f"{variable}_FILE"
-        if file := os.environ.get(named, "").strip():
-            if token := read_private_file(named, Path(file)).strip():
-                return named, token
-            raise ConfigError(named, file, "is empty", "write the token into it, and nothing else")
-    return None
-
-
-def _from_login() -> tuple[str, str] | None:
-    """The token that `hf auth login` stored, which huggingface_hub renews if it is about to expire."""
-    if os.environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").lower() in _TRUE:
-        return None
-    # Here, since only sources at the Hub need it.
-    from huggingface_hub import get_token
-
-    try:
-        token = get_token()
-    except Exception as error:  # whatever its stores, and the services that hand out tokens, do
-        raise ConfigError(_LOGIN, None, f"can't be used ({type(error).__name__})", "set HF_TOKEN") from None
-    return (_LOGIN, token) if token else None

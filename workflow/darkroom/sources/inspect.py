@@ -1,22 +1,21 @@
-"""What a source is right now, inspected while a workflow is planned: no fetching, no network, hashes remembered.
+"""Hashes of local sources, for planning a workflow: nothing is fetched, and each file is read once.
 
-The memory is a JSON file: absolute path to size, modification time, inode and hash. Losing it costs time only, so
-a broken one counts as empty; of two writers at once the later one's entries win.
+The cache is a JSON file: absolute path to file stamp and hash. Losing it costs time only, so a broken one counts as
+empty; of two concurrent writers the later one's entries win.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.files import write_json
+from darkroom.base.files import file_stamp, read_json_object, write_json
 from darkroom.base.hashing import hash_file
 from darkroom.errors import DiskError, SourceError
-from darkroom.sources.receipt import FetchedFile, FetchReceipt
-from darkroom.sources.references import parse_reference
+from darkroom.sources.receipt import FetchedFile
+
+INDEX = "model_index.json"  # not imported: the checkpoint package takes more imports than planning should pay for
 
 
 def source_identity(path: Path | str, cache: Path | str) -> str:
@@ -28,9 +27,9 @@ def source_identity(path: Path | str, cache: Path | str) -> str:
 
 
 def source_identities(paths: Iterable[Path | str], cache: Path | str) -> list[str]:
-    """`source_identity` of many files, with one look into the memory. Raises SourceError (E-SOURCE)."""
+    """`source_identity` of many files, which reads the cache once. Raises SourceError (E-SOURCE)."""
     cache = Path(cache)
-    known, fresh, found = _load(cache), {}, []
+    known, fresh, found = read_json_object(cache), {}, []
     for path in paths:
         try:
             absolute = str(Path(path).expanduser().resolve(strict=True))
@@ -49,73 +48,15 @@ def source_identities(paths: Iterable[Path | str], cache: Path | str) -> list[st
     return found
 
 
-def _stamp(path: str) -> list[int]:
-    status = Path(path).stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+def folder_digest(folder: Path, cache: Path) -> str:
+    """The content digest of a Diffusers folder; files are read only if `cache` doesn't know them.
 
-
-def _load(cache: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
-def _remember(cache: Path, fresh: dict[str, Any]) -> None:
-    """Add entries; a cache that can't be written is no reason to stop."""
-    entries = {key: value for key, value in _load(cache).items() if Path(key).exists()}
-    try:
-        write_json(cache, entries | fresh)
-    except (OSError, DiskError):
-        return
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and len(value) == 64
-
-
-INDEX = "model_index.json"  # not imported: reading models takes more imports than planning should pay for
-
-
-@dataclass(frozen=True, slots=True)
-class SourceState:
-    """`sha256` of the file, or the content digest of the folder; `parameterization` of the file's sidecar, if any.
-
-    Both are None of a remote source, which isn't asked.
+    Raises SourceError (E-SOURCE), ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a model.
     """
-
-    sha256: str | None
-    parameterization: str | None
-    is_folder: bool
-
-
-def look_at(source: str, receipt: Path, cache: Path) -> SourceState:
-    """The state of `source`; what was fetched before, as `receipt` says, if the source is gone.
-
-    Hashes are remembered in the file `cache`. Raises SourceError (E-SOURCE) where there is neither source nor
-    receipt and for what is no source at all, ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a
-    model, ConfigError (E-CONFIG) for a broken sidecar.
-    """
-    reference = parse_reference(source)
-    if not reference.is_local:
-        return SourceState(None, None, reference.is_folder)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return SourceState(_folder_digest(path, cache), None, True)
-    if path.is_file():
-        return SourceState(source_identity(path, cache), _parameterization(path), False)
-    if receipt.is_file() and not path.exists():
-        before = FetchReceipt.read(receipt)
-        return SourceState(before.sha256, before.parameterization, before.files is not None)
-    raise SourceError("source", source, "is no file and no folder", "mend its path in the configuration")
-
-
-def _folder_digest(folder: Path, cache: Path) -> str:
     if not (folder / INDEX).is_file():
         why = f"is a folder without {INDEX}"
         raise SourceError("source", folder, why, "give a Diffusers folder or a .safetensors file")
-    # Imported where it is needed: most runs have no folders, and planning should be quick.
+    # Here, since most runs have no folders, and planning should be quick.
     from darkroom.checkpoint.folder import model_files
     from darkroom.checkpoint.verified import content_digest
 
@@ -130,9 +71,28 @@ def _folder_digest(folder: Path, cache: Path) -> str:
     )
 
 
-def _parameterization(path: Path) -> str | None:
+def sidecar_parameterization(path: Path) -> str | None:
+    """What the sidecar beside a file says of its parameterization, if there is one. Raises ConfigError (E-CONFIG)."""
     if not path.with_suffix(".yaml").is_file():
         return None
     from darkroom.checkpoint.prediction import read_sidecar
 
     return read_sidecar(path)
+
+
+def _stamp(path: str) -> list[int]:
+    """The file's stamp as JSON gives it back."""
+    return list(file_stamp(Path(path).stat()))
+
+
+def _remember(cache: Path, fresh: dict[str, Any]) -> None:
+    """Add entries; a cache that can't be written is no reason to stop."""
+    entries = {key: value for key, value in read_json_object(cache).items() if Path(key).exists()}
+    try:
+        write_json(cache, entries | fresh)
+    except (OSError, DiskError):
+        return
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and len(value) == 64

@@ -14,11 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from darkroom.base.files import write_bytes
 from darkroom.base.strict_yaml import dump_yaml, load_yaml, locate
+from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
 
 if TYPE_CHECKING:
     from darkroom.sources.receipt import FetchReceipt
-    from darkroom.sources.references import Reference
+    from darkroom.sources.source import Source
 
 HEADING = (
     "# Which bytes each remote source stands for. Written by `darkroom fetch`, and anew by `darkroom fetch --update NAME`;\n"
@@ -46,17 +47,17 @@ class LockEntry(BaseModel):
         return value.lower()
 
 
-def variant_of(reference: Reference, dtype: str) -> Variant | None:
+def variant_of(source: Source, dtype: str) -> Variant | None:
     """Which weights of a folder a checkpoint of that `dtype` asks for; None of a single file, which has no others."""
-    if not reference.is_folder:
+    if not source.is_folder:
         return None
     return "fp16" if dtype == "fp16" else "plain"
 
 
-def lock_key(reference: Reference, dtype: str) -> str:
-    """What `reference` is called in the lock file."""
-    variant = variant_of(reference, dtype)
-    return reference.text if variant is None else f"{reference.text} {variant}"
+def lock_key(source: Source, dtype: str) -> str:
+    """What `source` is called in the lock file."""
+    variant = variant_of(source, dtype)
+    return source.text if variant is None else f"{source.text} {variant}"
 
 
 def read_lock(path: Path | str) -> dict[str, LockEntry]:
@@ -100,9 +101,9 @@ def _read_entry(path: Path | str, key: str, value: Any) -> LockEntry:
     try:
         return LockEntry.model_validate(value)
     except ValidationError as error:
-        first = error.errors()[0]
-        keys = [key, *map(str, first["loc"])]
-        why = f"{first['msg']} ({locate(path, keys)})"
+        first = first_problem(error)
+        keys = [key, *map(str, first.keys)]
+        why = f"{first.reason} ({locate(path, keys)})"
         raise ConfigError("lock entry", ".".join(keys), why, _HINT) from None
 
 

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from darkroom.base.text import in_bytes, in_time, of, share
+from darkroom.base.text import format_bytes, format_duration, format_percent, format_progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -71,9 +71,11 @@ class Progress:
         (then, before), (now, done) = self._marks[0], self._marks[-1]
         rate = (done - before) / (now - then)
         if self._total is None:
-            return f"{in_bytes(done)}, {in_bytes(rate)}/s"
-        left = f", {in_time((self._total - done) / rate)} left" if rate else ""
-        return f"{share(done, self._total)}, {of(done, self._total)}, {in_bytes(rate)}/s{left}"
+            return f"{format_bytes(done)}, {format_bytes(rate)}/s"
+        left = f", {format_duration((self._total - done) / rate)} left" if rate else ""
+        return (
+            f"{format_percent(done, self._total)}, {format_progress(done, self._total)}, {format_bytes(rate)}/s{left}"
+        )
 
     def _show_bar(self, title: str, total: int | None, done: int) -> None:
         from rich.console import Console

@@ -1,4 +1,4 @@
-"""Asking for a part of a file, and checking that the answer is that part of that version of that file."""
+"""RangeRequests for a part of a file, and checking that the response is that part of that version of that file."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from darkroom.checkpoint.header import refuse_other_formats
 from darkroom.errors import FormatError, HashError, NetworkError, NotWeightsError
 from darkroom.sources.access import shown
 from darkroom.sources.partial import Partial, Piece, Version
+from darkroom.sources.retry import TransientError
 from darkroom.sources.source import RemoteFile
-from darkroom.sources.web import Answer, Expired, Passing, Web
+from darkroom.sources.web import Expired, HttpClient, Response
 
 START_BYTES = 512
 _STRONG_AFTER = timedelta(seconds=60)
 _NUMBER = "[0-9]{1,18}"
 
 
-def version_of(answer: Answer) -> tuple[Version, int | None]:
-    """The version that an answer is of, and the first byte that it gives; None where it doesn't say which (206)."""
-    headers = answer.headers
+def version_of(response: Response) -> tuple[Version, int | None]:
+    """The version that an response is of, and the first byte that it gives; None where it doesn't say which (206)."""
+    headers = response.headers
     if headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
         return Version(), 0  # length and validators are those of other bytes
     etag, date = headers.get("ETag"), headers.get("Last-Modified")
     start: int | None = 0
     size = None
-    if answer.status == 200:
+    if response.status == 200:
         length = headers.get("Content-Length", "")
         size = int(length) if re.fullmatch(_NUMBER, length) and "Transfer-Encoding" not in headers else None
     else:
@@ -51,18 +52,18 @@ def _is_strong(date: str | None, now: str | None) -> bool:
         return False
 
 
-def check_start(answer: Answer, source: str, file: RemoteFile, *, is_weights: bool) -> None:
+def check_start(response: Response, source: str, file: RemoteFile, *, is_weights: bool) -> None:
     """Wait for a file's first bytes, and make sure that they aren't a login page's, an error's, a pointer's or a pickle's.
 
-    Raises NotWeightsError (E-NOTWEIGHTS), PickleError (E-PICKLE), FormatError (E-FORMAT), Passing.
+    Raises NotWeightsError (E-NOTWEIGHTS), PickleError (E-PICKLE), FormatError (E-FORMAT), TransientError.
     """
-    start = answer.peek(START_BYTES)
+    start = response.peek(START_BYTES)
     if not is_weights:
         return
     try:
         refuse_other_formats(io.BytesIO(start), source)
     except (NotWeightsError, FormatError):
-        found = _what_instead(start, answer.headers.get("Content-Type", "").partition(";")[0].strip().lower())
+        found = _what_instead(start, response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
         if found is None:
             raise
         why, hint = f"the server sent {found} instead of weights", "check the address in a browser"
@@ -107,12 +108,12 @@ NO_VERSION = "the server names no version, restarting"
 
 
 class StartOver(Exception):
-    """All bytes so far are of no use. `answer`, if any, gives the file from its beginning, of `version`."""
+    """All bytes so far are of no use. `response`, if any, gives the file from its beginning, of `version`."""
 
-    def __init__(self, why: str, answer: Answer | None, version: Version, *, is_change: bool = False) -> None:
+    def __init__(self, why: str, response: Response | None, version: Version, *, is_change: bool = False) -> None:
         super().__init__(why)
         self.why = why
-        self.answer = answer
+        self.response = response
         self.version = version
         self.is_change = is_change
 
@@ -121,16 +122,23 @@ class WrongRange(Exception):
     """The server sent another part than it was asked for."""
 
 
-class Asking:
+class RangeRequests:
     """Asks for parts of one file. `has_ranges` once the server has sent one, unless it sent more than asked for since."""
 
     def __init__(
-        self, source: str, file: RemoteFile, partial: Partial, web: Web, wanted: str | None, *, is_weights: bool
+        self,
+        source: str,
+        file: RemoteFile,
+        partial: Partial,
+        client: HttpClient,
+        wanted: str | None,
+        *,
+        is_weights: bool,
     ) -> None:
         self._source = source
         self._file = file
         self._partial = partial
-        self._web = web
+        self._client = client
         self._wanted = wanted
         self._is_weights = is_weights
         self._signed_url: str | None = None
@@ -141,11 +149,11 @@ class Asking:
         """Whether anything would tell that what follows is of the same version: the server, or the hash in the end."""
         return self._partial.version.if_range is not None or self._wanted is not None
 
-    def open(self, piece: Piece) -> Answer | None:
-        """An answer that begins where `piece` does; None if the server says that the file ends there.
+    def open(self, piece: Piece) -> Response | None:
+        """An response that begins where `piece` does; None if the server says that the file ends there.
 
         Raises StartOver where it gives something else than what was begun, WrongRange where it gives another part, and
-        what `Web.open` and, where a file's first bytes come, `check_start` raise.
+        what `HttpClient.open` and, where a file's first bytes come, `check_start` raise.
         """
         known, is_new = self._partial.version, self._partial.ranges.count == 0
         if not is_new and not self.can_resume:
@@ -153,48 +161,48 @@ class Asking:
         headers = {"Range": f"bytes={piece.start}-{'' if piece.end is None else piece.end - 1}"}
         if known.if_range and not is_new:
             headers["If-Range"] = known.if_range
-        answer = self._ask(headers)
+        response = self._ask(headers)
         try:
-            return self._judge(answer, piece, known, is_new)
+            return self._judge(response, piece, known, is_new)
         except BaseException as error:
-            if not (isinstance(error, StartOver) and error.answer is answer):
-                answer.close()
+            if not (isinstance(error, StartOver) and error.response is response):
+                response.close()
             raise
 
-    def _ask(self, headers: dict[str, str]) -> Answer:
+    def _ask(self, headers: dict[str, str]) -> Response:
         """At the URL that redirects led to before, while that is good; it is signed for a time."""
         signed_url, pinned = self._signed_url, self._wanted is not None  # several threads ask
         if signed_url is not None:
             try:
-                return self._web.open(
+                return self._client.open(
                     self._source, signed_url, access=None, headers=headers, is_signed=True, is_pinned=pinned
                 )
             except Expired:
                 if self._signed_url == signed_url:
                     self._signed_url = None
         file = self._file
-        answer = self._web.open(self._source, file.url, access=file.access, headers=headers, is_pinned=pinned)
-        self._signed_url = answer.url if answer.url != file.url else None
-        return answer
+        response = self._client.open(self._source, file.url, access=file.access, headers=headers, is_pinned=pinned)
+        self._signed_url = response.url if response.url != file.url else None
+        return response
 
-    def _judge(self, answer: Answer, piece: Piece, known: Version, is_new: bool) -> Answer | None:
-        found, start = version_of(answer)
-        if answer.status == 416:
+    def _judge(self, response: Response, piece: Piece, known: Version, is_new: bool) -> Response | None:
+        found, start = version_of(response)
+        if response.status == 416:
             self._judge_end(piece, known, found)
-            answer.close()
+            response.close()
             return None
-        if answer.status == 304:
-            raise Passing("the server answers 304 to a request without conditions")
+        if response.status == 304:
+            raise TransientError("the server answers 304 to a request without conditions")
         if start == 0:
             # Before what is here is given up for it: a page for people has another version and size, too.
-            check_start(answer, self._source, self._file, is_weights=self._is_weights)
+            check_start(response, self._source, self._file, is_weights=self._is_weights)
         if not is_new and known.differs_from(found):
-            if answer.status == 206 and found.etag is not None and found.etag == known.etag:
+            if response.status == 206 and found.etag is not None and found.etag == known.etag:
                 raise WrongRange(f"the server speaks of {found.size:,} bytes now, of {known.size:,} before")
-            whole = answer if answer.status == 200 else None
+            whole = response if response.status == 200 else None
             version = found if whole else Version()
             raise StartOver("file changed upstream, starting again", whole, version, is_change=True)
-        if answer.status == 206:
+        if response.status == 206:
             if start is None:
                 raise WrongRange("the server does not say which bytes it sent")
             if start != piece.start:
@@ -202,12 +210,12 @@ class Asking:
             self.has_ranges = not self._has_ignored_one
         elif not is_new:
             self.has_ranges, self._has_ignored_one = False, True
-            raise StartOver("server cannot resume, restarting", answer, found)
+            raise StartOver("server cannot resume, restarting", response, found)
         if is_new:
             self._partial.adopt(found)
         elif known.size is None:
             self._partial.adopt(replace(known, size=found.size))
-        return answer
+        return response
 
     def _judge_end(self, piece: Piece, known: Version, found: Version) -> None:
         """What 416 means: there is nothing from `piece` on, because all is here, or because less is there."""

@@ -1,6 +1,6 @@
 """Downloading one file: resumed where it stopped, in parallel ranges, never of two versions, hashed as it comes.
 
-Every request for a part names the version that it wants (`If-Range`), and every answer is checked for the range and the
+Every request for a part names the version that it wants (`If-Range`), and every response is checked for the range and the
 version that it is of. What comes is written to its final place and hashed behind the front; nothing has a name
 before its hash is known.
 """
@@ -12,16 +12,16 @@ import os
 import threading
 from dataclasses import dataclass, field
 
-from darkroom.base.files import check_room, disk_errors
+from darkroom.base.files import check_free_space, disk_errors
 from darkroom.base.hashing import BLOCK_BYTES
-from darkroom.base.text import in_bytes, of
+from darkroom.base.text import format_bytes, format_progress
 from darkroom.errors import NetworkError, RangeError
 from darkroom.sources.partial import Partial, Piece, Version, cut_into_pieces
 from darkroom.sources.progress import Progress
-from darkroom.sources.range_request import NO_VERSION, START_BYTES, Asking, StartOver, WrongRange, check_size
-from darkroom.sources.retry import Patience
+from darkroom.sources.range_request import NO_VERSION, START_BYTES, RangeRequests, StartOver, WrongRange, check_size
+from darkroom.sources.retry import RetryPolicy
 from darkroom.sources.source import RemoteFile
-from darkroom.sources.web import Answer, Web
+from darkroom.sources.web import HttpClient, Response
 from darkroom.sources.workers import Workers
 
 
@@ -58,6 +58,7 @@ class FollowingHash(threading.Thread):
 PARALLEL_FROM_BYTES = 32 * 2**20
 """What is still missing has to be at least this much for more than one connection."""
 _MAX_CHANGES = 3
+_FREE_SPACE_HINT = "free some disk space and run the same command again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +87,13 @@ class Transfer:
         source: str,
         file: RemoteFile,
         partial: Partial,
-        web: Web,
+        client: HttpClient,
         *,
         is_weights: bool,
         wanted: str | None,
         connections: int,
         stall_timeout_s: float,
-        patience: Patience,
+        retry: RetryPolicy,
         progress: Progress,
     ) -> None:
         """`wanted` is the SHA256 that the file must have, where anybody knows it."""
@@ -102,11 +103,11 @@ class Transfer:
         self._is_weights = is_weights
         self._wanted = wanted
         self._connections = connections
-        self._patience = patience
+        self._retry = retry
         self._progress = progress
-        self._asking = Asking(source, file, partial, web, wanted, is_weights=is_weights)
+        self._requests = RangeRequests(source, file, partial, client, wanted, is_weights=is_weights)
         self._workers = Workers(
-            source, self._asking, partial, stall_timeout_s=stall_timeout_s, patience=patience, progress=progress
+            source, self._requests, partial, stall_timeout_s=stall_timeout_s, retry=retry, progress=progress
         )
         self._hashes: list[FollowingHash] = []
 
@@ -118,12 +119,14 @@ class Transfer:
         NetworkError, AuthError, SourceError, DiskError.
         """
         partial = self._partial
-        if partial.resumed and not self._asking.can_resume:
+        if partial.resumed and not self._requests.can_resume:
             self._progress.say(NO_VERSION)
             partial.restart(Version())
         elif partial.resumed:
             size = partial.version.size
-            self._progress.say(f"resuming {of(partial.resumed, size) if size else in_bytes(partial.resumed)}")
+            self._progress.say(
+                f"resuming {format_progress(partial.resumed, size) if size else format_bytes(partial.resumed)}"
+            )
         try:
             while True:
                 was_resumed = partial.resumed > 0
@@ -153,20 +156,20 @@ class Transfer:
     def _bring_all(self) -> None:
         """Bring every missing byte, starting over where the server leaves no other way."""
         changes = restarts = wrong = 0
-        pending: Answer | None = None
+        pending: Response | None = None
         while True:
             try:
                 return self._bring(pending)
             except StartOver as again:
                 self._progress.say(again.why)
                 changes, restarts = (changes + 1, 0) if again.is_change else (changes, restarts + 1)
-                if changes > _MAX_CHANGES or restarts > max(1, self._patience.retries):
-                    if again.answer is not None:
-                        again.answer.close()
+                if changes > _MAX_CHANGES or restarts > max(1, self._retry.retries):
+                    if again.response is not None:
+                        again.response.close()
                     why = "keeps changing" if restarts == 0 else "can't be resumed, and the connection is cut each time"
                     raise NetworkError("source", self._source, why, "run the same command again later") from None
                 self._restart(again.version)
-                pending = again.answer
+                pending = again.response
             except WrongRange as error:
                 wrong += 1
                 self._restart(Version())
@@ -176,40 +179,41 @@ class Transfer:
                     raise RangeError("source", self._source, str(error), hint) from None
                 self._progress.say(f"{error}, restarting")
 
-    def _bring(self, answer: Answer | None) -> None:
-        """Bring every missing byte; `answer`, if any, gives the file from its beginning."""
+    def _bring(self, response: Response | None) -> None:
+        """Bring every missing byte; `response`, if any, gives the file from its beginning."""
         partial = self._partial
         piece = Piece(partial.ranges.front, None)
         if (size := partial.version.size) is not None:
             if not (gaps := partial.ranges.gaps(size)):
                 return
             piece.end = gaps[0][1]
-        answer = answer or self._patience.attempt(self._source, lambda: self._asking.open(piece))
-        if answer is None:
+        response = response or self._retry.attempt(self._source, lambda: self._requests.open(piece))
+        if response is None:
             return
         if piece.start == 0:
-            # Which were looked at already. From now on there is something that all other answers have to belong to.
-            start = answer.read(START_BYTES)
+            # Which were looked at already. From now on there is something that all other responses have to belong to.
+            start = response.read(START_BYTES)
             partial.write(0, start)
             piece.start = len(start)
         try:
             size = partial.version.size
             check_size(self._source, self._file, size)
-            check_room(partial.folder, self._source, None if size is None else size - partial.ranges.count)
+            if size is not None:
+                check_free_space(partial.folder, size - partial.ranges.count, self._source, _FREE_SPACE_HINT)
         except BaseException:
-            answer.close()
+            response.close()
             raise
         self._progress.begin(size, partial.ranges.count)
         if size is None:
-            self._workers.bring([piece], answer, 1)
+            self._workers.bring([piece], response, 1)
         elif self._may_part(size):
             self._workers.bring(
-                cut_into_pieces(partial.ranges.gaps(size), self._connections), answer, self._connections
+                cut_into_pieces(partial.ranges.gaps(size), self._connections), response, self._connections
             )
         else:
-            self._workers.bring([Piece(start, end) for start, end in partial.ranges.gaps(size)], answer, 1)
+            self._workers.bring([Piece(start, end) for start, end in partial.ranges.gaps(size)], response, 1)
 
     def _may_part(self, size: int) -> bool:
         missing = size - self._partial.ranges.count
-        can_part = self._asking.has_ranges and self._asking.can_resume
+        can_part = self._requests.has_ranges and self._requests.can_resume
         return can_part and self._connections > 1 and missing >= PARALLEL_FROM_BYTES

@@ -25,20 +25,8 @@ import urllib3
 from darkroom.base.secrets import redact
 from darkroom.errors import NetworkError, SourceError
 from darkroom.sources.access import Access, refusal, shown
-from darkroom.sources.references import is_in_the_clear
-
-
-class Passing(Exception):
-    """A failure that may pass: `why` for people, when the server wants to be asked again, whether it just stopped sending."""
-
-    def __init__(
-        self, why: str, *, retry_after_s: float | None = None, is_stall: bool = False, is_rate_limit: bool = False
-    ) -> None:
-        super().__init__(why)
-        self.why = why
-        self.retry_after_s = retry_after_s
-        self.is_stall = is_stall
-        self.is_rate_limit = is_rate_limit
+from darkroom.sources.addresses import is_in_the_clear
+from darkroom.sources.retry import TransientError
 
 
 class Expired(Exception):
@@ -87,37 +75,41 @@ def connection_reason(host: str, error: Exception) -> str:
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 15.0
 _REFUSED = (401, 403, 404, 407, 410, 451)
-_PASSING = (408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
+_TRANSIENT = (408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 _ERROR_BODY_BYTES = 4096
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_JSON_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answer:
-    """An answer whose body is still to be read: `url` is where redirects led to, which may carry a signature."""
+class Response:
+    """A response whose body hasn't been read yet; `url` is where redirects led, which may carry a signature."""
 
     raw: urllib3.response.BaseHTTPResponse
-    response: requests.Response
+    _reply: requests.Response
     url: str
     _kept: bytearray = field(default_factory=bytearray)
 
     @property
     def status(self) -> int:
-        return self.response.status_code
+        return self._reply.status_code
 
     @property
     def headers(self) -> Mapping[str, str]:
-        return self.response.headers
+        return self._reply.headers
+
+    @property
+    def reason(self) -> str:
+        return self._reply.reason or ""
 
     def peek(self, amount: int) -> bytes:
-        """The first `amount` bytes, fewer where there are no more; `read` gives them again. Raises Passing."""
+        """The first `amount` bytes, fewer where there are no more; `read` gives them again. Raises TransientError."""
         while len(self._kept) < amount and (piece := self._receive(amount - len(self._kept))):
             self._kept.extend(piece)
         return bytes(self._kept)
 
     def read(self, amount: int) -> bytes:
-        """The next bytes, as many as have come and at most `amount`; empty at the end. Raises Passing."""
+        """The next bytes, as many as have come and at most `amount`; empty at the end. Raises TransientError."""
         if not self._kept:
             return self._receive(amount)
         piece = bytes(self._kept[:amount])
@@ -128,9 +120,9 @@ class Answer:
         try:
             return self.raw.read1(amount, decode_content=True) or b""
         except urllib3.exceptions.ReadTimeoutError:
-            raise Passing("nothing came any more", is_stall=True) from None
+            raise TransientError("nothing came any more", is_stall=True) from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError):
-            raise Passing("the connection was cut") from None
+            raise TransientError("the connection was cut") from None
 
     def stop(self) -> None:
         """End another thread's reading."""
@@ -139,10 +131,10 @@ class Answer:
 
     def close(self) -> None:
         """Let go of the connection, also in the middle of a body."""
-        self.response.close()
+        self._reply.close()
 
 
-class Web:
+class HttpClient:
     """Makes requests; usable by several threads. `stall_timeout_s` is how long a server may send nothing."""
 
     def __init__(self, stall_timeout_s: float, connections: int = 4) -> None:
@@ -168,66 +160,66 @@ class Web:
         headers: Mapping[str, str],
         is_signed: bool = False,
         is_pinned: bool = False,
-    ) -> Answer:
+    ) -> Response:
         """Ask for `url`, following redirects, and return what isn't an error: 200, 206, 304 or 416.
 
-        `is_signed`: an earlier answer's URL is asked again. `is_pinned`: its hash is known, so that what comes unencrypted
-        may be followed to. Raises Passing for what may pass, Expired for a signed URL
+        `is_signed`: an earlier response's URL is asked again. `is_pinned`: its hash is known, so that what comes unencrypted
+        may be followed to. Raises TransientError for what may pass, Expired for a signed URL
         that is refused, AuthError (E-AUTH), SourceError (E-SOURCE), NetworkError (E-NETWORK).
         """
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._ask(source, url, _shown_to(url, access) | dict(headers))
-            if answer.status not in _REDIRECTS or "Location" not in answer.headers:
-                return self._judge(source, answer, access, is_signed)
-            answer.close()
-            url = _led_to(source, url, answer.headers["Location"], is_pinned)
+            response = self._ask(source, url, _shown_to(url, access) | dict(headers))
+            if response.status not in _REDIRECTS or "Location" not in response.headers:
+                return self._judge(source, response, access, is_signed)
+            response.close()
+            url = _led_to(source, url, response.headers["Location"], is_pinned)
         raise SourceError("source", source, f"the server redirects more than {MAX_REDIRECTS} times", "check the source")
 
     def get_json(self, source: str, url: str, access: Access | None) -> Any:
         """Ask for JSON. Raises what `open` raises, NetworkError (E-NETWORK) for anything else than JSON."""
-        answer = self.open(source, url, access=access, headers={"Accept": "application/json"})
+        response = self.open(source, url, access=access, headers={"Accept": "application/json"})
         try:
             body = bytearray()
-            while len(body) <= _MAX_JSON_BYTES and (piece := answer.read(2**16)):
+            while len(body) <= _MAX_JSON_BYTES and (piece := response.read(2**16)):
                 body += piece
             return json.loads(bytes(body))
         except (ValueError, RecursionError):
             why = f"{_host(url)} answered with something else than JSON"
             raise NetworkError("source", source, why, "try again later") from None
         finally:
-            answer.close()
+            response.close()
 
-    def _ask(self, source: str, url: str, headers: Mapping[str, str]) -> Answer:
+    def _ask(self, source: str, url: str, headers: Mapping[str, str]) -> Response:
         host = _host(url)
         try:
-            response = self._session.get(
+            reply = self._session.get(
                 url, headers=headers, auth=_no_login, stream=True, allow_redirects=False, timeout=self._timeout
             )
         except requests.exceptions.SSLError as error:
             raise NetworkError("source", source, f"{host}: {tls_reason(error)}", "check the address") from None
         except requests.exceptions.ReadTimeout:
-            raise Passing(f"{host} did not answer", is_stall=True) from None
+            raise TransientError(f"{host} did not answer", is_stall=True) from None
         except requests.exceptions.ConnectTimeout:
-            raise Passing(f"{host} can't be reached") from None
+            raise TransientError(f"{host} can't be reached") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise Passing(connection_reason(host, error)) from None
+            raise TransientError(connection_reason(host, error)) from None
         except (requests.exceptions.RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
             raise SourceError("source", source, f"{host}: {type(error).__name__}", "check the source") from None
-        return Answer(response.raw, response, url)
+        return Response(reply.raw, reply, url)
 
-    def _judge(self, source: str, answer: Answer, access: Access | None, is_signed: bool) -> Answer:
-        status = answer.status
+    def _judge(self, source: str, response: Response, access: Access | None, is_signed: bool) -> Response:
+        status = response.status
         if status in (200, 206, 304, 416):
-            return answer
-        body = _start_of(answer)
-        answer.close()
+            return response
+        body = _start_of(response)
+        response.close()
         if is_signed and status in (400, *_REFUSED):  # S3 answers 400 as well
             raise Expired
         if status in _REFUSED:
-            raise refusal(access, source, status, answer.headers, body)
-        what = f"{_host(answer.url)} answers {status} {redact(answer.response.reason or '')}".rstrip()
-        if status in _PASSING:
-            raise Passing(what, retry_after_s=retry_after(answer.headers), is_rate_limit=status == 429)
+            raise refusal(access, source, status, response.headers, body)
+        what = f"{_host(response.url)} answers {status} {redact(response.reason)}".rstrip()
+        if status in _TRANSIENT:
+            raise TransientError(what, retry_after_s=retry_after(response.headers), is_rate_limit=status == 429)
         raise NetworkError("source", source, what, "check the source; the server's own pages may say more")
 
 
@@ -279,11 +271,11 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2] or "the server"
 
 
-def _start_of(answer: Answer) -> bytes:
+def _start_of(response: Response) -> bytes:
     body = b""
     try:
-        while len(body) < _ERROR_BODY_BYTES and (piece := answer.read(_ERROR_BODY_BYTES)):
+        while len(body) < _ERROR_BODY_BYTES and (piece := response.read(_ERROR_BODY_BYTES)):
             body += piece
-    except Passing:
+    except TransientError:
         pass
     return body

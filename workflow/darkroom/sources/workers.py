@@ -7,13 +7,13 @@ import time
 from collections import deque
 from collections.abc import Iterable
 
-from darkroom.base.text import share
+from darkroom.base.text import format_percent
 from darkroom.errors import DarkroomError, NetworkError, StallError
 from darkroom.sources.partial import Partial, Piece
 from darkroom.sources.progress import Progress
-from darkroom.sources.range_request import Asking, StartOver
-from darkroom.sources.retry import Patience
-from darkroom.sources.web import Answer, Passing
+from darkroom.sources.range_request import RangeRequests, StartOver
+from darkroom.sources.retry import RetryPolicy, TransientError
+from darkroom.sources.web import Response
 
 READ_BYTES = 2**18
 _SLOW_BYTES = 2**10
@@ -28,42 +28,42 @@ class Workers:
     def __init__(
         self,
         source: str,
-        asking: Asking,
+        requests: RangeRequests,
         partial: Partial,
         *,
         stall_timeout_s: float,
-        patience: Patience,
+        retry: RetryPolicy,
         progress: Progress,
     ) -> None:
         self._source = source
-        self._asking = asking
+        self._requests = requests
         self._partial = partial
         self._stall_timeout_s = stall_timeout_s
-        self._patience = patience
+        self._retry = retry
         self._progress = progress
         self._pieces: deque[Piece] = deque()
-        self._answers: set[Answer] = set()
+        self._responses: set[Response] = set()
         self._error: BaseException | None = None
         self._has_failed = False
         self._count = 1
 
-    def bring(self, pieces: Iterable[Piece], answer: Answer, connections: int) -> None:
-        """Bring all pieces; `answer` begins where the first one does.
+    def bring(self, pieces: Iterable[Piece], response: Response, connections: int) -> None:
+        """Bring all pieces; `response` begins where the first one does.
 
-        Raises StartOver, WrongRange, what `Web.open` and `Patience.after` raise, OSError.
+        Raises StartOver, WrongRange, what `HttpClient.open` and `RetryPolicy.after` raise, OSError.
         """
         self._pieces = deque(pieces)
-        first: Answer | None = answer
+        first: Response | None = response
         if (count := min(connections, len(self._pieces))) > 1:
             self._work_in_threads(first, count)
             first = None
         self._count = 1
         self._work(first)
 
-    def _work_in_threads(self, answer: Answer | None, count: int) -> None:
+    def _work_in_threads(self, response: Response | None, count: int) -> None:
         self._count = count
         threads = [
-            threading.Thread(target=self._work_or_note, args=(answer if number == 0 else None,), daemon=True)
+            threading.Thread(target=self._work_or_note, args=(response if number == 0 else None,), daemon=True)
             for number in range(count)
         ]
         for thread in threads:
@@ -78,47 +78,47 @@ class Workers:
         finally:
             for thread in threads:
                 thread.join(_JOIN_S)
-            self._patience.stop.clear()
+            self._retry.stop.clear()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
 
-    def _work_or_note(self, answer: Answer | None) -> None:
+    def _work_or_note(self, response: Response | None) -> None:
         try:
-            self._work(answer)
+            self._work(response)
         except BaseException as error:
             with self._partial.changed:
                 if self._error is None:
                     self._error = error
-                elif isinstance(error, StartOver) and error.answer is not None:
-                    error.answer.close()
+                elif isinstance(error, StartOver) and error.response is not None:
+                    error.response.close()
             self._stop_others()
 
     def _stop_others(self) -> None:
         """End the threads' waiting and reading."""
         with self._partial.changed:
-            self._patience.stop.set()
+            self._retry.stop.set()
             self._pieces.clear()
-            answers = list(self._answers)
-        for answer in answers:
-            answer.stop()
+            responses = list(self._responses)
+        for response in responses:
+            response.stop()
 
-    def _work(self, answer: Answer | None) -> None:
+    def _work(self, response: Response | None) -> None:
         """Bring pieces until there are none left."""
         while True:
             try:
                 piece = self._pieces.popleft()
             except IndexError:
-                if answer is not None:
-                    answer.close()
+                if response is not None:
+                    response.close()
                 return
             try:
-                self._bring_piece(piece, answer)
+                self._bring_piece(piece, response)
             except (NetworkError, StallError) as error:
                 if not self._leave(piece, error):
                     raise
                 return
-            answer = None
+            response = None
 
     def _leave(self, piece: Piece, error: DarkroomError) -> bool:
         """Leave a piece to the other workers, if there are any."""
@@ -130,49 +130,49 @@ class Workers:
         self._progress.say(f"a connection less: {error.why}")
         return True
 
-    def _bring_piece(self, piece: Piece, answer: Answer | None) -> None:
+    def _bring_piece(self, piece: Piece, response: Response | None) -> None:
         failures, brought = 0, piece.start
         while not piece.is_done:
             try:
-                if answer is None:
-                    answer = self._asking.open(piece)
-                    if answer is None:
+                if response is None:
+                    response = self._requests.open(piece)
+                    if response is None:
                         return
                     self._tell_resumed()
-                self._read(answer, piece)
-            except Passing as passing:
-                if self._patience.stop.is_set():
+                self._read(response, piece)
+            except TransientError as passing:
+                if self._retry.stop.is_set():
                     return
                 self._has_failed = True
                 failures = 1 if piece.start - brought >= _PROGRESS_BYTES else failures + 1
                 brought = piece.start
-                self._patience.after(self._source, passing, failures)
-                self._patience.wait_for_turn()
+                self._retry.wait_after(self._source, passing, failures)
+                self._retry.wait_for_turn()
             finally:
-                if answer is not None:
+                if response is not None:
                     with self._partial.changed:
-                        self._answers.discard(answer)
-                    answer.close()
-                answer = None
-            if self._patience.stop.is_set():
+                        self._responses.discard(response)
+                    response.close()
+                response = None
+            if self._retry.stop.is_set():
                 return
 
     def _tell_resumed(self) -> None:
         size = self._partial.version.size
         if self._has_failed and size:
             self._has_failed = False
-            self._progress.say(f"resumed at {share(self._partial.ranges.count, size)}")
+            self._progress.say(f"resumed at {format_percent(self._partial.ranges.count, size)}")
 
-    def _read(self, answer: Answer, piece: Piece) -> None:
+    def _read(self, response: Response, piece: Piece) -> None:
         """Write what comes until the piece is done."""
         with self._partial.changed:
-            self._answers.add(answer)
+            self._responses.add(response)
         since, came = time.monotonic(), 0
-        while not piece.is_done and not self._patience.stop.is_set():
-            data = answer.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
+        while not piece.is_done and not self._retry.stop.is_set():
+            data = response.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
             if not data:
                 if piece.end is not None:
-                    raise Passing("the connection was cut")
+                    raise TransientError("the connection was cut")
                 piece.end = piece.start
                 self._partial.set_size(piece.end)
                 return
@@ -182,5 +182,5 @@ class Workers:
             came += len(data)
             if (now := time.monotonic()) - since > self._stall_timeout_s:
                 if came < _SLOW_BYTES:
-                    raise Passing(f"{came} bytes came in {now - since:.0f} s", is_stall=True)
+                    raise TransientError(f"{came} bytes came in {now - since:.0f} s", is_stall=True)
                 since, came = now, 0

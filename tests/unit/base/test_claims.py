@@ -19,7 +19,7 @@ LIMIT_S = 60
 HOLD = """
 import fcntl, sys
 from pathlib import Path
-from darkroom.claims import claim
+from darkroom.base.claims import claim
 fcntl.flock = fcntl.lockf = lambda *_: None
 with claim(Path(sys.argv[1])):
     print("held", flush=True)
@@ -28,7 +28,7 @@ with claim(Path(sys.argv[1])):
 COUNT = """
 import fcntl, sys
 from pathlib import Path
-from darkroom.claims import claim
+from darkroom.base.claims import claim
 fcntl.flock = fcntl.lockf = lambda *_: None
 count = Path(sys.argv[1])
 for _ in range(10):

@@ -1,0 +1,69 @@
+"""Names as people write them, and amounts as they read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from darkroom.base.text import (
+    did_you_mean,
+    format_bytes,
+    format_duration,
+    format_percent,
+    format_progress,
+    near_names,
+    shorten,
+    unknown_name,
+)
+
+
+def test_near_names_come_first_and_are_few() -> None:
+    assert near_names("stpes", ["width", "seed", "steps"], most=2)[0] == "steps"
+    assert len(near_names("step", ["steps", "stepz", "stepx"], most=2)) == 2
+    assert near_names("x", ["steps"]) == []
+    assert near_names("a" * 10**6, ["steps"]) == []  # at once: names come from anybody
+
+
+def test_a_hint_names_what_is_near_or_says_something_else() -> None:
+    assert did_you_mean("linse", ["lines", "soft"], "list it") == "did you mean 'lines'?"
+    assert did_you_mean("a1", ["a2", "a3"], "list it", most=1) in ("did you mean 'a2'?", "did you mean 'a3'?")
+    assert did_you_mean(7, ["lines"], "list it") == "list it"
+
+
+def test_an_unknown_name_is_compared_without_case_and_separators() -> None:
+    assert str(unknown_name("sampler", "EULER-b", ["Euler a", "DDIM"])) == "unknown sampler; did you mean Euler a"
+    assert str(unknown_name("sampler", "xyzzy", ["Euler", "DDIM"])) == "unknown sampler; known are Euler, DDIM"
+
+
+def test_only_what_is_too_long_is_cut() -> None:
+    assert shorten("x" * 80) == "x" * 80
+    assert shorten("x" * 81) == "x" * 80 + "…"
+    assert shorten(12345, 3) == "123…"
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.0 kB"),
+        (99_400, "99.4 kB"),
+        (99_600, "100 kB"),
+        (999_600, "1.0 MB"),
+        (6_938_040_682, "6.9 GB"),
+        (5e12, "5000 GB"),
+    ],
+)
+def test_sizes(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (95, "2 min"), (11_100, "3 h 05 min")])
+def test_times(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
+def test_how_far() -> None:
+    assert format_progress(2_800_000_000, 6_900_000_000) == "2.8 of 6.9 GB"
+    assert format_progress(500_000, 6_900_000_000) == "500 kB of 6.9 GB"
+    assert format_percent(999, 1000) == "99 %"
+    assert format_percent(0, 0) == "100 %"
