@@ -102,7 +102,7 @@ def get_request(wildcards):
 
 def get_engine(wildcards, output):
     """The model, and how and where to render. Takes `output`: another device or timeout renders nothing again."""
-    kept = plan.earlier_attempt(wildcards) if this_run.is_remote else None
+    kept = plan.kept_path(wildcards) if this_run.is_remote else None
     return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
 
 

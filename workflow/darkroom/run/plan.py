@@ -21,7 +21,7 @@ from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml
-from darkroom.cluster.earlier_attempts import FOLDER as KEPT
+from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG, format_of
@@ -56,9 +56,8 @@ class Plan:
 
     def picture(self, wildcards: Any) -> PlannedPicture:
         """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
-        return self._by_path[
-            f"{wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}{PNG.suffix}"
-        ]
+        folder, name = f"{wildcards.sheet}/{wildcards.checkpoint}", f"{wildcards.picture}-{wildcards.seed}"
+        return self._by_path[f"{folder}/{name}{PNG.suffix}"]
 
     def asset_receipts(self, wildcards: Any) -> list[str]:
         """The receipts of the LoRAs, embeddings and the VAE that a picture uses."""
@@ -98,7 +97,7 @@ class Plan:
         """How and where to render. Only `dtype` changes pictures, and it is one of the rule's params."""
         return ["--engine", self.config.engine.model_dump_json()]
 
-    def earlier_attempt(self, wildcards: Any) -> str | None:
+    def kept_path(self, wildcards: Any) -> str | None:
         """A picture's second name on a cluster, a hash of all that decides it; None while a receipt is missing."""
         receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
         try:
@@ -106,7 +105,7 @@ class Plan:
         except OSError:
             return None
         parts = [self.picture(wildcards).request.to_json(), made_of, self.config.engine.dtype, RENDER, __version__]
-        return str(KEPT / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
+        return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration and all pictures as JSON-ready data."""
