@@ -1,7 +1,7 @@
 """The weight files of a Diffusers folder's components: one file each, or shards listed in an index.
 
-File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
-(modeling_utils.py) save and look for: `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
+The file names are those of diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
+(modeling_utils.py): `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
 `model.fp16-00001-of-00002.safetensors` and so on.
 """
 
@@ -43,7 +43,7 @@ class Placed:
 class Weights:
     """A component's weight files: their headers by path relative to the folder; `index` is the shards' index.
 
-    `found` is each file's status from before its header was read: one that differs later is another file.
+    `found` is the status of each file from before its header was read; a file with another status was replaced.
     """
 
     component: str
@@ -124,7 +124,7 @@ def weight_files(folder: Path, component: str, variant: str | None) -> list[str]
     if not (folder / index).is_file():
         return [whole]
     if (folder / whole).is_file():
-        raise _refused(index, whole, "stands beside it: some loaders would read one of them and some the other")
+        raise _refused(index, whole, "is beside it: loaders disagree on which of them to read")
     return [index, *(f"{component}/{name}" for name in sorted(set(_read_index(folder, index).values())))]
 
 

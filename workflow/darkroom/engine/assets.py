@@ -1,4 +1,4 @@
-"""What a picture uses besides the model: its LoRAs in the weights, its embeddings read, its VAE at hand."""
+"""The assets of a picture made ready: its LoRAs applied to the weights, its embeddings read, its VAE loaded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LoraChoice = tuple[LoraFile, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a picture is made with.
+    """A picture's assets, ready for use.
 
-    `text_state` tells apart what changes how its prompts are encoded; `used` is for the metadata.
+    `text_state` differs wherever prompts are encoded differently; `used` is for the metadata.
     """
 
     vae: Any
@@ -33,9 +33,9 @@ class Prepared:
 
 
 class Assets:
-    """Brings a pipeline to what a request asks for; the weights of a model folder are where it goes back to.
+    """Prepares a pipeline for requests; the weights without LoRAs come from the model's `files`.
 
-    One VAE of its own file is kept, the last one used; `dtype` is the engine's number format.
+    Of the VAEs from their own files the last one is kept; `dtype` is the engine's number format.
     """
 
     def __init__(self, pipeline: Any, files: WeightFiles, dtype: str, library: Library) -> None:
@@ -48,7 +48,7 @@ class Assets:
         self._vae: tuple[str, Any] | None = None
 
     def prepare(self, request: RenderRequest) -> Prepared:
-        """Find, read and apply what the request names.
+        """Find, read and apply the assets that the request names.
 
         Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), RequestError (E-REQUEST) and the CheckpointErrors;
         the weights are then what they were before or the model's own, never something in between.

@@ -1,4 +1,4 @@
-"""Devices: the choice of one, its number format and memory, how a model and a picture share that memory, and its errors.
+"""Devices: choice, number format, errors, and the memory that a model and a picture share.
 
 A GPU with 20 GB or more keeps the whole model. To a smaller one the components are moved in turn, each as a whole
 (moving single layers costs far more time than it saves memory). Big pictures are decoded in tiles. Free memory plays no
@@ -39,19 +39,19 @@ _STICKY = (
     "cublas_status_execution_failed",
     "cudnn_status_execution_failed",
 )
-"""From the CUDA driver's list of errors (CUresult): after these "the process must be terminated and relaunched"."""
+"""Errors after which "the process must be terminated and relaunched" (CUDA driver API, CUresult)."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where the model lives, why, and from how many pixels on the VAE decodes in tiles (None: never)."""
+    """Where the model is kept, why, and from how many pixels on the VAE decodes in tiles (None: never)."""
 
     mode: Mode
     reason: str
     tiled_from: int | None
 
     def is_tiled(self, width: int, height: int) -> bool:
-        """Whether a picture of this size in pixels is decoded in tiles."""
+        """True if a picture of this size in pixels is decoded in tiles."""
         return self.tiled_from is not None and width * height >= self.tiled_from
 
     def describe(self, dtype: str) -> str:
@@ -61,7 +61,7 @@ class MemoryPlan:
         return f"{head}, {dtype}, VAE tiling {tiling}"
 
     def startup_lines(self, device: str) -> list[str]:
-        """What operators look for in the log once a model is loaded: where it is kept, and how the VAE decodes."""
+        """Log lines for operators once a model is loaded: where it is kept, and how the VAE decodes."""
         kept = {
             "resident": "the model stays on the device",
             "offload": "model CPU offload enabled",
@@ -74,9 +74,9 @@ class MemoryPlan:
 
 
 def resolve_device(requested: str) -> str:
-    """`auto` becomes `cuda`, `mps` or `cpu`, the first there is.
+    """The device; `auto` becomes the first of `cuda`, `mps` and `cpu` that the machine has.
 
-    Raises ConfigError (E-CONFIG) if the machine lacks the device asked for.
+    Raises ConfigError (E-CONFIG) if the machine lacks the requested device.
     """
     import torch
 
@@ -85,9 +85,9 @@ def resolve_device(requested: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = requested.partition(":")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the GPU that was asked for, where there are several
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not has.get(kind, False):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the requested GPU, where there are several
         among = "" if kind != "cuda" or visible is None else f", with CUDA_VISIBLE_DEVICES '{visible}'"
         raise ConfigError("engine.device", requested, f"this machine has no such device{among}", "use auto or cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
@@ -96,7 +96,7 @@ def resolve_device(requested: str) -> str:
 
 
 def resolve_dtype(requested: str, device: str) -> str:
-    """`auto` becomes fp16 on a GPU and fp32 on a CPU, which is slow at half precision."""
+    """The number format; `auto` becomes fp16 on a GPU and fp32 on a CPU, which is slow at half precision."""
     if requested == "auto":
         return "fp32" if device == "cpu" else "fp16"
     if requested not in DTYPES:
@@ -150,7 +150,7 @@ def total_memory(device: str) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Free memory in bytes on the device or, for a CPU, on the machine; None if nobody can tell."""
+    """Free memory in bytes on the device or, for a CPU, on the machine; None if unknown."""
     import torch
 
     if device.startswith("cuda"):
@@ -159,10 +159,10 @@ def free_memory(device: str) -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes of the machine's memory that can be had without swapping; None if nobody can tell.
+    """Bytes of the machine's memory that are available without swapping; None if unknown.
 
-    On Linux MemAvailable (proc(5)): free memory alone would leave out what caches give back. A container's own limit
-    counts where it is less (cgroup v2's memory.max and memory.current; file pages of it can be given back).
+    On Linux MemAvailable (proc(5)), since caches give memory back; a container's own limit where it is lower (cgroup
+    v2's memory.max and memory.current, without file pages, which can be given back).
     """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -179,7 +179,7 @@ def available_memory() -> int | None:
 
 
 def resident_memory() -> int | None:
-    """Bytes of the machine's memory that this process holds; None if nobody can tell."""
+    """Bytes of the machine's memory that this process holds; None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -188,7 +188,7 @@ def resident_memory() -> int | None:
 
 
 def release_memory(device: str) -> None:
-    """Give back what dropped tensors still hold."""
+    """Free the memory of tensors that are no longer in use."""
     import torch
 
     gc.collect()
@@ -197,7 +197,7 @@ def release_memory(device: str) -> None:
 
 
 def with_coded_errors(work: Callable[[], T], device: str, what: str, value: str, hint: str) -> T:
-    """Run `work`; what a device refuses is told by a code.
+    """Run `work`; a device's errors become coded ones.
 
     Raises OutOfMemoryError (E-OOM) if it needs more memory than there is, with that memory given back, and CudaError
     (E-CUDA) for a fault after which every call to the device fails until the process has ended.
@@ -218,7 +218,7 @@ def with_coded_errors(work: Callable[[], T], device: str, what: str, value: str,
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python ran out of memory; on a CPU torch says so in a plain RuntimeError."""
+    """True if torch or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
@@ -227,6 +227,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_sticky(error: BaseException) -> bool:
-    """Whether a device's error stays: its context is lost, and only a new process gets another."""
+    """True for an error after which the device's context is lost: only a new process gets another one."""
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(sign in text for sign in _STICKY)

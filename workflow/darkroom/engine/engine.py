@@ -1,4 +1,4 @@
-"""The engine: a loaded model that turns requests into pictures, one at a time, none leaving a trace on the next."""
+"""The engine: a loaded model that turns requests into pictures, one at a time and each independent of earlier ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE that decodes them, and the facts so far."""
+    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE to decode them with, and the facts so far."""
 
     latents: Any
     vae: Any
@@ -49,8 +49,8 @@ class Denoised:
 class Engine:
     """One model on one device. Not for several threads at once: callers queue.
 
-    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` say with what
-    it is computed, and `memory` is the memory policy's decision in one line.
+    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` are those of its
+    computations, and `memory` is the memory policy's decision in one line.
     """
 
     def __init__(
@@ -77,10 +77,10 @@ class Engine:
         memory: str = "auto",
         library: Library | None = None,
     ) -> Engine:
-        """Load a verified model, or the model folder at a path. `device`, `dtype`, `memory`: the config's `engine` values.
+        """Load a verified model, or a model folder by its path. `device`, `dtype`, `memory` are the config's values.
 
-        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of a
-        model in MODELS/diffusers/NAME.
+        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of
+        a model in MODELS/diffusers/NAME.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
         ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
@@ -113,30 +113,31 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Denoised:
-        """All but the last stage of a picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
+        """All but a picture's last stage. `cancelled` is called before each step, `on_step` after it with (done, total).
 
         `request.embeddings` has to name the embeddings in its prompts: see `darkroom.request.assets.settle`.
 
         Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
-        EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM) and
-        CudaError (E-CUDA); after any but the last the engine works on as if nothing had happened.
+        EmbeddingError (E-EMBEDDING) for assets that don't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM)
+        and CudaError (E-CUDA); after any but CudaError the engine can render the next picture.
         """
         watch = Watch(cancelled, on_step)
         return self._guarded(request, lambda: self._denoise(request, watch))
 
     def decode(self, denoised: Denoised) -> RenderedImage:
-        """The picture of what `denoise` gave. Raises NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM), CudaError (E-CUDA).
+        """The picture of denoised latents.
 
+        Raises NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM), CudaError (E-CUDA).
         Where `overlaps` is true it may run in another thread while the next picture is denoised.
         """
         return self._guarded(denoised.request, lambda: self._decode(denoised))
 
     @property
     def overlaps(self) -> bool:
-        """Whether a picture should be decoded in another thread while the next one is denoised.
+        """True if a picture should be decoded in another thread while the next one is denoised.
 
-        Not where the parts of the model take turns on the device, and not on a CPU: two threads that compute there have
-        twice the threads of OpenMP, which then sleep between any two operations.
+        Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice
+        as many OpenMP threads, which then sleep between operations.
         """
         return self._plan.mode == "resident"
 
@@ -156,7 +157,7 @@ class Engine:
                 self._pipeline.maybe_free_model_hooks()
 
     def close(self) -> None:
-        """Give up the model and its memory."""
+        """Free the model and its memory."""
         if self._pipeline is None:
             return
         self._pipeline = None
@@ -212,7 +213,7 @@ class Engine:
 
     @contextmanager
     def _at_hand(self, vae: Any) -> Iterator[None]:
-        """A VAE that isn't the pipeline's is on the device only for as long as it needs to be."""
+        """Move a VAE that isn't the pipeline's to the device, and with offloading away again."""
         if vae is self._pipeline.vae:
             yield
             return

@@ -1,4 +1,4 @@
-"""Loading a verified model folder, or a VAE's file, into a pipeline: offline, safetensors only, every weight accounted for.
+"""Loading a verified model folder, or a VAE's file, offline, from safetensors only, with every weight accounted for.
 
 The components are made without weights and given the weights that were read: nothing is initialised, and it is known
 exactly which weights were in the files. Reading goes on while diffusers and transformers are imported, which takes
@@ -43,8 +43,8 @@ def prepare(model: Path | str | VerifiedModel) -> VerifiedModel:
 def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan) -> Any:
     """A StableDiffusionXLPipeline of a verified model, on `device` or set up to move its parts there.
 
-    `dtype` is `fp16`, `fp32` or `bf16`; a VAE whose config says `force_upcast` overflows in half precision and is
-    fp32 instead of fp16. Raises KeysError (E-KEYS) if a weight was not in the files.
+    `dtype` is `fp16`, `fp32` or `bf16`, except for the VAE (see `vae_dtype`). Raises KeysError (E-KEYS) if a weight was
+    not in the files.
     """
     model = files.model
     dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(model.configs.components["vae"], dtype)}
@@ -60,8 +60,9 @@ def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan)
 def load_vae(path: Path, model: VerifiedModel, dtype: str) -> Any:
     """The AutoencoderKL of the safetensors file at `path`, in any layout that conversion knows, on the CPU.
 
-    The latent space belongs to the UNet, so scaling factor, mean and deviation are those of `model`. Raises the CheckpointErrors: KeysError (E-KEYS) if tensors are missing or of the wrong shape, NanWeightError
-    (E-NANWEIGHT) for a number that isn't finite.
+    The latent space belongs to the UNet, so scaling factor, mean and deviation are those of `model`. Raises the
+    CheckpointErrors: KeysError (E-KEYS) if tensors are missing or of the wrong shape, NanWeightError (E-NANWEIGHT) for
+    a number that isn't finite.
     """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -86,7 +87,7 @@ def load_vae(path: Path, model: VerifiedModel, dtype: str) -> Any:
 
 
 def vae_dtype(config: dict[str, Any], dtype: str) -> str:
-    """The number format of a VAE: one whose config says `force_upcast` overflows in fp16, and is fp32 instead."""
+    """The number format of a VAE: fp32 instead of fp16 if its config has `force_upcast`, since it overflows in fp16."""
     return "fp32" if config.get("force_upcast", True) and dtype == "fp16" else dtype
 
 
@@ -153,7 +154,7 @@ def _fill(component: str, part: Any, model: VerifiedModel, weights: WeightReader
 
 
 def _count_positions(model: Any) -> None:
-    """Fill in the one buffer that no file holds: a text encoder's positions, 0, 1, 2, … (transformers' CLIPTextEmbeddings)."""
+    """Fill in the one buffer that no file holds: a text encoder's positions 0, 1, 2, … (CLIPTextEmbeddings)."""
     import torch
 
     for module in model.modules():

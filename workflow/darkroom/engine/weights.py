@@ -52,13 +52,14 @@ class TensorFile:
         self.opened = self.stamp()
 
     def stamp(self) -> Stamp:
-        """Tells, beside an earlier one, whether the file was written to since."""
+        """The file's stamp now, which differs from an earlier one if the file was written to."""
         return file_stamp(os.fstat(self._file))
 
     def read_as(self, info: TensorInfo, dtype: Any, buffer: Any) -> Any:
-        """A tensor on the CPU as `dtype`, by way of `buffer`, a tensor of bytes that holds any number of whole elements.
+        """A tensor on the CPU as `dtype`, read by way of `buffer`, a tensor of bytes that holds whole elements.
 
-        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read` does.
+        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read`
+        does.
         """
         import torch
 
@@ -134,7 +135,7 @@ class WeightFiles:
 
 
 class WeightReader:
-    """Reads all weights in threads, from its creation on. `dtypes` gives each component's number format: `fp16`, `fp32` or `bf16`."""
+    """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`)."""
 
     def __init__(self, files: WeightFiles, dtypes: Mapping[str, str]) -> None:
         self._dtypes = {component: torch_dtype(dtype) for component, dtype in dtypes.items()}

@@ -1,7 +1,7 @@
-"""The modules of a model that LoRAs can change, by every name that LoRA files have for them, and matching a LoRA to them.
+"""The modules of a model that LoRAs can change, under every name that LoRA files use, and matching a LoRA to them.
 
-The names are made from the model's own configs, as ComfyUI makes them from its modules (comfy/lora.py), so they are
-right for every relative of SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
+The names follow from the model's own tensors, as in ComfyUI (comfy/lora.py), so they are right for every relative of
+SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
 dots or, as sd-scripts writes them, with underscores.
 """
 
@@ -38,7 +38,7 @@ _PREFIXES = (
     ("", "unet"),
 )
 _OLD_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
-"""What older diffusers called the layers of a text encoder's attention."""
+"""The names of the layers of a text encoder's attention in older diffusers."""
 
 
 class Targets:
@@ -56,7 +56,7 @@ class Targets:
                     self._modules[component][_flat(name)] = module
 
     def find(self, name: str) -> Module | None:
-        """The module that a LoRA file calls `name`."""
+        """The component and module that a LoRA file calls `name`, None if there is none."""
         for prefix, component in _PREFIXES:
             if name.startswith(prefix):
                 module = self._modules[component].get(_flat(name.removeprefix(prefix).removeprefix(_PEFT)))
@@ -91,7 +91,7 @@ def _flat(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A tensor of a component that `module` changes: its bias or its weight, of which `axis` is that of magnitudes."""
+    """A tensor of a component that `module` changes: a bias or a weight. `axis` is that of a DoRA's magnitudes."""
 
     component: str
     tensor: str
