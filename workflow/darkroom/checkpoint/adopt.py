@@ -72,8 +72,8 @@ class Placing:
 def adopt_folder(conversion: Conversion) -> ConversionAudit:
     """Make `dest` a verified model of the source, a Diffusers folder, and write `DEST.audit.json` beside it.
 
-    The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing `dest`
-    is replaced once the new folder is complete and verified; another process that is making it is waited for.
+    The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing
+    `dest` is replaced once the new folder is complete and verified; another process that is making it is waited for.
     Raises what `verify_model` raises, HashError (E-HASH) for other bytes than expected, BadNameError (E-NAME), DiskError
     (E-DISK).
     """

@@ -14,7 +14,7 @@ from darkroom.errors import BadNameError
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
-    """Raise BadNameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
+    """Raise BadNameError (E-NAME) unless `dest` is new, empty or a model, and doesn't overlap the folder `source`."""
     place = dest.resolve()
     if source is not None and (source.is_relative_to(place) or place.is_relative_to(source)):
         raise BadNameError("destination", dest, "is the source folder or lies within it", "name another folder")
