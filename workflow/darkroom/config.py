@@ -186,7 +186,7 @@ class Config(Section):
 def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     """Validate a configuration; `path` is the file it came from, to point at lines. Raises ConfigError (E-CONFIG)."""
     if not isinstance(data, dict):
-        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see config/README.md")
+        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see docs/reference/config.md")
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -219,9 +219,9 @@ def _describe(error: ValidationError, path: Path | str) -> ConfigError:
         known = _known_keys(keys[:-1])
         return unknown_key(name, known, place)
     if first["type"] == "missing":
-        return ConfigError("key", name, f"is missing ({place})", "see config/README.md")
+        return ConfigError("key", name, f"is missing ({place})", "see docs/reference/config.md")
     reason = first["msg"].removeprefix("Value error, ")
-    return ConfigError(f"{name} =", first["input"], f"{reason} ({place})", "see config/README.md")
+    return ConfigError(f"{name} =", first["input"], f"{reason} ({place})", "see docs/reference/config.md")
 
 
 def unknown_key(name: str, known: list[str], place: str) -> ConfigError:

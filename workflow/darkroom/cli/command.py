@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
-    arguments = render_job.read(given) or _make_parser().parse_args(given)
+    arguments = render_job.read(given) or make_parser().parse_args(given)
     try:
         outcome = arguments.verb(arguments)
     except DarkroomError as error:
@@ -156,7 +156,8 @@ def gallery(arguments: argparse.Namespace) -> str:
     return make_gallery_page(arguments.plan)
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
     import argparse
 
     from darkroom.cli import fetch, render
@@ -177,10 +178,12 @@ def _make_parser() -> argparse.ArgumentParser:
     fetch.add_arguments(add("fetch", fetch.run, text))
 
     sub = add("convert", convert, "Convert a single-file checkpoint, or take over a Diffusers folder, to DEST_DIR.")
-    sub.add_argument("checkpoint", type=Path)
-    sub.add_argument("model_dir", type=Path, metavar="DEST_DIR")
-    sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16")
-    sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto")
+    sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a safetensors file or a Diffusers folder")
+    sub.add_argument("model_dir", type=Path, metavar="DEST_DIR", help="the model folder to make")
+    text = "the number format of the converted weights"
+    sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16", help=text)
+    text = "what the UNet predicts; auto goes by the evidence in the file"
+    sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto", help=text)
     sub.add_argument("--architecture", default="auto", help="auto, a known name, or a folder of component configs")
     sub.add_argument("--extract-ema", action="store_true", help="take the UNet's moving average (model_ema.*)")
     sub.add_argument("--vae", type=Path, help="a VAE's safetensors file, in place of the checkpoint's own")
@@ -189,7 +192,7 @@ def _make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--name", help="what the model is called in metadata; the folder's name if not given")
 
     sub = add("verify", verify, "Check a Diffusers folder, a picture, or all pictures of a results folder.")
-    sub.add_argument("model_dir", type=Path, metavar="PATH")
+    sub.add_argument("model_dir", type=Path, metavar="PATH", help="a model folder, a PNG, or a results folder")
     sub.add_argument("--receipt", type=Path, help="write what was verified to this file")
     sub.add_argument("--deep", action="store_true", help="read every file of a model again, whatever its time says")
     sub.add_argument("--explain", action="store_true", help="show how a model was converted and what it consists of")
@@ -200,12 +203,13 @@ def _make_parser() -> argparse.ArgumentParser:
     options.add_runpod(add("runpod", runpod, "Take jobs as a serverless worker of RunPod."))
 
     sub = add("contact-sheet", contact_sheet, "Make the contact sheet of one prompt sheet.")
-    sub.add_argument("sheet")
-    sub.add_argument("--plan", type=Path, required=True)
-    sub.add_argument("--output", type=Path, required=True)
+    plan = "the plan that Snakemake left in .snakemake/darkroom"
+    sub.add_argument("sheet", metavar="SHEET", help="the sheet's name")
+    sub.add_argument("--plan", type=Path, required=True, help=plan)
+    sub.add_argument("--output", type=Path, required=True, help="the PNG to write")
 
     sub = add("gallery", gallery, "Make results/index.html and results/manifest.jsonl.")
-    sub.add_argument("--plan", type=Path, required=True)
+    sub.add_argument("--plan", type=Path, required=True, help=plan)
     return parser
 
 

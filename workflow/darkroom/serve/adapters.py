@@ -23,7 +23,7 @@ class ErrorDetails(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     code: str
-    """Never changes its meaning; see docs/operations.md."""
+    """Never changes its meaning; see docs/reference/errors.md."""
     message: str
     """All of it in one line."""
     type: Literal["invalid_request_error", "server_error"]
