@@ -30,6 +30,7 @@ _BODIES = {"render": "RenderBody", "openai": "ImageGeneration", "a1111": "Txt2Im
 _TAGS = {"render": ("darkroom", "page"), "openai": ("OpenAI",), "a1111": ("AUTOMATIC1111",)}
 _BY_REQUEST = {
     400: {"E-REQUEST"},
+    404: {"E-REQUEST"},  # no such route, or no such picture (any more)
     408: {"E-REQUEST"},
     413: {"E-LIMIT"},
     503: {"E-BUSY"},  # GET /readyz of a server that is about to end

@@ -37,14 +37,14 @@ def value(data: object) -> str:
 def type_of(schema: dict[str, Any], ignored: Sequence[str] = ()) -> str:
     """A JSON Schema's type and limits in words; the keys in `ignored` are left out."""
     if "enum" in schema:
-        return " ".join(code(each) if isinstance(each, str) else value(each) for each in schema["enum"])
+        return " ".join(code(each) if isinstance(each, str) and each else value(each) for each in schema["enum"])
     if "const" in schema:
         return value(schema["const"])
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(type_of(each, ignored) for each in schema["anyOf"]))
     if "$ref" in schema:
-        return str(schema["$ref"]).rpartition("/")[2]
-    kind = str(schema.get("type", "section"))
+        return "section"
+    kind = str(schema.get("type", "any"))
     limits = [f"{word}{_number(schema[key])}" for key, word in _LIMITS if key in schema and key not in ignored]
     return " ".join(filter(None, [_WORDS.get(kind, kind), ", ".join(limits)]))
 

@@ -79,7 +79,7 @@ def describe_wishes(schema: dict[str, Any], neutral: Mapping[str, tuple[Any, ...
     """Have a body's JSON Schema allow for the fields of `refuse_wishes` what that allows."""
     for field, values in neutral.items():
         about = schema["properties"][field].get("description")
-        schema["properties"][field] = {"enum": [*values, None], "description": about or "Only so."}
+        schema["properties"][field] = {"enum": [*values, None], "description": about or "Other values are refused."}
 
 
 def refuse_unknown(fields: Iterable[str], known: Collection[str]) -> None:

@@ -44,7 +44,7 @@ class RenderBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
-    model: str | None = Field(None, max_length=200)
+    model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
 
 
 class Ready(BaseModel):
@@ -90,7 +90,7 @@ def _add_state(router: APIRouter, service: Service) -> None:
         dependencies=[ASKS_FOR_KEY],
     )
     async def get_metrics() -> Response:
-        """What Prometheus reads."""
+        """Metrics for Prometheus."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -54,7 +54,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/options.json")
     async def get_options() -> dict[str, Any]:
-        """What a picture can be asked to be made with, and the settings of one where nothing is asked for."""
+        """The models, samplers, presets and assets that there are, and the settings of a picture that names none."""
         return _collect_options(service)
 
     return router
