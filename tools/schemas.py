@@ -50,7 +50,10 @@ def setting_schemas() -> dict[str, Any]:
     """The schema of each setting of a picture that a sheet may give, by name."""
     known = RenderRequest.model_json_schema()["properties"]
     several = {
-        "seeds": {"type": "array", "items": known["seed"], "description": "One picture for each."},
-        "preset": {"enum": list(PRESETS), "description": "All that a distilled model needs, at once."},
+        "seeds": {"type": "array", "items": known["seed"], "description": "Several seeds, with one picture for each."},
+        "preset": {
+            "enum": list(PRESETS),
+            "description": "Sampler, schedule, steps and guidance of a distilled model, all at once.",
+        },
     }
     return {key: (known | several)[key] for key in SETTING_KEYS}

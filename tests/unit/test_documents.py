@@ -1,13 +1,19 @@
-"""The documents hang together: each link, and each page that code or a comment names, leads somewhere."""
+"""The documents are right: links and named pages exist, commands are accepted, examples have known keys."""
 
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
+import yaml
+
+from darkroom.cli.command import make_parser
+from darkroom.config import Config
+from darkroom.sheets.sheet import PROMPT_KEYS, SHEET_KEYS
 
 ROOT = Path(__file__).parents[2]
 _CODE_ENDINGS = (".py", ".smk", ".yaml", ".toml", ".html", ".j2", ".js", ".css", ".sh", ".json", ".md")
@@ -87,3 +93,35 @@ def test_a_broken_link_is_noticed() -> None:
     assert is_there(page, "e-server-died")
     assert not is_there(page, "e-server-dead")
     assert not is_there(page.with_name("error.md"), "")
+
+
+def commands(page: Path) -> Iterator[str]:
+    """The `darkroom …` commands of a page, from its code blocks and from its text."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    yield from re.findall(r"^ *(darkroom [a-z][^\n|]*)$", text, re.MULTILINE)
+    yield from re.findall(r"`(darkroom [a-z][^`]*)`", _FENCE.sub("", text))
+
+
+@pytest.mark.parametrize("page", [page for page in DOCUMENTS if page.name != "cli.md"], ids=name_of)
+def test_every_command_of_a_page_is_one_that_the_parser_takes(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = make_parser()
+    for command in commands(page):
+        words = shlex.split(command, comments=True)[1:]
+        if len(words) > 1 and not any(word in ("…", "[options]") for word in words):  # a verb alone is its name
+            try:
+                parser.parse_args(words)
+            except SystemExit:
+                pytest.fail(f"{name_of(page)}: {command}: {capsys.readouterr().err}")
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=name_of)
+def test_every_example_of_yaml_has_known_keys(page: Path) -> None:
+    for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+        data = yaml.safe_load(block)
+        if isinstance(data, dict):
+            assert set(data) <= set(Config.model_fields) or set(data) <= set(SHEET_KEYS), f"{name_of(page)}: {block}"
+            prompts = data.get("prompts", [])
+        else:
+            prompts = data
+        for prompt in prompts:
+            assert isinstance(prompt, str) or set(prompt) <= set(PROMPT_KEYS), f"{name_of(page)}: {prompt}"

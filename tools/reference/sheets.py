@@ -13,7 +13,7 @@ _SHEET = {
     "prompts": ("list", "required", "The prompts: each a text, or a mapping with the keys below."),
 }
 _PROMPT = {
-    "id": ("text", "made from the prompt", "The picture's file name, with its seed behind it."),
+    "id": ("text", "made from the prompt", "The picture's file name, followed by its seed."),
     "prompt": ("text", "required", str(RenderRequest.model_fields["prompt"].description)),
     "checkpoints": ("text or list", "the sheet's", "The checkpoints that render this prompt, by name."),
 }

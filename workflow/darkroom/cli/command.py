@@ -174,10 +174,14 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
-    text = "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store, from here or from afar."
+    text = "Fetch a checkpoint, VAE, LoRA, embedding or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
 
-    sub = add("convert", convert, "Convert a single-file checkpoint, or take over a Diffusers folder, to DEST_DIR.")
+    sub = add(
+        "convert",
+        convert,
+        "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked.",
+    )
     sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a safetensors file or a Diffusers folder")
     sub.add_argument("model_dir", type=Path, metavar="DEST_DIR", help="the model folder to make")
     text = "the number format of the converted weights"
