@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# A worker with its models inside, for RunPod or any other place; docs/operations.md, "Deploy", tells how to build it.
+# A worker with its models inside, for RunPod or any other place; docs/how-to/deploy.md says how to build it.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS dependencies

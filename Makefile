@@ -22,7 +22,7 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(ACTIVATE) snakemake --lint
-	$(BIN)/python -m darkroom.generated --check
+	$(BIN)/python -m tools.generated --check
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -30,7 +30,7 @@ format: .venv/ready
 	$(BIN)/snakefmt Snakefile workflow/rules
 
 generated: .venv/ready
-	$(BIN)/python -m darkroom.generated
+	$(BIN)/python -m tools.generated
 
 bench: .venv/ready
 	$(ACTIVATE) python -m benchmarks

@@ -2,7 +2,7 @@
 
     snakemake --cores 1 results/
 
-The configuration is config/config.yaml, explained in config/README.md.
+The configuration is config/config.yaml, explained in docs/reference/config.md.
 """
 
 from snakemake.utils import min_version

@@ -1,4 +1,4 @@
-"""Measure every bar and write the table of docs/benchmarks.md: `make bench`.
+"""Measure every bar and write the table of docs/explanation/benchmarks.md: `make bench`.
 
 Needs a quiet machine, aria2 and 45 GB of disk, for full-size checkpoints of random numbers and their copies.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve
 from benchmarks.measure import ROOT, Row
 
-DOCUMENT = ROOT / "docs/benchmarks.md"
+DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
     *bench_scale.CASES,

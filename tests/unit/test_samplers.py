@@ -1,4 +1,4 @@
-"""Samplers, schedules and presets are found by the names that people know them by, and docs/samplers.md lists them all."""
+"""Samplers, schedules and presets are found by the names that people know them by, and docs/reference/samplers.md lists them all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from darkroom.request.samplers import (
     split_sampler,
 )
 
-DOCS = Path(__file__).parents[2] / "docs" / "samplers.md"
+DOCS = Path(__file__).parents[2] / "docs/reference/samplers.md"
 SPELLINGS = {
     "Euler": ["euler", "K_EULER", "k_euler", "EulerDiscreteScheduler", "EulerDiscrete"],
     "Euler a": ["Euler A", "euler_a", "euler_ancestral", "Euler Ancestral", "K_EULER_ANCESTRAL", "k_euler_a"],

@@ -53,9 +53,9 @@ class Checkpoint(Section):
     dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
     """The number format of the Diffusers folder's weights."""
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
-    """What the UNet predicts. `auto` goes by the evidence in the file and beside it."""
+    """What the UNet predicts. `auto` decides by the file, its metadata and its sidecar."""
     vae: str | None = None
-    """A name among `vaes`. The named VAE takes the place of the checkpoint's own, or of a missing one."""
+    """A name among `vaes`. The named VAE replaces the checkpoint's own, or a missing one."""
     extract_ema: bool = False
     """Take the EMA weights (`model_ema.*`) for the UNet instead of the plain ones. They must be in the file."""
 
@@ -83,13 +83,13 @@ class Embedding(Section):
 
 class FetchConfig(Section):
     offline: bool = False
-    """Use the network for nothing: what was downloaded before is enough, or else fetching fails."""
+    """Do not use the network: fetching fails unless everything was downloaded before."""
     connections: int = Field(4, ge=1, le=16)
     """Parallel ranges of one large file."""
     retries: int = Field(6, ge=0, le=100)
-    """How often in a row an attempt may fail without having brought anything."""
+    """How many attempts in a row may fail without any progress."""
     stall_timeout_s: float = Field(30, gt=0, le=3600)
-    """How long a server may send nothing before it is asked again."""
+    """How long a server may send nothing before the request is repeated."""
     lock: str = "config/checkpoints.lock.yaml"
     """The lock file: which bytes each remote source stands for."""
 
@@ -98,32 +98,32 @@ class EngineConfig(Section):
     device: Device = "auto"
     """Where pictures are made: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
     devices: Devices = Field(default_factory=list)
-    """One engine each, at once: `[cuda:0, cuda:1]`. Empty for a single one on `device`."""
+    """One engine on each, at the same time: `[cuda:0, cuda:1]`. Empty for a single engine on `device`."""
     dtype: Literal["auto", "fp16", "fp32", "bf16"] = "auto"
     """The number format while rendering: `auto` is fp16 on a GPU and fp32 on a CPU."""
     memory: Literal["auto", "resident", "offload"] = "auto"
-    """Keep the model on the GPU, or move its parts in and out. `auto` keeps it from 20 GB of GPU memory on."""
+    """Keep the model on the GPU, or move its parts in and out. `auto` keeps it on GPUs with 20 GB or more."""
     start_timeout_s: float = Field(900, gt=0)
     """How long the engine may take to load a model before the jobs that wait for it fail."""
     render_timeout_s: float = Field(3600, gt=0)
     """How long one picture may take, waiting in the engine's queue included."""
     idle_timeout_s: float = Field(300, gt=0)
-    """After how long without work an engine ends by itself, as a second safeguard behind its lease."""
+    """After how long without work an engine ends by itself, in addition to ending with the run."""
 
 
 class ServeConfig(Section):
     host: str = "127.0.0.1"
-    """The address that `darkroom serve` listens at. Any but a loopback address needs an API key in DARKROOM_API_KEY."""
+    """The address that `darkroom serve` listens on. Any but a loopback address needs an API key in DARKROOM_API_KEY."""
     port: int = Field(8000, ge=0, le=65535)
-    """The port; 0 takes a free one and says which."""
+    """The port; 0 takes a free one, and the log says which."""
     devices: Devices = Field(default_factory=list)
-    """One engine each: `[cuda:0, cuda:1]`. Empty for a single one on `engine.device`."""
+    """One engine on each: `[cuda:0, cuda:1]`. Empty for a single engine on `engine.device`."""
     queue: int = Field(64, ge=1)
-    """How many pictures may wait; beyond that requests are answered with 429 and told when to come again."""
+    """How many pictures may wait; further requests are answered with 429 and `Retry-After`."""
     timeout_s: float = Field(600, gt=0)
-    """How long a request may take, waiting included; then it is given up at the next step."""
+    """How long a request may take, waiting included; after that it is cancelled at the next step."""
     read_timeout_s: float = Field(20, gt=0)
-    """How long a client may take to send a request, and to take the next piece of its answer."""
+    """How long a client may take to send a request, and to receive the next piece of the answer."""
     max_body_bytes: int = Field(2**21, ge=1024)
     """The longest request body. The default holds four prompts of the longest kind."""
     max_pixels: int = Field(2048 * 2048, ge=64 * 64)
@@ -135,13 +135,13 @@ class ServeConfig(Section):
     max_loras: int = Field(8, ge=0)
     """The most LoRAs in one picture."""
     allowed_hosts: list[str] = Field(default_factory=list)
-    """Host names that requests may be addressed to, besides the loopback names and `host`."""
+    """Host names that requests may be addressed to, in addition to the loopback names and `host`."""
     allowed_origins: list[str] = Field(default_factory=list)
-    """Web origins (`https://app.example`) whose pages may use the server, besides its own."""
+    """Web origins (`https://app.example`) whose pages may use the server, in addition to its own."""
     public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$")
     """The address that clients know the server by; links to pictures begin with it."""
     results: bool = True
-    """Answer a request for a picture that results/ already holds from there."""
+    """Answer a request with the picture from results/ if it is there already."""
 
 
 class GalleryConfig(Section):
@@ -159,7 +159,7 @@ class Config(Section):
     sheets: list[str] = Field(min_length=1)
     """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
     vaes: dict[Name, Vae] = Field(default_factory=dict)
-    """VAEs of their own, by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
+    """VAEs by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
     loras: dict[Name, Lora] = Field(default_factory=dict)
     """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use."""
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
@@ -169,11 +169,11 @@ class Config(Section):
     render: dict[str, Any] = Field(default_factory=dict)
     """Defaults of every picture: steps, sampler, cfg_scale, width, height, seeds, …; sheets and prompts override them."""
     fetch: FetchConfig = FetchConfig()
-    """How remote sources are brought here."""
+    """How remote sources are fetched."""
     engine: EngineConfig = EngineConfig()
     """The warm engine that renders the pictures."""
     gallery: GalleryConfig = GalleryConfig()
-    """The pages to look at."""
+    """The gallery and the contact sheets."""
     serve: ServeConfig = ServeConfig()
     """The server that answers over HTTP."""
 
@@ -189,7 +189,7 @@ class Config(Section):
 def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     """Validate a configuration; `path` is the file it came from, to point at lines. Raises ConfigError (E-CONFIG)."""
     if not isinstance(data, dict):
-        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see config/README.md")
+        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see docs/reference/config.md")
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
@@ -218,8 +218,8 @@ def _describe(error: ValidationError, path: Path | str) -> ConfigError:
     if first.is_unknown_key:
         return unknown_key(first.name, _known_keys(keys[:-1]), place)
     if first.is_missing:
-        return ConfigError("key", first.name, f"is missing ({place})", "see config/README.md")
-    return ConfigError(f"{first.name} =", first.value, f"{first.reason} ({place})", "see config/README.md")
+        return ConfigError("key", first.name, f"is missing ({place})", "see docs/reference/config.md")
+    return ConfigError(f"{first.name} =", first.value, f"{first.reason} ({place})", "see docs/reference/config.md")
 
 
 def unknown_key(name: str, known: list[str], place: str) -> ConfigError:

@@ -10,9 +10,9 @@ DarkroomError
 │   ├── UnknownModelError E-UNKNOWN     a server has no model of that name
 │   ├── AuthError         E-AUTH        a key or a token is missing or refused, or a licence isn't accepted
 │   ├── OriginError       E-ORIGIN      a request that comes from another site, or for another host's name
-│   ├── UnsupportedError  E-UNSUPPORTED a client asks a server for what Darkroom doesn't do
+│   ├── UnsupportedError  E-UNSUPPORTED a client asks for something that Darkroom does not do
 │   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
-│   ├── SourceError       E-SOURCE      a source is missing, of an unknown kind or not what it should be
+│   ├── SourceError       E-SOURCE      a source is missing, or is not what it should be
 │   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
@@ -24,20 +24,20 @@ DarkroomError
 │   ├── KeysError         E-KEYS        tensors missing, left over or of the wrong shape
 │   ├── NanWeightError    E-NANWEIGHT   NaN or Inf among the weights
 │   └── HashError         E-HASH        the bytes are not the expected ones
-├── FetchError            E-FETCH       a source could not be brought here
+├── FetchError            E-FETCH       a source could not be fetched
 │   ├── NetworkError      E-NETWORK     a server can't be reached, or goes on failing
 │   ├── StallError        E-STALL       a server stopped sending, again and again
-│   ├── RangeError        E-RANGE       a server sent another part of a file than it was asked for
-│   └── OfflineError      E-OFFLINE     something would have to be fetched, and the network isn't to be used
+│   ├── RangeError        E-RANGE       a server sent another part of a file than was requested
+│   └── OfflineError      E-OFFLINE     something has to be fetched, but the network is not to be used
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
-├── InUseError            E-IN-USE      another run works with what would have to be made again
+├── InUseError            E-IN-USE      another run uses a model that would have to be made again
 ├── DiskError             E-DISK        not enough free space, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
-│   ├── ServerDiedError   E-SERVER-DIED the engine went away in the middle of a picture
-│   ├── BusyError         E-BUSY        the queue is full, or the server is about to end; come again later
-│   ├── DeadlineError     E-TIMEOUT     a picture was not finished in the time that it may take
-│   ├── CancellationError E-CANCELLED   a picture was given up because somebody asked for that
+│   ├── ServerDiedError   E-SERVER-DIED the engine's process ended during a picture
+│   ├── BusyError         E-BUSY        the queue is full, or the server is about to end
+│   ├── DeadlineError     E-TIMEOUT     a picture was not finished in the time allowed
+│   ├── CancellationError E-CANCELLED   a picture was cancelled on request
 │   ├── CudaError         E-CUDA        a fault of the device that lasts until the engine has started again
 │   └── SocketError       E-SOCKET      the engine's socket belongs to somebody else
 ├── ClusterError          E-CLUSTER     a cluster's job failed, or its scheduler took none

@@ -89,9 +89,9 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
-    text = "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store, from here or from afar."
+    text = "Fetch a checkpoint, VAE, LoRA, embedding or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
-    text = "Convert a single-file checkpoint, or take over a Diffusers folder, to DEST_DIR."
+    text = "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked."
     convert.add_arguments(add("convert", convert.run, text))
     text = "Check a Diffusers folder, a picture, or all pictures of a results folder."
     verify.add_arguments(add("verify", verify.run, text))

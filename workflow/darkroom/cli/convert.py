@@ -9,10 +9,12 @@ from pathlib import Path
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom convert`."""
-    sub.add_argument("checkpoint", type=Path)
-    sub.add_argument("model_dir", type=Path, metavar="DEST_DIR")
-    sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16")
-    sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto")
+    sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a safetensors file or a Diffusers folder")
+    sub.add_argument("model_dir", type=Path, metavar="DEST_DIR", help="the model folder to make")
+    text = "the number format of the converted weights"
+    sub.add_argument("--dtype", choices=("fp16", "fp32", "bf16", "keep"), default="fp16", help=text)
+    text = "what the UNet predicts; auto goes by the evidence in the file"
+    sub.add_argument("--prediction", choices=("auto", "epsilon", "v_prediction"), default="auto", help=text)
     sub.add_argument("--architecture", default="auto", help="auto, a known name, or a folder of component configs")
     sub.add_argument("--extract-ema", action="store_true", help="take the UNet's moving average (model_ema.*)")
     sub.add_argument("--vae", type=Path, help="a VAE's safetensors file, in place of the checkpoint's own")

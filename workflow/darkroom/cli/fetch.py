@@ -28,7 +28,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(refuse=sub.error)
     sub.add_argument("source", nargs="?", metavar="SOURCE", help="a path, civitai:…, hf:… or https://…")
     sub.add_argument("dest", nargs="?", type=Path, metavar="DEST", help="where it goes")
-    sub.add_argument("--kind", choices=("checkpoint", "vae", "lora", "embedding"), default="checkpoint")
+    kinds = ("checkpoint", "vae", "lora", "embedding")
+    sub.add_argument("--kind", choices=kinds, default=kinds[0], help="what the source is")
     sub.add_argument("--receipt", type=Path, help="DEST.receipt.json, without .safetensors, if not given")
     sub.add_argument("--sha256", help="refuse other bytes; of a folder this is its content digest")
     sub.add_argument("--dtype", default="fp16", help="fp16 takes a remote folder's fp16 weights; others the plain ones")
@@ -115,7 +116,9 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
         return FetchConfig.model_validate(options.model_dump() | changes)
     except ValidationError as error:
         first = first_problem(error)
-        raise ConfigError("fetch option", first.name or "--options", first.reason, "see config/README.md") from None
+        raise ConfigError(
+            "fetch option", first.name or "--options", first.reason, "see docs/reference/config.md"
+        ) from None
 
 
 def _read_config(path: Path | None) -> Config:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+_PLAN = "the plan that Snakemake left in .snakemake/darkroom"
+
 
 def add_contact_sheet(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom contact-sheet`."""
-    sub.add_argument("sheet")
-    sub.add_argument("--plan", type=Path, required=True)
-    sub.add_argument("--output", type=Path, required=True)
+    sub.add_argument("sheet", metavar="SHEET", help="the sheet's name")
+    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
+    sub.add_argument("--output", type=Path, required=True, help="the PNG to write")
 
 
 def add_gallery(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom gallery`."""
-    sub.add_argument("--plan", type=Path, required=True)
+    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
 
 
 def run_contact_sheet(arguments: argparse.Namespace) -> str:

@@ -14,22 +14,35 @@ if TYPE_CHECKING:
     from darkroom.engine.library import Library
 
 
+_SETTINGS = {
+    "negative-prompt": (str, "what to steer away from"),
+    "prompt-2": (str, "another prompt for the second text encoder"),
+    "negative-prompt-2": (str, "another negative prompt for the second text encoder"),
+    "width": (int, "in pixels, a multiple of 8"),
+    "height": (int, "in pixels, a multiple of 8"),
+    "steps": (int, "sampling steps"),
+    "seed": (int, "decides the noise that the picture starts from"),
+    "clip-skip": (int, "as in A1111: 0 and 1 take the usual layer, each further one an earlier layer"),
+    "variation-seed": (int, "a second noise that is mixed into the seed's"),
+    "cfg-scale": (float, "classifier-free guidance"),
+    "cfg-rescale": (float, "how far guidance is scaled back to the contrast without it, 0 to 1"),
+    "variation-strength": (float, "how much of the second noise, 0 to 1"),
+    "sampler": (str, "by its A1111, diffusers or worker-sdxl name"),
+    "schedule": (str, "A1111's schedule type"),
+    "emphasis": (str, "how weights act: lpw, a1111, no_norm or comfy"),
+}
+"""Settings of a picture that are single values."""
+
+
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom render`."""
-    sub.add_argument("model_dir", type=Path)
-    sub.add_argument("--output", "-o", type=Path, required=True)
+    sub.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a converted model's folder")
+    sub.add_argument("--output", "-o", type=Path, required=True, help="the PNG to write")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--prompt")
+    what.add_argument("--prompt", help="what to draw")
     what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
-    sub.add_argument("--negative-prompt", dest="negative_prompt")
-    sub.add_argument("--prompt-2", dest="prompt_2", help="another prompt for the second text encoder")
-    sub.add_argument("--negative-prompt-2", dest="negative_prompt_2")
-    for name in ("width", "height", "steps", "seed", "clip-skip", "variation-seed"):
-        sub.add_argument(f"--{name}", type=int)
-    for name in ("cfg-scale", "cfg-rescale", "variation-strength"):
-        sub.add_argument(f"--{name}", type=float)
-    for name in ("sampler", "schedule", "emphasis"):
-        sub.add_argument(f"--{name}")
+    for name, (kind, text) in _SETTINGS.items():
+        sub.add_argument(f"--{name}", type=kind, help=text)
     sub.add_argument("--preset", help="settings of a distilled model: lightning, turbo, lcm, hyper")
     sub.add_argument("--lora", dest="loras", action="append", help="NAME, NAME:0.8 or NAME:0.8:0.5; may be repeated")
     sub.add_argument("--vae", help="the name of a VAE in the models folder")
@@ -40,8 +53,9 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     files = partial(sub.add_argument, type=Path, action="append", default=[], metavar="FILE")
     files("--lora-file", dest="lora_files", help="a LoRA, known by its file's name")
     files("--embedding-file", dest="embedding_files", help="an embedding, known by its file's name")
-    sub.add_argument("--device", default="auto")
-    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"))
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    text = "the number format while rendering; auto is fp16 on a GPU and fp32 on a CPU"
+    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"), help=text)
     sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
     sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
     sub.add_argument(

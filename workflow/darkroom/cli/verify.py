@@ -19,7 +19,7 @@ Rows = Sequence[Sequence[str]]
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom verify`."""
-    sub.add_argument("model_dir", type=Path, metavar="PATH")
+    sub.add_argument("model_dir", type=Path, metavar="PATH", help="a model folder, a PNG, or a results folder")
     sub.add_argument("--receipt", type=Path, help="write what was verified to this file")
     sub.add_argument("--deep", action="store_true", help="read every file of a model again, whatever its time says")
     sub.add_argument("--explain", action="store_true", help="show how a model was converted and what it consists of")

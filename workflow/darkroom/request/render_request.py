@@ -61,7 +61,7 @@ class RenderRequest(BaseModel):
     model_config = _MODEL
 
     prompt: str = Field(max_length=MAX_PROMPT_CHARACTERS)
-    """What to draw. Any length; A1111 weights such as `(red:1.3)` and `[less]`."""
+    """What to draw, of any length; A1111 weights such as `(red:1.3)` and `[less]`."""
     negative_prompt: str = Field("", max_length=MAX_PROMPT_CHARACTERS)
     """What to steer away from."""
     width: int = Field(1024, ge=64, le=8192, multiple_of=8)
@@ -71,7 +71,7 @@ class RenderRequest(BaseModel):
     steps: int = Field(25, ge=1, le=1000)
     """Sampling steps."""
     cfg_scale: float = Field(7.0, ge=0, le=100)
-    """Classifier-free guidance. At 1 or less the negative prompt has no say."""
+    """The scale of classifier-free guidance. At 1 or less the negative prompt has no effect."""
     sampler: str = "Euler"
     """By its A1111, diffusers or worker-sdxl name."""
     schedule: str = "Automatic"
@@ -91,9 +91,9 @@ class RenderRequest(BaseModel):
     clip_skip: int = Field(0, ge=0, le=12)
     """As in A1111: 0 and 1 take the usual layer, each further one an earlier layer."""
     loras: Annotated[tuple[LoraUse, ...], WithJsonSchema(SHORT_FORMS_SCHEMA)] = ()
-    """LoRAs by name, besides those in `<lora:NAME:UNET:TE>` tags: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`."""
+    """LoRAs by name, in addition to those in `<lora:NAME:UNET:TE>` tags: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`."""
     embeddings: tuple[str, ...] = ()
-    """Textual inversions that stand in the prompts, by name. Sheets and commands fill it in by themselves."""
+    """The names of the textual inversions in the prompts. Sheets and commands fill it in automatically."""
     vae: str | None = Field(None, max_length=200)
     """A VAE by its name in the configuration, in place of the checkpoint's own."""
     cfg_rescale: float = Field(0.0, ge=0, le=1)

@@ -57,6 +57,7 @@ class Txt2Img(BaseModel):
     subseed: int | None = Field(-1, ge=-1, le=MAX_SEED)
     """The variation seed; consecutive in place of `seed` where `subseed_strength` is above 0."""
     subseed_strength: float | None = Field(0, ge=0, le=1)
+    """How much of the variation seed's noise: 0 keeps the picture of `seed`."""
     sampler_name: str | None = Field(None, max_length=200)
     """May end in the schedule, as in `DPM++ 2M Karras`."""
     sampler_index: str | None = Field(None, max_length=200)
@@ -68,6 +69,7 @@ class Txt2Img(BaseModel):
     width: int | None = None
     height: int | None = None
     batch_size: int | None = Field(1, ge=1)
+    """See `n_iter`."""
     n_iter: int | None = Field(1, ge=1)
     """`n_iter` times `batch_size` pictures are made, one at a time."""
     clip_skip: int | None = None
@@ -76,6 +78,7 @@ class Txt2Img(BaseModel):
     override_settings_restore_afterwards: bool | None = True
     """If false, `sd_model_checkpoint` becomes the server's default."""
     send_images: bool | None = True
+    """If false, the answer has no pictures, only how they were made."""
 
     eta: float | None = None
     """Only A1111's own value: 0 for DDIM, 1 for the samplers that add noise."""

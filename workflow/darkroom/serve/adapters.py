@@ -25,7 +25,7 @@ class ErrorDetails(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     code: str
-    """Never changes its meaning; see docs/operations.md."""
+    """Never changes its meaning; see docs/reference/errors.md."""
     message: str
     """The whole error in one line."""
     type: Literal["invalid_request_error", "server_error"]
@@ -81,7 +81,7 @@ def describe_wishes(schema: dict[str, Any], neutral: Mapping[str, tuple[Any, ...
     """Have a body's JSON Schema allow the same values as `refuse_wishes`."""
     for field, values in neutral.items():
         about = schema["properties"][field].get("description")
-        schema["properties"][field] = {"enum": [*values, None], "description": about or "Only these values."}
+        schema["properties"][field] = {"enum": [*values, None], "description": about or "Other values are refused."}
 
 
 def refuse_unknown(fields: Iterable[str], known: Collection[str]) -> None:

@@ -99,14 +99,15 @@ class Guard:
         """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that breaks a rule."""
         host = headers.get("host", "")
         if self.hosts is not None and _name_of(host) not in self.hosts:
-            raise OriginError(
-                "host", shorten(host, 200), "isn't a name of this server", "see serve.allowed_hosts"
-            )
+            raise OriginError("host", shorten(host, 200), "isn't a name of this server", "see serve.allowed_hosts")
         origin = headers.get("origin", "").lower()
         own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")} if host else set()
         if origin and origin not in self.origins | own:
             raise OriginError(
-                "origin", shorten(origin, 200), "pages of that site may not use this server", "see serve.allowed_origins"
+                "origin",
+                shorten(origin, 200),
+                "pages of that site may not use this server",
+                "see serve.allowed_origins",
             )
         is_open = self.key is None or _is_open(scope["path"])
         if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):

@@ -43,7 +43,7 @@ class RenderBody(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
-    model: str | None = Field(None, max_length=200)
+    model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
 
 
 class Ready(BaseModel):

@@ -58,8 +58,10 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, help="serve the checkpoints of a configuration, such as config/config.yaml"
     )
     parser.add_argument("--device", dest="devices", action="append", help="may be repeated: one engine each")
-    parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"))
-    parser.add_argument("--memory", choices=("auto", "resident", "offload"))
+    text = "the number format while rendering; auto is fp16 on a GPU and fp32 on a CPU"
+    parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"), help=text)
+    text = "keep the model on the GPU, or move its parts in and out; auto keeps it from 20 GB of GPU memory on"
+    parser.add_argument("--memory", choices=("auto", "resident", "offload"), help=text)
 
 
 def read_setup(arguments: argparse.Namespace) -> Setup:

@@ -54,7 +54,7 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/options.json")
     async def get_options() -> dict[str, Any]:
-        """The values that a request may have, and the default settings."""
+        """The models, samplers, presets and assets that there are, and the settings of a picture that names none."""
         return _collect_options(service)
 
     return router

@@ -140,7 +140,9 @@ class Service:
         """Give up the pictures that engines work on, not those in the queue; returns how many."""
         jobs = [job for job in self.dispatcher.under_way if not job.is_over]
         for job in jobs:
-            self.dispatcher.give_up(job, CancellationError("picture", None, "was interrupted", "send the request again"))
+            self.dispatcher.give_up(
+                job, CancellationError("picture", None, "was interrupted", "send the request again")
+            )
         return len(jobs)
 
     def _read(self, settings: dict[str, Any]) -> RenderRequest:

@@ -22,7 +22,7 @@ SETTING_KEYS = [*(key for key in RenderRequest.model_fields if key not in ("prom
 def check_settings(data: object, known: list[str], section: str, path: str) -> None:
     """Refuse anything but a mapping, and unknown keys, pointing at the line. Raises ConfigError (E-CONFIG)."""
     if not isinstance(data, Mapping):
-        raise ConfigError(section or "file", path, "is not a mapping of keys to values", "see config/README.md")
+        raise ConfigError(section or "file", path, "is not a mapping of keys to values", "see docs/reference/config.md")
     for key in data:
         if key not in known:
             name = f"{section}.{key}" if section else str(key)

@@ -1,0 +1,52 @@
+"""The keys of config/config.yaml, from the typed configuration."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from darkroom.config import (
+    Checkpoint,
+    Config,
+    Embedding,
+    EngineConfig,
+    FetchConfig,
+    GalleryConfig,
+    Lora,
+    ServeConfig,
+    Vae,
+)
+from tools.reference.markdown import code, table, type_of, value
+
+SECTIONS: dict[str, type[BaseModel]] = {
+    "Top level": Config,
+    "checkpoints.NAME": Checkpoint,
+    "vaes.NAME": Vae,
+    "loras.NAME": Lora,
+    "embeddings.NAME": Embedding,
+    "fetch": FetchConfig,
+    "engine": EngineConfig,
+    "gallery": GalleryConfig,
+    "serve": ServeConfig,
+}
+
+
+def make_parts() -> dict[str, str]:
+    """A table for each section."""
+    return {"keys": "\n\n".join(f"## {title}\n\n{_table(model)}" for title, model in SECTIONS.items())}
+
+
+def _table(model: type[BaseModel]) -> str:
+    properties = model.model_json_schema()["properties"]
+    rows = [
+        (code(name), type_of(about), _default(model, name), model.model_fields[name].description or "")
+        for name, about in properties.items()
+    ]
+    return table(("key", "type", "default", "effect"), rows)
+
+
+def _default(model: type[BaseModel], name: str) -> str:
+    field = model.model_fields[name]
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    return f"see [{name}](#{name})" if isinstance(default, BaseModel) else value(default)
