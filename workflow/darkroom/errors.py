@@ -14,6 +14,7 @@ DarkroomError
 │   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
 │   ├── SourceError       E-SOURCE      a source is missing, of an unknown kind or not what it should be
 │   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
+│   ├── ProjectError      E-PROJECT     a new project's folder exists already
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 ├── CheckpointError       the file given as a checkpoint can't be used
@@ -141,6 +142,10 @@ class SourceError(InputError):
 
 class SharedError(InputError):
     code = "E-SHARED"
+
+
+class ProjectError(InputError):
+    code = "E-PROJECT"
 
 
 class LoraError(InputError):

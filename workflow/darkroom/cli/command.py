@@ -159,6 +159,7 @@ def gallery(arguments: argparse.Namespace) -> str:
 def _make_parser() -> argparse.ArgumentParser:
     import argparse
 
+    from darkroom import cli_init
     from darkroom.cli import fetch, render
     from darkroom.serve import options
     from darkroom.serve.options import add_serve
@@ -172,6 +173,9 @@ def _make_parser() -> argparse.ArgumentParser:
         sub.set_defaults(verb=verb)
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
+
+    text = "Make a new project: a folder with a configuration, a prompt sheet and the demo's checkpoint."
+    cli_init.add_arguments(add("init", cli_init.run, text))
 
     text = "Bring a checkpoint, VAE, LoRA, embedding or Diffusers folder into the store, from here or from afar."
     fetch.add_arguments(add("fetch", fetch.run, text))
