@@ -34,10 +34,26 @@ def lift_job_rate():
         workflow.scheduling_settings.max_jobs_per_timespan = None
 
 
-onstart:
+def start():
+    """What a real run does once it knows its jobs, before the first of them."""
     if workflow.is_main_process:
         made = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
         session.start(made, unlock=workflow.persistence.cleanup_locks)
+
+
+onstart:
+    start()
+
+
+if not workflow.modifier.is_main_snakefile():
+    # Snakemake passes over the onstart of a module.
+    own_onstart = workflow._onstart
+
+    def start_module(log):
+        start()
+        own_onstart(log)
+
+    workflow._onstart = start_module
 
 
 def one_of(names):
