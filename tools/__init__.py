@@ -1,0 +1,1 @@
+"""What makes and checks generated files; not part of the package."""
