@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from darkroom import __version__
+from darkroom.cli.command import main
 from darkroom.run.plan import prepare_environment
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,7 +82,18 @@ def test_it_says_what_is_missing_and_installs_nothing(tmp_path: Path) -> None:
 
 def test_a_run_names_its_own_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    for name in ("DARKROOM_LEASE", "DARKROOM_PYTHON"):
+    for name in ("DARKROOM_LEASE", "DARKROOM_PYTHON", "DARKROOM_VERSION"):
         monkeypatch.setenv(name, "")
     prepare_environment()
     assert os.environ["DARKROOM_PYTHON"] == sys.executable
+    assert os.environ["DARKROOM_VERSION"] == __version__
+
+
+def test_a_job_in_an_environment_of_another_version_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("DARKROOM_VERSION", "0.0.9")
+    assert main(["verify", str(tmp_path), "--log", str(tmp_path / "job.log")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"E-VERSION version '{__version__}': ") and "planned with 0.0.9" in said
+    assert (tmp_path / "job.log").read_text() == said

@@ -90,7 +90,7 @@ def test_a_new_project_renders_the_demo_once(tmp_path: Path) -> None:
         done = snakemake(project, "results/")
         assert done.returncode == 0, done.stdout
         assert "profiles/default" in done.stdout
-        assert list(project.pictures()) == ["demo/demo/circle-1.png"]
+        assert list(project.pictures()) == ["demo/demo/circle-0.png"]
         done = snakemake(project, "results/")
         assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
     finally:

@@ -54,6 +54,7 @@ def make_environment(folder: Path) -> Path:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built from a copy, so that nothing of the build is left in the checkout."""
     folder = tmp_path_factory.mktemp("build")
+    (folder / "darkroom").mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
             ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
@@ -106,7 +107,7 @@ def test_it_works_without_a_checkout(python: Path, tmp_path: Path) -> None:
         assert Path(place).is_relative_to(python.parents[1])
         project.write("prompts/demo.yaml", SHEET)
         run(python, "-m", "snakemake", "--cores", "1", "results/")
-        assert list(project.pictures()) == ["demo/demo/circle-1.png"]
+        assert list(project.pictures()) == ["demo/demo/circle-0.png"]
         assert "Nothing to be done" in run(python, "-m", "snakemake", "--cores", "1", "results/")
         assert "1 pictures are whole" in run(darkroom, "verify", "results")
         run(darkroom, "verify", "models/diffusers/demo", "--deep")

@@ -32,6 +32,7 @@ DarkroomError
 │   └── OfflineError      E-OFFLINE     something would have to be fetched, and the network isn't to be used
 ├── ModelError            E-MODEL       the Diffusers folder is missing or broken
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
+├── VersionError          E-VERSION     a job's environment has another Darkroom than the run that planned it
 ├── InUseError            E-IN-USE      another run works with what would have to be made again
 ├── DiskError             E-DISK        no room, or the file system refused
 ├── ServerError           E-SERVER      the engine did not start or did not answer
@@ -214,6 +215,10 @@ class ModelError(DarkroomError):
 
 class IndexFileError(ModelError):
     code = "E-INDEX"
+
+
+class VersionError(DarkroomError):
+    code = "E-VERSION"
 
 
 class InUseError(DarkroomError):

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from darkroom import __version__
 from darkroom.cli import render_job
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, VersionError
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     arguments = render_job.read(given) or _make_parser().parse_args(given)
     try:
+        _check_version()
         outcome = arguments.verb(arguments)
     except DarkroomError as error:
         _report(error, arguments)
@@ -45,6 +47,14 @@ def main(argv: list[str] | None = None) -> int:
         print(outcome)
         _write_log(arguments, outcome)
     return 0
+
+
+def _check_version() -> None:
+    """Snakemake keeps a job's environment, and the Darkroom in it, while the one that plans is upgraded."""
+    planned = os.environ.get("DARKROOM_VERSION", __version__)
+    if planned != __version__:
+        why = f"this environment has it, but the run was planned with {planned}"
+        raise VersionError("version", __version__, why, "delete .snakemake/conda and run the same command again")
 
 
 def _report(error: DarkroomError, arguments: argparse.Namespace | SimpleNamespace) -> None:

@@ -158,10 +158,12 @@ def prepare_environment() -> None:
     Engines that a run starts end with it: they hold a lease on this process, set afresh by every Snakemake. It is
     kept out of shell text and params, where a process number would make everything look changed. And the `darkroom`
     that stands beside this interpreter is the one that jobs call, whether its environment is activated or not. It is also
-    the one that `envs/darkroom.post-deploy.sh` installs in an environment that Snakemake makes.
+    the one that `envs/darkroom.post-deploy.sh` installs in an environment that Snakemake makes; one that is left from
+    another version makes jobs fail with E-VERSION.
     """
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
     os.environ["DARKROOM_PYTHON"] = sys.executable
+    os.environ["DARKROOM_VERSION"] = __version__
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
