@@ -30,9 +30,11 @@ module darkroom:
 
 
 use rule * from darkroom
-
+"""
+OWN_ONSTART = """
 
 onstart:
+    darkroom.start()
     shell("touch started")
 """
 NOTHING = "Nothing to be done"
@@ -66,13 +68,14 @@ def test_another_workflow_takes_it_as_a_module(project: Project) -> None:
     done = snakemake(project)
     assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
     assert project.rendered_by(lambda: snakemake(project, "--forcerun", "render_picture")) == project.pictures().keys()
-    assert (project.folder / "started").exists()
 
 
-def test_a_module_too_says_what_it_makes_in_a_shared_models_folder(empty: Project) -> None:
-    empty.write("Snakefile", MODULE.partition("\n\nonstart")[0])
+@pytest.mark.parametrize("onstart", ["", OWN_ONSTART])
+def test_a_module_too_says_what_it_makes_in_a_shared_models_folder(onstart: str, empty: Project) -> None:
+    empty.write("Snakefile", MODULE + onstart)
     done = snakemake(empty, "models/")
     assert done.returncode == 0, done.stdout
+    assert (empty.folder / "started").exists() == bool(onstart)
     makers = json.loads((empty.folder / "models/.runs/makers.json").read_text())
     assert {maker["project"] for maker in makers.values()} == {str(empty.folder)}
 
