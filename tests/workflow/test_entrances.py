@@ -108,6 +108,7 @@ def test_a_new_projects_configuration_is_the_repositorys(tmp_path: Path) -> None
             copy, original = tmp_path / "study" / made.pop("source"), ROOT / own.pop("source")
             assert copy.read_bytes() == original.read_bytes() and not copy.is_symlink()
     assert given == ours
+    assert "of Darkroom's repository." in (tmp_path / "study/config/config.yaml").read_text()
     parse_config(load_yaml(tmp_path / "study/config/config.yaml"), "config.yaml")
     for profile in ("default", "slurm"):
         assert yaml.safe_load((tmp_path / f"study/profiles/{profile}/config.yaml").read_text())

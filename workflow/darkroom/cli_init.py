@@ -6,6 +6,7 @@ All files in it are the user's. None is needed to install or upgrade Darkroom, a
 from __future__ import annotations
 
 import errno
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> str:
     """Make the project. Raises ProjectError (E-PROJECT) if there is something of that name, DiskError (E-DISK)."""
     folder: Path = arguments.folder
     create(folder)
-    return f"{folder} is a project with the demo's pictures. Next: cd {folder} && snakemake --cores 1 results/"
+    return f"{folder} is a project with the demo's pictures. Next: cd {shlex.quote(str(folder))} && snakemake --cores 1 results/"
 
 
 def create(folder: Path) -> None:
@@ -75,6 +76,7 @@ def _files() -> dict[str, bytes]:
 
     config = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
     config = config.replace(f"{DEMO.as_posix()}/", f"{_SOURCES}/")
+    config = config.replace("in config/README.md.", "in config/README.md of Darkroom's repository.")
     copied = [
         "prompts/demo.yaml",
         *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/config.yaml"))),
