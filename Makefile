@@ -47,7 +47,7 @@ lock: .venv/ready
 	$(ACTIVATE) uv lock --python $(BIN)/python $(addprefix --upgrade-package ,$(UPGRADE))
 	$(ACTIVATE) python -m tools.export_lock
 
-# Whether every Python and platform can install it. Half an hour, most of it spent waiting for the index.
+# Whether every Python and platform can install it.
 check-lock: .venv/ready
 	$(ACTIVATE) python -m tools.check_lock
 
