@@ -12,6 +12,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -48,14 +49,18 @@ def needed(python: str, system: str, machine: str) -> list[Requirement]:
 
 def without_wheel(python: str, system: str, machine: str) -> list[str]:
     """The packages that have no wheel for one machine in uv.lock."""
-    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
-    wheels = {
-        package["name"]: [wheel["url"].rpartition("/")[2] for wheel in package.get("wheels", [])]
-        for package in packages
-    }
+    wheels = _wheels()
     fits = _tags(python, system, machine)
     names = [line.name for line in needed(python, system, machine)]
-    return [name for name in names if not any(parse_wheel_filename(wheel)[3] & fits for wheel in wheels[name])]
+    return [name for name in names if not any(tags & fits for tags in wheels[name])]
+
+
+@cache
+def _wheels() -> dict[str, list[frozenset[Tag]]]:
+    """The tags of each package's wheels."""
+    packages = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    names = {p["name"]: [wheel["url"].rpartition("/")[2] for wheel in p.get("wheels", [])] for p in packages}
+    return {name: [parse_wheel_filename(wheel)[3] for wheel in wheels] for name, wheels in names.items()}
 
 
 def _tags(python: str, system: str, machine: str) -> set[Tag]:
