@@ -31,6 +31,11 @@ module darkroom:
 
 use rule * from darkroom
 """
+OWN_THREADS = """
+
+use rule render_picture from darkroom with:
+    threads: 1
+"""
 OWN_ONSTART = """
 
 onstart:
@@ -63,11 +68,15 @@ def test_each_entrance_finds_done_what_another_made(project: Project) -> None:
         assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
 
 
-def test_another_workflow_takes_it_as_a_module(project: Project) -> None:
-    project.write("Snakefile", MODULE)
+@pytest.mark.parametrize("changes", ["", OWN_THREADS])
+def test_another_workflow_takes_it_as_a_module(changes: str, project: Project) -> None:
+    project.write("Snakefile", MODULE + changes)
     done = snakemake(project)
     assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
-    assert project.rendered_by(lambda: snakemake(project, "--forcerun", "render_picture")) == project.pictures().keys()
+    (project.folder / "models/verified/tiny.json").unlink()
+    picture = "first/tiny/circle-1.png"
+    (project.results / picture).unlink()
+    assert picture in project.rendered_by(lambda: snakemake(project, "results/"))
 
 
 @pytest.mark.parametrize("onstart", ["", OWN_ONSTART])

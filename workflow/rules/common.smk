@@ -6,10 +6,10 @@ from snakemake.io import IOFile
 
 from darkroom import revisions
 from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, spare_collector
-from darkroom.run.lifecycle import Session
+from darkroom.run.lifecycle import session_for
 
 plan = load_plan(config, workflow.configfiles)
-session = Session(plan)
+session = session_for(plan)
 
 prepare_environment()
 spare_collector()

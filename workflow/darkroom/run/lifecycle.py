@@ -85,6 +85,17 @@ class Session:
             record_receipt(self._plan.config.fetch.lock, name_in_lock, FetchReceipt.read(receipt))
 
 
+_sessions: dict[str, Session] = {}
+
+
+def session_for(plan: Plan) -> Session:
+    """This process's session for a configuration.
+
+    There is one, however often Snakemake reads the rule files: it does so for each `use rule` of a module.
+    """
+    return _sessions.setdefault(plan.config.model_dump_json(), Session(plan))
+
+
 def _take_over(unlock: Callable[[], None]) -> Presence:
     """Be there, and unlock the folder if the run before was killed. Raises DiskError (E-DISK)."""
     with claim(_FOLDER / "turn"):
