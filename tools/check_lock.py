@@ -7,6 +7,7 @@ it runs in.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,7 +81,9 @@ def resolve(python: str, platform: str, folder: Path) -> str | None:
     """What uv says against the lock file for one machine, or None."""
     command = ["uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", "--python-version", python]
     command += ["--python-platform", platform, "--output-file", str(folder / f"{python}-{platform}.txt"), str(LOCK)]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env=os.environ | {"MACOSX_DEPLOYMENT_TARGET": "14.0"}, capture_output=True, text=True
+    )
     return " ".join(done.stderr.split()) if done.returncode else None
 
 
