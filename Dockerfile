@@ -5,11 +5,14 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /darkroom
-COPY pyproject.toml requirements.lock ./
+COPY pyproject.toml requirements.lock setup.py ./
+# Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which is one for CUDA.
+ARG TORCH=
 # torch first: other packages ask for a range, and would bring in another build. The project itself is still an empty
 # folder, so that an edit of its code installs nothing again.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install "$(grep '^torch==' requirements.lock)" \
+    && /opt/venv/bin/pip install --no-deps ${TORCH:+--index-url "https://download.pytorch.org/whl/${TORCH}"} \
+        "$(grep '^torch==' requirements.lock)" \
     && mkdir -p workflow/darkroom \
     && touch README.md LICENSE workflow/darkroom/__init__.py \
     && /opt/venv/bin/pip install --constraint requirements.lock --editable '.[runpod]'

@@ -1,10 +1,12 @@
 # Two commands are enough: `make results` and `make test`. Everything runs in .venv, made from the lock file.
 
 PYTHON ?= python3
+# Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which on Linux is one for CUDA. docs/how-to/install.md.
+TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test older check format bench demo-checkpoint generated lock clean
+.PHONY: results test older check format bench demo-checkpoint generated lock check-lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
@@ -20,14 +22,14 @@ check: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile workflow/rules
 	$(ACTIVATE) snakemake --lint
 	$(BIN)/python -m tools.generated --check
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/snakefmt Snakefile workflow/rules
+	$(BIN)/snakefmt Snakefile workflow/Snakefile workflow/rules
 
 generated: .venv/ready
 	$(BIN)/python -m tools.generated
@@ -40,16 +42,19 @@ bench: .venv/ready
 demo-checkpoint: .venv/ready
 	$(ACTIVATE) python -m demo
 
-# A torch that has builds for all that we run on; --upgrade-package holds it while the rest follows pyproject.toml.
+# What is locked stays, unless pyproject.toml wants another version or UPGRADE names the package.
 lock: .venv/ready
-	$(BIN)/pip-compile --quiet --upgrade-package torch==2.13.0 --extra dev --extra runpod --extra slurm --strip-extras --no-annotate --no-header --no-emit-index-url \
-	  --no-emit-find-links --no-emit-trusted-host --output-file requirements.lock pyproject.toml
-	sed -i 's/+cpu$$//' requirements.lock
+	$(ACTIVATE) uv lock --python $(BIN)/python $(addprefix --upgrade-package ,$(UPGRADE))
+	$(ACTIVATE) python -m tools.export_lock
+
+# Whether every Python and platform can install it.
+check-lock: .venv/ready
+	$(ACTIVATE) python -m tools.check_lock
 
 # torch first: other packages ask for a range, and would bring in another build.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
+	$(BIN)/pip install --quiet --no-deps $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH)) $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --requirement requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@

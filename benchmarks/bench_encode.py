@@ -34,7 +34,7 @@ REFERENCE_URL = (
     "examples/community/lpw_stable_diffusion_xl.py"
 )
 REFERENCE_SHA256 = "e397d440ffd49aa235f96432f726cf979198bec5acc66f1abda49146d6a4b0f0"
-ARCHITECTURE = ROOT / "workflow/resources/architectures/sdxl-base"
+ARCHITECTURE = ROOT / "workflow/darkroom/resources/architectures/sdxl-base"
 TOLERANCE = 1e-3
 """How far the two sides' numbers may lie apart: they add in another order, through 32 layers."""
 

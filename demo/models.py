@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = ROOT / "workflow/resources/architectures/darkroom-demo"
+CONFIGS = ROOT / "workflow/darkroom/resources/architectures/darkroom-demo"
 BOS, EOS = 49406, 49407
 CHUNK = 75
 SCALING = 0.13025  # SDXL's own, so that every tool can decode the latents

@@ -1,1 +1,1 @@
-"""What makes the generated files of the repository: JSON Schemas and the reference pages. Not part of the package."""
+"""What makes and checks generated files: JSON Schemas, the reference pages, the lock files. Not part of the package."""

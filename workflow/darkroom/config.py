@@ -49,7 +49,7 @@ class Checkpoint(Section):
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256, or the folder's content digest as `darkroom fetch` prints it. If given, other bytes are refused, whatever the lock file says."""
     architecture: str = "auto"
-    """`auto`, the name of a folder in workflow/resources/architectures, or a path to such a folder."""
+    """`auto`, the name of a folder in `darkroom/resources/architectures`, or a path to such a folder."""
     dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
     """The number format of the Diffusers folder's weights."""
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"

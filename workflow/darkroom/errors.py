@@ -14,6 +14,7 @@ DarkroomError
 │   ├── SsrfError         E-SSRF        a client names an address or a path that a server should open
 │   ├── SourceError       E-SOURCE      a source is missing, or is not what it should be
 │   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
+│   ├── ProjectError      E-PROJECT     a new project's folder exists already
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 ├── CheckpointError       the file given as a checkpoint can't be used
@@ -33,6 +34,7 @@ DarkroomError
 │   └── IndexFileError    E-INDEX       model_index.json or a config names what isn't allowed
 ├── InUseError            E-IN-USE      another run uses a model that would have to be made again
 ├── DiskError             E-DISK        not enough free space, or the file system refused
+├── VersionError          E-VERSION     a job's environment has another Darkroom than the run that planned it
 ├── ServerError           E-SERVER      the engine did not start or did not answer
 │   ├── ServerDiedError   E-SERVER-DIED the engine's process ended during a picture
 │   ├── BusyError         E-BUSY        the queue is full, or the server is about to end
@@ -143,6 +145,10 @@ class SharedError(InputError):
     code = "E-SHARED"
 
 
+class ProjectError(InputError):
+    code = "E-PROJECT"
+
+
 class LoraError(InputError):
     code = "E-LORA"
 
@@ -209,6 +215,10 @@ class ModelError(DarkroomError):
 
 class IndexFileError(ModelError):
     code = "E-INDEX"
+
+
+class VersionError(DarkroomError):
+    code = "E-VERSION"
 
 
 class InUseError(DarkroomError):

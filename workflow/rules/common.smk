@@ -3,11 +3,11 @@
 import re
 
 from darkroom import revisions
-from darkroom.run.lifecycle import Lifecycle
+from darkroom.run.lifecycle import lifecycle_of
 from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, tune_garbage_collection
 
 plan = load_plan(config, this_run.config_files)
-lifecycle = Lifecycle(plan, this_run)
+lifecycle = lifecycle_of(plan, this_run)
 
 prepare_environment()
 tune_garbage_collection()

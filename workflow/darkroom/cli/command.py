@@ -12,8 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from darkroom import __version__
 from darkroom.cli import render_job
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, VersionError
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else argv
     arguments = render_job.read(given) or make_parser().parse_args(given)
     try:
+        _check_version()
         outcome = arguments.verb(arguments)
     except DarkroomError as error:
         _report(error, arguments)
@@ -44,6 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         print(outcome)
         _write_log(arguments, outcome)
     return 0
+
+
+def _check_version() -> None:
+    """Snakemake keeps a job's environment, and the Darkroom in it, while the one that plans is upgraded."""
+    planned = os.environ.get("DARKROOM_VERSION", __version__)
+    if planned != __version__:
+        why = f"this environment has it, but the run was planned with {planned}"
+        raise VersionError("version", __version__, why, "delete .snakemake/conda and run the same command again")
 
 
 def _report(error: DarkroomError, arguments: argparse.Namespace | SimpleNamespace) -> None:
@@ -77,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every verb; it sets `verb` to the function that runs."""
     import argparse
 
-    from darkroom.cli import convert, fetch, pages, render, runpod, serve, verify
+    from darkroom.cli import convert, fetch, init, pages, render, runpod, serve, verify
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
@@ -89,6 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
         sub.add_argument("--log", type=Path, help="also write the outcome to this file")
         return sub
 
+    text = "Make a new project: a folder with a configuration, a prompt sheet and the demo's checkpoint."
+    init.add_arguments(add("init", init.run, text))
     text = "Fetch a checkpoint, VAE, LoRA, embedding or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
     text = "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked."

@@ -25,6 +25,7 @@ from darkroom.sources.references import parse_reference
 from darkroom.warm.paths import remove_dead_sockets
 
 _FOLDER = Path(".snakemake/darkroom")
+_lifecycles: dict[str, Lifecycle] = {}
 
 
 class Lifecycle:
@@ -38,6 +39,7 @@ class Lifecycle:
         self._snakemake = snakemake
         self._shared = SharedModels(plan.sources)
         self._presence: Presence | None = None
+        self._is_started = False
 
     def begin(self) -> None:
         """Before Snakemake looks at any file. Does nothing in runs that make no files, nor when called again."""
@@ -57,9 +59,10 @@ class Lifecycle:
         self._snakemake.lift_job_rate()
 
     def start(self) -> None:
-        """Before the first job."""
-        if not self._snakemake.is_main:
+        """Before the first job. Does nothing when called again."""
+        if self._is_started or not self._snakemake.is_main:
             return
+        self._is_started = True
         with exit_on_error():
             try:
                 self._shared.start(self._snakemake.planned_outputs())
@@ -95,6 +98,14 @@ class Lifecycle:
             given = getattr(self._plan.config, section)[name]
             name_in_lock = lock_key(parse_reference(given.source), dtype_of(given))
             record_receipt(self._plan.config.fetch.lock, name_in_lock, FetchReceipt.read(receipt))
+
+
+def lifecycle_of(plan: Plan, snakemake: SnakemakeRun) -> Lifecycle:
+    """This process's lifecycle for a configuration.
+
+    There is one, however often Snakemake reads the rule files: it reads them again for each `use rule` of a module.
+    """
+    return _lifecycles.setdefault(plan.config.model_dump_json(), Lifecycle(plan, snakemake))
 
 
 def _remove_leftovers(plan: Plan) -> None:

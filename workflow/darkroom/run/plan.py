@@ -153,9 +153,13 @@ def prepare_environment() -> None:
 
     DARKROOM_LEASE: engines that a run starts end with the run, because they hold a lease on this process. It can't be in
     shell text or params: a process number in them would make every output look changed. PATH: jobs call the `darkroom` of
-    this interpreter's environment, whether that is activated or not.
+    this interpreter's environment, whether that is activated or not. DARKROOM_PYTHON: envs/darkroom.post-deploy.sh installs
+    the Darkroom of this interpreter in an environment that Snakemake makes. DARKROOM_VERSION: a job in an environment of
+    another version fails with E-VERSION.
     """
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
+    os.environ["DARKROOM_PYTHON"] = sys.executable
+    os.environ["DARKROOM_VERSION"] = __version__
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
