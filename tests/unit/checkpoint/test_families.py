@@ -248,7 +248,7 @@ def test_fault_22_another_family_is_refused_before_anything_is_loaded_or_written
     zeros = {name: np.zeros((4, 4), np.float32) for name in FAMILIES[found][0]}
     source = write_tensors(tmp_path / "other.safetensors", zeros)
     script = (
-        "import sys; from darkroom.cli import main; code = main(['convert', *sys.argv[1:]]);"
+        "import sys; from darkroom.cli.command import main; code = main(['convert', *sys.argv[1:]]);"
         "assert not {'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script, source, tmp_path / "m"], capture_output=True, text=True)

@@ -107,7 +107,7 @@ def test_the_variant_is_chosen_by_the_number_format_that_is_wanted(repository: P
     convert(write_random_checkpoint(tmp_path / "wide.safetensors", dtype="F32"), tmp_path / "wide", dtype="fp32")
     for path in repository.glob("*/*model.safetensors"):
         shutil.copy(tmp_path / "wide" / path.relative_to(repository), path)
-    audits = {dtype: convert(repository, tmp_path / dtype, dtype) for dtype in ("fp16", "fp32", "keep")}
+    audits = {dtype: convert(repository, tmp_path / dtype, dtype=dtype) for dtype in ("fp16", "fp32", "keep")}
     assert {dtype: audit.dtype_out for dtype, audit in audits.items()} == {
         "fp16": "fp16",
         "fp32": "fp32",
@@ -121,7 +121,7 @@ def test_the_variant_is_chosen_by_the_number_format_that_is_wanted(repository: P
 
 
 def test_the_one_variant_that_is_there_is_taken_whatever_is_wanted(model: Path, tmp_path: Path) -> None:
-    assert convert(model, tmp_path / "m", "fp32").dtype_out == "fp16"
+    assert convert(model, tmp_path / "m", dtype="fp32").dtype_out == "fp16"
 
 
 def test_fp16_weights_get_the_infix_that_loading_the_variant_needs(model: Path, made: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.fixtures.loras import LAYOUTS, Layer, diffusers, flat, kohya, kohya_s
 
 
 def targets_of(architecture: str) -> Targets:
-    return Targets(load_architecture(architecture).configs.components)
+    return Targets(load_architecture(architecture).entries)
 
 
 def attentions(layers: list[Layer]) -> list[Layer]:
