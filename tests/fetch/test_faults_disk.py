@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.base import files
 from darkroom.config import FetchConfig
 from darkroom.errors import DiskError
 from darkroom.sources import FetchReceipt
@@ -25,7 +24,7 @@ LARGE = make_weights(40_000_000)
 
 
 def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12 - count, count))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**12, 10**12 - count, count))  # type: ignore[attr-defined]
 
 
 def test_fault_15_too_little_room_is_told_before_anything_is_written(

@@ -95,7 +95,7 @@ def test_fault_04_changed_without_saying_so_is_found_by_the_hash(
     place.fails(NetworkError, server.url(PATH), options=FetchConfig(retries=0))
     file.change(content=OTHER, faults=[])
     place.gets(server.url(PATH), OTHER, sha256=hashlib.sha256(OTHER).hexdigest())
-    assert place.lines[-1] == "what was resumed has another hash than expected, starting again"
+    assert place.lines[-1] == "the resumed download has another hash than expected, starting again"
 
 
 def test_fault_04_late_answer_of_the_old_version_is_not_written_into_the_new(

@@ -17,8 +17,8 @@ AT = 1_200_000
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "wrong start": ({"shift": 5}, "the server sent bytes from 1200005 on when asked from 1200000 on"),
     "earlier start": ({"shift": -5}, "the server sent bytes from 1199995 on when asked from 1200000 on"),
-    "wrong total": ({"size": 3_000_007}, "the server speaks of 3,000,007 bytes now, of 3,000,000 before"),
-    "impossible total": ({"size": 7}, "the server speaks of 7 bytes now, of 3,000,000 before"),
+    "wrong total": ({"size": 3_000_007}, "the server says 3,000,007 bytes now, 3,000,000 before"),
+    "impossible total": ({"size": 7}, "the server says 7 bytes now, 3,000,000 before"),
     "no Content-Range": ({"header": False}, "the server does not say which bytes it sent"),
 }
 
@@ -85,7 +85,7 @@ def test_fault_06_full_length_is_no_proof(place: Place, server: FileServer, file
     (folder / "data").write_bytes(OTHER)
     (folder / "state.json").write_text(json.dumps({**place.state, "size": None, "ranges": [[0, len(DATA)]]}))
     place.gets(server.url(PATH), DATA, sha256=hashlib.sha256(DATA).hexdigest())
-    assert "what was resumed has another hash than expected, starting again" in place.lines
+    assert "the resumed download has another hash than expected, starting again" in place.lines
 
 
 def test_fault_06_more_than_upstream_has_is_thrown_away(place: Place, server: FileServer, file: Resource) -> None:

@@ -35,7 +35,7 @@ def rival(place: Place, server: FileServer, *, own_folder: bool, folder: Path | 
     return Run(command, folder or place.folder)
 
 
-WAITING = "x: somebody else is fetching it, waiting\n"
+WAITING = "x: another process is fetching it, waiting\n"
 
 
 @pytest.mark.parametrize("own_folder", [False, True], ids=["the store", "a folder beside the file"])

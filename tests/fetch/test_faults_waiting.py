@@ -169,7 +169,7 @@ def test_fault_12_silent_server(after: int | None, place: Place, server: FileSer
     error = place.fails(StallError, server.url(PATH), options=quick)
     assert str(error).startswith(f"E-STALL source '{server.url(PATH)}': ")
     assert error.why.endswith("2 times")
-    assert "what is there is kept" in error.hint
+    assert "what has been downloaded is kept" in error.hint
     assert place.kept == (after or 0)
     sent = server.bytes_sent(PATH)
     file.faults.clear()

@@ -101,7 +101,7 @@ def test_several_at_once_download_once(shop: Shop) -> None:
         list(pool.map(shop.fetch, "abcd"))
     assert {shop.dest(name).read_bytes() for name in "abcd"} == {FIRST}
     assert sum(request.sent for request in shop.server.requests()) <= len(FIRST)
-    assert any("somebody else is fetching it" in line for line in shop.said)
+    assert any("another process is fetching it" in line for line in shop.said)
 
 
 def test_update_of_what_is_the_same_brings_nothing(shop: Shop) -> None:
@@ -148,7 +148,7 @@ def test_prune_leaves_everything_while_somebody_is_fetching(shop: Shop) -> None:
         slow = pool.submit(shop.fetch, "slow", "/slow.safetensors")
         shop.server.wait_sent("/slow.safetensors", 1)
         (shop.models / "checkpoints/x.receipt.json").unlink()
-        with pytest.raises(errors.FetchError, match="somebody is fetching right now"):
+        with pytest.raises(errors.FetchError, match="another process is fetching right now"):
             shop.prune()
         slow.result()
     assert shop.blobs() == {sha256(FIRST), sha256(SECOND)}

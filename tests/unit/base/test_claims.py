@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.base import claims
 from darkroom.base.claims import Presence, claim, is_anyone_at_work, is_claimed
+from darkroom.base.processes import STALE_S
 
 LIMIT_S = 60
 HOLD = """
@@ -100,7 +100,7 @@ def test_claim_of_a_killed_process_holds_nobody_up(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("age_s", [0, claims.STALE_S + 10])
+@pytest.mark.parametrize("age_s", [0, STALE_S + 10])
 def test_claim_from_another_machine_lives_as_long_as_it_beats(tmp_path: Path, age_s: float) -> None:
     other = tmp_path / "x.claim.another.5-12:34-abcd"
     other.touch()
@@ -140,7 +140,7 @@ def test_the_dead_are_found_once(tmp_path: Path) -> None:
     presence.leave()
 
 
-@pytest.mark.parametrize("age_s", [0, claims.STALE_S + 10])
+@pytest.mark.parametrize("age_s", [0, STALE_S + 10])
 def test_whoever_is_there_from_another_machine_is_alive_as_long_as_they_beat(tmp_path: Path, age_s: float) -> None:
     other = tmp_path / "x.claim.another.5-12.34-abcd"
     other.touch()

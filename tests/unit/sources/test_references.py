@@ -130,7 +130,7 @@ def test_other_addresses(source: str, is_plain: bool) -> None:
     assert isinstance(reference, UrlSource)
     assert (reference.text, reference.is_local, reference.is_folder) == (source, False, False)
     reference.refuse_unencrypted("0" * 64)
-    with pytest.raises(SourceError, match="E-SOURCE .*comes unencrypted") if is_plain else nullcontext():
+    with pytest.raises(SourceError, match=r"E-SOURCE .*comes unencrypted") if is_plain else nullcontext():
         reference.refuse_unencrypted(None)
 
 

@@ -1,4 +1,5 @@
-"""What every package stands on: files, claims, processes, hashing, secrets, sockets, text, YAML, receipts.
+"""Helpers for every package: files, claims, processes, hashing, secrets, sockets, text, validation, YAML, receipts.
 
-Takes and gives paths, bytes and plain values. Never knows a picture, a checkpoint or a server.
+Takes and gives paths, bytes and plain values. Never imports another package of Darkroom, or knows of pictures,
+checkpoints and servers.
 """

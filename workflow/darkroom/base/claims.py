@@ -1,11 +1,12 @@
-"""Mutual exclusion without file locks, and folders that appear whole: filled beside their place, then renamed.
+"""Mutual exclusion without file locks, and folders that appear whole: filled in a staging folder, then renamed.
 
-A claim on `PATH` is a file `PATH.claim.OWNER`. It is made first; then the folder is read, and whoever sees a living
-claim of somebody else takes its own back and waits. So two never hold the same claim: the later one to read sees both.
-A presence is such a file that excludes nobody: whoever is there says so, and what for.
+A claim on `PATH` is a file `PATH.claim.OWNER`. A process creates its claim first and reads the folder afterwards; if it
+finds a living claim of another process, it removes its own and waits. So two processes never hold the same claim: the later
+one to read sees both. A presence is such a file that excludes nobody: it says that a process is there, and what for.
 
-A staging folder `.NAME.darkroom-tmp-OWNER` holds `new` and, for the moment of the exchange, `old`. Who fills one has a
-claim on its destination, so that whatever else is staged for the same destination is what a dead process left.
+A staging folder `.NAME.darkroom-tmp-OWNER` holds `new` and, for the moment of the exchange, `old`. The process that fills
+one holds the claim on its destination, so any other staging folder for the same destination is left over from a dead
+process.
 """
 
 from __future__ import annotations
@@ -21,20 +22,19 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from darkroom.base.files import TEMPORARY_PREFIX, disk_errors, sync_folder, write_bytes
-from darkroom.base.processes import STALE_S, is_from_here, is_living, new_owner
-
-__all__ = ["BEAT_S", "STALE_S", "Presence", "claim", "is_anyone_at_work", "is_claimed"]
+from darkroom.base.processes import is_from_here, is_living, new_owner
 
 BEAT_S = 10.0
 _POLL_S = 0.2
 _MARK = ".claim."
+_PUBLISH_ATTEMPTS = 100
 
 
 @contextmanager
 def claim(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[bool]:
-    """Hold the claim on `path` for the time of the block; waits for others, calling `on_wait` once before.
+    """Hold the claim on `path` during the block; waits for other processes, calling `on_wait` once before.
 
-    Gives True if it was taken over from an owner elsewhere who stopped beating, and who might wake up again.
+    Gives True if the claim was taken over from an owner elsewhere whose heartbeat stopped, and who might wake up again.
     Raises DiskError (E-DISK) where the file system refuses.
     """
     with disk_errors(path):
@@ -50,40 +50,26 @@ def claim(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[boo
         mine.unlink(missing_ok=True)
 
 
-def _take(path: Path, on_wait: Callable[[], None] | None) -> tuple[Path, bool]:
-    took_over = waited = False
-    while True:
-        mine = _new_mark(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.close(os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            living, removed = _look(path, mine)
-        except FileNotFoundError:
-            continue  # the one before has deleted the folder with all that was in it
-        except BaseException:
-            mine.unlink(missing_ok=True)
-            raise
-        took_over |= removed
-        if not living:
-            return mine, took_over
-        mine.unlink(missing_ok=True)
-        if not waited and on_wait is not None:
-            on_wait()
-        waited = True
-        with suppress(FileNotFoundError):  # as above
-            while _look(path, None)[0]:
-                time.sleep(_POLL_S)
-        time.sleep(random.uniform(0, _POLL_S))
+def is_claimed(path: Path) -> bool:
+    """True if a living process holds a claim on `path`."""
+    return any(is_living(_owner(mark), mark, time.time()) for mark in _marks(path))
+
+
+def is_anyone_at_work(folder: Path) -> bool:
+    """True if there is a living claim in `folder`."""
+    return folder.is_dir() and any(
+        _MARK in other.name and is_living(_owner(other), other, time.time()) for other in list(folder.iterdir())
+    )
 
 
 class Presence:
-    """This process is there, at `path`, with a few bytes for others to read, until `leave` or its end.
+    """Announces this process at `path`, with a few bytes for others to read, until `leave` or the process's end.
 
-    `every` is called each second meanwhile, in a thread. Raises DiskError (E-DISK) where the file system refuses.
+    `every` is called each second in a thread. Raises DiskError (E-DISK) where the file system refuses.
     """
 
     def __init__(self, path: Path, content: bytes = b"", every: Callable[[], None] | None = None) -> None:
-        self._path, self._every = path.absolute(), every  # at the end of a run its working folder is another
+        self._path, self._every = path.absolute(), every  # the working folder may change before `leave`
         self._mine = _new_mark(self._path)
         write_bytes(self._mine, content)
         self._stop = threading.Event()
@@ -91,7 +77,7 @@ class Presence:
         self._thread.start()
 
     def others(self) -> tuple[list[Path], bool]:
-        """The files of the others who are there, and whether some of the dead were found, which are removed."""
+        """The files of other living processes, and True if files of dead ones were found and removed."""
         now = self._mine.stat().st_mtime
         marks = [mark for mark in _marks(self._path) if mark != self._mine]
         living = [mark for mark in marks if is_living(_owner(mark), mark, now)]
@@ -101,11 +87,11 @@ class Presence:
         return living, bool(dead)
 
     def write(self, content: bytes) -> None:
-        """Say something else. Raises DiskError (E-DISK)."""
+        """Replace the bytes for others to read. Raises DiskError (E-DISK)."""
         write_bytes(self._mine, content)
 
     def leave(self) -> None:
-        """Be there no longer."""
+        """Remove the announcement."""
         self._stop.set()
         self._thread.join()
         with suppress(OSError):
@@ -122,59 +108,10 @@ class Presence:
                     os.utime(self._mine)
 
 
-def is_anyone_at_work(folder: Path) -> bool:
-    """Whether there is a living claim in `folder`."""
-    return folder.is_dir() and any(
-        _MARK in other.name and is_living(_owner(other), other, time.time()) for other in list(folder.iterdir())
-    )
-
-
-def is_claimed(path: Path) -> bool:
-    """Whether somebody holds a claim on `path`."""
-    return any(is_living(_owner(mark), mark, time.time()) for mark in _marks(path))
-
-
-def _look(path: Path, mine: Path | None) -> tuple[bool, bool]:
-    """Whether others hold living claims, and whether a silent one from elsewhere was removed, which only a claimant does."""
-    living = removed = False
-    # With a claim of one's own both times are the volume's, whose clock may differ from this machine's.
-    now = time.time() if mine is None else mine.stat().st_mtime
-    for other in _marks(path):
-        if other == mine:
-            continue
-        if is_living(_owner(other), other, now):
-            living = True
-        elif mine is not None:
-            removed |= not is_from_here(_owner(other))
-            other.unlink(missing_ok=True)
-    return living, removed
-
-
-def _new_mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}{_MARK}{new_owner()}")
-
-
-def _marks(path: Path) -> list[Path]:
-    return [other for other in path.parent.iterdir() if other.name.startswith(path.name + _MARK)]
-
-
-def _owner(mark: Path) -> str:
-    return mark.name.rpartition(_MARK)[2]
-
-
-def _beat(mine: Path, stop: threading.Event) -> None:
-    while not stop.wait(BEAT_S):
-        with suppress(OSError):
-            os.utime(mine)
-
-
-_ATTEMPTS = 100
-
-
 class Staging:
-    """The folder to fill, `new`, and `publish` to put it in the destination's place.
+    """The folder to fill, `new`, and `publish` to replace the destination by it.
 
-    `waited` says that somebody else was at work on the same destination before.
+    `waited` is True if another process was at work on the same destination before.
     """
 
     def __init__(self, destination: Path, root: Path, waited: bool) -> None:
@@ -184,17 +121,17 @@ class Staging:
         self.waited = waited
 
     def publish(self) -> None:
-        """Replace the destination: the old folder is there until the new one is complete and synced."""
+        """Replace the destination; the old folder stays until the new one is complete and synced."""
         for folder, _, _ in os.walk(self.new):
             sync_folder(Path(folder))
-        for attempt in range(_ATTEMPTS):
+        for attempt in range(_PUBLISH_ATTEMPTS):
             with suppress(FileNotFoundError):
                 self.destination.rename(self.root / ("old" if attempt == 0 else f"old-{attempt}"))
             try:
                 self.new.rename(self.destination)
             except OSError as error:
-                # Somebody who doesn't ask may have put a folder there between the two renames.
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == _ATTEMPTS - 1:
+                # A process that holds no claim may have put a folder there between the two renames.
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or attempt == _PUBLISH_ATTEMPTS - 1:
                     raise
             else:
                 break
@@ -203,10 +140,10 @@ class Staging:
 
 @contextmanager
 def staging_folder(destination: Path, on_wait: Callable[[], None] | None = None) -> Iterator[Staging]:
-    """A staging folder for the time of the block; what dead processes left for the same destination is removed first.
+    """A staging folder for the block; leftovers of dead processes for the same destination are removed first.
 
-    Others who are at work on it are waited for, calling `on_wait` once. Raises DiskError (E-DISK) where the file system
-    refuses.
+    Waits for other processes at work on the destination, calling `on_wait` once before. Raises DiskError (E-DISK) where the
+    file system refuses.
     """
     waited = False
 
@@ -231,12 +168,72 @@ def staging_folder(destination: Path, on_wait: Callable[[], None] | None = None)
 
 
 def remove_unfinished_folders(folder: Path) -> None:
-    """Remove what dead processes left in `folder` for destinations that nobody is at work on."""
+    """Remove staging folders of dead processes in `folder`, except for destinations that a living process works on."""
     for root in _staged(folder, "."):
         name = root.name[1:].partition(TEMPORARY_PREFIX)[0]
         if name and not is_claimed(folder / f".{name}"):
             with claim(folder / f".{name}"):
                 _remove_stale(folder / name)
+
+
+def _take(path: Path, on_wait: Callable[[], None] | None) -> tuple[Path, bool]:
+    took_over = waited = False
+    while True:
+        mine = _new_mark(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(mine, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            living, removed = _look(path, mine)
+        except FileNotFoundError:
+            continue  # the holder before has deleted the folder with everything in it
+        except BaseException:
+            mine.unlink(missing_ok=True)
+            raise
+        took_over |= removed
+        if not living:
+            return mine, took_over
+        mine.unlink(missing_ok=True)
+        if not waited and on_wait is not None:
+            on_wait()
+        waited = True
+        with suppress(FileNotFoundError):  # as above
+            while _look(path, None)[0]:
+                time.sleep(_POLL_S)
+        time.sleep(random.uniform(0, _POLL_S))
+
+
+def _look(path: Path, mine: Path | None) -> tuple[bool, bool]:
+    """True if others hold living claims; and True if a stale one from elsewhere was removed, which only a claimant does."""
+    living = removed = False
+    # Compared with the own claim, both times are the volume's, whose clock may differ from this machine's.
+    now = time.time() if mine is None else mine.stat().st_mtime
+    for other in _marks(path):
+        if other == mine:
+            continue
+        if is_living(_owner(other), other, now):
+            living = True
+        elif mine is not None:
+            removed |= not is_from_here(_owner(other))
+            other.unlink(missing_ok=True)
+    return living, removed
+
+
+def _beat(mine: Path, stop: threading.Event) -> None:
+    while not stop.wait(BEAT_S):
+        with suppress(OSError):
+            os.utime(mine)
+
+
+def _new_mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_MARK}{new_owner()}")
+
+
+def _marks(path: Path) -> list[Path]:
+    return [other for other in path.parent.iterdir() if other.name.startswith(path.name + _MARK)]
+
+
+def _owner(mark: Path) -> str:
+    return mark.name.rpartition(_MARK)[2]
 
 
 def _remove_stale(destination: Path) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import errno
 import json
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
 
 from darkroom.base.processes import is_living, new_owner
 from darkroom.base.text import format_bytes
 from darkroom.errors import DiskError, FormatError
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 TEMPORARY_PREFIX = ".darkroom-tmp-"
 PIECE_BYTES = 2**20
@@ -125,6 +127,8 @@ def disk_errors(path: Path) -> Iterator[None]:
 
 def check_free_space(path: Path, need: int, what: str, hint: str) -> None:
     """Raise DiskError (E-DISK) if fewer than `need` bytes, which `what` takes, are free where `path` is or will be."""
+    import shutil  # here, since every picture would pay for it
+
     with disk_errors(path):
         free = shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
     if need > free:

@@ -22,7 +22,7 @@ def hash_file(path: Path | str, *, skip: int = 0) -> str:
 
 
 def check_sha256(what: str, value: object, found: str, promised: str | None, hint: str) -> None:
-    """Raise HashError (E-HASH) if `found` is not the SHA256 that was promised for `value`, if any was, in either case."""
+    """Raise HashError (E-HASH) if `found` is not the SHA256 `promised` for `value`, in upper or lower case, if any is."""
     if promised is not None and found != promised.lower():
         raise HashError(what, value, f"its SHA256 is {found}, expected {promised.lower()}", hint)
 

@@ -1,7 +1,6 @@
-"""Receipts: small JSON files that say what a stage made, which the next stage depends on instead of the big files.
+"""Receipts: small JSON files that identify the output of a stage; the next stage depends on them instead of large files.
 
-Making the same thing again leaves the same receipt, byte for byte; the only date in one is that of the day on which the
-bytes it speaks of were first seen.
+The same output gives the same receipt, byte for byte; the only date in one is the day on which its bytes were first seen.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from darkroom.errors import DarkroomError
 
 
 class Receipt(BaseModel):
-    """What all receipts can do. `what` names the kind in errors, `verb` is the command that makes one."""
+    """Base of all receipts. `what` names the kind in errors, `verb` is the command that makes one."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,4 +1,4 @@
-"""Secrets: masked in everything that is shown, and read only from files that nobody else can read."""
+"""Secrets: masked in everything that is shown, and read from private files only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VARIABLES = (
     "HUGGING_FACE_HUB_TOKEN",
     "DARKROOM_API_KEY",
 )
-_SHORTEST = 4  # what is shorter stands in half of all words
+_SHORTEST = 4  # anything shorter is part of too many words
 _hidden: set[str] = set()
 
 _STRONG = re.compile(
@@ -26,9 +26,9 @@ _STRONG = re.compile(
     r".*(?:token|secret|password|passwd|passphrase|apikey|accesskey|secretkey|privatekey|signature|credentials?|"
     r"authorization|cookie|accesskeyid)"
 )
-"""Names, in lower case and without hyphens and the like, whose values are secret wherever they stand."""
+"""Names, in lower-case letters and digits only, whose values are secret everywhere."""
 _IN_QUERY = frozenset(("auth", "jwt", "key", "keypairid", "pass", "policy", "pwd", "sas", "sessionid", "sig"))
-"""Names whose values are secret in a URL's query; elsewhere they are words like others."""
+"""Names whose values are secret in a URL's query only."""
 
 _LOGIN = re.compile(r'(?<=//)[^\s/?#"<>]*@')
 _LOGIN_WITH_SLASH = re.compile(r'(?<=://)[^\s/?#@:"<>\[]*:(?!\d+(?:[/?#\s]|$))[^\s@"<>]{0,500}@')
@@ -47,14 +47,17 @@ _DEEPEST = 4  # URLs within queries of URLs within …
 
 
 def hide(secret: str) -> None:
-    """Make `redact` mask this value from now on, wherever it stands."""
+    """Make `redact` mask this value from now on."""
     if len(secret.strip()) >= _SHORTEST:
         _hidden.add(secret.strip())
 
 
 def redact(text: str) -> str:
-    """The text with `***` for every secret in it: logins in URLs, values of queries, of JSON and of headers that are
-    named like secrets, bearer tokens, and the values that `hide` was told or that the tokens' variables hold."""
+    """The text with `***` for every secret in it.
+
+    Secrets are logins in URLs; values in queries, JSON and headers whose names are those of secrets; bearer tokens; the
+    values given to `hide`; the values of the tokens' environment variables.
+    """
     for secret in _known():
         text = text.replace(secret, MASK)
     text = _LOGIN_WITH_SLASH.sub(f"{MASK}@", _LOGIN.sub(f"{MASK}@", text))
@@ -65,7 +68,7 @@ def redact(text: str) -> str:
 
 
 def redact_url(url: str) -> str:
-    """The URL with `***` for its login and for what is secret in its path, query and fragment."""
+    """The URL with `***` for its login and for secrets in its path, query and fragment."""
     return redact(url)
 
 
@@ -77,7 +80,7 @@ def has_secret(url: str) -> bool:
 def read_private_file(variable: str, path: Path) -> str:
     """The text of the file that the environment's `variable` names.
 
-    Raises ConfigError (E-CONFIG) for a file that others can read too, that isn't there or that isn't a text.
+    Raises ConfigError (E-CONFIG) for a file that other users can read, that is missing or that isn't text.
     """
     try:
         with path.open(encoding="utf-8") as file:
@@ -91,7 +94,7 @@ def read_private_file(variable: str, path: Path) -> str:
 
 
 def _known() -> list[str]:
-    """The known secrets as they may stand in a text, the longest first, since one may hold another."""
+    """The known secrets, plain and percent-encoded, the longest first, since one may contain another."""
     values = {os.environ.get(variable, "").strip() for variable in VARIABLES} | _hidden
     values = {value for value in values if len(value) >= _SHORTEST and value.strip("*")}
     return sorted(values | {quote(value, safe="") for value in values}, key=len, reverse=True)
@@ -105,7 +108,7 @@ def _mask_json(found: re.Match[str]) -> str:
 
 
 def _mask_pairs(text: str, depth: int) -> str:
-    """Mask `name=value`, in queries and elsewhere; also where a value is itself a URL, or percent-encoded."""
+    """Mask `name=value`, in queries and elsewhere; also in values that are themselves URLs, or percent-encoded."""
 
     def mask(found: re.Match[str]) -> str:
         value = found["value"].rstrip(_CLOSING)

@@ -1,8 +1,7 @@
-"""Unix sockets that one user alone can use. Standard library only."""
+"""Unix sockets for a single user, and loopback addresses. Standard library only."""
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 import struct
@@ -12,7 +11,7 @@ _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
 
 
 def listen_privately(path: Path, backlog: int) -> socket.socket:
-    """Listen on a new socket with mode 0600. Raises OSError if something is at `path`, or it can't be made."""
+    """Listen on a new socket with mode 0600. Raises OSError if `path` exists, or the socket can't be made."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     mask = os.umask(0o177)
     try:
@@ -24,7 +23,7 @@ def listen_privately(path: Path, backlog: int) -> socket.socket:
 
 
 def read_peer(connection: socket.socket) -> tuple[int, int] | None:
-    """Process and user number of whoever is at the other end; None where nobody can tell."""
+    """Process id and user id of the peer; None where the system can't tell."""
     if not hasattr(socket, "SO_PEERCRED"):
         return None
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
@@ -33,7 +32,9 @@ def read_peer(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address can only be reached from this machine."""
+    """True if an address can be reached from this machine only."""
+    import ipaddress  # here, since every picture would pay for it
+
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

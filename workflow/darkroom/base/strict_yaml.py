@@ -1,4 +1,4 @@
-"""YAML: read strictly, duplicate keys, tags and alias bombs refused with their line, and written plainly."""
+"""YAML: read strictly (duplicate keys, tags and alias bombs are refused with their line), and written plainly."""
 
 from __future__ import annotations
 
@@ -13,27 +13,6 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_NODES = 1_000_000
 
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is compiled in
-
-
-def _check_nodes(root: yaml.Node) -> None:
-    """Refuse duplicate keys, and documents whose aliases would unfold into more nodes than anyone wrote by hand."""
-    stack, count = [root], 0
-    while stack:
-        node = stack.pop()
-        count += 1
-        if count > MAX_NODES:
-            raise yaml.MarkedYAMLError(problem="unfolds into too many values", problem_mark=root.start_mark)
-        if isinstance(node, yaml.MappingNode):
-            seen: set[str] = set()
-            for key, value in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
-                    problem = f"the key '{key.value}' stands here twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
-                if isinstance(key, yaml.ScalarNode):
-                    seen.add(key.value)
-                stack.append(value)
-        elif isinstance(node, yaml.SequenceNode):
-            stack.extend(node.value)
 
 
 def load_yaml(path: Path | str) -> Any:
@@ -59,11 +38,11 @@ def load_yaml(path: Path | str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError("YAML error at", place, error.problem or "can't be parsed", "mend that line") from None
+        raise ConfigError("YAML error at", place, error.problem or "can't be parsed", "fix that line") from None
     except yaml.YAMLError as error:
-        raise ConfigError("YAML error in", path, str(error), "mend the file") from None
+        raise ConfigError("YAML error in", path, str(error), "fix the file") from None
     except RecursionError:
-        raise ConfigError("YAML error in", path, "is nested too deeply", "mend the file") from None
+        raise ConfigError("YAML error in", path, "is nested too deeply", "fix the file") from None
 
 
 def locate(path: Path | str, keys: list[str]) -> str:
@@ -88,5 +67,26 @@ def locate(path: Path | str, keys: list[str]) -> str:
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML, in the order that it has, an entry a line."""
+    """Plain data as YAML, in its own order, one entry a line."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def _check_nodes(root: yaml.Node) -> None:
+    """Refuse duplicate keys, and documents whose aliases would unfold into more nodes than anyone wrote by hand."""
+    stack, count = [root], 0
+    while stack:
+        node = stack.pop()
+        count += 1
+        if count > MAX_NODES:
+            raise yaml.MarkedYAMLError(problem="unfolds into too many values", problem_mark=root.start_mark)
+        if isinstance(node, yaml.MappingNode):
+            seen: set[str] = set()
+            for key, value in node.value:
+                if key.value in seen and isinstance(key, yaml.ScalarNode):
+                    problem = f"the key '{key.value}' stands here twice"
+                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
+                if isinstance(key, yaml.ScalarNode):
+                    seen.add(key.value)
+                stack.append(value)
+        elif isinstance(node, yaml.SequenceNode):
+            stack.extend(node.value)

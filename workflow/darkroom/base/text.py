@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 _LONGEST_NAME = 200  # comparing takes time, and names come from anybody
@@ -19,6 +18,8 @@ def near_names(name: object, known: Iterable[str], *, most: int = 3, cutoff: flo
 
     `cutoff` is the least similarity, from 0 to 1 (`difflib.get_close_matches`).
     """
+    import difflib  # here, since every picture would pay for it
+
     return difflib.get_close_matches(str(name)[:_LONGEST_NAME], list(known), n=most, cutoff=cutoff)
 
 

@@ -35,7 +35,7 @@ class Access:
 
     @property
     def where(self) -> str:
-        """A page to look at."""
+        """The page to look at: of the source if it has one, else the service's."""
         return self.page or self.origin
 
 
@@ -84,7 +84,7 @@ def refusal(access: Access | None, source: str, status: int, headers: Mapping[st
         hide(access.token)
     named = {name.lower(): value for name, value in headers.items()}
     data = _json(body)
-    said = f"the server answers {status}{_said(named, data)}"
+    said = f"the server answers {status}{_server_message(named, data)}"
     if status == 407:
         return AuthError("source", source, f"a proxy on the way wants a login ({said})", "set it in HTTPS_PROXY")
     if status in (410, 451):
@@ -95,22 +95,19 @@ def refusal(access: Access | None, source: str, status: int, headers: Mapping[st
     code = named.get("x-error-code", "")
     if code in ("RevisionNotFound", "EntryNotFound"):
         what = "revision" if code == "RevisionNotFound" else "file"
-        return SourceError(
-            "source", source, f"has no such {what} ({said})", f"look at {access.where} for what there is"
-        )
+        hint = f"look at {access.where} for what there is"
+        return SourceError("source", source, f"has no such {what} ({said})", hint)
     if code == "GatedRepo":
-        return _is_gated(access, source, said)
+        return _gated(access, source, said)
     if _field(data, "error").lower() == "early access":
-        until = re.match(r"\d{4}-\d\d-\d\d", _field(data, "deadline"))
-        why = f"is in early access{f' until {until[0]}' if until else ''} ({said})"
-        return AuthError("source", source, why, f"buy access at {access.where}, or wait{_holder(access)}")
+        return _early_access(access, source, said, _field(data, "deadline"))
     # To strangers the Hub answers 401 for repositories that don't exist as well.
     is_hidden = status == 401 and access.token is None and "x-error-message" in named
     if status == 404 or code == "RepoNotFound" or is_hidden:
         why = f"is not there, or not for everybody ({said})"
-        return AuthError("source", source, why, f"check it at {access.where}{_needs(access)}")
+        return AuthError("source", source, why, f"check it at {access.where}{_login_hint(access)}")
     if access.token is None:
-        return AuthError("source", source, f"{access.service} wants a token ({said})", _make(access))
+        return AuthError("source", source, f"{access.service} wants a token ({said})", _token_hint(access))
     if status == 401:
         why = f"{access.service} refused the token in {access.variable} ({said})"
         return AuthError("source", source, why, f"make another at {access.token_page}")
@@ -137,26 +134,29 @@ def _refused_without_service(source: str, status: int, said: str) -> AuthError:
     return AuthError("source", source, why, "download it by hand, then give its path")
 
 
-def _is_gated(access: Access, source: str, said: str) -> AuthError:
+def _early_access(access: Access, source: str, said: str, deadline: str) -> AuthError:
+    until = re.match(r"\d{4}-\d\d-\d\d", deadline)
+    why = f"is in early access{f' until {until[0]}' if until else ''} ({said})"
+    then = f"; then set {access.variable}" if access.token is None else ""
+    return AuthError("source", source, why, f"buy access at {access.where}, or wait{then}")
+
+
+def _gated(access: Access, source: str, said: str) -> AuthError:
     if access.token is None:
         why = f"its licence has to be accepted, and no token says who did ({said})"
-        return AuthError("source", source, why, f"accept it at {access.where}, then {_make(access)}")
+        return AuthError("source", source, why, f"accept it at {access.where}, then {_token_hint(access)}")
     why = f"its licence has to be accepted by the account of the token in {access.variable} ({said})"
     return AuthError("source", source, why, f"accept it at {access.where}")
 
 
-def _make(access: Access) -> str:
+def _token_hint(access: Access) -> str:
     return f"make a token at {access.token_page} and set {access.variable}"
 
 
-def _needs(access: Access) -> str:
+def _login_hint(access: Access) -> str:
     if access.token is None:
-        return f"; if it needs a login, {_make(access)}"
+        return f"; if it needs a login, {_token_hint(access)}"
     return f", logged in with the account of the token in {access.variable}"
-
-
-def _holder(access: Access) -> str:
-    return f"; then set {access.variable}" if access.token is None else ""
 
 
 def _json(body: bytes) -> Any:
@@ -166,7 +166,7 @@ def _json(body: bytes) -> Any:
         return None
 
 
-def _said(headers: Mapping[str, str], data: Any) -> str:
+def _server_message(headers: Mapping[str, str], data: Any) -> str:
     """The server's own message, quoted; empty if it sends none."""
     text = shown(_field(data, "message") or _field(data, "error") or headers.get("x-error-message", ""))
     return f": '{text}'" if text else ""

@@ -111,10 +111,10 @@ def civitai_access(page: str | None) -> Access:
 
 
 def resolve_civitai(source: CivitaiSource, *, kind: str, version: str | None, get_json: GetJson) -> Resolved:
-    """The file that `source` means; `version`, which the lock file holds, is what "latest" is then.
+    """The file that `source` means; `version`, which the lock file holds, is what "latest" stands for.
 
-    Raises SourceError (E-SOURCE) for what isn't there, isn't of that `kind` or can't be downloaded, PickleError
-    (E-PICKLE) for what is only there as a pickle, ConfigError (E-CONFIG) for a broken token, what `get_json` raises.
+    Raises SourceError (E-SOURCE) for a source that is missing, not of that `kind` or not downloadable, PickleError
+    (E-PICKLE) for one that exists as a pickle only, ConfigError (E-CONFIG) for a broken token, what `get_json` raises.
     """
     endpoint = civitai_endpoint()
     access = civitai_access(_page(endpoint, source.model_id, source.version_id))
@@ -147,7 +147,7 @@ def resolve_civitai(source: CivitaiSource, *, kind: str, version: str | None, ge
 
 
 def choose_file(source: CivitaiSource, version: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
-    """The one file that `source` means: by its number, by what it asks for, else the one that Civitai offers first.
+    """The one file that `source` means: by number, by its properties, else the one that Civitai offers first.
 
     Raises SourceError (E-SOURCE) if there is none, or none of that `kind`; PickleError (E-PICKLE) if it is a pickle.
     """
@@ -252,7 +252,7 @@ def _is_meant(file: Mapping[str, Any], file_id: int | None, wanted: Mapping[str,
 
 
 def _rank(file: Mapping[str, Any]) -> tuple[bool, bool, bool, int]:
-    """What Civitai offers first comes first; where that is no safetensors file, what it prefers: pruned, fp16."""
+    """Sort key: the file that Civitai offers first, then the ones that it prefers (pruned, fp16)."""
     metadata = _metadata(file)
     return not file.get("primary"), metadata.get("size") != "pruned", metadata.get("fp") != "fp16", file["id"]
 
@@ -277,12 +277,12 @@ def _no_safetensors(
 
 
 def _listed(files: Sequence[Mapping[str, Any]]) -> str:
-    """Files by their numbers, with what tells them apart."""
+    """The files' numbers, each with its type, format, size and precision."""
     lines = []
     for file in files[:5]:
         metadata = _metadata(file)
-        told = (file.get("type"), metadata.get("format"), metadata.get("size"), metadata.get("fp"))
-        lines.append(f"{file['id']} ({', '.join(shown(each, 20) for each in told if each)})")
+        facts = (file.get("type"), metadata.get("format"), metadata.get("size"), metadata.get("fp"))
+        lines.append(f"{file['id']} ({', '.join(shown(each, 20) for each in facts if each)})")
     return ", ".join(lines) + (f" and {len(files) - 5} more" if len(files) > 5 else "")
 
 
@@ -325,7 +325,7 @@ def _not_civitai(source: CivitaiSource) -> SourceError:
 
 
 def _ask_if_possible(url: str, access: Access, get_json: GetJson) -> Mapping[str, Any]:
-    """The model's page says what may be done with it; the file itself can be had without."""
+    """The model's page, which has its permissions; an empty one if it can't be had, since the file can."""
     try:
         answer = get_json(url, access)
     except DarkroomError:
@@ -365,7 +365,7 @@ def _facts(version: Mapping[str, Any], model: Mapping[str, Any], endpoint: str) 
 
 
 def _plain(value: Any) -> bool | str | list[str]:
-    """A permission: yes or no, or for commercial use a list of what is allowed; one word in older answers."""
+    """A permission: yes or no; for commercial use a list of allowed uses, or one word in older responses."""
     if isinstance(value, bool):
         return value
     return [shown(each) for each in value[:20]] if isinstance(value, list) else shown(value)

@@ -92,7 +92,7 @@ def hub_access(page: str | None) -> Access:
 def resolve_hub(source: HubSource, *, kind: str, version: str | None, dtype: str) -> Resolved:
     """The files that `source` means; `version`, which the lock file holds, is the commit to take them from.
 
-    Raises SourceError (E-SOURCE) for what isn't there or isn't a `kind`, PickleError (E-PICKLE), AuthError (E-AUTH),
+    Raises SourceError (E-SOURCE) for a source that is missing or not a `kind`, PickleError (E-PICKLE), AuthError (E-AUTH),
     OfflineError (E-OFFLINE) where HF_HUB_OFFLINE is set, NetworkError (E-NETWORK), TransientError for failures that may pass,
     ConfigError (E-CONFIG) for a broken token.
     """
@@ -239,7 +239,7 @@ def _answer_error(source: HubSource, access: Access, error: HfHubHTTPError) -> D
 
 
 def _connection_error(source: HubSource, endpoint: str, error: Exception) -> DarkroomError | TransientError:
-    import ssl  # here, since planning asks nobody
+    import ssl  # here, since planning connects to nothing
 
     host = _host(endpoint)
     cause: BaseException | None = error
@@ -268,7 +268,7 @@ def _host(address: str) -> str:
 
 
 def _facts(source: HubSource, info: ModelInfo, commit: str, endpoint: str) -> SourceFacts:
-    """What the repository's card says, which its owner wrote."""
+    """The facts on the repository's card, which its owner wrote."""
     said = getattr(info.card_data, "get", lambda _: None)
     page = f"{endpoint}/{source.repo}"
     name, link = _text(said("license")), _text(said("license_link"))

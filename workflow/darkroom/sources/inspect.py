@@ -72,7 +72,7 @@ def folder_digest(folder: Path, cache: Path) -> str:
 
 
 def sidecar_parameterization(path: Path) -> str | None:
-    """What the sidecar beside a file says of its parameterization, if there is one. Raises ConfigError (E-CONFIG)."""
+    """The parameterization in the sidecar beside a file; None without one. Raises ConfigError (E-CONFIG)."""
     if not path.with_suffix(".yaml").is_file():
         return None
     from darkroom.checkpoint.prediction import read_sidecar

@@ -1,7 +1,7 @@
-"""The lock file: which bytes each remote source stands for, found out when it was first fetched and held from then on.
+"""The lock file: the bytes of each remote source, recorded when it is first fetched and required from then on.
 
 It is YAML, made by `darkroom fetch`, to be committed beside the configuration. Its keys are the sources' canonical
-texts; a folder's ends with which weights of it were asked for.
+texts; a folder's key ends with the preferred weights (`fp16` or `plain`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADING = (
     "# Which bytes each remote source stands for. Written by `darkroom fetch`, and anew by `darkroom fetch --update NAME`;\n"
     "# commit it beside the configuration.\n"
 )
-_HINT = "mend it, or delete that entry"
+_HINT = "fix it, or delete that entry"
 
 Variant = Literal["fp16", "plain"]
 
@@ -48,14 +48,14 @@ class LockEntry(BaseModel):
 
 
 def variant_of(source: Source, dtype: str) -> Variant | None:
-    """Which weights of a folder a checkpoint of that `dtype` asks for; None of a single file, which has no others."""
+    """The preferred weights of a folder for a checkpoint of that `dtype`; None for a single file, which has one kind."""
     if not source.is_folder:
         return None
     return "fp16" if dtype == "fp16" else "plain"
 
 
 def lock_key(source: Source, dtype: str) -> str:
-    """What `source` is called in the lock file."""
+    """The key of `source` in the lock file."""
     variant = variant_of(source, dtype)
     return source.text if variant is None else f"{source.text} {variant}"
 
@@ -68,12 +68,12 @@ def read_lock(path: Path | str) -> dict[str, LockEntry]:
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise ConfigError("lock file", path, "is not a mapping of sources to entries", "mend or delete it")
+        raise ConfigError("lock file", path, "is not a mapping of sources to entries", "fix or delete it")
     return {str(key): _read_entry(path, str(key), value) for key, value in data.items()}
 
 
 def record(path: Path | str, key: str, entry: LockEntry) -> None:
-    """Write down what `key` stands for. Several may do so at once; nothing is written where only the day would change.
+    """Record the entry of `key`; concurrent processes may do so. Nothing is written if only the day would change.
 
     Raises ConfigError (E-CONFIG) for a broken file, DiskError (E-DISK).
     """
@@ -91,7 +91,7 @@ def record(path: Path | str, key: str, entry: LockEntry) -> None:
 
 
 def record_receipt(path: Path | str, key: str, receipt: FetchReceipt) -> None:
-    """Write down that `key` stands for what `receipt` speaks of. Raises what `record` raises."""
+    """Record the bytes in `receipt` as the entry of `key`. Raises what `record` raises."""
     if receipt.fetched is not None:
         version = receipt.facts.version if receipt.facts else None
         record(path, key, LockEntry(sha256=receipt.sha256, size=receipt.size, version=version, fetched=receipt.fetched))

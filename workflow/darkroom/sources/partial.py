@@ -1,8 +1,8 @@
-"""A download that isn't finished: the folder KEY.part, the ranges there, the pieces missing, what is needed to go on.
+"""An unfinished download: the folder KEY.part, which ranges of the file it has, and how the rest is cut into pieces.
 
-`data` has every byte at its final place; `state.json` says which are there and which version of the file they are of.
-Data is synced before the state that speaks of it is written, so that what the state says is there also after a power
-cut. Only the owner of the claim on the folder may open it.
+`data` has every byte at its final offset; `state.json` names the ranges and the version of the file. Data is synced before
+the state that names it is written, so that the state is true also after a power cut. Only the owner of the claim on the
+folder may open it.
 """
 
 from __future__ import annotations
@@ -20,82 +20,15 @@ from typing import Any
 
 from darkroom.base.files import TEMPORARY_PREFIX
 
-
-class Ranges:
-    """Sorted ranges that neither touch nor overlap."""
-
-    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        for start, end in ranges:
-            self.add(start, end)
-
-    def add(self, start: int, end: int) -> None:
-        """The bytes from `start` up to and without `end` are there now."""
-        if start >= end:
-            return
-        first = bisect_left(self._ends, start)
-        last = bisect_right(self._starts, end)
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return zip(list(self._starts), list(self._ends), strict=True)
-
-    @property
-    def count(self) -> int:
-        """How many bytes are there."""
-        return sum(self._ends) - sum(self._starts)
-
-    @property
-    def front(self) -> int:
-        """How many are there from the beginning on without a gap."""
-        return self._ends[0] if self._starts and self._starts[0] == 0 else 0
-
-    @property
-    def end(self) -> int:
-        """Where the last range ends."""
-        return self._ends[-1] if self._ends else 0
-
-    def gaps(self, size: int) -> list[tuple[int, int]]:
-        """What a file of `size` bytes still lacks."""
-        starts, ends = [0, *self._ends], [*self._starts, size]
-        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
-
-
 _SMALLEST_BYTES = 8 * 2**20
 _LARGEST_BYTES = 128 * 2**20
 _PIECES_EACH = 4
-
-
-@dataclass(slots=True)
-class Piece:
-    """What one request is to bring, [start, end); `start` moves as bytes come, `end` is None where nobody knows it."""
-
-    start: int
-    end: int | None
-
-    @property
-    def is_done(self) -> bool:
-        return self.end is not None and self.start >= self.end
-
-
-def cut_into_pieces(gaps: Iterable[tuple[int, int]], connections: int) -> list[Piece]:
-    """Pieces in the file's order: a few for each connection, so that a slow one leaves the others work."""
-    gaps = list(gaps)
-    missing = sum(end - start for start, end in gaps)
-    size = min(_LARGEST_BYTES, max(_SMALLEST_BYTES, missing // (connections * _PIECES_EACH)))
-    return [Piece(at, min(at + size, end)) for start, end in gaps for at in range(start, end, size)]
-
-
 _SAVE_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """Which version of a file: its `size` in bytes if known, and the server's validators (RFC 9110, 8.8)."""
+    """A version of a file: its `size` in bytes if known, and the server's validators (RFC 9110, 8.8)."""
 
     size: int | None = None
     etag: str | None = None
@@ -110,18 +43,74 @@ class Version:
         return self.last_modified if self.is_date_strong and not self.etag else None
 
     def differs_from(self, other: Version) -> bool:
-        """Whether both say something of which they say different things."""
+        """True if a field that both versions have differs."""
         pairs = [(self.size, other.size), (self.etag, other.etag)]
         if not (self.etag and other.etag):
             pairs.append((self.last_modified, other.last_modified))
         return any(ours is not None and theirs is not None and ours != theirs for ours, theirs in pairs)
 
 
+@dataclass(slots=True)
+class Piece:
+    """The range [start, end) of one request; `start` moves as bytes come, `end` is None while the size is unknown."""
+
+    start: int
+    end: int | None
+
+    @property
+    def is_done(self) -> bool:
+        return self.end is not None and self.start >= self.end
+
+
+class Ranges:
+    """Sorted ranges that neither touch nor overlap."""
+
+    def __init__(self, ranges: Iterable[tuple[int, int]] = ()) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+        for start, end in ranges:
+            self.add(start, end)
+
+    def add(self, start: int, end: int) -> None:
+        """Add the bytes [start, end)."""
+        if start >= end:
+            return
+        first = bisect_left(self._ends, start)
+        last = bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(list(self._starts), list(self._ends), strict=True)
+
+    @property
+    def count(self) -> int:
+        """The number of bytes in all ranges."""
+        return sum(self._ends) - sum(self._starts)
+
+    @property
+    def front(self) -> int:
+        """The number of bytes from the beginning of the file to the first gap."""
+        return self._ends[0] if self._starts and self._starts[0] == 0 else 0
+
+    @property
+    def end(self) -> int:
+        """Where the last range ends."""
+        return self._ends[-1] if self._ends else 0
+
+    def gaps(self, size: int) -> list[tuple[int, int]]:
+        """The ranges that a file of `size` bytes still lacks."""
+        starts, ends = [0, *self._ends], [*self._starts, size]
+        return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
+
+
 class Partial:
-    """An open partial download. Threads write to it at once, and others (`readers`) follow its front."""
+    """An open partial download. Several threads write to it, and others (`readers`) follow its front."""
 
     def __init__(self, folder: Path, *, is_shared: bool = False) -> None:
-        """Open or create it. `is_shared`: somebody who might wake up again may have the old file open."""
+        """Open or create it. `is_shared`: a process elsewhere that only seems dead may have the old file open."""
         self.folder = folder
         self.data = folder / "data"
         self.changed = threading.Condition()
@@ -142,7 +131,7 @@ class Partial:
         self._saver.start()
 
     def write(self, offset: int, data: bytes) -> None:
-        """Put bytes at their place; nothing once it is closed. Raises OSError."""
+        """Write bytes at their offset; does nothing once it is closed. Raises OSError."""
         with self.changed:
             if self.is_closed:
                 return
@@ -153,7 +142,7 @@ class Partial:
             self.changed.notify_all()
 
     def wait_for(self, position: int, generation: int) -> int:
-        """Wait until the front is beyond `position`, and say where it is: not beyond it if nothing more will come."""
+        """Wait until the front is beyond `position`, and return it; at most `position` if nothing more will come."""
         with self.changed:
             self.changed.wait_for(lambda: self._is_over(generation) or self.ranges.front > position)
             return -1 if self.is_closed or self.generation != generation else self.ranges.front
@@ -162,13 +151,13 @@ class Partial:
         return self.is_closed or self.is_finished or self.generation != generation
 
     def finish(self) -> None:
-        """Nothing more will come: what is there is the file."""
+        """Nothing more will come: the file is complete."""
         with self.changed:
             self.is_finished = True
             self.changed.notify_all()
 
     def restart(self, version: Version) -> None:
-        """Forget all bytes: those that come now are of `version`."""
+        """Drop all bytes; those that come now are of `version`."""
         with self.changed:
             self.version, self.ranges, self.resumed = version, Ranges(), 0
             self.is_finished, self.generation = False, self.generation + 1
@@ -177,15 +166,15 @@ class Partial:
             self.changed.notify_all()
 
     def adopt(self, version: Version) -> None:
-        """Keep the bytes, and what is newly known of their version."""
+        """Keep the bytes, and replace what is known of their version."""
         self.version = version
 
     def set_size(self, size: int) -> None:
-        """What is there is all of it."""
+        """The file's size is now known."""
         self.version = replace(self.version, size=size)
 
     def save(self) -> None:
-        """Make what is there last."""
+        """Sync the data and write the state."""
         with self.changed:
             ranges, closed = list(self.ranges), self.is_closed
         if not closed:
@@ -193,20 +182,20 @@ class Partial:
             self._write_state(ranges)
 
     def close(self) -> None:
-        """Save it and let go of it; what other threads still want to write is dropped. An empty one is deleted."""
+        """Save and close it; other threads' writes are dropped from now on. An empty one is deleted."""
         if not self.ranges.count:
             self.discard()
             return
         self._stop()
         try:
             os.fsync(self.file)
-            with suppress(OSError):  # without it the next run begins where the last state was written
+            with suppress(OSError):  # without it the next run resumes from the last state
                 self._write_state(list(self.ranges))
         finally:
             os.close(self.file)
 
     def discard(self) -> None:
-        """Close it where it isn't, and delete it."""
+        """Close it if it is open, and delete it."""
         if not self.is_closed:
             self._stop()
             os.close(self.file)
@@ -228,7 +217,7 @@ class Partial:
                     return
                 now = list(self.ranges)
             if now != saved:
-                with suppress(OSError):  # a full disk shows where bytes are written
+                with suppress(OSError):  # a full disk shows when bytes are written
                     self.save()
                 saved = now
 
@@ -246,7 +235,7 @@ class Partial:
         new.replace(self.folder / "state.json")
 
     def _load(self) -> None:
-        """What an earlier owner left; a state that can't be read counts as none."""
+        """Read what an earlier owner left; a broken state counts as none."""
         try:
             state: Any = json.loads((self.folder / "state.json").read_text(encoding="utf-8"))
             length = self.data.stat().st_size
@@ -256,3 +245,11 @@ class Partial:
             return
         if all(0 <= start < end <= length for start, end in ranges):
             self.version, self.ranges = version, Ranges(ranges)
+
+
+def cut_into_pieces(gaps: Iterable[tuple[int, int]], connections: int) -> list[Piece]:
+    """Pieces in the file's order: a few for each connection, so that a slow connection doesn't hold up the end."""
+    gaps = list(gaps)
+    missing = sum(end - start for start, end in gaps)
+    size = min(_LARGEST_BYTES, max(_SMALLEST_BYTES, missing // (connections * _PIECES_EACH)))
+    return [Piece(at, min(at + size, end)) for start, end in gaps for at in range(start, end, size)]

@@ -1,4 +1,4 @@
-"""Telling a person how a download goes: events as lines, and how far it is, as a bar on a terminal or a line now and then."""
+"""Progress of a download for people: events as lines, and progress as a bar on a terminal or a line every few seconds."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Progress:
         self._marks: deque[tuple[float, int]] = deque()
 
     def say(self, text: str) -> None:
-        """An event."""
+        """Report an event."""
         with self._lock:
             self._say(text)
 
     def begin(self, total: int | None, done: int) -> None:
-        """A file of `total` bytes is under way, of which `done` are there."""
+        """Start a file of `total` bytes, `done` of them are there already; `total` is None if unknown."""
         with self._lock:
             self._total, self._done, self._said = total, done, time.monotonic()
             self._marks = deque([(self._said, done)])
@@ -47,7 +47,7 @@ class Progress:
                 self._show_bar(self._bar_title, total, done)
 
     def advance(self, count: int) -> None:
-        """So many more bytes are there."""
+        """Count further bytes."""
         with self._lock:
             self._done += count
             now = time.monotonic()
@@ -58,16 +58,16 @@ class Progress:
                 self._marks.append((now, self._done))
                 while now - self._marks[1][0] > _RATE_OVER_S:
                     self._marks.popleft()
-                self._say(self._how_far())
+                self._say(self._line())
 
     def end(self) -> None:
-        """The file is there, or given up."""
+        """End a file, complete or not."""
         with self._lock:
             if self._bar is not None:
                 self._bar.stop()
                 self._bar = None
 
-    def _how_far(self) -> str:
+    def _line(self) -> str:
         (then, before), (now, done) = self._marks[0], self._marks[-1]
         rate = (done - before) / (now - then)
         if self._total is None:

@@ -1,4 +1,4 @@
-"""FetchReceipt: which bytes were fetched, and what was said about them beside the bytes."""
+"""FetchReceipt: which bytes were fetched, and what their source says about them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class FetchedFile(BaseModel):
 
 
 class SourceFacts(BaseModel):
-    """What a source says of what it offers, where it says it.
+    """What a source says about a model; None where it says nothing.
 
     `version` is Civitai's version id or the Hub's commit, `base_model` and `license` are named as the source names them,
     `usage` holds Civitai's permissions (allowCommercialUse, allowNoCredit, …), `page` is where a person can read it all.
@@ -47,10 +47,9 @@ class FetchReceipt(Receipt):
     """`source` as configured, a remote one in its canonical text; `size` in bytes; `autov2` and `autov3` as Civitai names
     a file's hashes; `fetched` is the day these bytes were first brought here.
 
-    `title` and `architecture` are what the file's ModelSpec metadata says, `parameterization` what its sidecar says, `facts`
-    what a remote source says, if they say anything. Of a Diffusers folder `files` are its files by their relative paths,
-    `sha256` is the digest over them, `variant` says which weights a remote one was asked for, and what only single files
-    have is None.
+    `title` and `architecture` come from the file's ModelSpec metadata, `parameterization` from its sidecar, `facts` from a
+    remote source; each is None without. For a Diffusers folder `files` are its files by their relative paths, `sha256` is
+    the digest over them, `variant` the preferred weights of a remote one, and the fields of single files are None.
     """
 
     what: ClassVar[str] = "fetch receipt"

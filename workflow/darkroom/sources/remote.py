@@ -23,6 +23,7 @@ from darkroom.sources.access import Access
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, record_receipt, variant_of
 from darkroom.sources.partial import Partial
 from darkroom.sources.progress import Progress
+from darkroom.sources.range_request import DownloadTask
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
 from darkroom.sources.retry import RetryPolicy
 from darkroom.sources.source import FetchRequest, RemoteFile, RemoteSource, Resolved
@@ -180,7 +181,7 @@ class Download:
                 return Downloaded(store.path(wanted).stat().st_size, wanted)
             partial = open_partial()
             try:
-                done = self._transfer(file, partial, wanted, is_weights=is_weights).run()
+                done = Transfer(self._task(file, partial, wanted, is_weights=is_weights)).run()
                 if is_weights:
                     self._check_header(file, partial)
             except HashError:
@@ -195,18 +196,18 @@ class Download:
             store.publish(partial, done.sha256)
             return done
 
-    def _transfer(self, file: RemoteFile, partial: Partial, wanted: str | None, *, is_weights: bool) -> Transfer:
-        return Transfer(
-            self._text,
-            file,
-            partial,
-            self._client,
-            is_weights=is_weights,
-            wanted=wanted,
-            connections=self._options.connections,
-            stall_timeout_s=self._options.stall_timeout_s,
+    def _task(self, file: RemoteFile, partial: Partial, wanted: str | None, *, is_weights: bool) -> DownloadTask:
+        return DownloadTask(
+            source=self._text,
+            file=file,
+            partial=partial,
+            client=self._client,
             retry=self._retry,
             progress=self._progress,
+            wanted=wanted,
+            is_weights=is_weights,
+            connections=self._options.connections,
+            stall_timeout_s=self._options.stall_timeout_s,
         )
 
     def _check_header(self, file: RemoteFile, partial: Partial) -> None:

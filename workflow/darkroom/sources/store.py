@@ -138,7 +138,7 @@ class Store:
             try:
                 partial.data.replace(path)
             except FileNotFoundError:
-                why = "somebody else went on with its download"
+                why = "another process took over its download"
                 raise SourceError("source", sha256, why, "run the same command again") from None
             sync_folder(self.folder)
             partial.discard()
@@ -160,7 +160,7 @@ def prune(folder: Path, receipts: Iterable[Path]) -> tuple[int, int]:
     fetching, DiskError (E-DISK), SourceError (E-SOURCE) for a receipt that can't be read.
     """
     if is_anyone_at_work(folder):
-        raise FetchError("downloads", folder, "somebody is fetching right now", "run it again afterwards")
+        raise FetchError("downloads", folder, "another process is fetching right now", "run it again afterwards")
     used: set[str] = set()
     for path in receipts:
         receipt = FetchReceipt.read(path)

@@ -1,7 +1,7 @@
-"""One HTTP request: who is shown a token, where redirects may lead, which failures may pass, and when to ask again.
+"""HTTP requests: who is sent a token, where redirects may lead, and which failures may pass.
 
-No cookies, no .netrc, no redirect that is followed unseen: each hop is a request of its own, and only the origin that a
-token belongs to is shown it. Proxies of the environment are used.
+No cookies, no .netrc, no automatic redirects: each hop is a request of its own, and a token is sent to its own origin
+only. Proxies of the environment are used.
 """
 
 from __future__ import annotations
@@ -28,50 +28,6 @@ from darkroom.sources.access import Access, refusal, shown
 from darkroom.sources.addresses import is_in_the_clear
 from darkroom.sources.retry import TransientError
 
-
-class Expired(Exception):
-    """A pre-signed URL is not taken any more."""
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """`Retry-After` in seconds from now, in both of its forms (RFC 9110, 10.2.3); a date by the server's own clock."""
-    text = headers.get("Retry-After", "").strip()
-    if re.fullmatch(r"\d{1,9}", text):
-        return float(text)
-    try:
-        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
-        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return None
-
-
-def tls_reason(error: BaseException) -> str:
-    """Why there is no secure connection, as far as the library's error tells."""
-    found: BaseException | None = error
-    for _ in range(10):
-        if isinstance(found, ssl.SSLCertVerificationError):
-            return f"its TLS certificate can't be trusted ({found.verify_message})"
-        following = found.args[0] if found is not None and found.args else None
-        reason = getattr(following, "reason", None)  # of urllib3 an error, of ssl a text
-        following = reason if isinstance(reason, BaseException) else following
-        if not isinstance(following, BaseException):
-            break
-        found = following
-    return "no secure connection can be made (TLS)"
-
-
-def connection_reason(host: str, error: Exception) -> str:
-    """What went wrong, without the library's text, which holds the whole URL."""
-    text = str(error)
-    if "NameResolution" in text or "getaddrinfo" in text:
-        return f"{host} can't be found (DNS)"
-    if "refused" in text:
-        return f"{host} refuses connections"
-    if "unreachable" in text:
-        return f"{host} can't be reached"
-    return f"the connection to {host} was cut"
-
-
 MAX_REDIRECTS = 10
 _CONNECT_TIMEOUT_S = 15.0
 _REFUSED = (401, 403, 404, 407, 410, 451)
@@ -79,6 +35,10 @@ _TRANSIENT = (408, 423, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524)
 _ERROR_BODY_BYTES = 4096
 _REDIRECTS = (301, 302, 303, 307, 308)
 _MAX_JSON_BYTES = 32 * 2**20
+
+
+class Expired(Exception):
+    """A pre-signed URL has expired."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,17 +85,17 @@ class Response:
             raise TransientError("the connection was cut") from None
 
     def stop(self) -> None:
-        """End another thread's reading."""
+        """Make another thread stop reading."""
         with suppress(ValueError, RuntimeError, OSError):
             self.raw.shutdown()
 
     def close(self) -> None:
-        """Let go of the connection, also in the middle of a body."""
+        """Close the connection, also in the middle of a body."""
         self._reply.close()
 
 
 class HttpClient:
-    """Makes requests; usable by several threads. `stall_timeout_s` is how long a server may send nothing."""
+    """Makes requests; several threads may share it. `stall_timeout_s` is how long a server may send nothing."""
 
     def __init__(self, stall_timeout_s: float, connections: int = 4) -> None:
         self._session = _Session()
@@ -161,22 +121,22 @@ class HttpClient:
         is_signed: bool = False,
         is_pinned: bool = False,
     ) -> Response:
-        """Ask for `url`, following redirects, and return what isn't an error: 200, 206, 304 or 416.
+        """Request `url`, following redirects, and return a response that isn't an error: 200, 206, 304 or 416.
 
-        `is_signed`: an earlier response's URL is asked again. `is_pinned`: its hash is known, so that what comes unencrypted
-        may be followed to. Raises TransientError for what may pass, Expired for a signed URL
-        that is refused, AuthError (E-AUTH), SourceError (E-SOURCE), NetworkError (E-NETWORK).
+        `is_signed`: `url` is where an earlier response came from. `is_pinned`: the file's hash is known, so a redirect may
+        lead from https to http. Raises TransientError for a failure that may pass, Expired for a signed URL that is refused,
+        AuthError (E-AUTH), SourceError (E-SOURCE), NetworkError (E-NETWORK).
         """
         for _ in range(MAX_REDIRECTS + 1):
-            response = self._ask(source, url, _shown_to(url, access) | dict(headers))
+            response = self._ask(source, url, _auth_headers(url, access) | dict(headers))
             if response.status not in _REDIRECTS or "Location" not in response.headers:
                 return self._judge(source, response, access, is_signed)
             response.close()
-            url = _led_to(source, url, response.headers["Location"], is_pinned)
+            url = _redirect_target(source, url, response.headers["Location"], is_pinned)
         raise SourceError("source", source, f"the server redirects more than {MAX_REDIRECTS} times", "check the source")
 
     def get_json(self, source: str, url: str, access: Access | None) -> Any:
-        """Ask for JSON. Raises what `open` raises, NetworkError (E-NETWORK) for anything else than JSON."""
+        """The JSON at `url`. Raises what `open` raises, NetworkError (E-NETWORK) for anything else than JSON."""
         response = self.open(source, url, access=access, headers={"Accept": "application/json"})
         try:
             body = bytearray()
@@ -196,13 +156,13 @@ class HttpClient:
                 url, headers=headers, auth=_no_login, stream=True, allow_redirects=False, timeout=self._timeout
             )
         except requests.exceptions.SSLError as error:
-            raise NetworkError("source", source, f"{host}: {tls_reason(error)}", "check the address") from None
+            raise NetworkError("source", source, f"{host}: {_tls_reason(error)}", "check the address") from None
         except requests.exceptions.ReadTimeout:
             raise TransientError(f"{host} did not answer", is_stall=True) from None
         except requests.exceptions.ConnectTimeout:
             raise TransientError(f"{host} can't be reached") from None
         except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise TransientError(connection_reason(host, error)) from None
+            raise TransientError(_connection_reason(host, error)) from None
         except (requests.exceptions.RequestException, ValueError, urllib3.exceptions.HTTPError) as error:
             raise SourceError("source", source, f"{host}: {type(error).__name__}", "check the source") from None
         return Response(reply.raw, reply, url)
@@ -219,19 +179,19 @@ class HttpClient:
             raise refusal(access, source, status, response.headers, body)
         what = f"{_host(response.url)} answers {status} {redact(response.reason)}".rstrip()
         if status in _TRANSIENT:
-            raise TransientError(what, retry_after_s=retry_after(response.headers), is_rate_limit=status == 429)
+            raise TransientError(what, retry_after_s=_retry_after(response.headers), is_rate_limit=status == 429)
         raise NetworkError("source", source, what, "check the source; the server's own pages may say more")
 
 
 class _Session(requests.Session):
-    """One that leaves redirects alone: requests would read their bodies, however long, also where it doesn't follow."""
+    """A session that ignores redirects: requests would read their bodies, however long, even without following them."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         return None
 
 
-def _led_to(source: str, url: str, location: str, is_pinned: bool) -> str:
-    """Where a redirect leads. Raises SourceError (E-SOURCE) for what is no web address, or would give up encryption."""
+def _redirect_target(source: str, url: str, location: str, is_pinned: bool) -> str:
+    """The URL that a redirect leads to. Raises SourceError (E-SOURCE) for no web address, and for http after https."""
     try:
         # What isn't ASCII in a header field comes as Latin-1, and is UTF-8.
         target = urljoin(url, location.encode("latin-1").decode())
@@ -249,22 +209,61 @@ def _led_to(source: str, url: str, location: str, is_pinned: bool) -> str:
 
 
 def _no_login(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """In place of requests' own look into .netrc."""
+    """Replaces requests' own search in .netrc."""
     return request
 
 
-def _shown_to(url: str, access: Access | None) -> dict[str, str]:
-    if access is None or origin(url) != origin(access.origin):
+def _auth_headers(url: str, access: Access | None) -> dict[str, str]:
+    if access is None or _origin(url) != _origin(access.origin):
         return {}
     # With this type Civitai answers 401 where it would else send its login page with status 200.
-    shown = {"Content-Type": "application/json"}
-    return shown | {"Authorization": f"Bearer {access.token}"} if access.token else shown
+    headers = {"Content-Type": "application/json"}
+    return headers | {"Authorization": f"Bearer {access.token}"} if access.token else headers
 
 
-def origin(url: str) -> tuple[str, str, int]:
+def _origin(url: str) -> tuple[str, str, int]:
     """Scheme, host and port (RFC 6454)."""
     parts = urlsplit(url)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or (443 if parts.scheme == "https" else 80)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After` in seconds from now, in both of its forms (RFC 9110, 10.2.3); a date by the server's own clock."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d{1,9}", text):
+        return float(text)
+    try:
+        now = parsedate_to_datetime(headers["Date"]) if "Date" in headers else datetime.now(UTC)
+        return max(0.0, (parsedate_to_datetime(text) - now).total_seconds())
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _tls_reason(error: BaseException) -> str:
+    """Why no secure connection could be made, as far as the library's error tells."""
+    found: BaseException | None = error
+    for _ in range(10):
+        if isinstance(found, ssl.SSLCertVerificationError):
+            return f"its TLS certificate can't be trusted ({found.verify_message})"
+        following = found.args[0] if found is not None and found.args else None
+        reason = getattr(following, "reason", None)  # of urllib3 an error, of ssl a text
+        following = reason if isinstance(reason, BaseException) else following
+        if not isinstance(following, BaseException):
+            break
+        found = following
+    return "no secure connection can be made (TLS)"
+
+
+def _connection_reason(host: str, error: Exception) -> str:
+    """The reason for people, without the library's text, which holds the whole URL."""
+    text = str(error)
+    if "NameResolution" in text or "getaddrinfo" in text:
+        return f"{host} can't be found (DNS)"
+    if "refused" in text:
+        return f"{host} refuses connections"
+    if "unreachable" in text:
+        return f"{host} can't be reached"
+    return f"the connection to {host} was cut"
 
 
 def _host(url: str) -> str:

@@ -1,4 +1,4 @@
-"""Bringing the pieces of a file over one connection, or over several at once."""
+"""Downloading the pieces of a file over one connection, or over several at once."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from collections.abc import Iterable
 
 from darkroom.base.text import format_percent
 from darkroom.errors import DarkroomError, NetworkError, StallError
-from darkroom.sources.partial import Partial, Piece
-from darkroom.sources.progress import Progress
-from darkroom.sources.range_request import RangeRequests, StartOver
-from darkroom.sources.retry import RetryPolicy, TransientError
+from darkroom.sources.partial import Piece
+from darkroom.sources.range_request import DownloadTask, RangeRequests, StartOver
+from darkroom.sources.retry import TransientError
 from darkroom.sources.web import Response
 
 READ_BYTES = 2**18
@@ -22,33 +21,23 @@ _JOIN_S = 5.0
 
 
 class Workers:
-    """Take pieces one after another. The first error ends all of them, but for one: where several are at work, one that
-    the server goes on refusing leaves its piece to the others."""
+    """Connections that take pieces one after another.
 
-    def __init__(
-        self,
-        source: str,
-        requests: RangeRequests,
-        partial: Partial,
-        *,
-        stall_timeout_s: float,
-        retry: RetryPolicy,
-        progress: Progress,
-    ) -> None:
-        self._source = source
+    The first error ends all of them, with one exception: a connection that the server keeps refusing leaves its piece to
+    the others, if there are any.
+    """
+
+    def __init__(self, task: DownloadTask, requests: RangeRequests) -> None:
+        self._task = task
         self._requests = requests
-        self._partial = partial
-        self._stall_timeout_s = stall_timeout_s
-        self._retry = retry
-        self._progress = progress
         self._pieces: deque[Piece] = deque()
         self._responses: set[Response] = set()
         self._error: BaseException | None = None
         self._has_failed = False
         self._count = 1
 
-    def bring(self, pieces: Iterable[Piece], response: Response, connections: int) -> None:
-        """Bring all pieces; `response` begins where the first one does.
+    def download(self, pieces: Iterable[Piece], response: Response, connections: int) -> None:
+        """Download all pieces; `response` begins where the first one does.
 
         Raises StartOver, WrongRange, what `HttpClient.open` and `RetryPolicy.after` raise, OSError.
         """
@@ -78,7 +67,7 @@ class Workers:
         finally:
             for thread in threads:
                 thread.join(_JOIN_S)
-            self._retry.stop.clear()
+            self._task.retry.stop.clear()
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -87,7 +76,7 @@ class Workers:
         try:
             self._work(response)
         except BaseException as error:
-            with self._partial.changed:
+            with self._task.partial.changed:
                 if self._error is None:
                     self._error = error
                 elif isinstance(error, StartOver) and error.response is not None:
@@ -95,16 +84,16 @@ class Workers:
             self._stop_others()
 
     def _stop_others(self) -> None:
-        """End the threads' waiting and reading."""
-        with self._partial.changed:
-            self._retry.stop.set()
+        """Make all threads stop waiting and reading."""
+        with self._task.partial.changed:
+            self._task.retry.stop.set()
             self._pieces.clear()
             responses = list(self._responses)
         for response in responses:
             response.stop()
 
     def _work(self, response: Response | None) -> None:
-        """Bring pieces until there are none left."""
+        """Download pieces until there are none left."""
         while True:
             try:
                 piece = self._pieces.popleft()
@@ -113,74 +102,74 @@ class Workers:
                     response.close()
                 return
             try:
-                self._bring_piece(piece, response)
+                self._download_piece(piece, response)
             except (NetworkError, StallError) as error:
-                if not self._leave(piece, error):
+                if not self._give_back(piece, error):
                     raise
                 return
             response = None
 
-    def _leave(self, piece: Piece, error: DarkroomError) -> bool:
-        """Leave a piece to the other workers, if there are any."""
-        with self._partial.changed:
+    def _give_back(self, piece: Piece, error: DarkroomError) -> bool:
+        """Give a piece back for the other connections; False if there are none."""
+        with self._task.partial.changed:
             if self._count == 1:
                 return False
             self._count -= 1
             self._pieces.appendleft(piece)
-        self._progress.say(f"a connection less: {error.why}")
+        self._task.progress.say(f"one connection less: {error.why}")
         return True
 
-    def _bring_piece(self, piece: Piece, response: Response | None) -> None:
-        failures, brought = 0, piece.start
+    def _download_piece(self, piece: Piece, response: Response | None) -> None:
+        failures, last_start = 0, piece.start
         while not piece.is_done:
             try:
                 if response is None:
                     response = self._requests.open(piece)
                     if response is None:
                         return
-                    self._tell_resumed()
+                    self._report_resumed()
                 self._read(response, piece)
-            except TransientError as passing:
-                if self._retry.stop.is_set():
+            except TransientError as failure:
+                if self._task.retry.stop.is_set():
                     return
                 self._has_failed = True
-                failures = 1 if piece.start - brought >= _PROGRESS_BYTES else failures + 1
-                brought = piece.start
-                self._retry.wait_after(self._source, passing, failures)
-                self._retry.wait_for_turn()
+                failures = 1 if piece.start - last_start >= _PROGRESS_BYTES else failures + 1
+                last_start = piece.start
+                self._task.retry.wait_after(self._task.source, failure, failures)
+                self._task.retry.wait_for_turn()
             finally:
                 if response is not None:
-                    with self._partial.changed:
+                    with self._task.partial.changed:
                         self._responses.discard(response)
                     response.close()
                 response = None
-            if self._retry.stop.is_set():
+            if self._task.retry.stop.is_set():
                 return
 
-    def _tell_resumed(self) -> None:
-        size = self._partial.version.size
+    def _report_resumed(self) -> None:
+        size = self._task.partial.version.size
         if self._has_failed and size:
             self._has_failed = False
-            self._progress.say(f"resumed at {format_percent(self._partial.ranges.count, size)}")
+            self._task.progress.say(f"resumed at {format_percent(self._task.partial.ranges.count, size)}")
 
     def _read(self, response: Response, piece: Piece) -> None:
-        """Write what comes until the piece is done."""
-        with self._partial.changed:
+        """Write the response's bytes until the piece is done."""
+        with self._task.partial.changed:
             self._responses.add(response)
-        since, came = time.monotonic(), 0
-        while not piece.is_done and not self._retry.stop.is_set():
+        since, received = time.monotonic(), 0
+        while not piece.is_done and not self._task.retry.stop.is_set():
             data = response.read(READ_BYTES if piece.end is None else min(READ_BYTES, piece.end - piece.start))
             if not data:
                 if piece.end is not None:
                     raise TransientError("the connection was cut")
                 piece.end = piece.start
-                self._partial.set_size(piece.end)
+                self._task.partial.set_size(piece.end)
                 return
-            self._partial.write(piece.start, data)
-            self._progress.advance(len(data))
+            self._task.partial.write(piece.start, data)
+            self._task.progress.advance(len(data))
             piece.start += len(data)
-            came += len(data)
-            if (now := time.monotonic()) - since > self._stall_timeout_s:
-                if came < _SLOW_BYTES:
-                    raise TransientError(f"{came} bytes came in {now - since:.0f} s", is_stall=True)
-                since, came = now, 0
+            received += len(data)
+            if (now := time.monotonic()) - since > self._task.stall_timeout_s:
+                if received < _SLOW_BYTES:
+                    raise TransientError(f"{received} bytes came in {now - since:.0f} s", is_stall=True)
+                since, received = now, 0
