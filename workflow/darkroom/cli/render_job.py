@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     facts = render(spec, arguments.request, arguments.output, arguments.log)
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept)
-    print_warnings(facts, arguments.output)
+    print_warnings(facts["warnings"], arguments.output)
     return None
 
 
-def print_warnings(facts: Mapping[str, Any], output: Path) -> None:
+def print_warnings(warnings: Sequence[str], output: Path) -> None:
     """Print a picture's warnings to stderr."""
-    for warning in facts["warnings"]:
+    for warning in warnings:
         print(f"WARNING {output}: {warning}", file=sys.stderr)

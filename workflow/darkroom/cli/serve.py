@@ -14,6 +14,6 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it; returns the exit code."""
-    from darkroom.serve.server import serve
+    from darkroom.serve.http_server import serve
 
     return serve(options.read_setup(arguments))
