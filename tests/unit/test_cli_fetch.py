@@ -16,7 +16,7 @@ from darkroom.cli.command import main
 from darkroom.cli.fetch import find_source
 from darkroom.config import FetchConfig, parse_config
 from darkroom.sources import FetchReceipt
-from tests.unit.test_sources import write_weights
+from tests.unit.sources.test_local_files import write_weights
 
 CONFIG = {
     "checkpoints": {"mine": {"source": "civitai:1@latest"}, "folder": {"source": "hf:org/name", "dtype": "fp32"}},

@@ -16,7 +16,7 @@ from darkroom.config import FetchConfig, parse_config
 from darkroom.run.plan import make_plan
 from darkroom.run.sources import Stored, look_at_sources
 from darkroom.sources.lock import LockEntry, record
-from tests.unit.test_sources import write_weights
+from tests.unit.sources.test_local_files import write_weights
 
 SHA256, OTHER = "a" * 64, "B" * 64
 LOCK = "config/checkpoints.lock.yaml"

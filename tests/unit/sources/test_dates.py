@@ -10,7 +10,7 @@ import pytest
 
 from darkroom.sources import FetchReceipt, fetch
 from darkroom.sources.store import first_fetched
-from tests.unit.test_sources import write_weights
+from tests.unit.sources.test_local_files import write_weights
 
 SHA256, OTHER, DAY = "a" * 64, "b" * 64, date(2020, 2, 29)
 
