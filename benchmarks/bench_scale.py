@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import shutil
 import statistics
@@ -129,8 +130,9 @@ class Ours:
         behaviour = self._folder / "engine/behaviour.txt"
         behaviour.parent.mkdir()
         behaviour.write_text("ok")
-        options = ["--model-dir", str(behaviour.parent), "--socket", str(socket), "--lease", make_lease(os.getpid())]
-        with subprocess.Popen([sys.executable, str(_STAND_IN), *options], stderr=subprocess.DEVNULL) as server:
+        options = {"model_dir": str(behaviour.parent), "socket": str(socket), "lease": make_lease(os.getpid())}
+        command = [sys.executable, str(_STAND_IN), json.dumps(options)]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
             try:
                 while not socket.exists():
                     time.sleep(0.05)

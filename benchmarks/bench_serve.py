@@ -127,7 +127,7 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
     """Pictures over HTTP against the engine alone, and the part of a request that is neither model nor PNG."""
     from darkroom.engine import Engine
     from darkroom.request.render_request import RenderRequest
-    from darkroom.serve.answers import encode_answer
+    from darkroom.serve.answers import encode
 
     settings = [
         {"prompt": text, "width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "seed": number}
@@ -138,7 +138,7 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
     def alone() -> float:
         begun = time.perf_counter()
         for each in settings:
-            encode_answer(engine, engine.render(RenderRequest.from_settings(each)))
+            encode(engine, engine.render(RenderRequest.from_settings(each)))
         return time.perf_counter() - begun
 
     ours, reference, costs = [], [], []

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from darkroom.config import EngineConfig, ServeConfig
+from darkroom.serve.catalog import Model, Models
 from darkroom.serve.engines import ModelFiles
-from darkroom.serve.models import Model, Models
 from darkroom.serve.runpod_worker import serve_jobs
 from darkroom.serve.setup import Setup
 

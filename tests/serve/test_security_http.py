@@ -236,9 +236,9 @@ def test_security_20_errors_tell_no_paths_and_no_stack(fake: Stand) -> None:
 
 def test_security_20_a_path_in_the_middle_of_an_error_is_cut() -> None:
     error = DarkroomError("file", None, "/srv/a/x.bin isn't b'/opt/y/z', see /sdapi/v1/samplers", "read /var/log/a.log")
-    public = error_body(error, is_public=True)["error"]
+    public = error_body(error)["error"]
     assert public["message"] == ("E-DARKROOM file: x.bin isn't b'z', see /sdapi/v1/samplers. Hint: read a.log.")
-    assert error_body(error, is_public=False)["error"]["hint"] == "read /var/log/a.log"
+    assert error_body(error, hides_paths=False)["error"]["hint"] == "read /var/log/a.log"
 
 
 def test_security_20_a_model_folder_is_named_without_its_path(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import SAMPLERS, SCHEDULES
 from darkroom.serve.a1111 import read_options
 from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
-from darkroom.serve.a1111_settings import AUTOMATIC, FIXED, Wanted, present_options, read_txt2img
+from darkroom.serve.a1111_settings import AUTOMATIC, FIXED, PictureSettings, present_options, read_txt2img
 
 PRESENT = present_options("tiny.safetensors [0123456789]", "0" * 64)
 FROM_WEBUIAPI = {
@@ -48,7 +48,7 @@ FROM_WEBUIAPI = {
 }
 
 
-def read(**fields: Any) -> Wanted:
+def read(**fields: Any) -> PictureSettings:
     return read_txt2img(Txt2Img.model_validate({"prompt": "a circle", "seed": 5, **fields}))
 
 

@@ -10,19 +10,24 @@ from typing import Any
 import pytest
 
 from darkroom.errors import RequestError
+from darkroom.pictures.infotext import write_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
 from darkroom.serve.a1111_schemas import Txt2Img
+from darkroom.serve.answers import Rendered
 from darkroom.serve.openai_images import write_answer as write_images
-from darkroom.serve.service import Picture, Progress
+from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
 
 
-def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Picture:
+def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Rendered:
     made = make_picture(folder, **settings)
     request = RenderRequest.from_settings(made.request)
     facts = {} if is_cached else {"prompt_tokens": 3}
-    return Picture((folder / made.path).read_bytes(), facts, request, "alpha", MODEL_HASH, is_cached)
+    infotext = write_infotext(request, model="alpha", model_hash=MODEL_HASH, version="9")
+    png = (folder / made.path).read_bytes()
+    warnings = tuple(settings.get("warnings", ()))
+    return Rendered(png, request, infotext, facts, warnings, "alpha", MODEL_HASH, is_cached)
 
 
 def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path) -> None:

@@ -14,9 +14,10 @@ from fastapi import APIRouter, FastAPI
 from darkroom.config import ServeConfig
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import a1111, openai_images
+from darkroom.serve.answers import Rendered
+from darkroom.serve.catalog import Model, Models
 from darkroom.serve.engines import ModelFiles
-from darkroom.serve.models import Model, Models
-from darkroom.serve.service import Picture, Service
+from darkroom.serve.service import Service
 from tests.fixtures.pictures import make_picture
 
 Router = Callable[[Service], APIRouter]
@@ -32,11 +33,12 @@ class StandInService:
         self.asked: dict[str, Any] = {}
         self._folder = folder
 
-    async def make_pictures(self, settings: list[dict[str, Any]], **others: Any) -> list[Picture]:
+    async def make_pictures(self, settings: list[dict[str, Any]], **others: Any) -> list[Rendered]:
         self.asked = {"settings": settings, **others}
         made = make_picture(self._folder)
         png = (self._folder / made.path).read_bytes()
-        return [Picture(png, {}, RenderRequest.from_settings(made.request), "tiny", None, False) for _ in settings]
+        request = RenderRequest.from_settings(made.request)
+        return [Rendered(png, request, "x", {}, (), "tiny", None) for _ in settings]
 
     def keep(self, png: bytes) -> str:
         return "kept"

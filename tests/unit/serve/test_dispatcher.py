@@ -13,13 +13,13 @@ from darkroom.errors import BusyError, DarkroomError, ServerDiedError, ServerErr
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
 from darkroom.serve.engines import EngineOptions, ModelFiles
-from darkroom.serve.jobs import Job
 from darkroom.serve.metrics import Metrics
+from darkroom.serve.supervisor import Job
 
 FAKE_ENGINE = Path(__file__).parents[1] / "warm" / "fake_engine.py"
 LIMIT_S = 240
 GARBLED = (  # and then stays: the end of a process can be noticed before what it said
-    "import socket, sys; s = socket.socket(fileno=int(sys.argv[2])); s.sendall(bytes([255] * 8))\n"
+    "import socket, sys; s = socket.socket(fileno=int(sys.argv[1])); s.sendall(bytes([255] * 8))\n"
     "while s.recv(4096): pass"
 )
 
@@ -27,16 +27,16 @@ GARBLED = (  # and then stays: the end of a process can be noticed before what i
 class Bench:
     """A dispatcher over stand-in engines, and what they noted."""
 
-    def __init__(self, folder: Path, slots: int, limit: int) -> None:
+    def __init__(self, folder: Path, engines: int, limit: int) -> None:
         self.folders = {name: folder / name for name in "ab"}
         for each in self.folders.values():
             each.mkdir(exist_ok=True)
             (each / "behaviour.txt").write_text("ok")
         files = {name: ModelFiles(path) for name, path in self.folders.items()}
-        options = [EngineOptions(files, "cpu")] * slots
+        options = [EngineOptions(files, "cpu")] * engines
         self.metrics = Metrics()
         command = (sys.executable, str(FAKE_ENGINE))
-        self.dispatcher = Dispatcher(options, "a", limit=limit, metrics=self.metrics, command=command)
+        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command)
 
     def job(self, prompt: str, model: str = "a") -> Job:
         return Job(model, RenderRequest(prompt=prompt, width=64, height=64, steps=2))
@@ -64,14 +64,14 @@ async def until(is_true: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def run(tmp_path: Path, use: Callable[[Bench], Awaitable[None]], *, slots: int = 1, limit: int = 100) -> None:
+def run(tmp_path: Path, use: Callable[[Bench], Awaitable[None]], *, engines: int = 1, limit: int = 100) -> None:
     async def within() -> None:
-        bench = Bench(tmp_path, slots, limit)
+        bench = Bench(tmp_path, engines, limit)
         bench.dispatcher.start()
         try:
             async with asyncio.timeout(LIMIT_S):
                 await bench.dispatcher.ready
-                await until(lambda: all(slot.is_free for slot in bench.dispatcher.slots))
+                await until(lambda: all(engine.is_free for engine in bench.dispatcher.engines))
                 await use(bench)
         finally:
             await bench.dispatcher.stop()
@@ -103,12 +103,12 @@ def test_two_engines_share_the_work_and_each_loads_the_model_once(tmp_path: Path
         bench.release()
         await finish(jobs)
         for pair in ("12", "34", "56", "78"):
-            await until(lambda: all(slot.is_free for slot in bench.dispatcher.slots))
+            await until(lambda: all(engine.is_free for engine in bench.dispatcher.engines))
             await finish(bench.submit(*pair))
         assert len(bench.noted("loads")) == 2
-        assert [slot.pictures for slot in bench.dispatcher.slots] == [5, 5]
+        assert [engine.pictures for engine in bench.dispatcher.engines] == [5, 5]
 
-    run(tmp_path, use, slots=2)
+    run(tmp_path, use, engines=2)
 
 
 def test_a_picture_waits_for_no_load_while_another_has_its_model(tmp_path: Path) -> None:
@@ -225,13 +225,13 @@ def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:
     [
         (("/nowhere/python",), "No such file"),
         ((sys.executable, "-c", "raise SystemExit(3)"), "exit code 3 while it was loading"),
-        ((sys.executable, "-c", GARBLED), "a frame of more than 1 GiB"),
+        ((sys.executable, "-c", GARBLED), "a frame with 4,294,967,295 bytes"),
     ],
 )
 def test_an_engine_that_can_not_be_had_is_told_to_all(tmp_path: Path, command: tuple[str, ...], why: str) -> None:
     async def within() -> None:
         options = [EngineOptions({"a": ModelFiles(tmp_path)}, "cpu")]
-        dispatcher = Dispatcher(options, "a", limit=5, metrics=Metrics(), command=command)
+        dispatcher = Dispatcher(options, "a", limit=5, observer=Metrics(), command=command)
         dispatcher.start()
         try:
             async with asyncio.timeout(LIMIT_S):

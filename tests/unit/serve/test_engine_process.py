@@ -208,7 +208,7 @@ def test_a_picture_that_cant_be_encoded_is_answered_and_the_next_one_is_made(
         monkeypatch.undo()
         raise MemoryError
 
-    monkeypatch.setattr(engine_process, "encode_answer", refuse)
+    monkeypatch.setattr(engine_process, "encode", refuse)
     engine = GatedEngine(overlaps)
     bench = make_bench(engine)
     engine.open("denoise", 2)

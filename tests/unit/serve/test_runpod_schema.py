@@ -11,8 +11,8 @@ import pytest
 from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import MAX_SEED, RenderRequest
+from darkroom.serve.answers import Rendered
 from darkroom.serve.runpod_schema import MAX_OUTPUT_BYTES, data_uri, make_output, read_input
-from darkroom.serve.service import Picture
 from tests.unit.test_deploy_files import read_json
 
 LIMITS = ServeConfig(max_images=4)
@@ -34,8 +34,8 @@ def refused(given: object) -> str:
     return text
 
 
-def picture(png: bytes, seed: int = 1) -> Picture:
-    return Picture(png, {"total_s": 1.5}, RenderRequest(prompt="a", seed=seed), "tiny", "0123456789", False)
+def picture(png: bytes, seed: int = 1) -> Rendered:
+    return Rendered(png, RenderRequest(prompt="a", seed=seed), "a", {"total_s": 1.5}, (), "tiny", "0123456789")
 
 
 def test_a_prompt_alone_gets_the_defaults_of_worker_sdxl() -> None:

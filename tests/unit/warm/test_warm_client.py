@@ -38,7 +38,7 @@ def test_a_job_imports_nothing_that_is_slow_to_import(bench: Bench) -> None:
         *("--verified", str(receipt), "--request", request("x")),
         *("--output", str(picture), "--log", str(bench.log)),
     ]
-    script = "import sys; from darkroom import cli; print(cli.main(sys.argv[1:]), *sys.modules)"
+    script = "import sys; from darkroom.cli import command; print(command.main(sys.argv[1:]), *sys.modules)"
     done = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
     code, *imported = done.stdout.split()
     assert code == "0"

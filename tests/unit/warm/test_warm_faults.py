@@ -1,4 +1,4 @@
-"""What goes wrong with a warm engine, on a real server process and the real HTTP stack."""
+"""What goes wrong with a warm engine, on real server processes and their sockets."""
 
 from __future__ import annotations
 

@@ -31,6 +31,14 @@ def read_peer(connection: socket.socket) -> tuple[int, int] | None:
     return pid, uid
 
 
+def is_own_peer(connection: socket.socket | None) -> bool:
+    """True if the peer of a Unix socket is a process of our user or of root; True for any other socket."""
+    if connection is None or connection.family != socket.AF_UNIX:
+        return True
+    peer = read_peer(connection)
+    return peer is None or peer[1] in (os.geteuid(), 0)
+
+
 def is_loopback(host: str) -> bool:
     """True if an address can be reached from this machine only."""
     import ipaddress  # here, since every picture would pay for it

@@ -132,8 +132,8 @@ def _pictures_below(results: Path) -> list[Path]:
 
 
 def serve(arguments: argparse.Namespace) -> int:
+    from darkroom.serve.http_server import serve as serve_http
     from darkroom.serve.options import read_setup
-    from darkroom.serve.server import serve as serve_http
 
     return serve_http(read_setup(arguments))
 

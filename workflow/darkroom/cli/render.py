@@ -65,15 +65,13 @@ def _render_once(arguments: argparse.Namespace) -> str:
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
     from darkroom.engine import Engine
-    from darkroom.serve.answers import collect_facts, encode_answer
-    from darkroom.warm.summary import summarise
+    from darkroom.serve.answers import encode
 
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
-    picture = engine.render(request)
-    write_bytes(arguments.output, encode_answer(engine, picture))
-    facts = collect_facts(picture)
-    render_job.print_warnings(facts, arguments.output)
-    return summarise(facts)
+    rendered = encode(engine, engine.render(request))
+    write_bytes(arguments.output, rendered.png)
+    render_job.print_warnings(rendered.warnings, arguments.output)
+    return rendered.summary
 
 
 def _library(arguments: argparse.Namespace) -> Library:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,11 +48,11 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     facts = render(spec, arguments.request, arguments.output, arguments.log)
     if arguments.kept:
         keep(arguments.output, arguments.kept)
-    print_warnings(facts, arguments.output)
+    print_warnings(facts["warnings"], arguments.output)
     return None
 
 
-def print_warnings(facts: Mapping[str, Any], output: Path) -> None:
-    """Tell on stderr what deserves a look about a picture."""
-    for warning in facts["warnings"]:
+def print_warnings(warnings: Sequence[str], output: Path) -> None:
+    """Print a picture's warnings on stderr."""
+    for warning in warnings:
         print(f"WARNING {output}: {warning}", file=sys.stderr)

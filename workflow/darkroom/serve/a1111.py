@@ -1,7 +1,4 @@
-"""AUTOMATIC1111's API below `/sdapi/v1`, by its modules/api/api.py: pictures of a prompt, progress, options, metadata, lists.
-
-What A1111 lists (models, samplers, …) is in `a1111_lists`.
-"""
+"""AUTOMATIC1111's API below `/sdapi/v1`, after its modules/api/api.py: txt2img, progress, options, png-info, and lists."""
 
 from __future__ import annotations
 
@@ -41,13 +38,14 @@ from darkroom.serve.a1111_settings import (
     present_options,
     read_txt2img,
 )
+from darkroom.serve.adapters import check_count
 from darkroom.serve.http import wants_fresh, while_connected
-from darkroom.serve.jobs import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.service import Picture, Progress, Service
+    from darkroom.serve.answers import Rendered
+    from darkroom.serve.service import Progress, Service
 
-_EMPTY = (
+_EMPTY_LISTS = (
     "extensions",
     "face-restorers",
     "hypernetworks",
@@ -57,12 +55,73 @@ _EMPTY = (
     "script-info",
 )
 _REFRESH = ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings")
-_WIDTH_OF_EMBEDDINGS = 768 + 1280  # as A1111 counts it: of both text encoders
+_UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrogate")
+_WIDTH_OF_EMBEDDINGS = 768 + 1280  # of both text encoders, as A1111 counts it
 
 
-def add_lists(router: APIRouter, service: Service) -> None:
-    """Add the lists to the routes below `/sdapi/v1`."""
-    _add_fixed(router)
+def make_router(service: Service) -> APIRouter:
+    """The routes below `/sdapi/v1`."""
+    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
+    _add_lists(router, service)
+    _add_state(router, service)
+    router.add_api_route("/png-info", _get_png_info, methods=["POST"])
+    for path in _UNSUPPORTED:
+        router.add_api_route(f"/{path}", _refuse_images, methods=["POST"])
+
+    @router.post("/txt2img")
+    async def make_pictures(body: Txt2Img, request: Request) -> Txt2ImgAnswer:
+        """Make pictures of a prompt."""
+        check_count(count_pictures(body), service.config)
+        read = read_txt2img(body)
+        model = service.models.get(read.model).name
+        started = time.time()
+        work = service.make_pictures(read.settings, model=model, is_fresh=wants_fresh(request))
+        pictures = await while_connected(request, work)
+        if read.model is not None and body.override_settings_restore_afterwards is False:
+            service.set_default(model)
+        return write_answer(body, pictures, read.subseeds, started)
+
+    return router
+
+
+def _add_state(router: APIRouter, service: Service) -> None:
+    @router.get("/options")
+    async def get_options() -> dict[str, Any]:
+        """The options and their values."""
+        model = service.models.get()
+        return present_options(model.title, model.sha256)
+
+    @router.post("/options")
+    async def set_options(options: dict[str, Any]) -> None:
+        """Change the default model. Other options may only be set to their present values."""
+        if (name := read_options(options, await get_options())) is not None:
+            service.set_default(name)
+
+    @router.get("/progress")
+    async def get_progress(skip_current_image: bool = False) -> ProgressAnswer:
+        """How far the oldest request is. There is never a `current_image`."""
+        return read_progress(service.progress(), time.time())
+
+    @router.post("/interrupt")
+    @router.post("/skip")
+    async def interrupt() -> dict[str, Any]:
+        """Give up the pictures under way; their clients get the error E-CANCELLED."""
+        service.interrupt()
+        return {}
+
+
+def _get_png_info(body: PngInfoBody) -> PngInfo:
+    """Read the settings in a picture's metadata."""
+    return read_png_info(body.image)
+
+
+async def _refuse_images() -> None:
+    """Not supported: there is no image input."""
+    raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /sdapi/v1/txt2img")
+
+
+def _add_lists(router: APIRouter, service: Service) -> None:
+    _add_fixed_lists(router)
 
     @router.get("/sd-models")
     async def list_models() -> list[SdModel]:
@@ -94,14 +153,14 @@ def add_lists(router: APIRouter, service: Service) -> None:
         return {"loaded": loaded, "skipped": {}}
 
 
-def _add_fixed(router: APIRouter) -> None:
+def _add_fixed_lists(router: APIRouter) -> None:
     router.add_api_route("/samplers", list_samplers)
     router.add_api_route("/schedulers", list_schedulers)
     router.add_api_route("/upscalers", _list_upscalers)
     router.add_api_route("/scripts", _list_scripts)
     router.add_api_route("/memory", get_memory)
     router.add_api_route("/cmd-flags", _list_flags)
-    for path in _EMPTY:
+    for path in _EMPTY_LISTS:
         router.add_api_route(f"/{path}", _list_nothing)
     for path in _REFRESH:
         router.add_api_route(f"/{path}", _refresh, methods=["POST"])
@@ -125,7 +184,7 @@ async def list_schedulers() -> list[Scheduler]:
 
 
 async def get_memory() -> dict[str, dict[str, Any]]:
-    """The machine's memory in bytes. What an engine holds is among the metrics."""
+    """The machine's memory in bytes. That of the engines is among the metrics."""
     page, total, free = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
     ram = {"free": page * free, "used": page * (total - free), "total": page * total}
     return {"ram": ram, "cuda": {"error": "see /metrics"}}
@@ -142,7 +201,7 @@ async def _list_scripts() -> dict[str, list[str]]:
 
 
 async def _list_flags() -> dict[str, bool]:
-    """As of an A1111 that has its API alone."""
+    """The flags of an A1111 that only has its API."""
     return {"api": True, "nowebui": True}
 
 
@@ -152,75 +211,11 @@ async def _list_nothing() -> list[Any]:
 
 
 async def _refresh() -> None:
-    """Nothing to do: LoRAs, VAEs and embeddings are found when they are named, models when the server starts."""
+    """Has no effect: LoRAs, VAEs and embeddings are looked up in each request, models when the server starts."""
 
 
-_UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrogate")
-
-
-def make_router(service: Service) -> APIRouter:
-    """The routes below `/sdapi/v1`."""
-    router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
-    add_lists(router, service)
-    _add_state(router, service)
-    router.add_api_route("/png-info", _get_png_info, methods=["POST"])
-    for path in _UNSUPPORTED:
-        router.add_api_route(f"/{path}", _refuse_images, methods=["POST"])
-
-    @router.post("/txt2img")
-    async def make_pictures(body: Txt2Img, request: Request) -> Txt2ImgAnswer:
-        """Make pictures of a prompt."""
-        check_count(count_pictures(body), service.config)
-        wanted = read_txt2img(body)
-        model = service.models.get(wanted.model).name
-        started = time.time()
-        work = service.make_pictures(wanted.settings, model=model, is_fresh=wants_fresh(request))
-        pictures = await while_connected(request, work)
-        if wanted.model is not None and body.override_settings_restore_afterwards is False:
-            service.set_default(model)
-        return write_answer(body, pictures, wanted.subseeds, started)
-
-    return router
-
-
-def _add_state(router: APIRouter, service: Service) -> None:
-    @router.get("/options")
-    async def get_options() -> dict[str, Any]:
-        """What is set at the server."""
-        model = service.models.get()
-        return present_options(model.title, model.sha256)
-
-    @router.post("/options")
-    async def set_options(options: dict[str, Any]) -> None:
-        """Change the default model. Other options may only be said as they are."""
-        if (name := read_options(options, await get_options())) is not None:
-            service.set_default(name)
-
-    @router.get("/progress")
-    async def get_progress(skip_current_image: bool = False) -> ProgressAnswer:
-        """How far the oldest request is. There is never a `current_image`."""
-        return read_progress(service.progress(), time.time())
-
-    @router.post("/interrupt")
-    @router.post("/skip")
-    async def interrupt() -> dict[str, Any]:
-        """Give up the pictures under way; whoever waits for them gets the error E-CANCELLED."""
-        service.interrupt()
-        return {}
-
-
-def _get_png_info(body: PngInfoBody) -> PngInfo:
-    """What a picture's metadata says of how it was made."""
-    return read_png_info(body.image)
-
-
-async def _refuse_images() -> None:
-    """Not supported: pictures are made of prompts alone."""
-    raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /sdapi/v1/txt2img")
-
-
-def write_answer(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> Txt2ImgAnswer:
-    """A1111's answer: the pictures, the request with what was left out filled in, and `info`."""
+def write_answer(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> Txt2ImgAnswer:
+    """A1111's answer: the pictures, the request with its missing fields filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
     used |= {"sampler_name": first.sampler, "scheduler": first.schedule}
@@ -230,10 +225,11 @@ def write_answer(body: Txt2Img, pictures: list[Picture], subseeds: list[int], st
     return Txt2ImgAnswer(images=images, parameters={**body.model_dump(), **used, **sent}, info=info)
 
 
-def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], started: float) -> dict[str, Any]:
+def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> dict[str, Any]:
     requests = [picture.request for picture in pictures]
     first = requests[0]
-    infotexts = [text_of_png(picture.png, "picture")["parameters"] for picture in pictures]
+    infotexts = [picture.infotext for picture in pictures]
+    written = read_infotext(infotexts[0])["settings"]
     return {
         "prompt": first.prompt,
         "all_prompts": [request.prompt for request in requests],
@@ -255,7 +251,7 @@ def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], sta
         "sd_model_name": pictures[0].model,
         "sd_model_hash": pictures[0].model_hash,
         "sd_vae_name": first.vae,
-        "sd_vae_hash": read_infotext(infotexts[0])["settings"].get("VAE hash"),
+        "sd_vae_hash": written.get("VAE hash"),
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": None,
@@ -266,14 +262,14 @@ def _write_info(body: Txt2Img, pictures: list[Picture], subseeds: list[int], sta
         "job_timestamp": _stamp(started),
         "clip_skip": max(first.clip_skip, 1),
         "is_using_inpainting_conditioning": False,
-        "version": read_infotext(infotexts[0])["settings"].get("Version"),
+        "version": written.get("Version"),
     }
 
 
 def read_options(options: dict[str, Any], present: dict[str, Any]) -> str | None:
-    """The model that is to be the default, if one is named; all else must be as it is.
+    """The model to make the default, or None; all other options must have their present values.
 
-    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for one that can't be changed.
+    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for a change of another one.
     """
     for name, value in options.items():
         if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
@@ -289,7 +285,7 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> str | None
 
 
 def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
-    """A1111's view of how far a request is; all zero without one, which is how clients see that nothing goes on."""
+    """A request's progress as A1111 reports it; all zero without a request, which tells clients that there is none."""
     if progress is None:
         return ProgressAnswer()
     done = (progress.picture + progress.step / progress.steps) / progress.pictures

@@ -1,6 +1,6 @@
-"""Bodies and answers of AUTOMATIC1111's API, by the names in its modules/api/models.py and modules/processing.py.
+"""Bodies and answers of AUTOMATIC1111's API, with the names of its modules/api/models.py and modules/processing.py.
 
-Every field may be null, which A1111 takes as left out. Left out, a setting has the server's own default.
+Null stands for a missing field, as in A1111. A missing setting gets the server's default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from darkroom.request.render_request import MAX_SEED
 from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
 
 _MODEL = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
-
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "enable_hr": (False,),
@@ -35,9 +34,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "s_noise": (1,),
     "s_min_uncond": (0,),
 }
-"""Fields of Txt2Img that ask for what Darkroom doesn't do, and the values with which they don't."""
+"""Fields of Txt2Img for features that Darkroom doesn't have, with the values that don't use the feature."""
 SAME = ("negative_prompt", "steps", "cfg_scale", "width", "height", "clip_skip")
-"""Fields that are settings of a picture by the same name."""
+"""Fields that are RenderRequest's settings of the same name."""
 
 
 def _describe(schema: dict[str, Any]) -> None:
@@ -46,15 +45,15 @@ def _describe(schema: dict[str, Any]) -> None:
 
 
 class Txt2Img(BaseModel):
-    """A1111's StableDiffusionProcessingTxt2Img, and `clip_skip` and `hr_additional_modules`, which other servers take."""
+    """A1111's StableDiffusionProcessingTxt2Img, with `clip_skip` and `hr_additional_modules`, which other servers accept."""
 
     model_config = ConfigDict(**_MODEL, extra="forbid", json_schema_extra=_describe)
 
     prompt: str | None = Field("", examples=["a lighthouse in a storm, (oil painting:1.2)"])
-    """Any length. The weights of a LoRA's tag are read as A1111 reads them: the text encoders' first."""
+    """Any length. The weights in a LoRA tag are in A1111's order: the text encoders' first."""
     negative_prompt: str | None = None
     seed: int | None = Field(-1, ge=-1, le=MAX_SEED)
-    """-1 is any. The pictures of one request have consecutive seeds."""
+    """-1 draws one. The pictures of one request have consecutive seeds."""
     subseed: int | None = Field(-1, ge=-1, le=MAX_SEED)
     """The variation seed; consecutive in place of `seed` where `subseed_strength` is above 0."""
     subseed_strength: float | None = Field(0, ge=0, le=1)
@@ -79,7 +78,7 @@ class Txt2Img(BaseModel):
     send_images: bool | None = True
 
     eta: float | None = None
-    """Only what A1111 has anyway: 0 for DDIM, 1 for the samplers that add noise."""
+    """Only A1111's own value: 0 for DDIM, 1 for the samplers that add noise."""
     enable_hr: bool | None = False
     restore_faces: bool | None = False
     tiling: bool | None = False
@@ -100,7 +99,7 @@ class Txt2Img(BaseModel):
     s_min_uncond: float | None = None
 
     denoising_strength: float | None = None
-    """Without `enable_hr` it has no effect, here as there; so have the `hr_…` below, s_tmin, s_tmax without `s_churn`."""
+    """Has no effect without `enable_hr`, as in A1111; nor have the `hr_…` below, or s_tmin and s_tmax without `s_churn`."""
     hr_scale: float | None = None
     hr_upscaler: str | None = None
     hr_second_pass_steps: int | None = None
@@ -116,7 +115,7 @@ class Txt2Img(BaseModel):
     s_tmin: float | None = None
     s_tmax: float | None = None
     save_images: bool | None = False
-    """No picture is written at the server."""
+    """The server never writes pictures to its disk."""
     do_not_save_samples: bool | None = False
     do_not_save_grid: bool | None = False
     force_task_id: str | None = None
@@ -147,7 +146,7 @@ class PngInfoBody(BaseModel):
 
 
 class PngInfo(BaseModel):
-    """What a picture's metadata says."""
+    """A picture's metadata."""
 
     model_config = _MODEL
 

@@ -26,7 +26,7 @@ AUTOMATIC = {
     "DPM2": "Karras",
     "DPM2 a": "Karras",
 }
-"""What A1111 takes for the schedule "Automatic"."""
+"""The schedule that A1111 uses for "Automatic"."""
 FIXED: dict[str, Any] = {
     "samples_format": "png",
     "enable_pnginfo": True,
@@ -49,15 +49,15 @@ FIXED: dict[str, Any] = {
     "sdxl_crop_top": 0,
     "sdxl_crop_left": 0,
 }
-"""Options that are always so; a client may say them."""
+"""Options with a fixed value, which a client may send."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
 _ETA = {"DDIM": 0.0, **dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE"), 1.0)}
 _TAG = re.compile(r"<lora:([^<>:]*):([^<>]*)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """The pictures of a request: settings of each, their variation seeds, and the model (None for the default)."""
+class PictureSettings:
+    """A request in our terms: settings and variation seed of each picture, and the model (None for the default)."""
 
     settings: list[dict[str, Any]]
     subseeds: list[int]
@@ -68,8 +68,8 @@ def count_pictures(body: Txt2Img) -> int:
     return (body.batch_size or 1) * (body.n_iter or 1)
 
 
-def read_txt2img(body: Txt2Img) -> Wanted:
-    """What a request asks for.
+def read_txt2img(body: Txt2Img) -> PictureSettings:
+    """Translate a request.
 
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
     """
@@ -90,13 +90,13 @@ def read_txt2img(body: Txt2Img) -> Wanted:
         each = [{"seed": seed, "variation_seed": other, "variation_strength": strength} for other in subseeds]
     else:
         each = [{"seed": seed + number} for number in range(count)]
-    return Wanted([settings | own for own in each], subseeds, model)
+    return PictureSettings([settings | own for own in each], subseeds, model)
 
 
 def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The model that options name, if any, and the settings that they stand for.
+    """The model that the options name (or None), and their settings.
 
-    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for one that is fixed.
+    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value of a fixed one.
     """
     given = {name: value for name, value in options.items() if value is not None}
     model = given.pop("sd_model_checkpoint", None)
@@ -111,7 +111,7 @@ def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, An
 
 
 def check_fixed(where: str, name: str, value: Any) -> None:
-    """Raise RequestError (E-REQUEST) for an option that isn't known, UnsupportedError for one with another value."""
+    """Raise RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value than its own."""
     if name not in FIXED:
         name = shorten(name)
         why = str(unknown_name("option", name, ["sd_model_checkpoint", *PER_PICTURE, *FIXED]))
@@ -132,18 +132,18 @@ PER_PICTURE: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "CLIP_stop_at_last_layers": ("clip_skip", lambda value: value),
     "emphasis": ("emphasis", lambda value: _EMPHASIS.get(str(value), value)),
 }
-"""Options that are a setting of a picture: its name, and how the value is read."""
+"""Options that are settings of a picture: the setting's name, and a function that reads the value."""
 
 
 def present_options(title: str, sha256: str | None) -> dict[str, Any]:
-    """All options there are, with their values; `title` and `sha256` are the default model's."""
+    """All options with their values; `title` and `sha256` are the default model's."""
     emphasis = RenderRequest.model_fields["emphasis"].default
     own = {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "emphasis": emphasis}
     return {"sd_model_checkpoint": title, "sd_checkpoint_hash": sha256 or "", **own, **FIXED}
 
 
 def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
-    """Sampler and schedule. A schedule in the sampler's name counts more than `scheduler`, as in A1111."""
+    """Sampler and schedule. As in A1111, a schedule in the sampler's name takes precedence over `scheduler`."""
     try:
         schedule = find_schedule(scheduler or "Automatic")
     except ValueError as error:
@@ -159,14 +159,14 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
 
 
 def _check_eta(eta: float | None, sampler: str | None) -> None:
-    """Raise UnsupportedError where another eta than the sampler's own would make another picture."""
+    """Raise UnsupportedError (E-UNSUPPORTED) for another eta than the sampler's own."""
     own = _ETA.get(sampler or "")
     if eta is not None and own is not None and eta != own:
         raise UnsupportedError("request: eta", eta, f"it is always {own:g} for {sampler}", f"send {own:g}")
 
 
 def _read_tags(prompt: str) -> str:
-    """The prompt with the weights of its LoRA tags named: A1111 reads the text encoders' first, Darkroom the UNet's."""
+    """Name the weights in LoRA tags: in A1111 the text encoders' weight comes first, in Darkroom the UNet's."""
     return _TAG.sub(_name_weights, prompt)
 
 

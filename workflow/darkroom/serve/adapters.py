@@ -1,17 +1,20 @@
-"""What the adapters to other programs' APIs share: fields by name, seeds, and parts of the OpenAPI document."""
+"""What the adapters to other programs' APIs share: checks of fields, seeds, and parts of the OpenAPI document."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from darkroom.base.text import shorten, unknown_name
-from darkroom.errors import RequestError, UnsupportedError
+from darkroom.errors import LimitError, RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
+
+if TYPE_CHECKING:
+    from darkroom.config import ServeConfig
 
 _WORDS = ("description", "default", "title")
 
@@ -24,29 +27,29 @@ class ErrorDetails(BaseModel):
     code: str
     """Never changes its meaning; see docs/operations.md."""
     message: str
-    """All of it in one line."""
+    """The whole error in one line."""
     type: Literal["invalid_request_error", "server_error"]
     param: None = None
     what: str
     value: str | None
-    """What was wrong, where one value was."""
+    """The wrong value, if there is one."""
     why: str
     hint: str
-    """One thing to do."""
+    """What to do about it."""
 
 
 class ErrorAnswer(BaseModel):
-    """What every answer with a status of 400 or more holds."""
+    """The body of every answer with a status of 400 or more."""
 
     error: ErrorDetails
 
 
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorAnswer, "description": "The request can't be read."},
-    401: {"model": ErrorAnswer, "description": "A key is missing or wrong."},
-    403: {"model": ErrorAnswer, "description": "The request comes from another site."},
+    401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
+    403: {"model": ErrorAnswer, "description": "The request comes from a site that isn't allowed."},
     404: {"model": ErrorAnswer, "description": "There is no model of that name."},
-    408: {"model": ErrorAnswer, "description": "The request came too slowly."},
+    408: {"model": ErrorAnswer, "description": "The request was sent too slowly."},
     409: {"model": ErrorAnswer, "description": "The picture was interrupted."},
     413: {"model": ErrorAnswer, "description": "The request is too long."},
     422: {"model": ErrorAnswer, "description": "A field is unknown, out of range or over a limit."},
@@ -60,7 +63,7 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 def _nullable(about: dict[str, Any]) -> dict[str, Any]:
-    """A setting's JSON Schema, or null; without a default, since the server's configuration has its own."""
+    """The JSON Schema of a setting that may be null, without a default, since that is in the server's configuration."""
     kinds = about.get("anyOf") or [{key: value for key, value in about.items() if key not in _WORDS}]
     null = {"type": "null"}
     return {"anyOf": [*(kind for kind in kinds if kind != null), null], "description": about["description"]}
@@ -71,30 +74,30 @@ SETTINGS = {
     name: _nullable(about)
     for name, about in {**RenderRequest.model_json_schema()["properties"], "preset": PRESET}.items()
 }
-"""The JSON Schema of each setting of a picture, by name; null is as left out."""
+"""The JSON Schema of each setting of a picture, by name; null stands for a missing one."""
 
 
 def describe_wishes(schema: dict[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
-    """Have a body's JSON Schema allow for the fields of `refuse_wishes` what that allows."""
+    """Have a body's JSON Schema allow the same values as `refuse_wishes`."""
     for field, values in neutral.items():
         about = schema["properties"][field].get("description")
-        schema["properties"][field] = {"enum": [*values, None], "description": about or "Only so."}
+        schema["properties"][field] = {"enum": [*values, None], "description": about or "Only these values."}
 
 
 def refuse_unknown(fields: Iterable[str], known: Collection[str]) -> None:
-    """Raise RequestError (E-REQUEST) for a field that isn't known, with the near ones."""
+    """Raise RequestError (E-REQUEST) for an unknown field, with similar names as a hint."""
     for field in fields:
         if field not in known:
             name = shorten(field)
             why = str(unknown_name("field", name, known))
             why = why if "did you mean" in why else "unknown field"
-            raise RequestError("request: field", name, why, "mend its name, or leave it out; see /docs")
+            raise RequestError("request: field", name, why, "correct its name, or leave it out; see /docs")
 
 
 def refuse_wishes(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise UnsupportedError (E-UNSUPPORTED) for a field that asks for what Darkroom doesn't do.
+    """Raise UnsupportedError (E-UNSUPPORTED) for a field that asks for a feature Darkroom doesn't have.
 
-    `neutral` gives such fields' values that ask for nothing; None never does.
+    `neutral` has the values of such fields that don't use the feature; None is always one.
     """
     for field, values in neutral.items():
         wish = fields.get(field)
@@ -104,5 +107,11 @@ def refuse_wishes(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ..
 
 
 def choose_seed(seed: int | None, pictures: int) -> int:
-    """The first of as many consecutive seeds as there are pictures; None and -1 stand for any of 32 bits."""
+    """The first of consecutive seeds for that many pictures; drawn from 32 bits if it is None or negative."""
     return random.randrange(2**32 - pictures) if seed is None or seed < 0 else seed
+
+
+def check_count(pictures: int, limits: ServeConfig) -> None:
+    """Raise LimitError (E-LIMIT) for a request of more pictures than allowed, or of none."""
+    if not 1 <= pictures <= limits.max_images:
+        raise LimitError("pictures", pictures, f"a request is for 1 to {limits.max_images}", "send several requests")

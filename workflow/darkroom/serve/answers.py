@@ -1,67 +1,91 @@
-"""What is given back for a rendered picture: the PNG with its metadata, its facts as plain data, or a coded error."""
+"""What an engine gives back: a rendered picture, which every interface hands on as it is, or an error with a code."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
+if TYPE_CHECKING:
+    from darkroom.engine import Engine, RenderedImage
+
 logger = logging.getLogger(__name__)
 
+_SETTINGS = {"sampler", "schedule", "steps", "width", "height", "cfg_scale", "seed"}
+_TIMED = ("encode", "denoise", "decode", "total")
 
-class Named(Protocol):
-    """A model's name and AutoV2 hash, as a `darkroom.engine.Engine` has them."""
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A finished picture and all that is known about it, so that no interface has to read its PNG again.
+
+    `png` holds the infotext and the request as metadata. `facts` say how the picture was made: JSON-ready, without any
+    prompt text, and empty where `is_cached` says that results/ already held the picture. `warnings` say what deserves a
+    look although the picture was made. `model` is the model's name, `model_hash` its AutoV2 hash (None if unknown).
+    """
+
+    png: bytes
+    request: RenderRequest
+    infotext: str
+    facts: dict[str, Any]
+    warnings: tuple[str, ...]
+    model: str
+    model_hash: str | None
+    is_cached: bool = False
 
     @property
-    def name(self) -> str: ...
-    @property
-    def model_hash(self) -> str | None: ...
+    def summary(self) -> str:
+        """One line for a log, from `facts`: settings, seconds and warnings."""
+        return _summarise(self.facts)
 
 
-class Rendered(Protocol):
-    """What `darkroom.engine.RenderedImage` is: a PIL picture, its request, and `darkroom.engine.RenderFacts`."""
-
-    @property
-    def image(self) -> Any: ...
-    @property
-    def request(self) -> RenderRequest: ...
-    @property
-    def facts(self) -> Any: ...
-
-
-def encode_answer(engine: Named, picture: Rendered) -> bytes:
-    """The picture as PNG bytes that say how it was made; equal pictures give equal bytes."""
+def encode(engine: Engine, picture: RenderedImage) -> Rendered:
+    """The picture as PNG bytes with its metadata; equal pictures give equal bytes."""
     from darkroom.pictures.infotext import write_infotext
     from darkroom.pictures.png import encode_png, library_versions
 
-    model, model_hash, used = engine.name, engine.model_hash, picture.facts
+    request, made = picture.request, picture.facts
     infotext = write_infotext(
-        picture.request, model=model, model_hash=model_hash, version=__version__, assets=used.assets
+        request, model=engine.name, model_hash=engine.model_hash, version=__version__, assets=made.assets
     )
-    facts = {
-        "model": model,
-        "model_hash": model_hash,
-        "assets": [asdict(asset) for asset in used.assets],
-        "warnings": list(used.warnings),
+    metadata = {
+        "model": engine.name,
+        "model_hash": engine.model_hash,
+        "assets": [asdict(asset) for asset in made.assets],
+        "warnings": list(made.warnings),
         "versions": library_versions(),
     }
-    return encode_png(picture.image, infotext, picture.request.to_json(), facts=facts)
-
-
-def collect_facts(picture: Rendered) -> dict[str, Any]:
-    """How the picture was made, as JSON-ready data without any prompt text (for `darkroom.warm.summary`)."""
-    kept = {"sampler", "schedule", "steps", "width", "height", "cfg_scale", "seed"}
-    return {**asdict(picture.facts), **picture.request.model_dump(include=kept)}
+    png = encode_png(picture.image, infotext, request.to_json(), facts=metadata)
+    facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
+    return Rendered(png, request, infotext, facts, made.warnings, engine.name, engine.model_hash)
 
 
 def as_error(error: BaseException) -> DarkroomError:
-    """The error to show for whatever went wrong; anything without a code is logged with its traceback."""
+    """The error to show for any failure; one without a code is logged with its traceback."""
     if isinstance(error, DarkroomError):
         return error
     logger.error("unexpected error", exc_info=error)
     why = f"{type(error).__name__}: {error}"
     return DarkroomError("unexpected error in the engine", None, why, "read the engine's log")
+
+
+def _summarise(facts: Mapping[str, Any]) -> str:
+    chunks, device, memory = facts["chunks"], facts["device"], facts["memory"]
+    parts = [
+        f"prompt {facts['prompt_tokens']} tokens in {chunks} chunk{'' if chunks == 1 else 's'}",
+        f"model {facts['model_name']}" + (f" [{facts['model_hash']}]" if facts["model_hash"] else ""),
+        memory if memory.startswith(device) else f"{device} {memory}",
+        f"{facts['sampler']} {facts['steps']} steps {facts['width']}×{facts['height']} "
+        f"cfg {facts['cfg_scale']:g} seed {facts['seed']}",
+        ", ".join(f"{stage} {facts[f'{stage}_s']:.2f} s" for stage in _TIMED),
+    ]
+    if facts["assets"]:
+        used = ", ".join(f"{asset['name']} [{asset['short']}]" for asset in facts["assets"])
+        parts.insert(2, f"with {used}, applied in {facts['apply_s']:.2f} s")
+    parts += [f"WARNING: {warning}" for warning in facts["warnings"]]
+    return " | ".join(parts)

@@ -1,7 +1,7 @@
-"""The HTTP application: every interface as a thin adapter over one Service, and errors in one shape.
+"""The HTTP application: every interface as a thin adapter over one Service, and errors in one form.
 
 Errors are `{"error": {"code", "what", "value", "why", "hint", "message", "type", "param"}}`: the first five are
-Darkroom's, the others what OpenAI's clients read.
+Darkroom's, the others are for OpenAI's clients.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_guarded_app(service: Service, *, lifespan: Lifespan, key: str | None, is_on_socket: bool) -> Application:
-    """The application behind its guard; on a Unix socket the file's mode says who may ask, and not Host and Origin."""
+    """The application behind its guard; a Unix socket is protected by its file's mode, so Host and Origin aren't checked."""
     make_guard = Guard.of_socket if is_on_socket else Guard.of_config
     app = create_app(service, lifespan=lifespan)
-    return guarded(app, make_guard(service.config, key), service.metrics, is_public=not service.is_private)
+    return guarded(app, make_guard(service.config, key), service.metrics)
 
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
-    """The application over a service. Whoever runs it starts and stops the service."""
-    app = FastAPIOffline(  # whose page at /docs needs nothing from elsewhere
+    """The application over a service, without starting or stopping the service."""
+    app = FastAPIOffline(  # its page at /docs loads nothing from the network
         title="Darkroom",
         version=__version__,
         lifespan=lifespan,
@@ -54,12 +54,11 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
 
 
 def _answer_errors(app: FastAPI, service: Service) -> None:
-    """Give every error the one shape, and count it."""
-    is_public = not service.is_private
+    """Answer every error in the same form, and count it."""
 
     def answer(error: DarkroomError) -> Response:
         service.metrics.errors.labels(error.code).inc()
-        return answer_error(error, is_public=is_public)
+        return answer_error(error)
 
     @app.exception_handler(DarkroomError)
     async def on_coded(_request: Request, error: DarkroomError) -> Response:
@@ -75,23 +74,23 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
-        told = RequestError(request.method, request.url.path, error.detail, "see /docs")
-        service.metrics.errors.labels(told.code).inc()
-        refusal = answer_error(told, is_public=False, status=error.status_code)  # the only path in it is the client's
+        refused = RequestError(request.method, request.url.path, error.detail, "see /docs")
+        service.metrics.errors.labels(refused.code).inc()
+        refusal = answer_error(refused, status=error.status_code, hides_paths=False)  # the only path is the client's
         refusal.headers.update(error.headers or {})
         route = getattr(request.scope.get("route"), "path", "")
         if "allow" in refusal.headers and (methods := app.openapi()["paths"].get(route)):
-            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette knows those of one route only
+            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette only lists those of one route
         return refusal
 
     @app.exception_handler(Exception)
     async def on_unexpected(_request: Request, error: Exception) -> Response:
         shown = as_error(error)
-        return answer(DarkroomError(shown.what, None, type(error).__name__, shown.hint) if is_public else shown)
+        return answer(DarkroomError(shown.what, None, type(error).__name__, shown.hint))
 
 
 def _describe(error: RequestValidationError) -> RequestError:
-    """The first thing that is wrong with a body, in one line."""
+    """The first error in a body, in one line."""
     first = first_problem(error)
     key = ".".join(str(part) for part in first.keys if part != "body") or "request body"
     shown = None if isinstance(first.value, dict | list) else shorten(first.value, 200)

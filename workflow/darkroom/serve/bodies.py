@@ -1,4 +1,4 @@
-"""Request bodies: all of one before the application sees it, neither too long nor too slow, and JSON that is what it says."""
+"""Request bodies: read as a whole before the application is called, within limits on size and time, and checked if JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
 MAX_VALUES = 10_000
-"""The most values in a JSON body. Each wrong one costs a thousand bytes in the list of errors that pydantic makes."""
+"""The most values in a JSON body. Each wrong one takes a thousand bytes in pydantic's list of errors."""
 MAX_DEPTH = 64
 _REASONS: dict[type[Exception], str] = {
     UnicodeDecodeError: "another encoding",
@@ -24,7 +24,7 @@ _REASONS: dict[type[Exception], str] = {
 
 
 async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
-    """All of a request's body. Raises Refusal (408, 413), and ClientGone if the client leaves first."""
+    """All of a request's body. Raises Refusal (408, 413), and ClientGone if the client disconnects first."""
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
@@ -43,7 +43,7 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read, then whatever comes."""
+    """A `receive` that first returns the body that was read, then the messages that follow."""
     is_given = False
 
     async def replayed() -> Message:
@@ -57,15 +57,15 @@ def replay(body: bytes, receive: Receive) -> Receive:
 
 
 def too_long(length: str | None, max_bytes: int) -> Refusal:
-    """The refusal of a body with more bytes than it may have."""
+    """The refusal of a body with too many bytes."""
     error = LimitError("request body", length, f"may have {max_bytes:,} bytes", "shorten it")
     return Refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
 def check_json(body: bytes) -> None:
-    """Raise Refusal (400) for what isn't JSON in UTF-8 (RFC 8259), and (413) for more or deeper values than any request has.
+    """Raise Refusal: 400 for a body that isn't JSON in UTF-8 (RFC 8259), 413 for too many or too deeply nested values.
 
-    Half a surrogate pair, which JSON can spell, is refused too: no answer and no file could hold it.
+    Half a surrogate pair, which JSON can express, is refused too: it can't be encoded in an answer or a file.
     """
     try:
         level, count = [json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)], 1
@@ -85,7 +85,7 @@ def check_json(body: bytes) -> None:
 
 
 def _look_into(value: Any) -> list[Any]:
-    """The values that a value holds. Raises UnicodeEncodeError for a text that isn't Unicode."""
+    """The values inside a value. Raises UnicodeEncodeError for a string that isn't Unicode text."""
     if isinstance(value, str):
         value.encode()
     if isinstance(value, dict):

@@ -1,32 +1,13 @@
-"""Frames between the server and an engine's process: a JSON object and raw bytes, over a socket pair.
-
-A frame is two lengths (big-endian, 4 bytes each), the JSON text, then the bytes. No object is ever rebuilt from what
-comes in: JSON holds plain data, and the bytes are a PNG.
-"""
+"""The two ends of a stream of frames: blocking, for an engine's process, and for an event loop, for a server."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
-import struct
 import threading
-from typing import Any, Self
+from typing import Self
 
-Message = dict[str, Any]
-
-_LENGTHS = struct.Struct(">II")
-_MAX_BYTES = 2**30
-
-
-class ChannelBroken(Exception):
-    """The other side sent what isn't a frame."""
-
-
-def pack(message: Message, payload: bytes = b"") -> bytes:
-    """A frame's bytes."""
-    text = json.dumps(message, separators=(",", ":")).encode()
-    return _LENGTHS.pack(len(text), len(payload)) + text + payload
+from darkroom.serve.frames import HEAD, MAX_BYTES, Message, pack, read_head, read_text
 
 
 class Channel:
@@ -45,7 +26,7 @@ class Channel:
         self._connection.close()
 
     def send(self, message: Message, payload: bytes = b"") -> None:
-        """Send a frame; raises BrokenPipeError when the other side has gone, or this one was closed meanwhile."""
+        """Send a frame. Raises BrokenPipeError if either side has closed the connection."""
         with self._lock:
             try:
                 self._connection.sendall(pack(message, payload))
@@ -53,34 +34,24 @@ class Channel:
                 raise BrokenPipeError(str(error)) from error
 
     def receive(self) -> tuple[Message, bytes] | None:
-        """The next frame, or None when the other side has gone. Raises ChannelBroken."""
-        head = self._file.read(_LENGTHS.size)
-        if len(head) < _LENGTHS.size:
+        """The next frame, or None if the other side has closed the connection. Raises FrameError."""
+        head = self._file.read(HEAD.size)
+        if len(head) < HEAD.size:
             return None
-        text, payload = (self._file.read(length) for length in _check(head))
-        return _parse(text), payload
+        text, payload = (self._file.read(length) for length in read_head(head))
+        return read_text(text), payload
 
 
-async def receive(reader: asyncio.StreamReader) -> tuple[Message, bytes] | None:
-    """The next frame at the server's end, or None when the engine has gone. Raises ChannelBroken."""
+async def receive(
+    reader: asyncio.StreamReader, *, max_text: int = MAX_BYTES, max_payload: int = MAX_BYTES
+) -> tuple[Message, bytes] | None:
+    """The next frame at the server's end, or None if the other side has closed the connection.
+
+    Raises FrameError, also for a frame over a limit (bytes) before any of it is read.
+    """
     try:
-        text_bytes, payload_bytes = _check(await reader.readexactly(_LENGTHS.size))
+        text_bytes, payload_bytes = read_head(await reader.readexactly(HEAD.size), max_text, max_payload)
         text, payload = await reader.readexactly(text_bytes), await reader.readexactly(payload_bytes)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-    return _parse(text), payload
-
-
-def _parse(text: bytes) -> Message:
-    try:
-        message: Message = json.loads(text)
-    except ValueError:
-        raise ChannelBroken("a frame without JSON") from None
-    return message
-
-
-def _check(head: bytes) -> tuple[int, int]:
-    text, payload = _LENGTHS.unpack(head)
-    if max(text, payload) > _MAX_BYTES:
-        raise ChannelBroken("a frame of more than 1 GiB")
-    return text, payload
+    return read_text(text), payload

@@ -1,4 +1,4 @@
-"""The queue before the engines: bounded, in order, each picture to the device that has its model or is least busy."""
+"""The queue in front of the engines: bounded, in order, each job for the device that has its model or is least busy."""
 
 from __future__ import annotations
 
@@ -6,28 +6,42 @@ import asyncio
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from darkroom.errors import BusyError, DarkroomError
+from darkroom.serve.answers import Rendered
 from darkroom.serve.engines import EngineOptions
-from darkroom.serve.jobs import Job
-from darkroom.serve.metrics import Metrics
-from darkroom.serve.slot import DEFAULT_COMMAND, Slot
+from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Supervisor
 
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 2
 MAX_OVERTAKES = 8
-"""How often a picture may be passed by later ones whose model is loaded already, before a load is worth it."""
+"""How often later jobs whose model is loaded may overtake a job before its own model is loaded."""
 _USUAL_SECONDS = 5.0
 _LONGEST_RETRY_S = 60
 
 
-class Dispatcher:
-    """Jobs in, engines out. All methods are called from one event loop.
+class Observer:
+    """What a dispatcher reports of its work; does nothing with it."""
 
-    `ready` is settled once an engine has loaded its model, or with the error why none will; `broken` once no engine is
-    left. A job whose engine dies is given to another once; a second death is answered with the error.
+    def on_queued(self, seconds: float) -> None:
+        """A job has left the queue after that long."""
+
+    def on_load(self, model: str, seconds: float) -> None:
+        """An engine has loaded a model."""
+
+    def on_restart(self) -> None:
+        """An engine has died and is started again."""
+
+    def on_picture(self, model: str, rendered: Rendered) -> None:
+        """A picture is finished."""
+
+
+class Dispatcher:
+    """A queue of jobs and the engines that work on it. All methods are called from one event loop.
+
+    `ready` is settled once an engine has loaded its model, or with the error that keeps all of them from it; `broken` once
+    no engine is left. A job whose engine dies is given to an engine once more; after a second death it fails.
     """
 
     def __init__(
@@ -36,26 +50,52 @@ class Dispatcher:
         first_model: str,
         *,
         limit: int,
-        metrics: Metrics,
+        observer: Observer,
         command: Sequence[str] = DEFAULT_COMMAND,
     ) -> None:
-        self.slots = [Slot(number, each, first_model, self, command) for number, each in enumerate(options)]
+        self.engines = [Supervisor(number, each, first_model, self, command) for number, each in enumerate(options)]
         self.waiting: list[Job] = []
-        self.under_way: dict[Job, Slot] = {}
+        self.under_way: dict[Job, Supervisor] = {}
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.broken: asyncio.Future[DarkroomError] = asyncio.get_running_loop().create_future()
         self._failure: DarkroomError | None = None
         self._limit = limit
-        self._metrics = metrics
+        self._observer = observer
+        self._is_draining = False
         self._seconds = _USUAL_SECONDS
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def pictures_under_way(self) -> int:
+        """How many pictures wait or are being made."""
+        return len(self.waiting) + sum(not job.is_over for job in self.under_way)
+
     def start(self) -> None:
         """Start all engines."""
-        self._tasks = [asyncio.create_task(slot.run()) for slot in self.slots]
+        self._tasks = [asyncio.create_task(engine.run()) for engine in self.engines]
+
+    async def wait_ready(self) -> None:
+        """Wait until an engine has loaded its model. Raises the error its loading ended with, and BusyError (E-BUSY)."""
+        await asyncio.shield(self.ready)
+        self.check_open()
+
+    async def wait_broken(self) -> DarkroomError:
+        """Wait until no engine is left and none will come back; returns the error that broke the last one."""
+        return await asyncio.shield(self.broken)
+
+    def check_open(self) -> None:
+        """Raise BusyError (E-BUSY) once the server is about to end; to be called before a request is taken up."""
+        if self._is_draining:
+            raise _ending()
+
+    def drain(self, *, cancel: bool) -> None:
+        """Have `check_open` refuse new work; with `cancel`, also fail all jobs."""
+        self._is_draining = True
+        if cancel:
+            self.fail_all(_ending())
 
     async def stop(self) -> None:
-        """End all engines, whatever they are doing."""
+        """End all engines at once."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -63,11 +103,11 @@ class Dispatcher:
     def submit(self, jobs: Sequence[Job]) -> None:
         """Queue all of these or none.
 
-        Raises BusyError (E-BUSY) where there is no room for them, and what `fail_all` was told.
+        Raises BusyError (E-BUSY) if the queue is full, and the error of `fail_all`.
         """
         if self._failure is not None:
             raise self._failure
-        free = sum(slot.is_free for slot in self.slots)
+        free = sum(engine.is_free for engine in self.engines)
         if len(self.waiting) + len(jobs) > self._limit + free:
             why = f"{len(self.waiting)} pictures are waiting and {self._limit} may"
             error = BusyError("queue", None, f"is full: {why}", "send the request again later")
@@ -77,7 +117,7 @@ class Dispatcher:
         self._assign()
 
     def give_up(self, job: Job, error: DarkroomError) -> None:
-        """Answer a job with an error now; an engine that works on it stops at its next step."""
+        """Fail a job now; an engine that works on it stops at its next step."""
         job.fail(error)
         if job in self.waiting:
             self.waiting.remove(job)
@@ -85,7 +125,7 @@ class Dispatcher:
             self.under_way[job].cancel(job)
 
     def fail_all(self, error: DarkroomError) -> None:
-        """Answer everybody, now and later, with this error."""
+        """Fail all jobs, those under way and those to come, with this error."""
         self._failure = error
         if not self.ready.done():
             self.ready.set_exception(error)
@@ -94,36 +134,35 @@ class Dispatcher:
             self.give_up(job, error)
 
     def ahead_of(self, job: Job) -> int:
-        """How many pictures wait before this one."""
+        """How many jobs wait in front of this one."""
         return self.waiting.index(job) if job in self.waiting else 0
 
-    def on_loaded(self, slot: Slot, model: str, seconds: float) -> None:
-        self._metrics.loads.labels(model).inc()
-        self._metrics.stages.labels("load").observe(seconds)
+    def on_loaded(self, engine: Supervisor, model: str, seconds: float) -> None:
+        self._observer.on_load(model, seconds)
         if not self.ready.done():
             self.ready.set_result(None)
         self._assign()
 
-    def on_load_failed(self, slot: Slot, error: DarkroomError) -> None:
-        if slot.is_broken:
-            self.on_broken(slot, error)
+    def on_load_failed(self, engine: Supervisor, error: DarkroomError) -> None:
+        if engine.is_broken:
+            self.on_broken(engine, error)
         else:
             logger.error("%s", error)
         self._assign()
 
-    def on_free(self, slot: Slot) -> None:
+    def on_free(self, engine: Supervisor) -> None:
         self._assign()
 
-    def on_picture(self, slot: Slot, job: Job, facts: dict[str, Any]) -> None:
-        self._seconds += (facts["total_s"] - self._seconds) / 4
-        self._metrics.count_picture(job.model, facts)
+    def on_picture(self, engine: Supervisor, job: Job, rendered: Rendered) -> None:
+        self._seconds += (rendered.facts["total_s"] - self._seconds) / 4
+        self._observer.on_picture(job.model, rendered)
 
-    def on_dropped(self, slot: Slot, job: Job) -> None:
+    def on_dropped(self, engine: Supervisor, job: Job) -> None:
         self.under_way.pop(job, None)
         self._assign()
 
-    def on_death(self, slot: Slot, jobs: list[Job], error: DarkroomError) -> None:
-        self._metrics.restarts.inc()
+    def on_death(self, engine: Supervisor, jobs: list[Job], error: DarkroomError) -> None:
+        self._observer.on_restart()
         for job in reversed(jobs):
             self.under_way.pop(job, None)
             if job.attempts >= MAX_ATTEMPTS:
@@ -133,43 +172,47 @@ class Dispatcher:
                 self.waiting.insert(0, job)
         self._assign()
 
-    def on_broken(self, slot: Slot, error: DarkroomError) -> None:
-        if all(each.is_broken for each in self.slots):
+    def on_broken(self, engine: Supervisor, error: DarkroomError) -> None:
+        if all(each.is_broken for each in self.engines):
             self.fail_all(error)
             if not self.broken.done():
                 self.broken.set_result(error)
 
     def _assign(self) -> None:
-        """Give free engines work until there is no more of the one or the other."""
-        while self.waiting and (free := [slot for slot in self.slots if slot.is_free]):
-            job, slot = self._choose(free)
-            if job.attempts and not slot.is_idle:
+        """Give jobs to free engines until either runs out."""
+        while self.waiting and (free := [engine for engine in self.engines if engine.is_free]):
+            job, engine = self._choose(free)
+            if job.attempts and not engine.is_idle:
                 return
             self.waiting.remove(job)
             for earlier in self.waiting[: self._place(job)]:
                 earlier.overtaken += 1
-            self.under_way[job] = slot
-            self._metrics.stages.labels("queue").observe(job.waited())
-            slot.render(job)
+            self.under_way[job] = engine
+            self._observer.on_queued(job.waited())
+            engine.render(job)
             for other in self.waiting:
                 other.on_change()  # it has moved up
 
-    def _choose(self, free: list[Slot]) -> tuple[Job, Slot]:
-        """The first job whose model a free engine holds, unless the first of all was passed often enough."""
+    def _choose(self, free: list[Supervisor]) -> tuple[Job, Supervisor]:
+        """The first job whose model a free engine has loaded; the first of all once it has been overtaken too often."""
         head = self.waiting[0]
         if head.overtaken < MAX_OVERTAKES:
             for job in self.waiting:
-                if holders := [slot for slot in free if job.model in slot.loaded]:
+                if holders := [engine for engine in free if job.model in engine.loaded]:
                     return job, _least_busy(holders)
-        return head, _least_busy([slot for slot in free if head.model in slot.loaded] or free)
+        return head, _least_busy([engine for engine in free if head.model in engine.loaded] or free)
 
     def _place(self, job: Job) -> int:
         return sum(other.id < job.id for other in self.waiting)
 
     def _retry_after(self) -> int:
-        rounds = len(self.waiting) / max(1, sum(not slot.is_broken for slot in self.slots))
+        rounds = len(self.waiting) / max(1, sum(not engine.is_broken for engine in self.engines))
         return min(_LONGEST_RETRY_S, max(1, math.ceil(rounds * self._seconds)))
 
 
-def _least_busy(slots: list[Slot]) -> Slot:
-    return min(slots, key=lambda slot: (slot.pictures, slot.number))
+def _least_busy(engines: list[Supervisor]) -> Supervisor:
+    return min(engines, key=lambda engine: (engine.pictures, engine.number))
+
+
+def _ending() -> BusyError:
+    return BusyError("server", None, "is about to end", "send the request again")

@@ -1,10 +1,10 @@
-"""An engine's process: `python -m darkroom.serve.engine_process`, started by the server for each device.
+"""An engine's process, `python -m darkroom.serve.engine_process DESCRIPTOR`: started by the server for each device.
 
-It has a process of its own so that a fault of the device, a crash of a library or the system's out-of-memory killer
-costs one engine and no queue, and so that the server answers at once whatever the engine is doing. It is told what to
-do over a socket pair (`channel`) and ends when that is closed.
+A process of its own means that a fault of the device, a crash of a library or the system's out-of-memory killer costs one
+engine and not the queue, and that the server answers at once whatever the engine is doing. The descriptor is one end of a
+socket pair with frames (see `frames`); the process ends when the other end is closed.
 
-    told                                    answers
+    received                                sent
     configure {models, device, …}
     load {model}                            loaded {model, …} or failed {model, error}
     render {id, model, request, …}          stage, step …, free; then picture (with the PNG), failed or cancelled
@@ -13,7 +13,6 @@ do over a socket pair (`channel`) and ends when that is closed.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import queue
@@ -22,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -30,9 +29,10 @@ from typing import Any
 
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.answers import as_error, collect_facts, encode_answer
-from darkroom.serve.channel import Channel, Message
+from darkroom.serve.answers import as_error, encode
+from darkroom.serve.channel import Channel
 from darkroom.serve.engines import EngineOptions, Engines, Load, load_engine
+from darkroom.serve.frames import Message
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ EXIT_POISONED = 70
 
 @dataclass(eq=False)
 class Task:
-    """One picture: its number, model and request, whether to tell of each step, and whether it is still wanted."""
+    """One picture to render, by the number of its job; `cancelled` is set when the job is given up."""
 
     id: int
     model: str
@@ -51,10 +51,10 @@ class Task:
 
 
 class EngineProcess:
-    """Takes up what it is told in one thread, renders in a second, and finishes pictures in a third.
+    """Receives messages in one thread, renders in a second, and finishes pictures in a third.
 
-    Thus a picture is encoded, and decoded too where the engine's stages may overlap, while the next one is being denoised.
-    A picture that runs out of memory while another one was under way beside it is tried once more alone.
+    So a picture is encoded while the next one is being denoised, and decoded too where the engine's stages may overlap.
+    A picture that runs out of memory while another one is being finished is tried once more alone.
     """
 
     def __init__(self, channel: Channel, load: Load) -> None:
@@ -67,12 +67,12 @@ class EngineProcess:
         self._tasks: dict[int, Task] = {}
 
     def run(self) -> None:
-        """Do what is told until the server goes away, then leave at once."""
+        """Handle messages until the server closes the channel."""
         threading.Thread(target=self._render_all, name="engine", daemon=True).start()
         while (frame := self._channel.receive()) is not None:
-            self._take(frame[0])
+            self._handle(frame[0])
 
-    def _take(self, message: Message) -> None:
+    def _handle(self, message: Message) -> None:
         match message["op"]:
             case "configure":
                 self._engines = Engines(EngineOptions.from_message(message), self._load, self._wait_for_finishing)
@@ -87,7 +87,7 @@ class EngineProcess:
                     self._tasks[message["id"]].cancelled.set()
 
     def _render_all(self) -> None:
-        with suppress(BrokenPipeError):  # the server has gone, which `run` sees too
+        with suppress(BrokenPipeError):  # the server has closed the channel, which ends `run` too
             while True:
                 self._work.get()()
 
@@ -109,7 +109,7 @@ class EngineProcess:
         return engine
 
     def _render(self, task: Task) -> None:
-        """Denoise a picture and hand it on; also tells the server that the next one may come."""
+        """Denoise a picture and hand it on; then tell the server that the engine is free."""
         from darkroom.engine import Cancelled
 
         try:
@@ -121,9 +121,9 @@ class EngineProcess:
             self._fail({"id": task.id}, as_error(error))
         else:
             self._stage(task, "decoding")
-            self._wait_for_finishing()  # at most one picture waits here: more would only hold memory
+            self._wait_for_finishing()  # more than one waiting picture would only hold memory
             if engine.overlaps:
-                self._free(task)  # before its picture can be there: between the two the server would see no work
+                self._free(task)  # before its picture is sent: between the two the server would see no work
                 self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
                 return
             self._decode(task, engine, denoised, is_alone=True)
@@ -155,7 +155,7 @@ class EngineProcess:
             return self._work.put(lambda: self._decode(task, engine, denoised, is_alone=True))
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
-        if is_alone:  # in the engine's thread, which has the next picture to see to
+        if is_alone:  # this is the engine's thread, which is needed for the next picture
             self._finishing = self._finisher.submit(self._encode, task, engine, picture)
             return None
         return self._encode(task, engine, picture)
@@ -163,11 +163,12 @@ class EngineProcess:
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         try:
-            png = encode_answer(engine, picture)
-            facts = {**collect_facts(picture), "png_s": time.perf_counter() - started}
+            rendered = encode(engine, picture)
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
-        return self._drop({"event": "picture", "id": task.id, "facts": facts, **memory_in_use(engine.device)}, png)
+        facts = {**rendered.facts, "png_s": time.perf_counter() - started}
+        event = {"event": "picture", "id": task.id, "facts": facts, "infotext": rendered.infotext}
+        return self._drop({**event, **memory_in_use(engine.device)}, rendered.png)
 
     def _wait_for_finishing(self) -> None:
         """Wait until no picture is being decoded or encoded."""
@@ -192,28 +193,26 @@ class EngineProcess:
 
 
 def memory_in_use(device: str) -> dict[str, int]:
-    """Bytes, for the metrics: what the process holds of the machine's memory (`rss`), and what is free on its device."""
+    """Bytes, for the metrics: the process's own memory (`rss`), and what is free on its device (`free`)."""
     from darkroom.engine.devices import free_memory, resident_memory
 
     found = {"rss": resident_memory(), "free": free_memory(device)}
     return {name: size for name, size in found.items() if size is not None}
 
 
-def main(arguments: Sequence[str] | None = None, load: Load = load_engine) -> None:
-    """Serve one engine until the server goes away; never returns. `load` makes an engine of a model's files."""
-    parser = argparse.ArgumentParser("python -m darkroom.serve.engine_process", description=__doc__)
-    parser.add_argument("--channel", type=int, required=True, help="the descriptor of a connected socket")
-    options = parser.parse_args(arguments)
+def main(load: Load = load_engine) -> None:
+    """Serve one engine until the server closes the channel; never returns. `load` makes an engine of a model's files."""
+    descriptor = int(sys.argv[1])
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the server drains first; its end closes the channel
-    with suppress(OSError), Channel(socket.socket(fileno=options.channel)) as channel:
+        signal.signal(number, signal.SIG_IGN)  # the server drains first, then closes the channel
+    with suppress(OSError), Channel(socket.socket(fileno=descriptor)) as channel:
         EngineProcess(channel, load).run()
     leave(0)
 
 
 def leave(code: int) -> None:
-    """End the process now, whatever its threads are doing: a model that loads or renders can't be interrupted."""
+    """End the process now: a thread that loads or renders can't be interrupted."""
     logging.shutdown()
     os._exit(code)
 

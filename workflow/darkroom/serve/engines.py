@@ -1,4 +1,4 @@
-"""The models that one engine process holds at once: loaded on demand, the least recently used given up for room."""
+"""The models in one engine process's memory: loaded on demand, the least recently used unloaded when memory is short."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WORKING_BYTES = 2 * 10**9
-"""Room to leave beside a model's weights for the picture itself: about what 1024 x 1024 pixels take."""
+"""Memory to leave free for the picture itself: about what 1024 x 1024 pixels need."""
 PROBE_PIXELS = 64
 
 Load = Callable[["ModelFiles", "EngineOptions"], Any]
@@ -25,7 +25,7 @@ Load = Callable[["ModelFiles", "EngineOptions"], Any]
 
 @dataclass(frozen=True, slots=True)
 class ModelFiles:
-    """Where a model lies: its Diffusers folder and, if there is one, the verified receipt that it must still match."""
+    """A model's Diffusers folder and, if there is one, the verified receipt that the folder must match."""
 
     model_dir: Path
     verified: Path | None = None
@@ -33,10 +33,10 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """The models by name, and how engines are loaded; `device`, `dtype` and `memory` are the config's `engine` values.
+    """The models by name, and how they are loaded; `device`, `dtype` and `memory` are the config's `engine` values.
 
-    `models_dir` holds the LoRAs, embeddings and VAEs; None for the folder that a model lies in. With `probe`, a model is
-    ready once it has rendered one step.
+    `models_dir` holds the LoRAs, embeddings and VAEs (None: the model's own models folder). With `probe`, a model counts
+    as loaded once it has rendered one step.
     """
 
     models: dict[str, ModelFiles]
@@ -70,7 +70,7 @@ def _paths(texts: dict[str, str | None]) -> dict[str, Any]:
 
 
 class Engines:
-    """Loaded engines by model name, the last used last. `before_closing` is called before one is given up."""
+    """Loaded engines by model name, the last used last. `before_closing` is called before one is closed."""
 
     def __init__(self, options: EngineOptions, load: Load, before_closing: Callable[[], None]) -> None:
         self._options = options
@@ -85,17 +85,17 @@ class Engines:
         return iter(self._loaded)
 
     def get(self, name: str) -> Any:
-        """The engine of that model, loaded if need be. Raises what `Engine.load` raises."""
+        """The model's engine, loaded first if necessary. Raises what `Engine.load` raises."""
         if name not in self._loaded:
             files = self._options.models[name]
-            while self._loaded and not self._has_room(files):
+            while self._loaded and not self._fits(files):
                 self._close_oldest()
-            self._loaded[name] = self._load_with_room(files)
+            self._loaded[name] = self._load_within_memory(files)
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
-    def _load_with_room(self, files: ModelFiles) -> Any:
-        """Load; where the estimate of the room was wrong, once more with nothing else loaded."""
+    def _load_within_memory(self, files: ModelFiles) -> Any:
+        """Load; if the memory estimate was too low, try again with nothing else loaded."""
         try:
             return self._load(files, self._options)
         except OutOfMemoryError:
@@ -108,16 +108,16 @@ class Engines:
     def _close_oldest(self) -> None:
         self._before_closing()
         name, engine = self._loaded.popitem(last=False)
-        logger.info("%s is given up to make room", name)
+        logger.info("%s is unloaded to free memory", name)
         engine.close()
 
-    def _has_room(self, files: ModelFiles) -> bool:
+    def _fits(self, files: ModelFiles) -> bool:
         free = free_for_models(self._options)
         return free is None or free >= weights_bytes(files.model_dir, self._options) + WORKING_BYTES
 
 
 def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
-    """What a model's weights take once they are loaded, in bytes."""
+    """The size of a model's weights once they are loaded, in bytes."""
     from darkroom.engine.devices import resolve_device, resolve_dtype
 
     size = sum(path.stat().st_size for path in model_dir.glob("*/*.safetensors"))
@@ -127,7 +127,7 @@ def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
 
 
 def free_for_models(options: EngineOptions) -> int | None:
-    """Free bytes where weights stay between pictures: on the device, or in the machine's memory if they are moved in."""
+    """Free bytes where weights stay between pictures: on the device or, with offloading, in the machine's memory."""
     from darkroom.engine.devices import decide, free_memory, resolve_device, total_memory
 
     device = resolve_device(options.device)
@@ -136,7 +136,7 @@ def free_for_models(options: EngineOptions) -> int | None:
 
 
 def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
-    """Check the model folder against its receipt, load it, and render one step of a small picture if asked to.
+    """Check the model folder against its receipt, load it, and with `probe` render one step of a small picture.
 
     Raises ModelError (E-MODEL) and what loading and rendering raise.
     """

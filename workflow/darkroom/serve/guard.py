@@ -1,7 +1,7 @@
-"""Who may ask: the API key, the Host and the Origin of a request, and how much and how slowly it may send.
+"""Access control: the API key, the Host and the Origin of a request, and limits on its body's size and time.
 
 An ASGI middleware in front of all routes (ASGI specification 3.0). Host and Origin are checked because a browser
-sends any page's requests to a server on localhost (DNS rebinding, cross-site requests).
+lets any web page send requests to a server on localhost (DNS rebinding, cross-site requests).
 """
 
 from __future__ import annotations
@@ -28,20 +28,28 @@ from darkroom.serve.bodies import Message, Receive, check_json, read_body, repla
 from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, Refusal, answer_error, status_of
 from darkroom.serve.metrics import Metrics
 
+Scope = MutableMapping[str, Any]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
 KEY_VARIABLE = "DARKROOM_API_KEY"
 KEY_FILE_VARIABLE = "DARKROOM_API_KEY_FILE"
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
+_OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
+_OPEN_PREFIXES = ("/pictures/", "/page/")
+_SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
 _SHORTEST_KEY = 8
 
 
 def read_key() -> str | None:
-    """The API key from DARKROOM_API_KEY, or from a private file that DARKROOM_API_KEY_FILE names; None without either.
+    """The API key from DARKROOM_API_KEY, or from a private file that DARKROOM_API_KEY_FILE names; None if neither is set.
 
-    Raises ConfigError (E-CONFIG) for a file that others can read, and for a key that is easy to guess.
+    Raises ConfigError (E-CONFIG) for a file that other users can read, and for a key that is too short.
     """
     key, file = os.environ.get(KEY_VARIABLE), os.environ.get(KEY_FILE_VARIABLE)
     if key is None and file:
         key = read_private_file(KEY_FILE_VARIABLE, Path(file))
-    key = key and key.strip()  # as a header's value comes
+    key = key and key.strip()  # a header's value comes without outer spaces too
     if key is not None and (len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable()):
         why = f"has to have {_SHORTEST_KEY} or more printable ASCII characters"
         raise ConfigError("API key", None, why, "make one: openssl rand -hex 32")
@@ -49,7 +57,7 @@ def read_key() -> str | None:
 
 
 def has_key(authorization: str, key: str) -> bool:
-    """Whether a header holds the key: as a bearer token (RFC 6750), or as the password of any user (RFC 7617)."""
+    """Whether an Authorization header has the key: as a bearer token (RFC 6750), or as any user's password (RFC 7617)."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "basic":
         try:
@@ -61,19 +69,9 @@ def has_key(authorization: str, key: str) -> bool:
     return hmac.compare_digest(value.strip().encode("latin-1", "replace"), key.encode())
 
 
-Scope = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
-_OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
-_OPEN_PREFIXES = ("/pictures/", "/page/")
-_SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
-
-
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a request has to fulfil. `key` is the API key, None for nobody needs one; `hosts` None lets any Host pass."""
+    """The rules for requests. `key` is the API key (None: none is needed), `hosts` the allowed names (None: any)."""
 
     key: str | None
     hosts: frozenset[str] | None
@@ -83,7 +81,7 @@ class Guard:
 
     @classmethod
     def of_config(cls, config: ServeConfig, key: str | None) -> Guard:
-        """Where there is a key and the server listens on the network, only a configured list restricts Host."""
+        """The rules on an address. With a key, and listening on the network, only a configured list restricts Host."""
         own = {*LOOPBACK_HOSTS, config.host, *config.allowed_hosts}
         if config.public_url:
             own.add(_name_of(urlsplit(config.public_url).netloc))
@@ -94,21 +92,22 @@ class Guard:
 
     @classmethod
     def of_socket(cls, config: ServeConfig, key: str | None) -> Guard:
-        """On a Unix socket no browser can reach the server, and the file's mode says who may."""
+        """The rules on a Unix socket, which no browser can reach and whose file mode keeps other users out."""
         return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s)
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
-        """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that may not pass."""
+        """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that breaks a rule."""
         host = headers.get("host", "")
         if self.hosts is not None and _name_of(host) not in self.hosts:
-            raise OriginError(
-                "host", shorten(host, 200), "this server doesn't go by that name", "see serve.allowed_hosts"
-            )
+            raise OriginError("host", shorten(host, 200), "isn't a name of this server", "see serve.allowed_hosts")
         origin = headers.get("origin", "").lower()
         own = {f"{scheme}://{host.lower()}" for scheme in ("http", "https")} if host else set()
         if origin and origin not in self.origins | own:
             raise OriginError(
-                "origin", shorten(origin, 200), "pages of that site may not use it", "see serve.allowed_origins"
+                "origin",
+                shorten(origin, 200),
+                "pages of that site may not use this server",
+                "see serve.allowed_origins",
             )
         is_open = self.key is None or _is_open(scope["path"])
         if not is_open and not has_key(headers.get("authorization", ""), self.key or ""):
@@ -121,14 +120,14 @@ class Guard:
             raise too_long(length, self.max_bytes(scope))
 
     def max_bytes(self, scope: Scope) -> int:
-        """How long the request's body may be; none is wanted where anybody may ask."""
+        """The limit on the body's size; paths that need no key take no body."""
         return 0 if _is_open(scope["path"]) else self.max_body_bytes
 
 
-def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool) -> Application:
-    """The application behind a guard; requests and their outcomes are counted.
+def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
+    """The application behind a guard, with metrics of each request.
 
-    A request reaches the application once all of its body is there.
+    The application is called once the whole body has been received.
     """
 
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -143,14 +142,13 @@ def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool
             if body and "json" in headers.get("content-type", "").lower():
                 check_json(body)
             await app(scope, replay(body, receive), answer.send)
-        except Refusal as refusal:
-            await _refuse(refusal.error, refusal.status, scope, receive, answer.send, metrics, is_public)
-        except DarkroomError as error:
-            await _refuse(error, status_of(error), scope, receive, answer.send, metrics, is_public)
+        except (Refusal, DarkroomError) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(error, status_of(error))
+            await _refuse(refusal, scope, receive, answer.send, metrics)
         except ClientGone:
             pass
         except Exception:
-            if not answer.is_complete:  # otherwise the application has logged it and answered
+            if not answer.is_complete:  # otherwise the application has already logged and answered it
                 raise
         finally:
             route = getattr(scope.get("route"), "path", "other")
@@ -168,17 +166,15 @@ def guarded(app: Application, guard: Guard, metrics: Metrics, *, is_public: bool
     )
 
 
-async def _refuse(
-    error: DarkroomError, status: int, scope: Scope, receive: Receive, send: Send, metrics: Metrics, is_public: bool
-) -> None:
-    metrics.errors.labels(error.code).inc()
-    refusal = answer_error(error, is_public=is_public, status=status)
-    refusal.headers["Connection"] = "close"  # what is left of the body is not read
-    await refusal(scope, receive, send)
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
+    metrics.errors.labels(refusal.error.code).inc()
+    response = answer_error(refusal.error, status=refusal.status)
+    response.headers["Connection"] = "close"  # the rest of the body isn't read
+    await response(scope, receive, send)
 
 
 def _read_headers(scope: Scope) -> dict[str, str]:
-    """The headers by name. Raises Refusal for a second one where a proxy in front of us might have gone by the first."""
+    """The headers by name. Raises Refusal for a repeated one that a proxy in front of the server might read differently."""
     headers: dict[str, str] = {}
     for name, value in ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]):
         if name in _SINGLE and name in headers:
@@ -193,7 +189,7 @@ def _malformed(name: str, value: str, why: str) -> Refusal:
 
 
 class _Answer:
-    """An answer on its way: its status, and whether all of it was sent."""
+    """An answer's status, and whether all of it has been sent."""
 
     def __init__(self, send: Send) -> None:
         self.status = 0
@@ -218,5 +214,5 @@ def _name_of(host: str) -> str:
 
 
 def _as_in_header(name: str) -> str:
-    """A host's name or address as a Host header has it: in lower case, an IPv6 address in brackets."""
+    """A host's name or address as in a Host header: in lower case, an IPv6 address in brackets."""
     return f"[{name}]".lower() if ":" in name and name[0] != "[" else name.lower()

@@ -1,9 +1,8 @@
-"""What the interfaces share: errors as answers, the end of a client, and what its headers ask for."""
+"""What the HTTP interfaces share: errors as answers, clients that disconnect, and headers."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 from collections.abc import Awaitable
 from http import HTTPStatus
@@ -31,9 +30,9 @@ from darkroom.errors import (
 T = TypeVar("T")
 
 ASKS_FOR_KEY = Depends(HTTPBearer(auto_error=False, description="The API key, where the server has one."))
-"""A dependency for the OpenAPI document alone: the guard is what asks for the key."""
+"""A dependency for the OpenAPI document only: the guard checks the key."""
 CLIENT_CLOSED_REQUEST = 499
-"""As nginx logs it; nobody is there to read it."""
+"""nginx's status for a client that has disconnected; used in metrics."""
 _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (AuthError, 401),
     (OriginError, 403),
@@ -49,16 +48,16 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
 _WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
 _PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
-"""A path inside a text; those of this server's own routes are no secret."""
+"""A path inside a text, other than one of this server's own routes."""
 _MOST_SHOWN = 1000
 
 
 class ClientGone(Exception):
-    """The client went away; nobody waits for the answer."""
+    """The client has disconnected."""
 
 
 class Refusal(Exception):
-    """An error of a request, and the status to answer it with in place of the one that follows from its class."""
+    """A request's error, and the status to answer it with instead of the one of its class."""
 
     def __init__(self, error: DarkroomError, status: int) -> None:
         self.error = error
@@ -67,9 +66,9 @@ class Refusal(Exception):
 
 
 async def while_connected(request: Request, work: Awaitable[T]) -> T:
-    """Do the work as long as the client is there. Raises ClientGone, with the work cancelled, when it leaves.
+    """Do the work while the client is connected; otherwise cancel it and raise ClientGone.
 
-    The request's body must have been read.
+    All of the request's body must have been read.
     """
     task = asyncio.ensure_future(work)
     watcher = asyncio.create_task(_wait_for_end(request))
@@ -91,7 +90,7 @@ async def _wait_for_end(request: Request) -> None:
 
 
 def wants_fresh(request: Request) -> bool:
-    """Whether the client wants a picture made anew: `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4)."""
+    """Whether the client asks for a picture that isn't from results/: `Cache-Control: no-cache` (RFC 9111, section 5.2.1.4)."""
     return "no-cache" in request.headers.get("cache-control", "").lower()
 
 
@@ -100,22 +99,22 @@ def status_of(error: DarkroomError) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
-def error_body(error: DarkroomError, *, is_public: bool) -> dict[str, Any]:
+def error_body(error: DarkroomError, *, hides_paths: bool = True) -> dict[str, Any]:
     """An error as JSON: its parts, and `message`, `type` and `param` as OpenAI's clients read them.
 
-    Parts are cut to a thousand characters. For the public, paths of this machine are cut to their last part.
+    Parts are cut to a thousand characters and, with `hides_paths`, paths of this machine to their last part.
     """
     parts = {name: text and shorten(text, _MOST_SHOWN) for name, text in error.as_dict().items()}
-    if is_public:
+    if hides_paths:
         parts["value"] = parts["value"] and _WHOLE_PATH.sub("", parts["value"])
         parts = {name: text and _PATH.sub(r"\1", text) for name, text in parts.items()}
-    told = DarkroomError.from_dict(parts)
+    message = str(DarkroomError.from_dict(parts))
     kind = "invalid_request_error" if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    return {"error": {**parts, "message": str(told), "type": kind, "param": None}}
+    return {"error": {**parts, "message": message, "type": kind, "param": None}}
 
 
-def answer_error(error: DarkroomError, *, is_public: bool, status: int | None = None) -> Response:
-    """An error as an HTTP answer; `status` overrides the one that follows from its class.
+def answer_error(error: DarkroomError, *, status: int | None = None, hides_paths: bool = True) -> Response:
+    """An error as an HTTP answer; `status` overrides the one of its class.
 
     OpenAI's clients ask again after a 409 and any 5xx unless `x-should-retry` says no (`openai/_base_client.py`).
     """
@@ -125,9 +124,4 @@ def answer_error(error: DarkroomError, *, is_public: bool, status: int | None = 
         headers["Retry-After"] = str(error.retry_after_s)
     if isinstance(error, AuthError):
         headers["WWW-Authenticate"] = "Bearer, Basic"
-    return JSONResponse(error_body(error, is_public=is_public), status, headers)
-
-
-def facts_header(facts: dict[str, Any]) -> str:
-    """Facts for a header: JSON in ASCII, without line breaks."""
-    return json.dumps(facts)
+    return JSONResponse(error_body(error, hides_paths=hides_paths), status, headers)

@@ -20,12 +20,11 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
-from darkroom.pictures.png import text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
-from darkroom.serve.answers import as_error
-from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, facts_header, wants_fresh, while_connected
-from darkroom.serve.service import Picture, Progress, Service
+from darkroom.serve.answers import Rendered, as_error
+from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fresh, while_connected
+from darkroom.serve.service import Progress, Service
 
 EVENTS = "text/event-stream"
 _TEXT = {"schema": {"type": "string"}}
@@ -33,13 +32,13 @@ _PNG = {"schema": {"type": "string", "format": "binary"}}
 
 
 def _describe_settings() -> dict[str, Any]:
-    """RenderRequest's JSON Schema, with `preset` besides."""
+    """RenderRequest's JSON Schema with `preset` added."""
     schema = RenderRequest.model_json_schema()
     return {**schema, "properties": {**schema["properties"], "preset": PRESET}}
 
 
 class RenderBody(BaseModel):
-    """A picture to make: the settings of a RenderRequest, or a `preset` and some of them; `model` by name."""
+    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -58,7 +57,7 @@ class Ready(BaseModel):
 
 
 def make_router(service: Service) -> APIRouter:
-    """The routes over a service."""
+    """The routes."""
     router = APIRouter(tags=["darkroom"])
     _add_state(router, service)
     _add_pictures(router, service)
@@ -66,7 +65,7 @@ def make_router(service: Service) -> APIRouter:
 
 
 def _add_state(router: APIRouter, service: Service) -> None:
-    """Whether the server lives, is ready, and what it has done."""
+    """Add the routes for the server's state."""
 
     @router.get("/healthz")
     async def get_health() -> dict[str, str]:
@@ -77,9 +76,9 @@ def _add_state(router: APIRouter, service: Service) -> None:
     async def get_readiness() -> Ready | Response:
         """Waits until a model is loaded and has rendered one step."""
         try:
-            await service.ready()
+            await service.dispatcher.wait_ready()
         except DarkroomError as error:
-            return answer_error(error, is_public=not service.is_private, status=503)
+            return answer_error(error, status=503)
         model = service.models.get()
         return Ready(model=model.name, model_hash=model.model_hash)
 
@@ -90,17 +89,17 @@ def _add_state(router: APIRouter, service: Service) -> None:
         dependencies=[ASKS_FOR_KEY],
     )
     async def get_metrics() -> Response:
-        """What Prometheus reads."""
+        """Metrics in Prometheus' text format."""
         return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pictures(router: APIRouter, service: Service) -> None:
-    """Pictures: finished ones, and new ones."""
+    """Add the routes for finished and new pictures."""
 
     @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
     async def get_picture(name: str) -> Response:
-        """A picture that was answered with a link."""
-        png = service.pictures.get(name)
+        """A picture behind a link."""
+        png = service.linked.get(name)
         if png is None:
             raise HTTPException(404, "there is no such picture (any more)")
         return Response(png, media_type="image/png")
@@ -116,11 +115,11 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         is_fresh = wants_fresh(request)
         if EVENTS in accept:
             events = _events(service, body, is_fresh)
-            first = await anext(events)  # raises what is wrong with the request
+            first = await anext(events)  # raises the error of a wrong request
             return StreamingResponse(_chain(first, events), media_type=EVENTS)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
-        headers = {"Darkroom-Facts": facts_header(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
+        headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
         return Response(picture.png, media_type="image/png", headers=headers)
 
 
@@ -131,9 +130,9 @@ async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
 
 
 async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
-    """Progress as it comes, then the picture or the error. Closing it, as a client's leaving does, gives the picture up.
+    """Progress, then the picture or the error. The picture is given up if the client disconnects.
 
-    An error that comes before the request is queued is raised.
+    Raises an error that occurs before the request is queued.
     """
     news: asyncio.Queue[Progress | None] = asyncio.Queue()
     work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh, on_progress=news.put_nowait)
@@ -145,21 +144,26 @@ async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIt
         while progress is not None:
             yield _event("progress", asdict(progress))
             progress = await news.get()
-        yield _last_event(task, is_public=not service.is_private)
+        yield _last_event(task)
     finally:
         task.cancel()
 
 
-def _last_event(task: asyncio.Task[list[Picture]], *, is_public: bool) -> str:
+def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
     try:
         picture = task.result()[0]
     except Exception as error:
-        return _event("error", error_body(as_error(error), is_public=is_public))
-    settings = picture.request.model_dump(mode="json")
-    facts = {"model": picture.model, "model_hash": picture.model_hash, "cached": picture.is_cached}
-    png = base64.b64encode(picture.png).decode("ascii")
-    facts["infotext"] = text_of_png(picture.png, "picture").get("parameters")
-    return _event("picture", {"png": png, "request": settings, "facts": picture.facts, **facts})
+        return _event("error", error_body(as_error(error)))
+    answer = {
+        "png": base64.b64encode(picture.png).decode("ascii"),
+        "request": picture.request.model_dump(mode="json"),
+        "facts": picture.facts,
+        "model": picture.model,
+        "model_hash": picture.model_hash,
+        "cached": picture.is_cached,
+        "infotext": picture.infotext,
+    }
+    return _event("picture", answer)
 
 
 def _event(name: str, data: dict[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """OpenAI's images API: `POST /v1/images/generations`, `GET /v1/models`, `GET /v1/models/{model}`.
 
 Fields and answers are those of the package `openai` 3.57 (types/image_generate_params.py, types/images_response.py).
-Every setting of a picture can stand beside them, which is what `extra_body` of OpenAI's clients is for.
+Every setting of a picture is accepted too, which OpenAI's clients send with `extra_body`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from darkroom.errors import RequestError, UnsupportedError
-from darkroom.pictures.png import read_warnings, text_of_png
 from darkroom.request.render_request import MAX_SEED
-from darkroom.serve.adapters import SETTINGS, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
+from darkroom.serve.adapters import SETTINGS, check_count, choose_seed, describe_wishes, refuse_unknown, refuse_wishes
 from darkroom.serve.http import wants_fresh, while_connected
-from darkroom.serve.jobs import check_count
 
 if TYPE_CHECKING:
-    from darkroom.serve.models import Model
-    from darkroom.serve.service import Picture, Service
+    from darkroom.serve.answers import Rendered
+    from darkroom.serve.catalog import Model
+    from darkroom.serve.service import Service
 
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "stream": (False,),
@@ -43,7 +42,7 @@ def _describe(schema: dict[str, Any]) -> None:
 
 
 class ImageGeneration(BaseModel):
-    """What to draw: OpenAI's fields, and every setting of a picture besides."""
+    """What to draw: OpenAI's fields, and every setting of a picture."""
 
     model_config = ConfigDict(**_MODEL, extra="allow", json_schema_extra=_describe)
 
@@ -56,16 +55,16 @@ class ImageGeneration(BaseModel):
     size: str | None = Field("auto", pattern=r"^(auto|\d{2,5}x\d{2,5})$", examples=["1024x1024", "832x1216"])
     """`WIDTHxHEIGHT` in multiples of 8; `auto` is 1024x1024, or `width` and `height`."""
     response_format: Literal["b64_json", "url"] | None = "b64_json"
-    """`url` keeps the picture at the server for an hour."""
+    """`url` keeps the picture on the server for an hour."""
     seed: int | None = Field(None, ge=-1, le=MAX_SEED)
-    """The first picture's seed; -1, or left out, is any."""
+    """The first picture's seed; -1 or none draws one."""
     output_format: Literal["png"] | None = "png"
     stream: bool | None = False
-    """Only false: there are no partial pictures to stream."""
+    """Only false: pictures aren't streamed."""
     partial_images: int | None = 0
     """Only 0."""
     background: str | None = "auto"
-    """No picture is transparent."""
+    """Pictures are never transparent."""
     svg: Any = None
     """Not supported."""
     frame_count: Any = None
@@ -73,9 +72,9 @@ class ImageGeneration(BaseModel):
     frame_duration_ms: Any = None
     """Not supported."""
     quality: Any = None
-    """Has no effect: say `steps` instead."""
+    """Has no effect: set `steps` instead."""
     style: Any = None
-    """Has no effect: say it in the prompt."""
+    """Has no effect: describe it in the prompt."""
     complexity: Any = None
     """Has no effect."""
     moderation: Any = None
@@ -96,7 +95,7 @@ class ImageGeneration(BaseModel):
 
 
 class ImageItem(BaseModel):
-    """A picture, as PNG with its metadata, and how it was made."""
+    """A picture as PNG with metadata, and facts about it."""
 
     model_config = _MODEL
 
@@ -108,7 +107,7 @@ class ImageItem(BaseModel):
     width: int
     height: int
     cached: bool
-    """Whether it had been made before."""
+    """Whether it comes from results/."""
     warnings: list[str]
     facts: dict[str, Any]
     """Tokens, chunks, seconds of each stage; empty for a cached picture."""
@@ -131,7 +130,7 @@ class ImagesAnswer(BaseModel):
 
 
 class ModelItem(BaseModel):
-    """A model that pictures can be made with."""
+    """A model of this server."""
 
     model_config = _MODEL
 
@@ -144,7 +143,7 @@ class ModelItem(BaseModel):
 
 
 class ModelList(BaseModel):
-    """All models there are."""
+    """All models of this server."""
 
     object: Literal["list"] = "list"
     data: list[ModelItem]
@@ -168,12 +167,12 @@ def make_router(service: Service) -> APIRouter:
     @router.post("/images/edits")
     @router.post("/images/variations")
     async def edit_images() -> ImagesAnswer:
-        """Not supported: pictures are made of prompts alone."""
+        """Not supported: there is no image input."""
         raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /v1/images/generations")
 
     @router.get("/models")
     async def list_models() -> ModelList:
-        """All models there are, the default first."""
+        """All models of this server, the default first."""
         names = sorted(service.models.names, key=lambda name: name != service.models.default)
         return ModelList(data=[_model_item(service.models.get(name)) for name in names])
 
@@ -186,9 +185,9 @@ def make_router(service: Service) -> APIRouter:
 
 
 def read_settings(body: ImageGeneration) -> list[dict[str, Any]]:
-    """The settings of each picture asked for.
+    """The settings of each requested picture.
 
-    Raises UnsupportedError (E-UNSUPPORTED), and RequestError (E-REQUEST) for a size that is given twice.
+    Raises UnsupportedError (E-UNSUPPORTED), and RequestError (E-REQUEST) for a size that is set twice.
     """
     refuse_wishes(body.model_dump(), _NEUTRAL)
     settings = {name: value for name, value in (body.model_extra or {}).items() if value is not None}
@@ -201,8 +200,8 @@ def read_settings(body: ImageGeneration) -> list[dict[str, Any]]:
     return [{**settings, "prompt": body.prompt, "seed": seed + number} for number in range(count)]
 
 
-def write_answer(pictures: Sequence[Picture], links: Sequence[str] | None = None) -> ImagesAnswer:
-    """OpenAI's answer, with a link to each picture, or else the picture in base64."""
+def write_answer(pictures: Sequence[Rendered], links: Sequence[str] | None = None) -> ImagesAnswer:
+    """OpenAI's answer, with `links` to the pictures or, without them, the pictures in base64."""
     first = pictures[0]
     urls: Sequence[str | None] = links or [None] * len(pictures)
     return ImagesAnswer(
@@ -214,7 +213,7 @@ def write_answer(pictures: Sequence[Picture], links: Sequence[str] | None = None
     )
 
 
-def _write_item(picture: Picture, url: str | None) -> ImageItem:
+def _write_item(picture: Rendered, url: str | None) -> ImageItem:
     return ImageItem(
         b64_json=None if url else base64.b64encode(picture.png).decode(),
         url=url,
@@ -222,7 +221,7 @@ def _write_item(picture: Picture, url: str | None) -> ImageItem:
         width=picture.request.width,
         height=picture.request.height,
         cached=picture.is_cached,
-        warnings=read_warnings(text_of_png(picture.png, "picture")),
+        warnings=list(picture.warnings),
         facts=picture.facts,
     )
 

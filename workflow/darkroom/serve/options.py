@@ -1,6 +1,6 @@
-"""The options of `darkroom serve` and `darkroom runpod`, and the set-up that they and a configuration make together.
+"""The options of `darkroom serve` and `darkroom runpod`, and the `Setup` made from them and a configuration.
 
-The API key is no option: everybody on a machine can read its processes' arguments.
+The API key isn't an option, since every user of a machine can read the arguments of its processes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 CONFIG = Path("config/config.yaml")
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
 _ENGINE_KEYS = ("dtype", "memory")
+_VALUES = {
+    "test_input": "a job as JSON, in place of the file test_input.json",
+    "rp_api_port": "the port of that API",
+    "rp_api_host": "its address; only a loopback one is allowed, since the API needs no key",
+    "rp_api_concurrency": "how many processes serve it",
+    "rp_log_level": "of the SDK: ERROR, WARN, INFO or DEBUG, which shows prompts",
+}
+_SWITCHES = {
+    "rp_serve_api": "serve RunPod's API on this machine, for tests",
+    "rp_debugger": "add the SDK's timings to outputs",
+}
 
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
@@ -30,8 +41,18 @@ def add_serve(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_runpod(parser: argparse.ArgumentParser) -> None:
+    """The options of `darkroom runpod`."""
+    add_model(parser)
+    group = parser.add_argument_group("the SDK's options")
+    for name, text in _VALUES.items():
+        group.add_argument(f"--{name}", metavar="VALUE", help=text)
+    for name, text in _SWITCHES.items():
+        group.add_argument(f"--{name}", action="store_true", help=text)
+
+
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Which models are served, and on what."""
+    """The options for models and devices, which both commands have."""
     parser.add_argument("model_dir", type=Path, nargs="?", metavar="MODEL_DIR", help="a converted model's folder")
     parser.add_argument(
         "--config", type=Path, help="serve the checkpoints of a configuration, such as config/config.yaml"
@@ -42,13 +63,13 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def read_setup(arguments: argparse.Namespace) -> Setup:
-    """What to serve, and how. Where nothing names a model, config/config.yaml does, if it is there.
+    """The set-up. config/config.yaml is used if it exists and nothing else names a model.
 
     Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
     """
     from darkroom.base.strict_yaml import load_yaml
     from darkroom.config import EngineConfig, parse_config
-    from darkroom.serve.models import are_models_around, find_models
+    from darkroom.serve.catalog import are_models_around, find_models
     from darkroom.serve.setup import Setup
 
     path = arguments.config
@@ -63,30 +84,7 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     return Setup.of_config(models, config, engine, socket=given.get("socket"), **changes)
 
 
-_VALUES = {
-    "test_input": "a job as JSON, in place of the file test_input.json",
-    "rp_api_port": "the port of that API",
-    "rp_api_host": "its address; only a loopback one is taken, since the API asks nobody for a key",
-    "rp_api_concurrency": "how many processes serve it",
-    "rp_log_level": "of the SDK: ERROR, WARN, INFO or DEBUG, which shows prompts",
-}
-_SWITCHES = {
-    "rp_serve_api": "serve RunPod's API on this machine, for tests",
-    "rp_debugger": "add the SDK's timings to outputs",
-}
-
-
-def add_runpod(parser: argparse.ArgumentParser) -> None:
-    """The options of `darkroom runpod`."""
-    add_model(parser)
-    group = parser.add_argument_group("the SDK's options")
-    for name, text in _VALUES.items():
-        group.add_argument(f"--{name}", metavar="VALUE", help=text)
-    for name, text in _SWITCHES.items():
-        group.add_argument(f"--{name}", action="store_true", help=text)
-
-
 def sdk_options(arguments: argparse.Namespace) -> list[str]:
-    """The SDK's part of the command line: it reads `sys.argv` when it starts, and nothing else of ours is to be there."""
+    """The arguments for the SDK, which reads `sys.argv` when it starts and must find none of Darkroom's own there."""
     values = [f"--{name}={value}" for name in _VALUES if (value := getattr(arguments, name)) is not None]
     return [*values, *(f"--{name}" for name in _SWITCHES if getattr(arguments, name))]

@@ -1,8 +1,8 @@
-"""The page at `/`: type a prompt, see each step, and the picture with its settings.
+"""The page at `/`: a form for a prompt, the progress of each step, and the picture with its settings.
 
-Its files are those of `resources/page/`. They need no API key; what the page offers to choose from does. Its
-Content-Security-Policy (W3C, level 3) allows its own files and the pictures it is given, so that no prompt can run code
-and nothing is fetched from elsewhere.
+Its files are in `resources/page/` and need no API key; `/options.json`, which fills the form, does. The
+Content-Security-Policy (W3C, level 3) only allows the page's own files and the pictures it receives, so that no prompt can
+run code and nothing is loaded from another site.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def make_router(service: Service) -> APIRouter:
 
     @router.get("/page/{name}", include_in_schema=False)
     async def get_file(name: str) -> Response:
-        """What the page consists of."""
+        """One of the page's files."""
         return _answer(*answers[name]) if name in answers else Response(status_code=404)
 
     @router.get("/options.json")
     async def get_options() -> dict[str, Any]:
-        """What a picture can be asked to be made with, and the settings of one where nothing is asked for."""
+        """The values that a request may have, and the default settings."""
         return _collect_options(service)
 
     return router

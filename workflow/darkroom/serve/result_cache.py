@@ -1,7 +1,7 @@
-"""Pictures that are given out without an engine: those that results/ holds, and those kept for an hour behind links.
+"""Pictures that need no engine: those in results/, and those kept for an hour behind links.
 
-The run's manifest says which request made which file. A picture is the one asked for if its own metadata says so too:
-the same request, model and files of LoRAs, embeddings and VAE.
+The manifest of results/ says which request made which file. A file is used if its own metadata agrees: the same request,
+model, and files of LoRAs, embeddings and VAE.
 """
 
 from __future__ import annotations
@@ -19,18 +19,19 @@ from darkroom.base.files import Stamp, file_stamp
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
 from darkroom.pictures.gallery import MANIFEST
-from darkroom.pictures.png import text_of_png
+from darkroom.pictures.png import read_warnings, text_of_png
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.models import Model
+from darkroom.serve.answers import Rendered
+from darkroom.serve.catalog import Model
 
 LIFETIME_S = 3600.0
 """As long as OpenAI keeps the pictures behind its links."""
 MAX_BYTES = 256 * 2**20
 
 
-class KeptPictures:
-    """PNGs by name; the oldest are given up when there are too many."""
+class LinkedPictures:
+    """PNGs by name; the oldest are dropped when all together have more than `MAX_BYTES`."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -47,7 +48,7 @@ class KeptPictures:
         return name
 
     def get(self, name: str) -> bytes | None:
-        """The picture of that name, or None where there is none (any more)."""
+        """The picture of that name, or None if there is none (any more)."""
         while self._pictures and next(iter(self._pictures.values()))[0] <= self._now():
             self._drop_oldest()
         found = self._pictures.get(name)
@@ -58,8 +59,8 @@ class KeptPictures:
         self._bytes -= len(png)
 
 
-class FinishedPictures:
-    """Looks pictures up in a results folder; its manifest is read again when it changes."""
+class ResultCache:
+    """Looks pictures up in a results folder; reads its manifest again when that has changed."""
 
     def __init__(self, results: Path, library: Library) -> None:
         self._results = results
@@ -67,8 +68,8 @@ class FinishedPictures:
         self._stamp: Stamp | None = None
         self._files: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def find(self, request: RenderRequest, model: Model) -> bytes | None:
-        """The PNG of a settled request, or None where there is none that is surely the same."""
+    def find(self, request: RenderRequest, model: Model) -> Rendered | None:
+        """The picture of a settled request, or None if there is none that is certainly the same."""
         if model.model_hash is None:
             return None
         self._refresh()
@@ -78,16 +79,22 @@ class FinishedPictures:
         path, sha256 = known
         try:
             png = (self._results / path).read_bytes()
-            is_same = hashlib.sha256(png).hexdigest() == sha256 and self._is_same(png, request, model)
+            if hashlib.sha256(png).hexdigest() != sha256:
+                return None
+            return self._read(png, request, model)
         except (OSError, DarkroomError, ValueError, KeyError, TypeError):
             return None
-        return png if is_same else None
 
-    def _is_same(self, png: bytes, request: RenderRequest, model: Model) -> bool:
-        made = json.loads(text_of_png(png, "results")["darkroom"])
+    def _read(self, png: bytes, request: RenderRequest, model: Model) -> Rendered | None:
+        texts = text_of_png(png, "results")
+        made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
-        return made["model_hash"] == model.model_hash and used == wanted and _read(made["request"]) == request
+        is_same = made["model_hash"] == model.model_hash and used == wanted and _as_request(made["request"]) == request
+        if not is_same:
+            return None
+        warnings = tuple(read_warnings(texts))
+        return Rendered(png, request, texts["parameters"], {}, warnings, model.name, model.model_hash, is_cached=True)
 
     def _refresh(self) -> None:
         path = self._results / MANIFEST
@@ -97,7 +104,7 @@ class FinishedPictures:
                 return
             entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             self._files = {
-                (entry["model_hash"], _read(entry["request"]).to_json()): (entry["file"], entry["sha256"])
+                (entry["model_hash"], _as_request(entry["request"]).to_json()): (entry["file"], entry["sha256"])
                 for entry in entries
                 if entry["model_hash"] and _is_inside(entry["file"])
             }
@@ -106,11 +113,11 @@ class FinishedPictures:
             self._files, self._stamp = {}, None
 
 
-def _read(request: dict[str, Any]) -> RenderRequest:
+def _as_request(request: dict[str, Any]) -> RenderRequest:
     return RenderRequest.from_settings(request)
 
 
 def _is_inside(file: str) -> bool:
-    """Whether a path of the manifest stays below the results folder."""
+    """Whether a path in the manifest stays inside the results folder."""
     path = Path(file)
     return not path.is_absolute() and ".." not in path.parts

@@ -1,8 +1,7 @@
 """A RunPod job's input as settings of pictures, and finished pictures as its output.
 
-The input has worker-sdxl's fields with worker-sdxl's defaults, and those of RenderRequest under our names. The output has
-worker-sdxl's keys and ours. Fields, types and defaults are those of the README and the input schema of
-github.com/runpod-workers/worker-sdxl.
+The input has worker-sdxl's fields and defaults, and RenderRequest's settings. The output has worker-sdxl's keys and some
+of Darkroom's. Fields, types and defaults follow the README and the input schema of github.com/runpod-workers/worker-sdxl.
 """
 
 from __future__ import annotations
@@ -17,16 +16,15 @@ from urllib.parse import urlsplit
 from darkroom.base.text import shorten
 from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.adapters import choose_seed, refuse_unknown, refuse_wishes
-from darkroom.serve.jobs import check_count
+from darkroom.serve.adapters import check_count, choose_seed, refuse_unknown, refuse_wishes
 from darkroom.sheets.sheet import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
-    from darkroom.serve.service import Picture
+    from darkroom.serve.answers import Rendered
 
 MAX_OUTPUT_BYTES = 20 * 10**6
-"""RunPod takes no longer result, by its documentation of `/runsync` and the SDK's own advice."""
+"""RunPod's limit on a result, by its documentation of `/runsync` and the SDK's own advice."""
 DEFAULTS: dict[str, Any] = {
     "width": 1024,
     "height": 1024,
@@ -35,7 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "steps": 25,
     "cfg_scale": 7.5,
 }
-"""worker-sdxl's; a preset and what the job says win over them."""
+"""worker-sdxl's; a preset and the job's own fields take precedence."""
 _OUR_NAMES = {"scheduler": "sampler", "num_inference_steps": "steps", "guidance_scale": "cfg_scale"}
 _NEUTRAL = {"refiner_inference_steps": (50,), "strength": (0.3,), "high_noise_frac": (0.8,)}
 _OTHERS = ("preset", "model", "image_url", "num_images")
@@ -52,19 +50,19 @@ _TEXTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a job asks for: settings for each picture, and the model's name if it gave one."""
+class JobInput:
+    """A job's input in our terms: settings for each picture, and the model (None for the default)."""
 
     settings: list[dict[str, Any]]
     model: str | None
 
 
-def read_input(given: object, limits: ServeConfig) -> Wanted:
-    """Translate and check a job's input. Several pictures have the seeds SEED, SEED + 1, …; one is drawn if none is given.
+def read_input(given: object, limits: ServeConfig) -> JobInput:
+    """Translate and check a job's input. Several pictures have consecutive seeds; the first is drawn if none is given.
 
-    Nothing in it is ever opened: an `image_url` raises SsrfError (E-SSRF), or UnsupportedError (E-UNSUPPORTED) if it holds
-    the picture itself, and so does a field that would do nothing. Also raises RequestError (E-REQUEST), LoraError (E-LORA)
-    and LimitError (E-LIMIT).
+    No address in it is opened: an `image_url` raises SsrfError (E-SSRF), or UnsupportedError (E-UNSUPPORTED) if it is a
+    `data:` URI. Raises UnsupportedError also for a field that would have no effect, RequestError (E-REQUEST), LoraError
+    (E-LORA) and LimitError (E-LIMIT).
     """
     if not isinstance(given, Mapping):
         raise RequestError("input", None, "is not a JSON object", 'send {"input": {"prompt": "…"}}')
@@ -82,14 +80,14 @@ def read_input(given: object, limits: ServeConfig) -> Wanted:
     every = [{**settings, "seed": first + number} for number in range(count)]
     for each in (every[0], every[-1]):
         _check(each, fields)
-    return Wanted(every, model)
+    return JobInput(every, model)
 
 
-def make_output(pictures: Sequence[Picture], images: Sequence[str]) -> dict[str, Any]:
-    """A job's output: worker-sdxl's keys, and lists with an entry a picture of what else there is to say.
+def make_output(pictures: Sequence[Rendered], images: Sequence[str]) -> dict[str, Any]:
+    """A job's output: worker-sdxl's keys, and more facts in lists with an entry for each picture.
 
-    `images` are URLs or `data:` URIs. Raises LimitError (E-LIMIT) for what RunPod would not take: its refusal would only
-    stand in the worker's log, and whoever sent the job would wait in vain.
+    `images` are URLs or `data:` URIs. Raises LimitError (E-LIMIT) for an output that RunPod would refuse: the refusal would
+    only be in the worker's log, and the client would wait in vain.
     """
     seeds = [picture.request.seed for picture in pictures]
     output = {
@@ -126,7 +124,7 @@ def _refuse_image(url: object) -> None:
 
 
 def _place(url: str) -> str | None:
-    """Scheme and host at most: the rest may carry a password or a token."""
+    """Scheme and host of a URL, without the rest, which may contain a password or a token."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:
@@ -135,7 +133,7 @@ def _place(url: str) -> str | None:
 
 
 def _typed(name: str, value: object) -> Any:
-    """The value, checked: whole numbers may come as 25.0, but no number as a text or as true."""
+    """The checked value: a whole number may be sent as 25.0, but no number as a text or as true."""
     what, hint = f"input: {name}", f"give {name} another value"
     if name in _TEXTS and not isinstance(value, str):
         raise RequestError(what, _shown(value), "is not a text", hint)
@@ -163,7 +161,7 @@ def _in_our_words(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check(settings: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    """Have RenderRequest check them; what is wrong is called by the name that it was sent under."""
+    """Check the settings as a RenderRequest; errors use the field names of the job."""
     try:
         RenderRequest.from_settings(settings, "input")
     except RequestError as error:

@@ -1,7 +1,7 @@
-"""RunPod's serverless worker: takes jobs from the runpod SDK, has a Service make the pictures, and hands them back.
+"""RunPod's serverless worker: jobs come from the runpod SDK, a Service makes the pictures.
 
-The SDK runs an event loop of its own in the main thread, which sees to signals; the service has one in another thread.
-Importing this module loads and opens nothing.
+The SDK runs its own event loop in the main thread, which handles signals; the service has one in another thread.
+Importing this module has no side effects.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from darkroom.serve.options import sdk_options
 from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
 if TYPE_CHECKING:
+    from darkroom.serve.dispatcher import Dispatcher
     from darkroom.serve.service import Progress, Service
     from darkroom.serve.setup import Setup
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Job = dict[str, Any]
+RunpodJob = dict[str, Any]
 
 BUCKET = "BUCKET_ENDPOINT_URL"
 _BUCKET_KEYS = ("BUCKET_ACCESS_KEY_ID", "BUCKET_SECRET_ACCESS_KEY")
@@ -44,20 +45,23 @@ _PROGRESS_S = 1.0
 
 
 class Worker:
-    """A running service, and the handler for the SDK. `send_progress` takes a job and how far it is."""
+    """The handler for the SDK over a running service. `send_progress` is called with a job and its progress."""
 
     def __init__(
-        self, service: Service, loop: asyncio.AbstractEventLoop, send_progress: Callable[[Job, Any], None] | None = None
+        self,
+        service: Service,
+        loop: asyncio.AbstractEventLoop,
+        send_progress: Callable[[RunpodJob, Any], None] | None = None,
     ) -> None:
         self._service = service
         self._loop = loop
         self._send_progress = send_progress
 
-    async def handler(self, job: Job) -> dict[str, Any]:
-        """A job's output (`runpod_schema.make_output`), or `{"error": "E-CODE …"}`, which the SDK takes as a text.
+    async def handler(self, job: RunpodJob) -> dict[str, Any]:
+        """A job's output (`runpod_schema.make_output`), or `{"error": "E-CODE …"}`, since the SDK wants a string.
 
-        `refresh_worker` asks RunPod for another worker: only when no engine is left and none will come back. A job that
-        RunPod cancels is cancelled in here, and its picture is given up at its next step.
+        `refresh_worker` asks RunPod for another worker, once no engine is left and none will come back. If RunPod cancels
+        the job, this task is cancelled, and its picture is given up at its next step.
         """
         try:
             return await self._answer(job)
@@ -65,10 +69,10 @@ class Worker:
             from darkroom.serve.answers import as_error
             from darkroom.serve.http import error_body
 
-            told: dict[str, Any] = {"error": error_body(as_error(error), is_public=True)["error"]["message"]}
-            return {**told, "refresh_worker": True} if self._service.is_broken else told
+            answer: dict[str, Any] = {"error": error_body(as_error(error))["error"]["message"]}
+            return {**answer, "refresh_worker": True} if self._service.is_broken else answer
 
-    async def _answer(self, job: Job) -> dict[str, Any]:
+    async def _answer(self, job: RunpodJob) -> dict[str, Any]:
         wanted = read_input(job.get("input"), self._service.config)
         report = None if self._send_progress is None else _every_second(partial(self._send_progress, job))
         making = self._service.make_pictures(wanted.settings, model=wanted.model, on_progress=report)
@@ -82,7 +86,7 @@ class Worker:
 def run(arguments: argparse.Namespace) -> int:
     """`darkroom runpod`: serve jobs until the SDK or a signal ends it; returns the exit code.
 
-    Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and what loading the model raises.
+    Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and the errors of loading a model.
     """
     from darkroom.serve.options import read_setup
 
@@ -92,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def serve_jobs(setup: Setup, options: Sequence[str]) -> int:
-    """Serve jobs with a set-up and the SDK's options. SIGTERM drains: a job that is under way is finished."""
+    """Serve jobs with a set-up and the SDK's options. On SIGTERM the jobs under way are finished first."""
     if not any(map(os.environ.get, _LOG_LEVELS)):
         os.environ[_LOG_LEVELS[0]] = "INFO"  # at its own default, DEBUG, the SDK logs whole jobs with their prompts
     signal.signal(signal.SIGTERM, _leave)
@@ -102,17 +106,19 @@ def serve_jobs(setup: Setup, options: Sequence[str]) -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
     finally:
-        for heartbeat in multiprocessing.active_children():  # the SDK's, which would go on to say that we are alive
+        for (
+            heartbeat
+        ) in multiprocessing.active_children():  # the SDK's, which would keep reporting that the worker is alive
             heartbeat.terminate()
     return 0
 
 
 def _run_sdk(service: Service, loop: asyncio.AbstractEventLoop, setup: Setup, options: Sequence[str]) -> None:
-    import runpod  # takes a second or two, in which the engine loads its model
+    import runpod  # takes a second or two, while the engine loads its model
 
-    # The SDK's heartbeat is a process: a forked one would keep our locks, and the engine's channel open after our end.
+    # The SDK's heartbeat is a process: a forked one would hold locks and keep the engine's channel open after our end.
     multiprocessing.set_start_method("spawn", force=True)
-    _call(loop, _wait_ready(service, setup.engine.start_timeout_s)).result()
+    _call(loop, _wait_ready(service.dispatcher, setup.engine.start_timeout_s)).result()
     is_deployed = "RUNPOD_WEBHOOK_POST_OUTPUT" in os.environ
     worker = Worker(service, loop, runpod.serverless.progress_update if is_deployed else None)
     at_once = max(1, len(setup.serve.devices))
@@ -122,7 +128,7 @@ def _run_sdk(service: Service, loop: asyncio.AbstractEventLoop, setup: Setup, op
 
 @contextmanager
 def _service(setup: Setup) -> Iterator[tuple[Service, asyncio.AbstractEventLoop]]:
-    """A service that has begun to load, in an event loop in a thread."""
+    """A service that has started, in an event loop in a thread."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="service", daemon=True)
     thread.start()
@@ -132,7 +138,7 @@ def _service(setup: Setup) -> Iterator[tuple[Service, asyncio.AbstractEventLoop]
             yield service, loop
         finally:
             loop.call_soon_threadsafe(watching.cancel)
-            _call(loop, service.close()).result()
+            _call(loop, service.dispatcher.stop()).result()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -144,18 +150,18 @@ async def _start_service(setup: Setup) -> tuple[Service, asyncio.Task[None]]:
     from darkroom.serve.setup import make_service
 
     service = make_service(setup, Metrics())
-    service.start()
-    return service, asyncio.create_task(_watch_engines(service))
+    service.dispatcher.start()
+    return service, asyncio.create_task(_watch_engines(service.dispatcher))
 
 
-async def _watch_engines(service: Service) -> None:
-    """Once no engine is left, answer every job with what broke the last one."""
-    service.give_up(await service.wait_broken())
+async def _watch_engines(dispatcher: Dispatcher) -> None:
+    """Once no engine is left, fail every job with the error that broke the last one."""
+    dispatcher.fail_all(await dispatcher.wait_broken())
 
 
-async def _wait_ready(service: Service, limit_s: float) -> None:
+async def _wait_ready(dispatcher: Dispatcher, limit_s: float) -> None:
     try:
-        await asyncio.wait_for(service.ready(), limit_s)
+        await asyncio.wait_for(dispatcher.wait_ready(), limit_s)
     except TimeoutError:
         why = f"is not loaded after {limit_s:g} s"
         raise ServerError("model", None, why, "raise engine.start_timeout_s in the config") from None
@@ -170,19 +176,19 @@ def _leave(_number: int, _frame: object) -> NoReturn:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse what would go wrong later or in silence: the SDK puts pictures on disk where a key of the bucket is missing."""
+    """Refuse wrong settings before the SDK sees them: without a key of the bucket it writes pictures to disk, silently."""
     from darkroom.base.sockets import is_loopback
 
     missing = [name for name in _BUCKET_KEYS if not os.environ.get(name)]
     if os.environ.get(BUCKET) and missing:
         raise ConfigError(BUCKET, None, f"is set without {' and '.join(missing)}", "set all three, or none")
     if arguments.rp_api_host and not is_loopback(arguments.rp_api_host):
-        why = "is not a loopback address, and the SDK's API asks nobody for a key"
+        why = "is not a loopback address, and the SDK's API needs no key"
         raise ConfigError("--rp_api_host", arguments.rp_api_host, why, "use 127.0.0.1")
 
 
 def _every_second(send: Callable[[Any], None]) -> Callable[[Progress], None]:
-    """A receiver of progress that passes on at most one message a second, and none in the first."""
+    """Pass on at most one report of progress a second, and none in the first second."""
     last = time.monotonic()
 
     def report(progress: Progress) -> None:
@@ -195,7 +201,7 @@ def _every_second(send: Callable[[Any], None]) -> Callable[[Progress], None]:
 
 
 def _upload(job_id: str, pngs: Sequence[bytes]) -> list[str]:
-    """Put pictures into the bucket as worker-sdxl does, by the SDK; returns links that hold for a week."""
+    """Upload pictures to the bucket with the SDK, as worker-sdxl does; returns links that are valid for a week."""
     from runpod.serverless.utils.rp_upload import upload_image
 
     try:

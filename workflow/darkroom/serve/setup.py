@@ -1,4 +1,4 @@
-"""What a server or a worker is started with, and the service made of it."""
+"""The settings that a server or a worker is started with, and the service made from them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from darkroom.base.validation import first_problem
 from darkroom.config import Config, EngineConfig, ServeConfig
 from darkroom.errors import ConfigError
+from darkroom.serve.catalog import Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.engines import EngineOptions
 from darkroom.serve.metrics import Metrics
-from darkroom.serve.models import Models
 from darkroom.serve.service import Service
-from darkroom.serve.slot import DEFAULT_COMMAND
+from darkroom.serve.supervisor import DEFAULT_COMMAND
 from darkroom.sheets.sheet import unfold
 
 RESULTS = Path("results")
@@ -25,7 +25,7 @@ RESULTS = Path("results")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """All that a server is started with; `render` holds the defaults of requests, `socket` a path in place of an address."""
+    """The settings of a server: `render` holds the defaults of requests, `socket` a path to listen at instead of an address."""
 
     models: Models
     serve: ServeConfig
@@ -38,9 +38,9 @@ class Setup:
     def of_config(
         cls, models: Models, config: Config | None, engine: EngineConfig, socket: Path | None = None, **changes: Any
     ) -> Setup:
-        """From a configuration, or the defaults of one; `changes` are values of its `serve` section.
+        """From a configuration or, without one, its defaults; `changes` replace values of its `serve` section.
 
-        Raises ConfigError (E-CONFIG) for one that can't be.
+        Raises ConfigError (E-CONFIG) for a wrong value.
         """
         render = unfold(config.render, "config render") if config else {}
         render.pop("seeds", None)
@@ -53,12 +53,12 @@ class Setup:
 
 
 def make_service(setup: Setup, metrics: Metrics) -> Service:
-    """The service of a set-up, not started yet; to be called in the event loop that it will run in."""
+    """The service of a set-up, not started yet; to be called in the event loop that will run it."""
     engine, models = setup.engine, setup.models
     options = [
         EngineOptions(dict(models.files), device, engine.dtype, engine.memory, models_dir=models.models_dir, probe=True)
         for device in setup.serve.devices or [engine.device]
     ]
-    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, metrics=metrics, command=setup.command)
+    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, observer=metrics, command=setup.command)
     results = RESULTS.absolute() if setup.serve.results else None
     return Service(models, dispatcher, setup.serve, metrics, defaults=setup.render, results=results)

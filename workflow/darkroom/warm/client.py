@@ -1,7 +1,7 @@
 """The render client: gets one picture from a warm engine and writes it. Standard library only, starts at once.
 
-If no engine listens, the client starts one under a lock, so that many clients at once start a single one. The
-engine is told whose lease it lives on. The client writes the file, whole or not at all.
+If no engine listens, the client starts one under a lock, so that many clients at once start a single one, which lives as
+long as the run does whose lease they hold. The client writes the file, whole or not at all.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors, write_bytes
 from darkroom.base.processes import is_alive
-from darkroom.errors import DarkroomError, ServerDiedError, ServerError
+from darkroom.errors import BusyError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
-from darkroom.warm.connection import Answer, Connection, ConnectionLost
+from darkroom.warm.connection import Connection, ConnectionLost
 from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_key
 from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
-from darkroom.warm.summary import summarise
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
     from typing import Any
+
+    from darkroom.serve.frames import Message
 
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.warm.server")
 _ATTEMPTS = 3
@@ -33,9 +34,9 @@ _RETRY_PAUSE_S = 0.02
 
 
 class EngineSpec:
-    """Which engine a picture comes from: the model, how it is loaded, and how long to be patient (seconds).
+    """Which engine a picture comes from: the model, how it is loaded, and time limits (seconds).
 
-    `devices` are those of the run, one engine each; where there are none, `device` is the only one.
+    `devices` are those of the run, with one engine each; if it is empty, `device` is the only one.
     """
 
     def __init__(
@@ -65,30 +66,31 @@ class EngineSpec:
 
 
 class _EngineEnding(Exception):
-    """The engine takes no more work, because it is about to end or has just ended; another can be started."""
+    """The engine takes no more work because it is about to end or has just ended; another can be started."""
 
 
 def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None = None) -> dict[str, Any]:
-    """Have one picture rendered and write it to `output`; returns its facts (see `summary.summarise`).
+    """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
 
-    `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the
-    engine's log. Raises whatever error the engine answered with (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG)
-    for a device that can't be had, ServerError (E-SERVER) if the engine does not start or answer, ServerDiedError
-    (E-SERVER-DIED) if it goes away during the picture, SocketError (E-SOCKET) if the socket is another user's. `output`
-    is then left as it was. The end of the engine's log hangs on the error as a note; `describe` shows both.
+    `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the engine's log.
+    Raises the engine's own error (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG) for a device that can't be used,
+    ServerError (E-SERVER) if the engine doesn't start or answer, ServerDiedError (E-SERVER-DIED) if it ends during the
+    picture, SocketError (E-SOCKET) if the socket is another user's. `output` then stays as it was. The end of the engine's
+    log is a note of the error; `describe` shows both.
     """
     try:
-        png, facts = _fetch_picture(spec, request_json)
+        answer, png = _fetch_picture(spec, _read_request(request_json))
         write_bytes(output, png)
     except DarkroomError as error:
         _write_log(log, describe(error))
         raise
-    _write_log(log, summarise(facts))
+    _write_log(log, answer["summary"])
+    facts: dict[str, Any] = answer["facts"]
     return facts
 
 
 def describe(error: DarkroomError) -> str:
-    """The error's one line, then the end of the engine's log where there is one."""
+    """The error's one line, then the end of the engine's log if there is one."""
     return "\n".join([str(error), *getattr(error, "__notes__", [])])
 
 
@@ -99,15 +101,23 @@ def _write_log(log: Path | None, text: str) -> None:
             log.write_text(text + "\n", encoding="utf-8")
 
 
-def _fetch_picture(spec: EngineSpec, request_json: str) -> tuple[bytes, dict[str, Any]]:
+def _read_request(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise RequestError("request", None, "is not JSON", "send what a JSON library writes") from None
+
+
+def _fetch_picture(spec: EngineSpec, request: object) -> tuple[Message, bytes]:
+    """The engine's answer with the facts and the summary, and the PNG."""
     lease = current_lease()
     _check_lease(lease)
     slots = _make_slots(spec, lease)
     deadline = time.monotonic() + spec.render_timeout_s
     try:
         with take_slot(slots, lease, deadline, spec.start_timeout_s, lambda: _check_lease(lease)) as slot:
-            patience_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
-            return _use_slot(spec, slot, lease, request_json, patience_s)
+            timeout_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
+            return _use_slot(spec, slot, lease, request, timeout_s)
     except NoFreeSlot:
         why = f"no device was free for it within {spec.render_timeout_s:g} s"
         hint = "raise engine.render_timeout_s in the config"
@@ -130,51 +140,47 @@ def _make_slots(spec: EngineSpec, lease: str | None) -> list[Slot]:
 
 
 def _use_slot(
-    spec: EngineSpec, slot: Slot, lease: str | None, request_json: str, patience_s: float
-) -> tuple[bytes, dict[str, Any]]:
+    spec: EngineSpec, slot: Slot, lease: str | None, request: object, timeout_s: float
+) -> tuple[Message, bytes]:
     for _ in range(_ATTEMPTS):
         _check_lease(lease)
         try:
-            return _try_engine(spec, slot, lease, request_json, patience_s)
+            return _try_engine(spec, slot, lease, request, timeout_s)
         except _EngineEnding:
             time.sleep(_RETRY_PAUSE_S)
     raise _server_error(spec, slot, f"it ended {_ATTEMPTS} times before it could be given the picture")
 
 
 def _try_engine(
-    spec: EngineSpec, slot: Slot, lease: str | None, request_json: str, patience_s: float
-) -> tuple[bytes, dict[str, Any]]:
+    spec: EngineSpec, slot: Slot, lease: str | None, request: object, timeout_s: float
+) -> tuple[Message, bytes]:
     deadline = time.monotonic() + spec.start_timeout_s
     connection, is_mine = _reach(spec, slot, lease, deadline)
-    headers = {"darkroom-lease": lease} if lease else {}
     with connection:
         try:
             left = max(0.0, deadline - time.monotonic())
-            _check(connection.request("GET", "/readyz", timeout_s=left, headers=headers))
+            answer, _ = connection.ask({"op": "hello", "lease": lease}, timeout_s=left)
         except ConnectionLost:
             if not is_mine:
                 raise _EngineEnding from None
             raise _server_error(spec, slot, "it ended while it was loading the model") from None
         except TimeoutError:
             raise _hung(spec, slot, connection, "was not ready", spec.start_timeout_s) from None
-        # The request is JSON text already: it goes into the body as it is.
-        body = b'{"request": ' + request_json.encode() + b"}"
-        headers["content-type"] = "application/json"
+        _check(answer, "ready")
         try:
-            answer = connection.request("POST", "/render", timeout_s=patience_s, headers=headers, body=body)
+            answer, png = connection.ask({"op": "render", "request": request}, timeout_s=timeout_s)
         except ConnectionLost:
             why = "it went away in the middle of a picture; nothing was written"
             died = ServerDiedError(slot.title, spec.model_dir, why, "run the same command again")
             raise launch.with_log_tail(died, slot.files.log) from None
         except TimeoutError:
             raise _hung(spec, slot, connection, "had no picture", spec.render_timeout_s) from None
-    _check(answer)
-    facts = json.loads(answer.headers["darkroom-facts"])
-    return answer.body, facts if slot.device.visible is None else facts | {"device": slot.device.name}
+    _check(answer, "picture")
+    return answer, png
 
 
 def _reach(spec: EngineSpec, slot: Slot, lease: str | None, deadline: float) -> tuple[Connection, bool]:
-    """A connection to the engine, and whether it was this client that started it."""
+    """A connection to the engine, and whether this client has started it."""
     files = slot.files
     try:
         while time.monotonic() < deadline:
@@ -182,7 +188,7 @@ def _reach(spec: EngineSpec, slot: Slot, lease: str | None, deadline: float) -> 
                 return connection, False
             with launch.start_lock(files.start_lock) as lock:
                 if lock is not None:
-                    # Whoever held the lock before may have started it.
+                    # The previous holder of the lock may have started it.
                     if connection := _open(files, deadline):
                         return connection, False
                     left = deadline - time.monotonic()
@@ -202,35 +208,32 @@ def _open(files: ServerFiles, deadline: float) -> Connection | None:
 
 
 def _command(spec: EngineSpec, slot: Slot, lease: str | None) -> list[str]:
-    command = [
-        *spec.command,
-        *("--model-dir", os.path.abspath(spec.model_dir)),  # noqa: PTH100 - Path.absolute keeps '..'
-        *("--socket", str(slot.files.socket)),
-        *("--device", slot.device.seen_as),
-        *("--dtype", spec.dtype),
-        *("--memory", spec.memory),
-        *("--start-timeout", str(spec.start_timeout_s)),
-        *("--idle-timeout", str(spec.idle_timeout_s)),
-        "--detach",
-    ]
-    if spec.verified is not None:
-        command += ["--verified", os.path.abspath(spec.verified)]  # noqa: PTH100
-    if lease is not None:
-        command += ["--lease", lease]
-    return command
+    """The command that starts the slot's engine; see `server.ServerOptions`."""
+    options = {
+        "model_dir": os.path.abspath(spec.model_dir),  # noqa: PTH100 - Path.absolute keeps '..'
+        "verified": None if spec.verified is None else os.path.abspath(spec.verified),  # noqa: PTH100
+        "socket": str(slot.files.socket),
+        "device": slot.device.seen_as,
+        "device_name": None if slot.device.visible is None else slot.device.name,
+        "dtype": spec.dtype,
+        "memory": spec.memory,
+        "start_timeout_s": spec.start_timeout_s,
+        "idle_timeout_s": spec.idle_timeout_s,
+        "lease": lease,
+        "detach": True,
+    }
+    return [*spec.command, json.dumps(options, ensure_ascii=False)]
 
 
-def _check(answer: Answer) -> None:
-    """Raise what an answer other than 200 says."""
-    if answer.status == 200:
+def _check(answer: Message, event: str) -> None:
+    """Raise the error that an answer holds, _EngineEnding for E-BUSY, ServerError (E-SERVER) for an unknown answer."""
+    if answer.get("event") == event:
         return
-    if "retry-after" in answer.headers:
-        raise _EngineEnding
     try:
-        error = DarkroomError.from_dict(json.loads(answer.body)["error"])
-    except (ValueError, KeyError, TypeError):
-        raise ServerError("engine", None, f"answered with status {answer.status}", "run the command again") from None
-    raise error
+        error = DarkroomError.from_dict(answer["error"])
+    except (KeyError, TypeError, AttributeError):
+        raise ServerError("engine", None, f"answered {answer.get('event')!r}", "run the command again") from None
+    raise _EngineEnding if isinstance(error, BusyError) else error
 
 
 def _server_error(spec: EngineSpec, slot: Slot, why: str) -> DarkroomError:

@@ -1,7 +1,6 @@
-"""HTTP/1.1 over a Unix socket, as little of it as the render client needs. Standard library only.
+"""The client's connection to a warm engine: one frame out, one frame back (see `serve.frames`). Standard library only.
 
-`http.client` alone takes longer to import than the whole of this package's client. Nothing is sent before the
-socket file and the process behind it are known to be ours (unix(7): SO_PEERCRED).
+Nothing is sent before the socket file and the process behind it are known to belong to this user (unix(7): SO_PEERCRED).
 """
 
 from __future__ import annotations
@@ -15,40 +14,29 @@ from pathlib import Path
 
 from darkroom.base.sockets import read_peer
 from darkroom.errors import SocketError
+from darkroom.serve.frames import HEAD, FrameError, Message, pack, read_head, read_text
 from darkroom.warm.paths import foreign
 
-_MAX_HEAD_BYTES = 64 * 1024
 _BLOCK_BYTES = 256 * 1024
 _BACKLOG_PAUSE_S = 0.02
 
 
 class ConnectionLost(Exception):
-    """The other side went away before its answer was complete."""
-
-
-class Answer:
-    """An HTTP answer; header names in lower case."""
-
-    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
+    """The server closed the connection before its answer was complete."""
 
 
 class Connection:
-    """One kept-alive connection to an engine; a context manager that closes it."""
+    """One connection to an engine's server; a context manager that closes it. `server_pid` is None if unknown."""
 
-    def __init__(self, path: Path, channel: socket.socket) -> None:
-        self._channel = channel
-        self._received = b""
-        self.server_pid = _check_peer(path, channel)
+    def __init__(self, path: Path, connected: socket.socket) -> None:
+        self._socket = connected
+        self.server_pid = _check_peer(path, connected)
 
     @classmethod
     def open(cls, path: Path, *, timeout_s: float) -> Connection | None:
-        """Connect, or None when nobody listens there.
+        """Connect, or return None if no server listens there.
 
-        Raises SocketError (E-SOCKET) for another user's socket, and TimeoutError when whoever listens has
-        not taken up connections for that long.
+        Raises SocketError (E-SOCKET) for another user's socket, TimeoutError if the server doesn't accept in time.
         """
         try:
             status = path.lstat()
@@ -58,91 +46,70 @@ class Connection:
             raise foreign(path, status.st_uid)
         if not stat.S_ISSOCK(status.st_mode):
             raise SocketError("engine socket", path, "is not a socket", "remove it")
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _connect(path, channel, timeout_s)
-            return cls(path, channel)
+            _connect(path, connecting, timeout_s)
+            return cls(path, connecting)
         except (FileNotFoundError, ConnectionRefusedError):
-            channel.close()
+            connecting.close()
             return None
         except BaseException:
-            channel.close()
+            connecting.close()
             raise
 
     def __enter__(self) -> Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._channel.close()
+        self._socket.close()
 
-    def request(
-        self, method: str, target: str, *, timeout_s: float, headers: dict[str, str] | None = None, body: bytes = b""
-    ) -> Answer:
-        """Send a request and wait for its answer, `timeout_s` seconds for all of it.
+    def ask(self, message: Message, *, timeout_s: float) -> tuple[Message, bytes]:
+        """Send a frame and wait for the answer: its message and payload. `timeout_s` limits both together.
 
-        Raises ConnectionLost, and TimeoutError when time is up.
+        Raises ConnectionLost, and TimeoutError when the time is up.
         """
         deadline = time.monotonic() + timeout_s
-        fields = {"host": "darkroom", "content-length": str(len(body)), **(headers or {})}
-        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         try:
-            self._channel.settimeout(timeout_s)
-            # An answer may have been given, and the rest of the request not been wanted.
+            self._socket.settimeout(timeout_s)
+            # A server that ends says so and closes the connection, whatever it is sent.
             with suppress(BrokenPipeError):
-                self._channel.sendall(head.encode("latin-1") + b"\r\n" + body)
-            return self._read_answer(deadline)
-        except (ConnectionError, EOFError) as error:
+                self._socket.sendall(pack(message))
+            text, payload = read_head(self._read(HEAD.size, deadline))
+            return read_text(self._read(text, deadline)), self._read(payload, deadline)
+        except (ConnectionError, EOFError, FrameError) as error:
             raise ConnectionLost(str(error)) from None
 
-    def _read_answer(self, deadline: float) -> Answer:
-        while b"\r\n\r\n" not in self._received:
-            if len(self._received) > _MAX_HEAD_BYTES:
-                raise EOFError("the answer's header has no end")
-            self._receive(deadline)
-        head, _, self._received = self._received.partition(b"\r\n\r\n")
-        first, *lines = head.decode("latin-1").split("\r\n")
-        pairs = (line.partition(":") for line in lines)
-        headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-        length = int(headers.get("content-length", "0"))
-        blocks, have = [self._received], len(self._received)
-        self._received = b""
-        while have < length:
-            blocks.append(self._block(deadline))
-            have += len(blocks[-1])
-        body = b"".join(blocks)
-        self._received = body[length:]
-        return Answer(int(first.split(" ", 2)[1]), headers, body[:length])
-
-    def _receive(self, deadline: float) -> None:
-        self._received += self._block(deadline)
-
-    def _block(self, deadline: float) -> bytes:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("time is up")
-        self._channel.settimeout(left)
-        block = self._channel.recv(_BLOCK_BYTES)
-        if not block:
-            raise EOFError("the connection was closed")
-        return block
+    def _read(self, count: int, deadline: float) -> bytes:
+        blocks = []
+        while count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError("time is up")
+            self._socket.settimeout(left)
+            block = self._socket.recv(min(count, _BLOCK_BYTES))
+            if not block:
+                raise EOFError("the connection was closed")
+            blocks.append(block)
+            count -= len(block)
+        return b"".join(blocks)
 
 
-def _connect(path: Path, channel: socket.socket, timeout_s: float) -> None:
-    """Connect, waiting for room in the listener's backlog: a Unix socket says EAGAIN where it is full."""
+def _connect(path: Path, connecting: socket.socket, timeout_s: float) -> None:
+    """Connect; while the listener's backlog is full (EAGAIN on a Unix socket), try again."""
     deadline = time.monotonic() + timeout_s
-    channel.setblocking(False)
+    connecting.setblocking(False)
     while True:
         try:
-            return channel.connect(str(path))
+            return connecting.connect(str(path))
         except BlockingIOError:
             if time.monotonic() > deadline:
                 raise TimeoutError("the backlog is full") from None
             time.sleep(_BACKLOG_PAUSE_S)
 
 
-def _check_peer(path: Path, channel: socket.socket) -> int | None:
-    """The pid of the process that listens, after checking that it is the same user's; None where unknowable."""
-    peer = read_peer(channel)
+def _check_peer(path: Path, connected: socket.socket) -> int | None:
+    """The process number of the server, or None if unknown. Raises SocketError (E-SOCKET) for another user's process."""
+    peer = read_peer(connected)
     if peer is None:
         return None
     pid, uid = peer

@@ -1,4 +1,4 @@
-"""Starting an engine's process detached from the job, and reading the end of its log. Standard library only."""
+"""Starting a server detached from the job, and reading the end of its log. Standard library only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_LOG_BYTES = 4 * 2**20
 
 @contextmanager
 def start_lock(path: Path) -> Iterator[int | None]:
-    """Try for the lock of whoever starts an engine or is that engine; yields its descriptor, or None without it."""
+    """Try to take the lock of the client that starts a server, or of that server; yields its descriptor, or None."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     try:
         try:
@@ -33,13 +33,13 @@ def start_lock(path: Path) -> Iterator[int | None]:
 def start(
     command: list[str], log: Path, timeout_s: float, model_dir: Path, lock: int, environment: dict[str, str] | None
 ) -> None:
-    """Start the engine; returns as soon as its socket is bound, long before the model is loaded.
+    """Start the server; returns once its socket is bound, long before the model is loaded.
 
-    The start lock passes to it, so that it is known of even if this process is killed before it says anything.
+    The start lock passes to the server, which is so known to run even if this process is killed right away.
 
-    The command detaches by itself: its first process ends when the second one holds the socket. It runs in a
-    session of its own, so that Ctrl-C reaches it through its lease and not as a signal. Raises ServerError
-    (E-SERVER) with the end of the log.
+    The command detaches by itself: its first process ends when the second one has the socket. It runs in a session of its
+    own, so that Ctrl-C reaches it through its lease and not as a signal. Raises ServerError (E-SERVER) with the end of
+    the log.
     """
     import subprocess
 

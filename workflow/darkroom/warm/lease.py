@@ -1,6 +1,6 @@
-"""Leases: which process an engine lives for, and noticing that it has gone. Standard library only.
+"""Leases: the processes that an engine lives for, and noticing their end. Standard library only.
 
-A lease is the identity of a process, as `darkroom.base.processes` writes it.
+A lease is a process's identity, as in `darkroom.base.processes`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ _POLL_S = 1.0
 
 
 def make_lease(pid: int) -> str:
-    """The lease of a running process, to be put into `DARKROOM_LEASE` by the process that starts the jobs."""
+    """The lease of a running process, for the environment variable `DARKROOM_LEASE` of the jobs."""
     return identify(pid)
 
 
 def current_lease() -> str | None:
-    """The lease this process was given by the environment, if any."""
+    """The lease in this process's environment, or None."""
     return os.environ.get(VARIABLE) or None
 
 
 class LeaseWatch:
-    """Watches any number of leases from an event loop and calls back once when the last of them has gone."""
+    """Watches any number of leases from an event loop and calls `on_gone` when the last of their processes has ended."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[], None]) -> None:
         self._loop = loop
@@ -37,12 +37,12 @@ class LeaseWatch:
         self._held: dict[str, int | None] = {}  # lease -> pidfd, or None where it is polled
 
     def add(self, lease: str) -> None:
-        """Hold on to a lease; one whose process has already gone counts as gone."""
+        """Watch a lease; its process may have ended already."""
         if lease in self._held:
             return
         handle = _open_pidfd(lease)
         self._held[lease] = handle
-        # Asked after the pidfd is open: from here on the number can't pass to another process unnoticed.
+        # Checked after the pidfd is open: from here on the number can't be reused unnoticed.
         if not is_alive(lease):
             self._drop(lease)
         elif handle is None:
@@ -51,14 +51,14 @@ class LeaseWatch:
             self._loop.add_reader(handle, self._drop, lease)
 
     def release(self, lease: str | None) -> bool:
-        """Let go of a lease, without calling back; returns whether none is held now."""
+        """Stop watching a lease, without calling `on_gone`; returns whether none is left."""
         if lease in self._held:
             self._let_go(lease)
         return not self._held
 
     def _poll(self, lease: str) -> None:
         if lease not in self._held:
-            return  # let go of
+            return  # released
         if is_alive(lease):
             self._loop.call_later(_POLL_S, self._poll, lease)
         else:

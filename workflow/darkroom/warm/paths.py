@@ -1,7 +1,7 @@
-"""Where a warm engine's socket, locks and log lie, whether they can be trusted, and dead sockets. Standard library only.
+"""The paths of a warm engine's socket, locks and log, whether they can be trusted, and dead sockets. Standard library only.
 
-The runtime folder is `$XDG_RUNTIME_DIR/darkroom`, else `/tmp/darkroom-UID`: mode 0700, ours, no link. It is on a
-local disk on purpose: a socket on a network file system can be seen but not used by other nodes.
+The runtime folder is `$XDG_RUNTIME_DIR/darkroom`, else `/tmp/darkroom-UID`: mode 0700, owned by this user, no link. It is
+on a local disk on purpose: other nodes can see a socket on a network file system, but not use it.
 """
 
 from __future__ import annotations
@@ -20,17 +20,19 @@ from darkroom.errors import ModelError, SocketError
 from darkroom.revisions import RENDER
 
 MAX_SOCKET_PATH_BYTES = 107  # sockaddr_un.sun_path holds 108 bytes with its NUL (unix(7))
+BACKLOG = 1024
+"""How many clients may wait for a server to accept them."""
 _KEY_DIGITS = 16
 _LONGEST_NAME_BYTES = _KEY_DIGITS + len(".sock.new")
-# What else decides which device an engine sees and how long it may live: two cluster jobs of one user on
-# one node each need their own, on their own GPU, that ends with their own allocation.
+# These decide which device an engine sees and how long it may live: of two cluster jobs of one user on one node, each
+# needs its own engine, on its own GPU, that ends with its own allocation.
 _ALLOCATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
 
 class ServerFiles:
-    """The files of one engine: the socket, the server's lock for life, the start lock and the log.
+    """The files of one engine: its socket, log and two locks, which the server holds as long as it lives.
 
-    The start lock is taken by the client that starts the server, and passes to the server for life.
+    The life lock is taken by the server. The start lock is taken by the client that starts it, and passes to it.
     """
 
     def __init__(self, socket: Path) -> None:
@@ -55,7 +57,7 @@ def server_files(key: str) -> ServerFiles:
 
 
 def runtime_folder() -> Path:
-    """The private folder for sockets, made if need be. Raises SocketError (E-SOCKET) if it isn't ours alone."""
+    """The private folder for sockets, made if it is missing. Raises SocketError (E-SOCKET) if it isn't only ours."""
     folder = _choose_folder()
     try:
         folder.mkdir(mode=0o700)
@@ -80,10 +82,10 @@ def foreign(path: Path, uid: int) -> SocketError:
 
 
 def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, memory: str, slot: int = 0) -> str:
-    """A short name for what an engine holds: jobs with the same key share one engine.
+    """A short name for an engine's model and options: jobs with the same key share one engine.
 
-    The content of the verified receipt is part of it, so that a rebuilt model gets a fresh engine. Raises
-    ModelError (E-MODEL) when the receipt can't be read.
+    The content of the verified receipt is part of it, so that a rebuilt model gets a new engine. Raises ModelError
+    (E-MODEL) if the receipt can't be read.
     """
     receipt = b""
     if verified is not None:
@@ -103,7 +105,7 @@ def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, 
 
 
 def slot_file(lease: str | None, device: str, copy: int) -> Path:
-    """Where a run notes which engine it has on a device; `copy` counts devices of the same name."""
+    """The file in which a run notes its engine on a device; `copy` counts devices of the same name."""
     scope = lease.replace(":", "-") if lease else "none"
     return runtime_folder() / f"{scope}-{_digest([device, copy, *_allocation()])}.slot"
 
@@ -117,7 +119,7 @@ def _digest(parts: Sequence[object]) -> str:
 
 
 def _choose_folder() -> Path:
-    """XDG_RUNTIME_DIR where it can serve; a cluster job may have inherited one that this node doesn't have."""
+    """The folder in XDG_RUNTIME_DIR if usable; a cluster job may have inherited one that this node doesn't have."""
     fallback = Path(f"/tmp/darkroom-{os.geteuid()}")
     base = os.environ.get("XDG_RUNTIME_DIR")
     if not base or not Path(base).is_absolute() or not os.access(base, os.W_OK | os.X_OK):
@@ -137,12 +139,12 @@ def _user(uid: int) -> str:
 
 
 def remove_dead_sockets() -> None:
-    """Remove what lies at the socket of each engine whose lock for life nobody holds."""
+    """Remove the sockets of all servers that have ended: those with a free life lock."""
     with suppress(SocketError, OSError):
         for lock in list(runtime_folder().glob("*.lock")):
             files = ServerFiles(lock.with_suffix(".sock"))
             with lock.open() as handle, suppress(OSError):
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # While this lock is held, none can begin to listen there.
+                # While this lock is held, no server can start to listen there.
                 files.socket.unlink(missing_ok=True)
                 files.socket.with_name(files.socket.name + ".new").unlink(missing_ok=True)

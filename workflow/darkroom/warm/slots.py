@@ -1,15 +1,14 @@
-"""A run's devices, and on which of them a picture is made: one engine of the run at a time on each. Standard library only.
+"""A run's devices, and the choice of one for a picture: one engine of the run at a time on each. Standard library only.
 
-Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, and whoever uses
+Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, and each client of
 that engine has a seat, a locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
-To put another engine in its place takes all seats, which leaves nobody who uses it. Choices are made one at a time,
-under one more lock that is held for microseconds.
+A client that replaces the engine takes all seats first, so that no other client uses it. Choices are made one at a time,
+under another lock that is held for microseconds.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,14 +21,21 @@ from darkroom.warm.connection import Connection, ConnectionLost
 from darkroom.warm.paths import ServerFiles, runtime_folder, server_files, slot_file
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+AT_ONCE = 2
+"""How many clients an engine has at once if there are several: one picture is encoded while the next is rendered."""
 _CUDA = "cuda:"
+_PAUSE_S = 0.02
+
+
+class NoFreeSlot(Exception):
+    """All devices were busy until the deadline."""
 
 
 class Device:
-    """A device by its name in the configuration; `copy` counts those of the same name before it.
+    """A device by its name in the configuration; `copy` counts earlier devices of the same name.
 
-    An engine for `cuda:N` is shown no other GPU, so that it is the first one to it: `seen_as` is the engine's name
-    for the device, `visible` what CUDA_VISIBLE_DEVICES is set to, or None where it is left alone.
+    An engine for `cuda:N` only sees that GPU, as its first: `seen_as` is the engine's name for the device, `visible` the
+    value of CUDA_VISIBLE_DEVICES for the engine, or None where it stays as it is.
     """
 
     def __init__(self, name: str, copy: int, seen_as: str, visible: str | None = None) -> None:
@@ -40,7 +46,7 @@ class Device:
 
     @property
     def environment(self) -> dict[str, str] | None:
-        """The environment of its engine, or None for this process's own."""
+        """The environment for the device's engine, or None for this process's own."""
         return None if self.visible is None else {**os.environ, VISIBLE: self.visible}
 
 
@@ -63,19 +69,10 @@ def _make_device(name: str, copy: int) -> Device:
     return Device(name, copy, f"{_CUDA}0", usable[number])
 
 
-AT_ONCE = 2
-"""How many pictures an engine is given at once where there are several: one is encoded while the next is rendered."""
-_PAUSE_S = 0.02
-
-
-class NoFreeSlot(Exception):
-    """All devices had other work for as long as there was patience."""
-
-
 class Slot:
-    """A device, the engine that is wanted there, and the seats that this client has at it.
+    """A device, the engine that this client needs there, and the client's seats.
 
-    The only device's engine takes any number of clients and queues their pictures; there is no other to go to.
+    If the run has only one device, its engine takes any number of clients and queues their pictures.
     """
 
     def __init__(self, device: Device, key: str, lease: str | None, *, is_only: bool) -> None:
@@ -91,7 +88,7 @@ class Slot:
 
     @property
     def key(self) -> str | None:
-        """Of the engine that the run has or had last on this device; None where it had none yet."""
+        """The key of the run's last engine on this device; None if it had none yet."""
         try:
             return self._file.read_text(encoding="ascii")
         except FileNotFoundError:
@@ -99,17 +96,17 @@ class Slot:
 
     @property
     def has_wanted(self) -> bool:
-        """Whether the wanted engine has its place here, running or not."""
+        """Whether the run's engine on this device is the one this client needs, running or not."""
         return self.key == self._key
 
     @property
     def is_empty(self) -> bool:
-        """Whether no engine of the run is on this device."""
+        """Whether no engine of the run is running on this device."""
         key = self.key
         return not (key and is_running(server_files(key)))
 
     def use(self, number: int) -> bool:
-        """Take one seat at the engine that has its place here, if that is free."""
+        """Take one seat at the device's engine, if it is free."""
         return number < len(self._seats) and self._lock(self._seats[number], self._how)
 
     def clear(self) -> bool:
@@ -120,7 +117,7 @@ class Slot:
         return False
 
     def settle(self) -> None:
-        """After `clear`: give the place to the wanted engine, and leave the other seats to other clients."""
+        """After `clear`: note the new engine, and give up all seats but one."""
         with _choosing():
             self._file.write_text(self._key, encoding="ascii")
             fcntl.flock(self._held[0], self._how)
@@ -151,9 +148,9 @@ def take_slot(
 ) -> Iterator[Slot]:
     """A slot with no other engine of the run on its device, for the length of the block.
 
-    Waits until `deadline` (time.monotonic) for one to be free, calling `check` meanwhile; then for `end_timeout_s`
-    seconds for an engine that is in the way. Raises NoFreeSlot, ServerError (E-SERVER) when that engine doesn't end,
-    and what `check` raises.
+    Waits until `deadline` (time.monotonic) for a free one, calling `check` meanwhile; then up to `end_timeout_s` seconds
+    for another engine on the device to end. Raises NoFreeSlot, ServerError (E-SERVER) if that engine doesn't end, and the
+    errors of `check`.
     """
     while (slot := choose(slots)) is None:
         check()
@@ -172,10 +169,10 @@ def take_slot(
 
 
 def choose(slots: Sequence[Slot]) -> Slot | None:
-    """The best of these slots, with a seat at it, or None while all are busy.
+    """The best of these slots, with a seat taken, or None while all are busy.
 
-    A slot where the wanted engine runs without work is best; then an empty one; then one whose engine is without work
-    and has to go. At last comes one where the wanted engine has a single picture.
+    In order of preference: the engine runs there and is idle; no engine runs there; another engine is idle there and has
+    to end; the engine runs there with a single client.
     """
     with _choosing():
         if slots[0].key is None:
@@ -195,22 +192,21 @@ def choose(slots: Sequence[Slot]) -> Slot | None:
 
 
 def end_engine(device: Device, files: ServerFiles, lease: str | None, timeout_s: float) -> None:
-    """Have an engine end that this run needs no longer, and wait until it has, unless it lives on for another run.
+    """Release an engine that this run no longer needs, and wait for its end, unless it works for another run too.
 
-    What it was doing for anybody else is finished first. Raises ServerError (E-SERVER) if it has not ended in time.
+    It finishes pictures of other clients first. Raises ServerError (E-SERVER) if it hasn't ended in time.
     """
     deadline = time.monotonic() + timeout_s
     pid = None
     try:
         if connection := Connection.open(files.socket, timeout_s=timeout_s):
             pid = connection.server_pid
-            headers = {"darkroom-lease": lease} if lease else {}
             with connection:
-                answer = connection.request("POST", "/release", timeout_s=timeout_s, headers=headers)
-            if answer.status == 200 and not json.loads(answer.body)["ends"]:
+                answer, _ = connection.ask({"op": "release", "lease": lease}, timeout_s=timeout_s)
+            if answer.get("ends") is False:
                 return
     except ConnectionLost:
-        pass  # it was about to end
+        pass  # it is ending
     except TimeoutError:
         deadline = 0
     while is_running(files):
@@ -221,7 +217,7 @@ def end_engine(device: Device, files: ServerFiles, lease: str | None, timeout_s:
 
 
 def is_running(files: ServerFiles) -> bool:
-    """Whether that engine's server runs, or is being started."""
+    """Whether that server runs or is being started."""
     try:
         handle = os.open(files.start_lock, os.O_RDWR | os.O_NOFOLLOW)
     except FileNotFoundError:

@@ -10,8 +10,8 @@ import pytest
 
 from darkroom.config import parse_config
 from darkroom.errors import ModelError, UnknownModelError
-from darkroom.serve import models
-from darkroom.serve.models import find_models
+from darkroom.serve import catalog
+from darkroom.serve.catalog import find_models
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_argument_wins_over_environment_and_volume(
     store: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DIFFUSERS_DIR", str(store / "diffusers/alpha"))
-    monkeypatch.setattr(models, "VOLUME", store)
+    monkeypatch.setattr(catalog, "VOLUME", store)
     assert find_models(model_dir, None).get().files.model_dir == model_dir
     found = find_models(None, None)
     assert found.get().files.model_dir == store / "diffusers/alpha"
@@ -39,14 +39,14 @@ def test_argument_wins_over_environment_and_volume(
 
 def test_all_models_of_the_volume_are_served(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIFFUSERS_DIR", raising=False)
-    monkeypatch.setattr(models, "VOLUME", store)
+    monkeypatch.setattr(catalog, "VOLUME", store)
     found = find_models(None, None)
     assert {name: files.model_dir.name for name, files in found.files.items()} == {"alpha": "alpha", "beta": "beta"}
 
 
 def test_nothing_anywhere_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DIFFUSERS_DIR", raising=False)
-    monkeypatch.setattr(models, "VOLUME", tmp_path)
+    monkeypatch.setattr(catalog, "VOLUME", tmp_path)
     with pytest.raises(ModelError, match=r"Diffusers format missing.*DIFFUSERS_DIR"):
         find_models(None, None)
 

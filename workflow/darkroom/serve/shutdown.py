@@ -1,4 +1,4 @@
-"""From a server's start to its end: engines loaded or not, signals, draining."""
+"""When and how a server ends: signals, draining, engines that can't be started."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ import logging
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 from darkroom.errors import DarkroomError, ServerError
-from darkroom.serve.service import Service
-
-if TYPE_CHECKING:
-    import uvicorn
+from darkroom.serve.dispatcher import Dispatcher
 
 logger = logging.getLogger(__name__)
 
@@ -25,22 +21,22 @@ EXIT_SIGNALLED = 128 + signal.SIGTERM
 
 
 class Lifecycle:
-    """Watches a service and decides when the server around it ends; `exit_code` says how it went.
+    """Watches a dispatcher and decides when the server around it ends; `exit_code` is the process's.
 
-    The first SIGTERM or SIGINT drains: no request is taken any more, those that were are answered. A second one ends at
-    once. A server whose engines can't be started, or not again, tells all who wait and ends with 1.
+    The first SIGTERM or SIGINT drains: no new request is taken, and those under way are answered. A second one ends the
+    process at once. If no engine can be started (again), everyone who waits gets the error, and the exit code is 1.
     """
 
-    def __init__(self, service: Service, start_timeout_s: float) -> None:
+    def __init__(self, dispatcher: Dispatcher, start_timeout_s: float) -> None:
         self.exit_code = 0
         self.is_ending = False
-        self._service = service
+        self._dispatcher = dispatcher
         self._start_timeout_s = start_timeout_s
-        self._server: uvicorn.Server | None = None
+        self._stop_server: Callable[[], None] = lambda: None
 
-    def attach(self, server: uvicorn.Server) -> None:
-        """Name the server that is to be ended."""
-        self._server = server
+    def attach(self, stop_server: Callable[[], None]) -> None:
+        """Name the function that has the server finish its requests and end."""
+        self._stop_server = stop_server
 
     @asynccontextmanager
     async def lifespan(self, _app: object) -> AsyncIterator[None]:
@@ -54,7 +50,7 @@ class Lifecycle:
         finally:
             for task in watching:
                 task.cancel()
-            await self._service.close()
+            await self._dispatcher.stop()
 
     def on_ready(self) -> None:
         """Called once when a model is loaded."""
@@ -63,38 +59,37 @@ class Lifecycle:
         """Called first at any end."""
 
     def end(self, reason: str, *, cancel: bool) -> None:
-        """Begin to end, or hurry an end that drains."""
+        """Begin to end; with `cancel` also when draining, and then within a moment."""
         logger.info("ending: %s", reason)
         self.is_ending = True
         self.on_end()
-        self._service.stop(cancel=cancel)
+        self._dispatcher.drain(cancel=cancel)
         if cancel:
             asyncio.get_running_loop().call_later(CANCEL_GRACE_S, leave, self.exit_code)
-        if self._server is not None:
-            self._server.should_exit = True
+        self._stop_server()
 
     async def _watch_loading(self) -> None:
         started = time.monotonic()
         try:
-            await asyncio.wait_for(self._service.ready(), self._start_timeout_s)
+            await asyncio.wait_for(self._dispatcher.wait_ready(), self._start_timeout_s)
         except TimeoutError:
             why = f"is not loaded after {self._start_timeout_s:g} s"
             await self._fail(ServerError("model", None, why, "raise engine.start_timeout_s in the config"))
         except DarkroomError:
-            return  # told to end, or no engine is left, which `_watch_engines` sees to
+            return  # it is ending, or no engine is left, which `_watch_engines` handles
         else:
             logger.info("ready after %.1f s", time.monotonic() - started)
             self.on_ready()
 
     async def _watch_engines(self) -> None:
-        await self._fail(await self._service.wait_broken())
+        await self._fail(await self._dispatcher.wait_broken())
 
     async def _fail(self, error: DarkroomError) -> None:
-        """Stay a moment after a failure: all who wait are told, and none of them starts it again."""
+        """Fail all jobs, and stay for a moment, so that no client that waits starts another server."""
         if self.is_ending:
             return
         logger.error("%s", error)
-        self._service.give_up(error)
+        self._dispatcher.fail_all(error)
         self.exit_code = 1
         await asyncio.sleep(FAILURE_LINGER_S)
         self.end("there is no engine that works", cancel=True)
@@ -104,11 +99,11 @@ class Lifecycle:
             logger.info("ending at once")
             self.on_end()
             leave(EXIT_SIGNALLED)
-        under_way = self._service.pictures_under_way
+        under_way = self._dispatcher.pictures_under_way
         self.end(f"told to; draining {under_way} job{'' if under_way == 1 else 's'}", cancel=False)
 
 
 def leave(exit_code: int) -> None:
-    """End the process now. The engines' processes see their channels close and end too."""
+    """End the process now; the engines' processes end when their channels are closed."""
     logging.shutdown()
     os._exit(exit_code)

@@ -1,22 +1,26 @@
-"""One engine process as the server sees it: starts it, gives it pictures, hears of them, and starts it again if it dies."""
+"""One engine process as the server sees it: started, given jobs, listened to, and started again after it has died."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Protocol
 
 from darkroom.errors import CudaError, DarkroomError, ServerDiedError, ServerError
-from darkroom.serve import channel
-from darkroom.serve.channel import ChannelBroken, Message
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.answers import Rendered
+from darkroom.serve.channel import receive
 from darkroom.serve.engines import EngineOptions
-from darkroom.serve.jobs import Job, Rendered
+from darkroom.serve.frames import FrameError, Message, pack
 
 logger = logging.getLogger(__name__)
 
@@ -24,26 +28,73 @@ DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.serve.engine_process")
 MAX_DEATHS = 3
 _PAUSES_S = (0.0, 1.0, 5.0)
 _END_S = 2.0
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One picture on its way through the queue and an engine.
+
+    `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
+    after each denoising step (reporting a step takes time from a small model's threads). `done` is settled exactly once.
+    """
+
+    model: str
+    request: RenderRequest
+    on_change: Callable[[], None] = lambda: None
+    wants_steps: bool = True
+    id: int = field(default_factory=lambda: next(_NUMBERS))
+    done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    stage: str = "waiting"
+    step: int = 0
+    attempts: int = 0
+    overtaken: int = 0
+    queued: float = field(default_factory=time.perf_counter)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has been answered or given up."""
+        return self.done.done()
+
+    def waited(self) -> float:
+        """Seconds since it was queued."""
+        return time.perf_counter() - self.queued
+
+    def move_to(self, stage: str, step: int = 0) -> None:
+        """Note how far it is."""
+        self.stage, self.step = stage, step
+        self.on_change()
+
+    def finish(self, rendered: Rendered) -> None:
+        """Answer it with its picture, unless it is over."""
+        if not self.is_over:
+            self.done.set_result(rendered)
+
+    def fail(self, error: DarkroomError) -> None:
+        """Answer it with an error, unless it is over."""
+        if not self.is_over:
+            self.done.set_exception(error)
+            self.done.exception()  # marks it as read: the one who waited may have left
 
 
 class Owner(Protocol):
-    """Who is told what becomes of a slot's engine."""
+    """What a supervisor calls when something has happened to its engine or to a job."""
 
-    def on_loaded(self, slot: Slot, model: str, seconds: float) -> None: ...
-    def on_load_failed(self, slot: Slot, error: DarkroomError) -> None: ...
-    def on_free(self, slot: Slot) -> None: ...
-    def on_dropped(self, slot: Slot, job: Job) -> None: ...
-    def on_picture(self, slot: Slot, job: Job, facts: dict[str, Any]) -> None: ...
-    def on_death(self, slot: Slot, jobs: list[Job], error: DarkroomError) -> None: ...
-    def on_broken(self, slot: Slot, error: DarkroomError) -> None: ...
+    def on_loaded(self, engine: Supervisor, model: str, seconds: float) -> None: ...
+    def on_load_failed(self, engine: Supervisor, error: DarkroomError) -> None: ...
+    def on_free(self, engine: Supervisor) -> None: ...
+    def on_dropped(self, engine: Supervisor, job: Job) -> None: ...
+    def on_picture(self, engine: Supervisor, job: Job, rendered: Rendered) -> None: ...
+    def on_death(self, engine: Supervisor, jobs: list[Job], error: DarkroomError) -> None: ...
+    def on_broken(self, engine: Supervisor, error: DarkroomError) -> None: ...
 
 
-class Slot:
-    """An engine on one device.
+class Supervisor:
+    """Keeps an engine running on one device.
 
-    `loaded` are the models it holds, `pictures` counts what it has finished.
-    An engine that dies three times in a row without finishing a picture is broken, and so is one that dies before it
-    has loaded its first model.
+    `loaded` names the models in its memory, `pictures` counts the pictures it has finished. An engine is broken, and isn't
+    started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
+    first model.
     """
 
     def __init__(
@@ -68,34 +119,35 @@ class Slot:
 
     @property
     def is_free(self) -> bool:
-        """Whether it can take a picture now; it may still be decoding the one before.
+        """Whether it can take a job now; it may still be decoding the previous picture.
 
-        One whose engine died before is made alone: should it have been to blame, no other dies with it again.
+        A job that has already lost an engine is rendered alone, so that no other job can die with it again.
         """
         may_share = not any(job.attempts > 1 for job in self._jobs.values())
         return self._is_ready and self._denoising is None and may_share
 
     @property
     def is_idle(self) -> bool:
-        """Whether it can take a picture now and has no other."""
+        """Whether it can take a job now and has no other."""
         return self.is_free and not self._jobs
 
     def memory_in_use(self, kind: str) -> float:
-        """Bytes that the engine last spoke of: `rss` that it holds, or `free` on its device; 0 before its first picture."""
+        """Bytes as of the last picture: `rss` is the engine's own memory, `free` is free on its device; 0 before the first."""
         return float(self._memory.get(kind, 0))
 
     def render(self, job: Job) -> None:
-        """Give it a picture; only when it is free."""
+        """Give it a job; only when it is free."""
         job.attempts += 1
         self._jobs[job.id] = job
         self._denoising = job.id
         job.move_to("denoising" if job.model in self.loaded else "loading")
         request = job.request.model_dump(mode="json")
-        wanted = {"id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
-        self._send({"op": "render", **wanted})
+        self._send(
+            {"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
+        )
 
     def cancel(self, job: Job) -> None:
-        """Give up a picture at its next step."""
+        """Stop a job at its next step."""
         if job.id in self._jobs:
             self._send({"op": "cancel", "id": job.id})
 
@@ -105,18 +157,18 @@ class Slot:
             code = 0
             try:
                 code = await self._run_once()
-            except (ChannelBroken, OSError) as error:
+            except (FrameError, OSError) as error:
                 self._failure = ServerError("engine on", self.device, str(error), "read its log")
             if not self.is_broken:
-                await self._see_to_death(code)
+                await self._handle_death(code)
 
     async def _run_once(self) -> int:
-        """Start an engine and pass on what it says until it ends; its exit code.
+        """Start an engine and handle its messages until it ends; returns its exit code.
 
-        Raises OSError if it can't be started, and ChannelBroken for what isn't a frame.
+        Raises OSError if it can't be started, FrameError if it sends something that isn't a frame.
         """
         ours, theirs = socket.socketpair()
-        command = [*self._command, "--channel", str(theirs.fileno())]
+        command = [*self._command, str(theirs.fileno())]
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
@@ -129,8 +181,8 @@ class Slot:
         try:
             self._send({"op": "configure", **self._options.as_message()})
             self._send({"op": "load", "model": self._first_model})
-            while not self.is_broken and (frame := await channel.receive(reader)) is not None:
-                self._hear(*frame)
+            while not self.is_broken and (frame := await receive(reader)) is not None:
+                self._handle(*frame)
         finally:
             self._is_ready = False
             self._writer.close()  # which ends the engine
@@ -140,9 +192,9 @@ class Slot:
 
     def _send(self, message: Message) -> None:
         if self._writer is not None:
-            self._writer.write(channel.pack(message))
+            self._writer.write(pack(message))
 
-    def _hear(self, message: Message, payload: bytes) -> None:
+    def _handle(self, message: Message, payload: bytes) -> None:
         job = self._jobs.get(message.get("id", 0))
         match message["event"]:
             case "loaded":
@@ -162,8 +214,9 @@ class Slot:
                 self.pictures += 1
                 self._deaths = 0
                 self._memory = {name: message[name] for name in ("rss", "free") if name in message}
-                self._drop(job).finish(Rendered(payload, message["facts"]))
-                self._owner.on_picture(self, job, message["facts"])
+                rendered = _read_picture(job, message, payload)
+                self._drop(job).finish(rendered)
+                self._owner.on_picture(self, job, rendered)
             case "failed" if job is not None:
                 self._fail(job, DarkroomError.from_dict(message["error"]))
             case "cancelled" if job is not None:
@@ -176,11 +229,11 @@ class Slot:
 
     def _fail(self, job: Job, error: DarkroomError) -> None:
         if isinstance(error, CudaError):
-            self._failure = error  # it dies of this, and the picture is not to blame
+            self._failure = error  # the engine dies of it, and the job is tried again
         else:
             self._drop(job).fail(error)
 
-    async def _see_to_death(self, code: int) -> None:
+    async def _handle_death(self, code: int) -> None:
         error = self._failure or self._describe_death(code)
         jobs, self._jobs = list(self._jobs.values()), {}
         self.loaded, self._denoising, self._failure = [], None, None
@@ -200,8 +253,14 @@ class Slot:
         return ServerDiedError("engine on", self.device, why, "read its log; out of memory is the usual reason")
 
 
+def _read_picture(job: Job, message: Message, png: bytes) -> Rendered:
+    facts = message["facts"]
+    warnings = tuple(facts["warnings"])
+    return Rendered(png, job.request, message["infotext"], facts, warnings, job.model, facts["model_hash"])
+
+
 async def _wait_for_end(process: asyncio.subprocess.Process) -> int:
-    """The exit code of an engine that was told to end; negative for a signal."""
+    """The exit code of an engine whose channel is closed; negative for a signal."""
     try:
         return await asyncio.wait_for(process.wait(), _END_S)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""Pictures that results/ holds: found when they are the ones asked for, and never otherwise."""
+"""Pictures that need no engine: those in results/, found only if they are the requested ones, and those behind links."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from PIL import Image
 from darkroom.engine.library import Library
 from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
+from darkroom.serve import result_cache
+from darkroom.serve.answers import Rendered
+from darkroom.serve.catalog import Model
 from darkroom.serve.engines import ModelFiles
-from darkroom.serve.models import Model
-from darkroom.serve.result_cache import FinishedPictures
+from darkroom.serve.result_cache import LIFETIME_S, LinkedPictures, ResultCache
 
 MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
 REQUEST = RenderRequest(prompt="a fox", width=64, height=64, loras=("outline",), vae="soft")
@@ -37,11 +39,11 @@ class Results:
             {"kind": kind, "name": name, "sha256": hashlib.sha256(name.encode()).hexdigest(), "short": "x"}
             for kind, name in (("loras", "outline"), ("vaes", "soft"))
         ]
-        facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets}
+        facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets, "warnings": ["a warning"]}
         self.png = encode_png(Image.new("RGB", (64, 64)), "a fox", REQUEST.to_json(), facts=facts)
         (self.folder / "fox.png").write_bytes(self.png)
         self.write()
-        self.finished = FinishedPictures(self.folder, Library(self.models))
+        self.cache = ResultCache(self.folder, Library(self.models))
 
     def asset(self, kind: str, name: str) -> Path:
         return self.models / kind / f"{name}.safetensors"
@@ -62,7 +64,10 @@ def results(tmp_path: Path) -> Results:
 
 
 def test_the_same_request_for_the_same_model_is_found(results: Results) -> None:
-    assert results.finished.find(REQUEST, MODEL) == results.png
+    found = results.cache.find(REQUEST, MODEL)
+    assert found == Rendered(
+        results.png, REQUEST, "a fox", {}, ("a warning",), "demo", MODEL.model_hash, is_cached=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,7 @@ def test_the_same_request_for_the_same_model_is_found(results: Results) -> None:
     ],
 )
 def test_another_request_or_model_is_not(results: Results, request_: RenderRequest, model: Model) -> None:
-    assert results.finished.find(request_, model) is None
+    assert results.cache.find(request_, model) is None
 
 
 def spoil_picture(results: Results) -> None:
@@ -111,17 +116,44 @@ def remove_manifest(results: Results) -> None:
     [spoil_picture, remove_picture, change_lora, remove_vae, point_elsewhere, break_manifest, remove_manifest],
 )
 def test_what_is_not_surely_the_same_is_rendered(results: Results, change: Callable[[Results], None]) -> None:
-    assert results.finished.find(REQUEST, MODEL) is not None
+    assert results.cache.find(REQUEST, MODEL) is not None
     change(results)
-    assert results.finished.find(REQUEST, MODEL) is None
+    assert results.cache.find(REQUEST, MODEL) is None
 
 
 def test_a_newer_manifest_is_read_again(results: Results) -> None:
     other = REQUEST.model_copy(update={"seed": 1})
-    assert results.finished.find(other, MODEL) is None
+    assert results.cache.find(other, MODEL) is None
     facts = json.loads(json.dumps({"model": "demo", "model_hash": MODEL.model_hash, "assets": []}))
     plain = other.model_copy(update={"loras": (), "vae": None})
     png = encode_png(Image.new("RGB", (64, 64)), "a fox", plain.to_json(), facts=facts)
     (results.folder / "fox.png").write_bytes(png)
     results.write(sha256=hashlib.sha256(png).hexdigest(), request=plain.model_dump(mode="json"))
-    assert results.finished.find(plain, MODEL) == png
+    found = results.cache.find(plain, MODEL)
+    assert found is not None
+    assert found.png == png
+
+
+def test_a_picture_can_be_had_for_an_hour() -> None:
+    now = [0.0]
+    pictures = LinkedPictures(lambda: now[0])
+    name = pictures.add(b"png")
+    now[0] = LIFETIME_S - 1
+    assert pictures.get(name) == b"png"
+    now[0] = LIFETIME_S
+    assert pictures.get(name) is None
+    assert pictures.get("unknown") is None
+
+
+def test_names_can_not_be_guessed() -> None:
+    pictures = LinkedPictures()
+    names = {pictures.add(b"same") for _ in range(100)}
+    assert len(names) == 100
+    assert min(map(len, names)) >= 32
+
+
+def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(result_cache, "MAX_BYTES", 10)
+    pictures = LinkedPictures()
+    names = [pictures.add(b"1234") for _ in range(5)]
+    assert [pictures.get(name) is not None for name in names] == [False, False, False, True, True]

@@ -1,4 +1,4 @@
-"""The models that a server offers, by name, and where they are found: an argument, the environment, a volume, a config."""
+"""The models that a server offers, by name, found by an argument, a configuration, the environment or on a volume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VOLUME = Path("/runpod-volume/models")
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model: its name, files, and the hashes of the checkpoint it came from (None where nobody knows them)."""
+    """A model: its name, files, and the hashes of the checkpoint it came from (None if unknown)."""
 
     name: str
     files: ModelFiles
@@ -32,13 +32,13 @@ class Model:
 
     @property
     def title(self) -> str:
-        """As A1111 shows a checkpoint: `name.safetensors [hash]`."""
+        """The name that A1111 shows for a checkpoint: `name.safetensors [hash]`."""
         known_as = f" [{self.model_hash}]" if self.model_hash else ""
         return f"{self.name}.safetensors{known_as}"
 
 
 class Models:
-    """Models by name; `default` is the one for requests that name none. `models_dir` holds LoRAs, embeddings and VAEs."""
+    """Models by name; `default` is for requests without a model. `models_dir` holds the LoRAs, embeddings and VAEs."""
 
     def __init__(self, models: Iterable[Model], models_dir: Path) -> None:
         self._models = {model.name: model for model in models}
@@ -54,7 +54,7 @@ class Models:
         return {model.name: model.files for model in self._models.values()}
 
     def get(self, name: str | None = None) -> Model:
-        """The model of that name, title or AutoV2 hash; None is the default. Raises UnknownModelError (E-UNKNOWN)."""
+        """The model with that name, title or AutoV2 hash; the default for None. Raises UnknownModelError (E-UNKNOWN)."""
         if name is None:
             return self._models[self.default]
         for model in self._models.values():
@@ -69,9 +69,9 @@ class Models:
 
 
 def find_models(model_dir: Path | None, config: Config | None) -> Models:
-    """What to serve: MODEL_DIR if given, else the config's checkpoints, else DIFFUSERS_DIR, else all on the volume.
+    """The models to serve: MODEL_DIR, else the config's checkpoints, else DIFFUSERS_DIR, else all on the volume.
 
-    Raises ModelError (E-MODEL), "Diffusers format missing", where a model isn't there as it should be.
+    Raises ModelError (E-MODEL), "Diffusers format missing", for a folder that isn't a converted model.
     """
     if model_dir is None and config is not None:
         return _of_config(config)
@@ -91,7 +91,7 @@ def find_models(model_dir: Path | None, config: Config | None) -> Models:
 
 
 def are_models_around() -> bool:
-    """Whether DIFFUSERS_DIR or the volume says what to serve where nothing else does."""
+    """Whether DIFFUSERS_DIR or the volume names models to serve."""
     return bool(os.environ.get(VARIABLE)) or bool(_on_volume())
 
 
@@ -111,7 +111,7 @@ def _of_config(config: Config) -> Models:
 
 
 def _read(folder: Path, verified: Path, name: str | None = None) -> Model:
-    """A model of which the folder is there; what is in it is checked when it is loaded."""
+    """A model whose folder exists; its content is checked when it is loaded."""
     if not (folder / INDEX).is_file():
         logger.error("Diffusers format missing - build process failed: %s has no %s", folder, INDEX)
         what = f"run snakemake --cores 1 models/verified/{name}.json" if name else "convert the checkpoint first"

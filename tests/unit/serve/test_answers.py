@@ -1,0 +1,82 @@
+"""The one object that carries a picture from an engine to every interface."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+
+from darkroom.engine import Engine, RenderedImage, RenderFacts, UsedAsset
+from darkroom.errors import DarkroomError, RequestError
+from darkroom.pictures.png import read_png_text
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.answers import Rendered, as_error, encode
+
+LORA = UsedAsset("loras", "outline", "ab" * 32, "abababababab")
+REQUEST = RenderRequest(prompt="a secret fox", width=64, height=72, steps=2, cfg_scale=4, seed=7)
+
+
+def render(*assets: UsedAsset, device: str = "cuda:0", warnings: tuple[str, ...] = ()) -> Rendered:
+    engine = cast(Engine, SimpleNamespace(name="tiny", model_hash="0123456789"))
+    times = (0.25, 0.01, 1.2, 0.05, 1.51)
+    facts = RenderFacts(3, 0, 1, *times, device, "fp16", "resident, fp16", "tiny", "0123456789", assets, warnings)
+    return encode(engine, RenderedImage(Image.new("RGB", (64, 72)), REQUEST, facts))
+
+
+def test_what_it_says_is_what_its_png_says(tmp_path: Path) -> None:
+    rendered = render(LORA, warnings=("shows one colour",))
+    (tmp_path / "a.png").write_bytes(rendered.png)
+    texts = read_png_text(tmp_path / "a.png")
+    made = json.loads(texts["darkroom"])
+    assert rendered.infotext == texts["parameters"]
+    assert rendered.request == RenderRequest.from_settings(made["request"])
+    assert list(rendered.warnings) == made["warnings"] == ["shows one colour"]
+    assert (rendered.model, rendered.model_hash) == (made["model"], made["model_hash"]) == ("tiny", "0123456789")
+    assert render(LORA, warnings=("shows one colour",)) == rendered
+
+
+def test_its_facts_are_plain_data_without_a_prompt() -> None:
+    rendered = render(LORA)
+    assert json.loads(json.dumps(rendered.facts))["assets"][0]["name"] == "outline"
+    assert "secret" not in json.dumps(rendered.facts) + rendered.summary
+
+
+@pytest.mark.parametrize(
+    ("assets", "device", "warnings", "summary"),
+    [
+        (
+            (),
+            "cuda:0",
+            (),
+            "prompt 3 tokens in 1 chunk | model tiny [0123456789] | cuda:0 resident, fp16 | "
+            "Euler 2 steps 64×72 cfg 4 seed 7 | encode 0.01 s, denoise 1.20 s, decode 0.05 s, total 1.51 s",
+        ),
+        (
+            (LORA,),
+            "resident",
+            ("shows one colour",),
+            "prompt 3 tokens in 1 chunk | model tiny [0123456789] | with outline [abababababab], applied in 0.25 s | "
+            "resident, fp16 | Euler 2 steps 64×72 cfg 4 seed 7 | "
+            "encode 0.01 s, denoise 1.20 s, decode 0.05 s, total 1.51 s | WARNING: shows one colour",
+        ),
+    ],
+)
+def test_its_summary_is_one_line(
+    assets: tuple[UsedAsset, ...], device: str, warnings: tuple[str, ...], summary: str
+) -> None:
+    assert render(*assets, device=device, warnings=warnings).summary == summary
+
+
+def test_an_error_without_a_code_gets_one(caplog: pytest.LogCaptureFixture) -> None:
+    coded = RequestError("request", None, "is wrong")
+    assert as_error(coded) is coded
+    assert caplog.text == ""
+    shown: Any = as_error(ZeroDivisionError("a mistake"))
+    assert isinstance(shown, DarkroomError)
+    assert "ZeroDivisionError: a mistake" in str(shown)
+    assert "Traceback" not in str(shown)
+    assert "unexpected error" in caplog.text

@@ -1,0 +1,240 @@
+"""The warm engine's server in its event loop: clients' frames in front of a queue with one engine.
+
+    received                    answered
+    hello {lease}               ready, once the model is loaded; or failed {error}
+    render {request}            picture {facts, summary} with the PNG as payload, or failed {error}
+    release {lease}             released {ends}: whether the engine ends now because no other run needs it
+
+A client sends its next frame after the answer to the one before. One that disconnects gives its picture up, and one that
+sends anything else is disconnected. The error E-BUSY means that the server is about to end and another can be started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
+
+from darkroom.base.sockets import is_own_peer
+from darkroom.errors import BusyError, CancellationError
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.answers import Rendered, as_error
+from darkroom.serve.channel import receive
+from darkroom.serve.dispatcher import Dispatcher, Observer
+from darkroom.serve.engines import EngineOptions, ModelFiles
+from darkroom.serve.frames import FrameError, Message, pack
+from darkroom.serve.shutdown import Lifecycle
+from darkroom.serve.supervisor import DEFAULT_COMMAND, Job
+from darkroom.warm.lease import LeaseWatch
+from darkroom.warm.paths import BACKLOG
+
+if TYPE_CHECKING:
+    from darkroom.warm.server import ServerOptions
+
+logger = logging.getLogger(__name__)
+
+MAX_MESSAGE_BYTES = 2**21
+"""The longest message of a client: it holds four prompts of the longest kind."""
+MAX_QUEUE = 100_000
+_READ_TIMEOUT_S = 20.0
+
+
+async def serve(
+    listener: socket.socket,
+    options: ServerOptions,
+    command: Sequence[str] | None,
+    remove_socket: Callable[[], None],
+) -> int:
+    """Serve clients until the engine is no longer needed; returns the exit code. `remove_socket` is called first at the end."""
+    name = options.model_dir.name
+    files = {name: ModelFiles(options.model_dir, options.verified)}
+    engine = EngineOptions(files, options.device, options.dtype, options.memory)
+    dispatcher = Dispatcher([engine], name, limit=MAX_QUEUE, observer=Observer(), command=command or DEFAULT_COMMAND)
+    lifecycle = LeasedLifecycle(dispatcher, options, remove_socket)
+    server = FrameServer(dispatcher, lifecycle, name, options.device_name)
+    dispatcher.start()
+    async with lifecycle.lifespan(None):
+        await server.run(listener)
+    return lifecycle.exit_code
+
+
+class LeasedLifecycle(Lifecycle):
+    """Ends with the runs the engine works for, when they release it, or after some time without work.
+
+    `remove_socket` is called first at any end, so that the next client starts a server of its own.
+    """
+
+    def __init__(self, dispatcher: Dispatcher, options: ServerOptions, remove_socket: Callable[[], None]) -> None:
+        super().__init__(dispatcher, options.start_timeout_s)
+        self._idle_timeout_s = options.idle_timeout_s
+        self._first_lease = options.lease
+        self._remove_socket = remove_socket
+        self._leases = LeaseWatch(asyncio.get_running_loop(), self._on_leases_gone)
+        self._active = 0
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
+        self._last_use = time.monotonic()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:
+        """Run from the server's start to its end."""
+        async with super().lifespan(app):
+            self.hold(self._first_lease)
+            yield
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Counts as work: the server waits for its end, and isn't idle meanwhile."""
+        self._active += 1
+        self._is_idle.clear()
+        try:
+            yield
+        finally:
+            self._active -= 1
+            self._last_use = time.monotonic()
+            if not self._active:
+                self._is_idle.set()
+
+    async def wait_idle(self) -> None:
+        """Wait until there is no work."""
+        await self._is_idle.wait()
+
+    def hold(self, lease: str | None) -> None:
+        """Live for the process with this lease too."""
+        if lease and not self.is_ending:
+            self._leases.add(lease)
+
+    def release(self, lease: str | None) -> bool:
+        """Live for this lease no longer; returns whether the server ends because no other one is left."""
+        ends = self._leases.release(lease)
+        if ends and not self.is_ending:
+            self.end("its device is needed for another model", cancel=False)
+        return ends
+
+    def on_end(self) -> None:
+        self._remove_socket()
+
+    def on_ready(self) -> None:
+        self._last_use = time.monotonic()
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.is_ending:
+            return
+        left = self._last_use + self._idle_timeout_s - time.monotonic()
+        if self._active:
+            left = self._idle_timeout_s
+        if left <= 0:
+            self.end(f"no work for {self._idle_timeout_s:g} s", cancel=False)
+        else:
+            asyncio.get_running_loop().call_later(left, self._check_idle)
+
+    def _on_leases_gone(self) -> None:
+        self.end("all runs it worked for have ended", cancel=True)
+
+
+class FrameServer:
+    """Answers clients at a listening socket. `model` is the dispatcher's only one; see `ServerOptions.device_name`."""
+
+    def __init__(self, dispatcher: Dispatcher, lifecycle: LeasedLifecycle, model: str, device_name: str | None) -> None:
+        self._dispatcher = dispatcher
+        self._lifecycle = lifecycle
+        self._model = model
+        self._device_name = device_name
+        self._clients: set[asyncio.StreamWriter] = set()
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until the lifecycle ends: then finish the work, and refuse the clients that have none yet."""
+        ended = asyncio.Event()
+        self._lifecycle.attach(ended.set)
+        server = await asyncio.start_unix_server(self._serve_client, sock=listener, backlog=BACKLOG)
+        await ended.wait()
+        server.close()
+        await self._lifecycle.wait_idle()
+        refusal = BusyError("server", None, "is about to end", "send the request again")
+        for client in self._clients:
+            client.write(pack(_failure(refusal)))
+            client.close()
+
+    async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one client's frames until either side closes the connection."""
+        if not is_own_peer(cast(socket.socket, writer.get_extra_info("socket"))):
+            writer.transport.abort()
+            return
+        self._clients.add(writer)
+        try:
+            while (frame := await receive(reader, max_text=MAX_MESSAGE_BYTES, max_payload=0)) is not None:
+                with self._lifecycle.working():
+                    answer = await _while_connected(reader, self._answer(frame[0]))
+                    writer.write(pack(*answer))
+                    async with asyncio.timeout(_READ_TIMEOUT_S):
+                        await writer.drain()
+        except FrameError as error:
+            logger.warning("a client was disconnected: it sent %s", error)
+        except (ConnectionError, TimeoutError):
+            writer.transport.abort()  # it has left, or doesn't read
+        finally:
+            self._clients.discard(writer)
+            writer.close()
+
+    async def _answer(self, message: Message) -> tuple[Message, bytes]:
+        """The answer to a frame. Raises FrameError for one that isn't in the table above."""
+        try:
+            match message:
+                case {"op": "hello", "lease": str() | None as lease}:
+                    self._lifecycle.hold(lease)
+                    await self._dispatcher.wait_ready()
+                    return {"event": "ready"}, b""
+                case {"op": "render", "request": dict(settings)}:
+                    rendered = await self._render(settings)
+                    return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.png
+                case {"op": "release", "lease": str() | None as lease}:
+                    return {"event": "released", "ends": self._lifecycle.release(lease)}, b""
+        except Exception as error:
+            return _failure(error), b""
+        raise FrameError("a message that is none of hello, render and release")
+
+    async def _render(self, settings: dict[str, Any]) -> Rendered:
+        """Render a request as it is: it was checked and completed when it was planned."""
+        request = RenderRequest.from_settings(settings)
+        self._dispatcher.check_open()
+        job = Job(self._model, request, wants_steps=False)
+        self._dispatcher.submit([job])
+        try:
+            rendered = await asyncio.shield(job.done)
+        finally:
+            self._dispatcher.give_up(job, CancellationError("picture", None, "nobody waits for it any more"))
+        if self._device_name is not None:
+            rendered = replace(rendered, facts=rendered.facts | {"device": self._device_name})
+        logger.info("%s", rendered.summary)
+        return rendered
+
+
+def _failure(error: Exception) -> Message:
+    return {"event": "failed", "error": as_error(error).as_dict()}
+
+
+async def _while_connected(
+    reader: asyncio.StreamReader, work: Coroutine[Any, Any, tuple[Message, bytes]]
+) -> tuple[Message, bytes]:
+    """The result of the work. If the client sends or closes anything meanwhile, cancels the work and raises.
+
+    Raises ConnectionError if the client has left, FrameError if it has sent a byte too early, and what the work raises.
+    """
+    task, watch = asyncio.create_task(work), asyncio.create_task(reader.read(1))
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if watch.done() and not watch.result():
+            raise ConnectionResetError
+        if watch.done():
+            raise FrameError("a frame before the last one was answered")
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
