@@ -8,9 +8,11 @@ The configuration is config/config.yaml, explained in config/README.md.
 from snakemake.utils import min_version
 
 from darkroom.run.plan import check_config_files
+from darkroom.run.snakemake_api import SnakemakeRun
 
 min_version("9.27")
-check_config_files(workflow.configfiles, default="config/config.yaml")
+this_run = SnakemakeRun(workflow)
+check_config_files(this_run.config_files, default="config/config.yaml")
 
 
 configfile: "config/config.yaml"

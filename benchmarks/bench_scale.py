@@ -221,7 +221,7 @@ def _read_sheets(size: int, rounds: int) -> Row:
     code = """
 import os, sys, time
 from darkroom.config import parse_config
-from darkroom.sheets import load_pictures
+from darkroom.sheets.read import load_pictures
 from darkroom.strict_yaml import load_yaml
 os.chdir(sys.argv[1])
 config = parse_config(load_yaml("config/config.yaml"), "config/config.yaml")

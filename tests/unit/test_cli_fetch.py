@@ -13,8 +13,8 @@ import yaml
 
 from darkroom import errors, sources
 from darkroom.cli.command import main
-from darkroom.cli.fetch import find_source
 from darkroom.config import FetchConfig, parse_config
+from darkroom.run.update import find_source
 from darkroom.sources import FetchReceipt
 from tests.unit.sources.test_local_files import write_weights
 

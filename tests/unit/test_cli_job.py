@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.cli import render_job
-from darkroom.cli.command import _make_parser
+from darkroom.cli.command import make_parser
 
 RULE = Path("workflow/rules/render.smk")
 SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
@@ -28,7 +28,7 @@ WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--l
 def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
     job = render_job.read(command)
     assert job is not None
-    given = vars(_make_parser().parse_args(command)) | {"verb": render_job.run}
+    given = vars(make_parser().parse_args(command)) | {"verb": render_job.run}
     assert vars(job) == {name: given[name] for name in vars(job)}
 
 

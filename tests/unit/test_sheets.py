@@ -9,10 +9,10 @@ import pytest
 
 from darkroom import errors
 from darkroom.config import parse_config
-from darkroom.sheets.sheet import Picture, load_pictures
+from darkroom.sheets.read import PlannedPicture, load_pictures
 
 
-def pictures(folder: Path, text: str, name: str = "sheet.yaml", **config: Any) -> list[Picture]:
+def pictures(folder: Path, text: str, name: str = "sheet.yaml", **config: Any) -> list[PlannedPicture]:
     (folder / name).write_text(text, encoding="utf-8")
     data = {"checkpoints": {"one": {"source": "x"}, "two": {"source": "y"}}, "sheets": [str(folder / name)], **config}
     return load_pictures(parse_config(data))[Path(name).stem]

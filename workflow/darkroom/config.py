@@ -15,9 +15,11 @@ from darkroom.base.strict_yaml import locate
 from darkroom.base.text import did_you_mean
 from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
-from darkroom.request.assets import ASSETS
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
+
+SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding"}
+"""The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
 Name = str
 
@@ -175,7 +177,7 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     """The server that answers over HTTP."""
 
-    @field_validator("checkpoints", *ASSETS)
+    @field_validator(*SECTIONS)
     @classmethod
     def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:

@@ -27,7 +27,8 @@ from darkroom.config import (
 )
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
-from darkroom.sheets.sheet import SETTING_KEYS, SHEET_KEYS
+from darkroom.sheets.read import SHEET_KEYS
+from darkroom.sheets.settings import SETTING_KEYS
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEMAS = ROOT / "workflow/schemas"

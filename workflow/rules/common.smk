@@ -1,47 +1,27 @@
-"""Validates the configuration, plans the pictures, and holds the functions that rules take their inputs from."""
+"""Validates the configuration, plans the pictures, and holds the input and params functions of all rules."""
 
 import re
 
-from snakemake.io import IOFile
-
 from darkroom import revisions
-from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, spare_collector
-from darkroom.run.lifecycle import Session
+from darkroom.run.lifecycle import Lifecycle
+from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, tune_garbage_collection
 
-plan = load_plan(config, workflow.configfiles)
-session = Session(plan)
+plan = load_plan(config, this_run.config_files)
+lifecycle = Lifecycle(plan, this_run)
 
 prepare_environment()
-spare_collector()
-
-
-def begin():
-    """What a real run does first. All that the graph is built from calls it, before Snakemake looks at what is there."""
-    if workflow.is_main_process and workflow.execution_settings and not (workflow.dryrun or workflow.touch):
-        known = workflow.persistence
-        session.begin(unlock=known.cleanup_locks, forget=lambda path: known.cleanup_metadata(IOFile(path)))
-        lift_job_rate()
-
-
-def lift_job_rate():
-    """Let jobs start as soon as there is room for them here, where nobody asked for less.
-
-    To keep its limit of 100 jobs a second Snakemake looks at all that could run once more a second after each time it
-    has looked: by the 3,000th job thousands of times a second.
-    """
-    rate = workflow.scheduling_settings.max_jobs_per_timespan
-    if workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == (100, 1):
-        workflow.scheduling_settings.max_jobs_per_timespan = None
+tune_garbage_collection()
 
 
 onstart:
-    if workflow.is_main_process:
-        made = [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
-        session.start(made, unlock=workflow.persistence.cleanup_locks)
+    lifecycle.start()
+
+
+this_run.start_module(lifecycle.start)
 
 
 def one_of(names):
-    """The wildcard constraint for some names; one that nothing fulfils if there are none."""
+    """The wildcard constraint that these names match; nothing matches it if there are none."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -56,47 +36,47 @@ wildcard_constraints:
 
 
 def get_kind(wildcards):
-    """What a source is to be: checkpoint, vae, lora or embedding."""
-    return plan.stored.kind(wildcards)
+    """checkpoint, vae, lora or embedding."""
+    return plan.sources.kind(wildcards)
 
 
 def get_pin(wildcards):
-    """What a remote source is pinned to, which is its job's one input; nothing for a local source."""
-    begin()
-    return plan.stored.pin(wildcards)
+    """The pin of a remote source, which is its fetch's only input; a local source has none."""
+    lifecycle.begin()
+    return plan.sources.pin(wildcards)
 
 
 def get_source(wildcards, output):
-    """A source's path or address. It takes `output` so that a file that only moved is not fetched again."""
-    return plan.stored.source(wildcards)[0]
+    """A source's path or address. It takes `output` so that a change of path alone fetches nothing again."""
+    return plan.sources.source(wildcards)[0]
 
 
 def get_source_sha256(wildcards):
-    """What a local source is right now; None for a remote one, whose pin says what is wanted."""
-    return plan.stored.source(wildcards)[1].sha256
+    """The SHA256 of a local source now; None for a remote one, whose pin holds it."""
+    return plan.sources.source(wildcards)[1].sha256
 
 
 def get_parameterization(wildcards):
-    """What the sidecar of a source says; it goes into the receipt."""
-    return plan.stored.source(wildcards)[1].parameterization
+    """The parameterization that a source's sidecar gives; it goes into the receipt."""
+    return plan.sources.source(wildcards)[1].parameterization
 
 
 def get_fetch_flags(wildcards, output):
-    return plan.stored.fetch_flags(wildcards)
+    return plan.sources.fetch_flags(wildcards)
 
 
 def get_fetched(wildcards):
-    begin()
-    return plan.stored.fetched(wildcards.checkpoint)
+    lifecycle.begin()
+    return plan.sources.fetched(wildcards.checkpoint)
 
 
 def get_receipts(wildcards):
-    begin()
-    return plan.stored.receipts(wildcards.checkpoint)
+    lifecycle.begin()
+    return plan.sources.receipts(wildcards.checkpoint)
 
 
 def get_conversion(wildcards):
-    """All that decides what a checkpoint is converted to, besides what its receipts say."""
+    """Everything that decides a conversion in addition to the receipts."""
     options = get_conversion_options(wildcards, None)
     return [options.dtype, options.prediction, options.architecture, options.extract_ema, revisions.CONVERT]
 
@@ -106,23 +86,23 @@ def get_conversion_options(wildcards, output):
 
 
 def get_conversion_flags(wildcards, output):
-    return plan.stored.conversion_flags(wildcards.checkpoint)
+    return plan.sources.conversion_flags(wildcards.checkpoint)
 
 
 def get_asset_receipts(wildcards):
-    """The receipts of the LoRAs, embeddings and the VAE that one picture uses, and of no others."""
-    begin()
+    """The receipts of the LoRAs, embeddings and VAE that one picture uses."""
+    lifecycle.begin()
     return plan.asset_receipts(wildcards)
 
 
 def get_request(wildcards):
-    """Everything that decides one picture, as JSON."""
+    """Everything that decides a picture, as JSON."""
     return plan.picture(wildcards).request.to_json()
 
 
 def get_engine(wildcards, output):
-    """The model, and where and how to render. It takes `output` so that another device or timeout renders nothing again."""
-    kept = plan.kept(wildcards) if workflow.remote_exec else None
+    """The model, and how and where to render. Takes `output`: another device or timeout renders nothing again."""
+    kept = plan.kept_path(wildcards) if this_run.is_remote else None
     return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
 
 
@@ -131,19 +111,19 @@ def get_render_priority(wildcards):
 
 
 def get_pictures(wildcards):
-    """The pictures of one sheet, or of all where the rule has no sheet. A damaged one counts as missing."""
-    begin()
+    """The pictures of one sheet, or of all without the wildcard `sheet`. A truncated one counts as missing."""
+    lifecycle.begin()
     paths = plan.paths(wildcards.get("sheet"))
-    if not workflow.dryrun:
+    if not this_run.is_dry:
         for path in paths:
             drop_damaged(path)
     return paths
 
 
 def get_usable(wildcards):
-    """Everything that pictures can be made with."""
-    begin()
-    return plan.stored.usable()
+    """Everything that pictures can be rendered with."""
+    lifecycle.begin()
+    return plan.sources.usable()
 
 
 def get_digest(wildcards):

@@ -1,8 +1,8 @@
-"""Turns a single-file checkpoint into a Diffusers folder by copying byte ranges; a source that is one is verified.
+"""Converts a single-file checkpoint to a Diffusers folder by copying byte ranges; a fetched folder is verified instead.
 
-REQUIRED INPUTS: MODELS/checkpoints/NAME.safetensors or NAME/, its receipt, and MODELS/vaes/VAE.safetensors with its
-                 receipt where the checkpoint names one. Only the receipts count as a change.
-OUTPUTS:         MODELS/diffusers/NAME/ and NAME.audit.json, which says what went where and why.
+REQUIRED INPUTS: MODELS/checkpoints/NAME.safetensors or NAME/ with its receipt, and MODELS/vaes/VAE.safetensors with its
+                 receipt if the checkpoint names a VAE. Only changed receipts cause a new conversion.
+OUTPUTS:         MODELS/diffusers/NAME/, and NAME.audit.json, which records what was converted, how and why.
 """
 
 

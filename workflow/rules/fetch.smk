@@ -1,14 +1,14 @@
-"""Brings each configured checkpoint, VAE, LoRA and embedding into the store, with a receipt that says what it is.
+"""Fetches each configured checkpoint, VAE, LoRA and embedding into the models folder, with a receipt of its identity.
 
-REQUIRED INPUTS: the sources that the configuration names: safetensors files, or Diffusers folders of checkpoints. Of a
-                 remote source the pin that says which bytes are wanted, .snakemake/darkroom/pins/KIND/NAME.json.
-OUTPUTS:         MODELS/checkpoints/NAME.safetensors, or the folder MODELS/checkpoints/NAME/; and NAME.safetensors in
-                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; for each a NAME.receipt.json beside it (size,
-                 SHA256). Only what the receipts say counts as a change.
+REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source
+                 its pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
+OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkpoints/NAME/; NAME.safetensors in
+                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; beside each a NAME.receipt.json (size, SHA256).
+                 Later rules depend on the receipts only.
 """
 
 
-localrules:  # nodes of a cluster often have no network
+localrules:  # a cluster's nodes often have no network
     fetch_checkpoint,
     fetch_folder,
     fetch_vae,
@@ -25,7 +25,7 @@ rule fetch_checkpoint:
     log:
         "logs/fetch/{checkpoint}.log",
     wildcard_constraints:
-        checkpoint=one_of(plan.stored.names(folders=False)),
+        checkpoint=one_of(plan.sources.names(folders=False)),
     conda:
         "../../envs/darkroom.yaml"
     params:
@@ -49,7 +49,7 @@ use rule fetch_checkpoint as fetch_folder with:
         fetched=directory(f"{plan.models_dir}/checkpoints/{{checkpoint}}"),
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
     wildcard_constraints:
-        checkpoint=one_of(plan.stored.names(folders=True)),
+        checkpoint=one_of(plan.sources.names(folders=True)),
     message:
         "fetch {wildcards.checkpoint}, a Diffusers folder"
 

@@ -1,12 +1,12 @@
-"""Makes the pages to look at: a contact sheet for each prompt sheet, and one gallery over everything.
+"""Makes a contact sheet for each prompt sheet, and one gallery of all pictures.
 
 REQUIRED INPUTS: the pictures.
-OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results/manifest.jsonl; results/thumbnails/, which both
-                 rules fill and use, is a cache.
+OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results/manifest.jsonl. results/thumbnails/ is a
+                 cache that both rules share.
 """
 
 
-localrules:  # seconds: not worth a job of a cluster
+localrules:  # they take seconds: not worth a cluster job
     make_contact_sheet,
     build_gallery,
 

@@ -1,16 +1,17 @@
-"""Renders one picture a job. The first job of a checkpoint starts its engine, the others find it warm.
+"""Renders one picture a job. The first job of a checkpoint starts an engine, which stays warm for the other jobs.
 
-REQUIRED INPUTS: MODELS/verified/NAME.json, and the receipts of what the picture uses besides: MODELS/loras/NAME.receipt.json,
-                 MODELS/embeddings/NAME.receipt.json, MODELS/vaes/NAME.receipt.json. The folder it speaks of is no input: were it missing, Snakemake would
-                 make every picture anew; the engine stops instead and says how to rebuild it.
-OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings inside, whole or not at all.
+REQUIRED INPUTS: MODELS/verified/NAME.json, and the receipts of the picture's assets: MODELS/loras/NAME.receipt.json,
+                 MODELS/embeddings/NAME.receipt.json, MODELS/vaes/NAME.receipt.json. The model folder is no input: if it
+                 were missing, Snakemake would render every picture again; the engine fails instead, with a hint how to
+                 rebuild the folder.
+OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings as metadata, written atomically.
 """
 
 
 rule render_picture:
     input:
         verified=rules.verify_model.output.verified,
-        assets=get_asset_receipts if plan.stored.has_assets else [],
+        assets=get_asset_receipts if plan.sources.has_assets else [],
     output:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",
     log:

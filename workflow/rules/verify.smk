@@ -1,9 +1,9 @@
-"""Reads every config and every tensor's header of a Diffusers folder, and hashes its files.
+"""Checks the configs and every tensor's name, shape and dtype of a Diffusers folder, and hashes its files.
 
-REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. What counts as a change are the receipts of the
-                 checkpoint and its VAE, how it is converted and what the audit says, so that a folder that is only
-                 made again renders nothing again. The audit is not ancient: else a run that converts with other
-                 options would end there.
+REQUIRED INPUTS: MODELS/diffusers/NAME/ and its audit. Changes of the receipts, of the conversion's options and of the
+                 audit count; a change of the folder alone doesn't, so that a conversion with the same result renders
+                 nothing again. The audit isn't ancient: a conversion with other options has to reach the pictures in
+                 the same run.
 OUTPUTS:         MODELS/verified/NAME.json, the receipt that pictures depend on.
 """
 

@@ -164,7 +164,7 @@ def test_who_wants_something_else_waits_and_then_converts(
 
 
 def test_ctrl_c_removes_what_was_staged(checkpoint: Path, tmp_path: Path) -> None:
-    process = start("transfer._Carrier.carry = linger", checkpoint, tmp_path / "m")
+    process = start("transfer._Copier.copy = linger", checkpoint, tmp_path / "m")
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert staged(tmp_path) == []

@@ -11,7 +11,7 @@ import pytest
 from darkroom.checkpoint import verify_model
 from darkroom.checkpoint.audit import audit_path, read_audit
 from darkroom.cli.command import main
-from darkroom.cli.explain import print_explanation
+from darkroom.cli.verify import print_explanation
 
 
 def test_audit_and_findings_are_printed_whole_and_plain(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

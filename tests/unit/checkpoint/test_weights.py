@@ -100,7 +100,7 @@ def test_an_index_that_is_none_is_refused(content: str, sharded: Path) -> None:
 
 def test_whole_weights_beside_an_index_are_refused_since_loaders_differ_on_them(sharded: Path) -> None:
     write_pieces(sharded / UNET, [])
-    with pytest.raises(errors.IndexFileError, match="stands beside it"):
+    with pytest.raises(errors.IndexFileError, match="is beside it"):
         read_weights(sharded, "unet", "fp16")
 
 

@@ -21,6 +21,7 @@ from darkroom.checkpoint.keymap import COMPONENTS, Entry
 from darkroom.checkpoint.weights import weight_path
 from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.weights import WeightFiles
 from darkroom.errors import KeysError
 from tests.fixtures.checkpoints import extra_tensors, random_tensors, shrink_architecture, write_tensors
 
@@ -93,8 +94,7 @@ def drop_tensor(path: Path, name: str) -> None:
 
 
 def load_ours(folder: Path) -> Any:
-    prepare(folder)
-    return load_pipeline(folder, "cpu", "fp32", decide("cpu", 0, "auto"))
+    return load_pipeline(WeightFiles(prepare(folder)), "cpu", "fp32", decide("cpu", 0, "auto"))
 
 
 def load_plainly(folder: Path) -> Any:
@@ -139,8 +139,11 @@ def test_a_dropped_tensor_is_an_error_and_never_made_up(converted: Converted, tm
     words = rf"E-KEYS .*{DROPPED[component].removeprefix('text_model.')}"
     with pytest.raises(KeysError, match=words):
         prepare(broken)
+    model = prepare(converted.folder)
+    (header,) = model.weights[component].headers.values()
+    del header.tensors[DROPPED[component]]
     with poisoned(), pytest.raises(KeysError, match=words):
-        load_pipeline(broken, "cpu", "fp32", decide("cpu", 0, "auto"))
+        load_pipeline(WeightFiles(model), "cpu", "fp32", decide("cpu", 0, "auto"))
 
 
 def test_a_loader_that_makes_up_a_tensor_would_be_caught(converted: Converted, tmp_path: Path) -> None:

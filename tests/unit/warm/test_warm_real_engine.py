@@ -12,7 +12,8 @@ import pytest
 from darkroom.base.files import write_json
 from darkroom.checkpoint import verify_model
 from darkroom.errors import ModelError, ServerError
-from darkroom.pictures.png import check_png, read_png_text
+from darkroom.pictures.formats import check_picture
+from darkroom.pictures.png import read_png_text
 from darkroom.warm.client import EngineSpec, render
 from darkroom.warm.paths import server_files, server_key
 from tests.unit.warm.bench import Bench, children, is_running, processes_naming, wait_until
@@ -42,7 +43,7 @@ def test_fault_32_real_engine_renders_and_is_gone_when_its_run_is_killed(
     log = server_files(server_key(model_dir, receipt, "cpu", "auto", "auto")).log
     output = tmp_path / "a.png"
     facts = render(spec, ask(1), output)
-    check_png(output)
+    check_picture(output)
     assert json.loads(read_png_text(output)["darkroom"])["request"]["prompt"] == "a (red:1.2) square"
     assert facts["device"] == "cpu"
     first = output.read_bytes()

@@ -1,8 +1,8 @@
 """Checkpoints: a file becomes a model folder, and a model folder is verified.
 
-Takes a single-file SDXL checkpoint or a Diffusers folder, and the options of a conversion. Gives a Diffusers folder with
-its audit, and receipts that identify a folder's content.
-Never loads a pickle, runs code from a file, imports torch, or asks the network.
+Takes a single-file SDXL checkpoint or a Diffusers folder, and the options of a conversion. Gives a Diffusers folder
+with its audit, and receipts that identify a folder's content. Never loads a pickle, runs code from a file, imports
+torch, or asks the network.
 """
 
 from __future__ import annotations

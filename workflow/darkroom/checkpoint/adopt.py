@@ -1,8 +1,8 @@
 """Adopting a folder in Diffusers layout: the files that a model needs are linked or copied, verified and published.
 
 Weights get the file names that a conversion would give them. Text encoders whose tensors have the flattened names of
-newer transformers, and VAEs whose attention has the names of older diffusers, are written anew under the classic names; a
-vocabulary that only newer transformers reads is written in the classic form too. So every loader can read the folder.
+newer transformers, and VAEs whose attention has the names of older diffusers, are written anew under the classic names;
+a vocabulary that only newer transformers reads is written in the classic form too. So every loader can read the folder.
 Files that the model doesn't need are left out; code among them is refused.
 """
 
@@ -72,8 +72,8 @@ class Placing:
 def adopt_folder(conversion: Conversion) -> ConversionAudit:
     """Make `dest` a verified model of the source, a Diffusers folder, and write `DEST.audit.json` beside it.
 
-    The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing `dest`
-    is replaced once the new folder is complete and verified; another process that is making it is waited for.
+    The weights keep their number format: `fp16` prefers fp16 variants, any other dtype plain weights. An existing
+    `dest` is replaced once the new folder is complete and verified; another process that is making it is waited for.
     Raises what `verify_model` raises, HashError (E-HASH) for other bytes than expected, BadNameError (E-NAME), DiskError
     (E-DISK).
     """

@@ -1,4 +1,4 @@
-"""Architectures are data: folders with model_index.json and component configs; this tells which one a file has."""
+"""Architectures, which are folders of model_index.json and component configs, and finding the one that a file has."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from darkroom.resources import RESOURCES
 
 ARCHITECTURES = RESOURCES / "architectures"
 ENOUGH = 0.5
-"""How much of a file and an architecture must agree, tensor by tensor, for the file to be taken for one of it."""
+"""The share of tensors in which a file and an architecture must agree."""
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A model's configs, and its tensors as the key map gives them by component; `reason` says why it was chosen."""
+    """A model's configs, and the key map's entries by component; `reason` says why it was chosen."""
 
     name: str
     configs: ModelConfigs
@@ -46,7 +46,8 @@ def architecture_names() -> list[str]:
 def load_architecture(name_or_folder: str | Path) -> Architecture:
     """An architecture by its name or by a folder of configs.
 
-    Raises ArchitectureError (E-ARCH) if there is no such folder, IndexFileError (E-INDEX) for what its configs say.
+    Raises ArchitectureError (E-ARCH) if there is no such folder, IndexFileError (E-INDEX) for configs that aren't
+    allowed.
     """
     text = str(name_or_folder)
     folder = ARCHITECTURES / text if text in architecture_names() else Path(text)
@@ -86,7 +87,7 @@ def expected_tensors(architecture: Architecture) -> dict[str, dict[str, Shape]]:
 def choose_architecture(header: Header, wanted: str, name: object) -> Architecture:
     """The architecture `wanted`, or for `auto` the one that the header fits best; `name` is the file's, for errors.
 
-    Raises ArchitectureError (E-ARCH) that says what the file is and what is needed.
+    Raises ArchitectureError (E-ARCH) with what the file is and what is needed.
     """
     family = describe_family(header.tensors)
     if wanted == "auto":
@@ -101,7 +102,7 @@ def choose_architecture(header: Header, wanted: str, name: object) -> Architectu
 
 
 def detect(header: Header, name: object = "checkpoint") -> Architecture:
-    """The architecture that comes with Darkroom and whose tensors the header has; raises ArchitectureError (E-ARCH)."""
+    """The architecture that comes with Darkroom and fits the header best; raises ArchitectureError (E-ARCH)."""
     return choose_architecture(header, "auto", name)
 
 
@@ -141,10 +142,10 @@ def _shapes(entries: list[Entry]) -> dict[str, Shape]:
 
 
 def _agreement(architecture: Architecture, tensors: Mapping[str, TensorInfo]) -> tuple[float, int, int]:
-    """How well tensors and an architecture agree, from 0 to 1; how many of its tensors fit, and how many it has.
+    """How well tensors and an architecture agree, from 0 to 1; the number of its tensors that fit, and of all of them.
 
-    Tensors below a component's names that the architecture lacks count against it: the distilled relatives of SDXL
-    have a part of its tensors and no others.
+    Unknown tensors with a component's prefix count against an architecture: the distilled relatives of SDXL have a part
+    of its tensors and no others.
     """
     fitting = total = 0
     sources: set[str] = set()
@@ -170,7 +171,7 @@ def _found(header: Header) -> Family:
 
 
 def _value_at(config: Any, keys: tuple[str | int, ...]) -> Any:
-    """The config's value where pydantic found fault, as far down as the keys lead."""
+    """The config's value at the keys of a pydantic error."""
     for key in keys:
         try:
             config = config[key]

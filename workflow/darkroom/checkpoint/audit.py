@@ -41,8 +41,8 @@ class ConversionAudit(BaseModel):
 
     For a single file `source_sha256` is the file's and `autov2` its short form as Civitai names it; for a Diffusers
     folder they are the folder's content digest and None. `layouts` holds the layout of each component, `keys_by_reason`
-    the number of ignored tensors for each reason. The VAE fields are None if the VAE is the checkpoint's own. `asked` are
-    the conversion's inputs, None where no receipt was given.
+    the number of ignored tensors for each reason. The VAE fields are None if the VAE is the checkpoint's own. `asked`
+    are the conversion's inputs, None where no receipt was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -151,7 +151,7 @@ def read_audit(model_dir: Path) -> ConversionAudit | None:
 
 
 def read_identity(model_dir: Path) -> tuple[str, str | None]:
-    """A model's name and AutoV2 hash (None for an adopted folder) from its audit; without one the folder's name and None."""
+    """A model's name and AutoV2 hash (None for an adopted folder) from its audit; else the folder's name and None."""
     folder = model_dir.resolve()
     try:
         audit = json.loads(audit_path(folder).read_bytes())

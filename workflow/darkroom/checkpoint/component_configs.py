@@ -1,8 +1,8 @@
 """The fields of the component configs that decide tensor shapes, checked and bounded.
 
-A config comes from a folder that anybody may have made: numbers are bounded so that none can send a walk
-through millions of layers, and fields that would add tensors unknown here are only accepted at the value SDXL has.
-Field names are those of the diffusers and transformers config files.
+A config may come from anybody: numbers are bounded so that none can make the key map millions of layers long, and
+fields that would add unknown tensors are only accepted with SDXL's value. Field names are as in the config files of
+diffusers and transformers.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ComponentConfig(BaseModel):
 
 
 class UNetConfig(ComponentConfig):
-    """diffusers' UNet2DConditionModel, as far as SDXL uses it."""
+    """The fields of diffusers' UNet2DConditionModel that SDXL uses."""
 
     block_out_channels: tuple[Width, ...] = Field(min_length=1, max_length=8)
     down_block_types: tuple[Literal["DownBlock2D", "CrossAttnDownBlock2D"], ...]
@@ -65,7 +65,7 @@ class UNetConfig(ComponentConfig):
         try:
             return check(value)
         except ValidationError:
-            # One sentence instead of one for each form that it could have.
+            # One message instead of one for each form that the value could have.
             raise ValueError("must be numbers from 0 to 256: one, or one or a list of them for each block") from None
 
     @model_validator(mode="after")
@@ -89,26 +89,28 @@ class UNetConfig(ComponentConfig):
             (self.up_transformers, self.layers_per_block + 1),
         ):
             if any(block and len(block) != layers for block in depths):
-                raise ValueError("a list in transformer_layers_per_block hasn't one number for each layer of its block")
+                raise ValueError(
+                    "a list in transformer_layers_per_block must have one number for each layer of its block"
+                )
         if sum(sum(block) for block in self.down_transformers + self.up_transformers) > MAX_TRANSFORMERS:
             raise ValueError(f"there are more than {MAX_TRANSFORMERS} transformer layers")
         return self
 
     @property
     def down_transformers(self) -> Depths:
-        """Transformer layers of every attention of the down blocks, outermost first; none where a block has none."""
+        """Transformer layers of each attention of the down blocks, outermost first; empty without attention."""
         kinds = [kind == "CrossAttnDownBlock2D" for kind in self.down_block_types]
         return _per_layer(self._depths(), kinds, self.layers_per_block)
 
     @property
     def up_transformers(self) -> Depths:
-        """Transformer layers of every attention of the up blocks, innermost first; none where a block has none."""
+        """Transformer layers of each attention of the up blocks, innermost first; empty without attention."""
         kinds = [kind == "CrossAttnUpBlock2D" for kind in self.up_block_types]
         return _per_layer(self._reversed_depths(), kinds, self.layers_per_block + 1)
 
     @property
     def mid_transformers(self) -> int:
-        """Transformer layers of the middle block's one attention: those of the innermost down block's first."""
+        """Transformer layers of the middle block's attention, as in the innermost down block's first attention."""
         innermost = self._depths()[-1]
         return innermost if isinstance(innermost, int) else innermost[0]
 

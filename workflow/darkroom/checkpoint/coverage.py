@@ -1,4 +1,4 @@
-"""Whether files and a model's tensors cover each other: none that is needed is missing, none that is left over matters."""
+"""Coverage: no tensor that a model needs is missing in its files, and no tensor left over in them matters."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _APPLIED = re.compile(r"(lora|control_model|controlnet)[._].*|.*\.lora[._].*")
 
 
 def check_parts(sources: Sequence[SourceFile], parts: Sequence[Part]) -> None:
-    """Check that the sources hold every tensor of the parts, with its shape and in a number format that can be converted.
+    """Check that the sources hold every tensor of the parts, with its shape and in a convertible number format.
 
-    Raises KeysError (E-KEYS) with the number of missing tensors by component and the names of the first five, FormatError
-    (E-FORMAT) for quantised weights and other number formats.
+    Raises KeysError (E-KEYS) with the number of missing tensors by component and the names of the first five,
+    FormatError (E-FORMAT) for quantised weights and other number formats.
     """
     for source in sources:
         quantised = next((key for key in source.header.tensors if _QUANTISED.fullmatch(key)), None)

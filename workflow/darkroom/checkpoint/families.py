@@ -1,8 +1,8 @@
-"""What a file is that isn't an SDXL checkpoint, told by its tell-tale tensors.
+"""Other families of models, recognised by the names of their tensors, for errors that say what a file is.
 
-The names are those of the projects' own files and of diffusers' models. A file that has SDXL's text encoders and a
-UNet is never taken for something else, whatever training tools and merges left in it; only the number of its UNet's
-input channels may still say that it isn't a base model.
+The names are from the projects' own files and from diffusers' models. A file with SDXL's text encoders and a UNet
+counts as SDXL, whatever training tools and merges left in it; only the UNet's number of input channels can show that it
+isn't a base model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from darkroom.checkpoint.header import TensorInfo
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """`found` is a phrase such as "a Flux model", `hint` one thing to do about it."""
+    """A family: `found` is a phrase such as "a Flux model", `hint` an action for the user."""
 
     found: str
     hint: str
@@ -31,7 +31,7 @@ _PURPOSE = "give the checkpoint's text-to-image version"
 
 _LATENT_CHANNELS = 4
 _PURPOSES = {5: "for depth", 7: "for upscaling", 8: "for editing", 9: "for inpainting"}
-"""What a UNet with more input channels than the latents' was made for."""
+"""The purpose of a UNet by its number of input channels, where it takes more than latents."""
 
 _SDXL = "an SDXL checkpoint"
 _BY_TEXT_ENCODER = (
@@ -83,7 +83,7 @@ _BY_TENSOR = (
     ("a T5 text encoder", _OTHER, r"(.*\.)?encoder\.block\.\d+\.layer\."),
     ("a language model", _OTHER, r"(model\.)?(language_model\.)?(model\.)?layers\.\d+\.self_attn\.q_proj\."),
 )
-"""Everything else that one tensor gives away: what it is, what to do, and how such a tensor's name begins."""
+"""Families recognised by one tensor: the family, a hint, and the beginning of such a tensor's name."""
 
 _UNET = r"((model\.)?diffusion_model\.)?(input_blocks|middle_block|output_blocks|time_embed|label_emb|out)\."
 _DIFFUSERS_UNET = (
@@ -110,7 +110,7 @@ _BY_ALL_TENSORS = (
         r"(first_stage_model|vae)\.|(encoder|decoder|(post_)?quant_conv|conv[12]|loss|model_ema|bn)\b",
     ),
 )
-"""Parts of checkpoints: of these, every tensor's name begins so."""
+"""Parts of checkpoints, in which the name of every tensor begins like this."""
 
 _LORA = re.compile(
     r"lora_(unet|te\d?|transformer|prior_unet|prior_te)_|bundle_emb\."
@@ -120,7 +120,7 @@ _KINDS = (("LoHa", ".hada_w"), ("LoKr", ".lokr_w"), ("OFT", "oft_"))
 
 
 def describe_family(tensors: Mapping[str, TensorInfo]) -> Family | None:
-    """What a file of these tensors is, if it is recognised as something else than an SDXL base checkpoint."""
+    """The family of a file with these tensors; None for an SDXL base checkpoint and for an unknown file."""
     names = "\n".join(tensors)
     for found, pattern in _BY_TEXT_ENCODER:
         if _begins(names, pattern):
@@ -135,7 +135,7 @@ def describe_family(tensors: Mapping[str, TensorInfo]) -> Family | None:
 
 
 def _checkpoint(found: str, tensors: Mapping[str, TensorInfo]) -> Family | None:
-    """A checkpoint of the original layout, told from SDXL base by its text encoder or its UNet's input."""
+    """The family of a checkpoint in the original layout; None for SDXL base, by its text encoders and UNet input."""
     if found != _SDXL:
         return Family(found + _purpose(tensors), _BASE if "refiner" in found else _OTHER)
     if _purpose(tensors):
@@ -151,7 +151,7 @@ def _part(tensors: Mapping[str, TensorInfo]) -> Family | None:
 
 
 def _purpose(tensors: Mapping[str, TensorInfo]) -> str:
-    """Words on a UNet with other input channels than a base model's, else nothing."""
+    """The purpose of a UNet with other input channels than a base model's, as words; else an empty string."""
     for name in ("model.diffusion_model.input_blocks.0.0.weight", "input_blocks.0.0.weight", "conv_in.weight"):
         channels = tensors[name].shape[1:2] if name in tensors else ()
         if channels and channels[0] != _LATENT_CHANNELS:
@@ -161,5 +161,5 @@ def _purpose(tensors: Mapping[str, TensorInfo]) -> str:
 
 
 def _begins(names: str, pattern: str) -> bool:
-    """True if one of the names, a line each, begins as the pattern says."""
+    """True if one of the names, one on each line, begins with the pattern."""
     return re.search(f"^(?:{pattern})", names, re.MULTILINE) is not None

@@ -35,8 +35,8 @@ _FETCH_AGAIN = "fetch the folder again, or take it from a source you trust"
 def model_files(folder: Path) -> list[str]:
     """The relative paths of all files of a Diffusers folder that a model may need, with all variants of the weights.
 
-    Raises ModelError (E-MODEL) for another folder, IndexFileError (E-INDEX) for code, links that lead outside and missing
-    shards, PickleError (E-PICKLE) for weights that exist only as pickles.
+    Raises ModelError (E-MODEL) for another folder, IndexFileError (E-INDEX) for code, links that lead outside and
+    missing shards, PickleError (E-PICKLE) for weights that exist only as pickles.
     """
     with hints_for_sources():
         folder = open_source(folder)
@@ -91,7 +91,7 @@ def walk(folder: Path, refused: frozenset[str], *linked: Path) -> Iterator[Path]
 
 
 def linked_blobs(folder: Path) -> tuple[Path, ...]:
-    """The folder that a Hugging Face snapshot's files are links into: `blobs` beside `snapshots/REVISION`; else none."""
+    """Where a Hugging Face snapshot's files are links to: `blobs` beside `snapshots/REVISION`; else nowhere."""
     if folder.parent.name != "snapshots":
         return ()
     blobs = folder.parent.parent / "blobs"

@@ -1,7 +1,7 @@
 """Reading files whole: their SHA256, and NaN and Inf in weights.
 
-A file whose size, modification time and sample are those of a remembered fingerprint (`darkroom.checkpoint.verified`) is
-not read again.
+A file whose size, modification time and sample are those of a remembered fingerprint (`darkroom.checkpoint.verified`)
+is not read again.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def scan(
 ) -> str:
     """The SHA256 (hex) of an open safetensors file with that `header`; `name` is the file's, for errors.
 
-    Tensors named in `checked` (None: all) are checked for NaN and Inf on the way. `stop` ends the reading early, without
-    a hash. Raises NanWeightError (E-NANWEIGHT) that names the first tensor with NaN or Inf.
+    Tensors named in `checked` (None: all) are checked for NaN and Inf on the way. `stop` ends the reading early,
+    without a hash. Raises NanWeightError (E-NANWEIGHT) that names the first tensor with NaN or Inf.
     """
     hasher = _Hasher()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="darkroom-sha256") as pool:
@@ -108,7 +108,7 @@ class _Hasher:
 
 
 def _segments(header: Header, checked: Container[str] | None) -> Iterator[tuple[int, int, str | None, str]]:
-    """The whole file as ranges (start, end, dtype, tensor); neighbouring unchecked bytes are one range without dtype."""
+    """The whole file as ranges (start, end, dtype, tensor); unchecked neighbours are one range without dtype."""
     begun = position = 0
     for name, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
         if checked is None or name in checked:

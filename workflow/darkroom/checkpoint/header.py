@@ -1,9 +1,9 @@
-"""The safetensors header: a strict reader, a writer, and other formats refused by their first bytes. No torch, no numpy.
+"""The safetensors header: a strict reader, a writer, and a check for other formats. No torch, no numpy.
 
 A file is 8 bytes of little-endian header length, a JSON object (name to dtype, shape and data_offsets, and
 `__metadata__`) padded with spaces, then the tensors' bytes without gaps. Format and the 100 MB cap:
-https://github.com/huggingface/safetensors, "Format". What this reader accepts, the safetensors library accepts too,
-and reads as the same; tests/fuzz holds it to that.
+https://github.com/huggingface/safetensors, "Format". A file that this reader accepts, the safetensors
+library accepts and reads alike; tests/fuzz checks that.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def read_header(path: Path | str) -> Header:
 
 
 def encode_header(tensors: Iterable[tuple[str, str, Shape, int, int]], metadata: Mapping[str, str]) -> bytes:
-    """The bytes before the data, padded with spaces to a multiple of 8; `tensors` are (name, dtype, shape, start, end)."""
+    """The bytes before the data, padded to a multiple of 8; `tensors` are (name, dtype, shape, start, end)."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     for name, dtype, shape, start, end in tensors:
         entries[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [start, end]}
@@ -134,7 +134,7 @@ class _Reader:
         return Header(tensors, metadata, data_offset, size)
 
     def _raw_header(self, file: BinaryIO, size: int) -> bytearray:
-        """The header's bytes, read only as far as they can be JSON: the size that a file claims is never allocated."""
+        """The header's bytes, read as long as they can be JSON: the claimed size is never allocated at once."""
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             self.fail(f"claims a header of {length:,} bytes; at most {MAX_HEADER_BYTES:,} are allowed")

@@ -175,7 +175,7 @@ def open_clip_entries(config: TextEncoderConfig) -> list[Entry]:
 
 
 def ignored_reason(key: str) -> str | None:
-    """Why a tensor is left out of conversion, such as "EMA weights"; None for a tensor that is not known as left out."""
+    """Why conversion leaves a tensor out, such as "EMA weights"; None for a tensor that isn't left out."""
     return next((reason for reason, pattern in _IGNORED_PATTERNS.items() if pattern.fullmatch(key)), None)
 
 

@@ -1,8 +1,8 @@
-"""Changing the number format of tensors, a piece at a time; the results are those of torch's `.to()`, bit by bit.
+"""Conversion between number formats, a piece at a time; the results equal torch's `.to()` bit by bit.
 
-The changes that whole checkpoints need, fp32 and bf16 to fp16, are done with integers for numbers of usual size: numpy's
-own cast of fp32 to fp16 handled 0.34 numbers a nanosecond, this 0.88. Formats of one or two bytes otherwise go through a
-table of all their numbers.
+Whole checkpoints are mostly converted from fp32 or bf16 to fp16. Integer arithmetic does that for numbers of usual
+size: numpy's own cast of fp32 to fp16 handled 0.34 numbers a nanosecond, this 0.88. Other formats of one or two bytes
+go through a table of all their numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from darkroom.checkpoint.header import DTYPE_BYTES, Shape
 
 FP8 = ("F8_E4M3", "F8_E5M2")
 CONVERTIBLE = (*FP8, "F16", "BF16", "F32", "F64")
-# The bits of infinity, above which stand only NaNs; e4m3fn has no infinity, and one NaN of each sign.
+# The bits of infinity, above which there are only NaNs; e4m3fn has no infinity, and one NaN of each sign.
 _INFINITY = {
     "F8_E4M3": 0x7F,
     "F8_E5M2": 0x7C,
@@ -26,10 +26,10 @@ _INFINITY = {
 
 
 class Converter:
-    """Changes pieces from one of the formats `CONVERTIBLE` to another of F16, BF16 and F32, rounded to nearest even.
+    """Converts pieces from a format in CONVERTIBLE to F16, BF16 or F32, rounded to nearest even.
 
-    Goes through float32, as torch does. Keeps its work space between pieces: fresh memory for each would take longer
-    than the arithmetic. Not for several threads at once.
+    By way of float32, as in torch. Its buffers are kept between pieces: allocating them for each would take longer than
+    the arithmetic. Not for several threads at once.
     """
 
     def __init__(self, dtype: str, target: str) -> None:
@@ -38,7 +38,7 @@ class Converter:
         self._space: dict[str, Any] = {}
 
     def convert(self, data: memoryview | bytes) -> memoryview:
-        """A piece in the new format, valid until the next one is asked for.
+        """A piece in the new format, valid until the next call.
 
         Raises OverflowError if a finite number doesn't fit; NaN and Inf stay.
         """
@@ -55,13 +55,13 @@ class Converter:
             found = _table(self.dtype, self.target)[numbers]
         else:
             found = _convert(data, self.dtype, self.target)
-        # Of what overflows, the result is infinite; that the source was not is only looked at then.
+        # A number that overflows becomes infinite: only then is the source checked for infinities of its own.
         if _is_any_infinite(found, self.target) and not holds_nonfinite(data, self.dtype):
             raise OverflowError(f"a number is beyond the range of {self.target}")
         return memoryview(found.view("u1"))
 
     def _bfloat_to_half(self, bits: Any) -> Any:
-        """bf16 has fp16's fraction and 4 bits less: only the exponent's bias differs, for numbers of usual size."""
+        """For numbers of usual size only the exponent's bias changes: bf16's fraction is shorter than fp16's."""
         import numpy as np
 
         half, sign, unusual = (self._array(name, len(bits), "<u2") for name in ("half", "sign", "unusual"))
@@ -79,7 +79,7 @@ class Converter:
         return half
 
     def _single_to_half(self, bits: Any) -> Any:
-        """Numbers of usual size lose 13 bits of the fraction, rounded to even, and change their exponent's bias."""
+        """Numbers of usual size lose 13 bits of the fraction, rounded to even, and the exponent's bias changes."""
         import numpy as np
 
         size, other = (self._array(name, len(bits), "<u4") for name in ("size", "other"))
@@ -117,7 +117,7 @@ def convert_numbers(data: memoryview | bytes, dtype: str, target: str) -> memory
 def holds_nonfinite(data: memoryview | bytes, dtype: str) -> bool:
     """True if a piece of a tensor holds NaN or Inf; False for formats that have neither.
 
-    Read as integers, the NaNs and infinities of each sign are the largest numbers: two maxima tell.
+    Read as integers, the NaNs and infinities of each sign are the largest numbers: two maxima suffice.
     """
     import numpy as np
 
@@ -128,7 +128,7 @@ def holds_nonfinite(data: memoryview | bytes, dtype: str) -> bool:
 
 
 def transpose_numbers(data: memoryview | bytes, dtype: str, shape: Shape) -> bytes:
-    """A matrix of `shape` with rows and columns exchanged, whatever its numbers mean."""
+    """A matrix of `shape` transposed, whatever its numbers mean."""
     import numpy as np
 
     matrix = np.frombuffer(data, dtype=f"<u{DTYPE_BYTES[dtype]}").reshape(shape)

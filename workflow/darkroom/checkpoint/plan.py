@@ -1,4 +1,4 @@
-"""The plan of a conversion: every question about a checkpoint is answered, and every byte range placed, before a byte is written."""
+"""The plan of a conversion: all decisions about a checkpoint, and the place of every byte, before a byte is written."""
 
 from __future__ import annotations
 

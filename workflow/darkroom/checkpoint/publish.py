@@ -14,7 +14,7 @@ from darkroom.errors import BadNameError
 
 
 def check_destination(dest: Path, *, source: Path | None = None) -> None:
-    """Raise BadNameError (E-NAME) unless `dest` is new, empty or a model, and lies apart from the folder `source`."""
+    """Raise BadNameError (E-NAME) unless `dest` is new, empty or a model, and doesn't overlap the folder `source`."""
     place = dest.resolve()
     if source is not None and (source.is_relative_to(place) or place.is_relative_to(source)):
         raise BadNameError("destination", dest, "is the source folder or lies within it", "name another folder")
@@ -25,8 +25,8 @@ def check_destination(dest: Path, *, source: Path | None = None) -> None:
 def publish_model(staging: Staging, audit: ConversionAudit, hashes: Mapping[str, Fingerprint] | None = None) -> None:
     """Move the staged folder to its destination, with its audit and, if known, its files' hashes beside it.
 
-    The staging folder holds the claim on its destination, so no other process publishes there meanwhile. Raises DiskError
-    (E-DISK).
+    The staging folder holds the claim on its destination, so no other process publishes there meanwhile. Raises
+    DiskError (E-DISK).
     """
     dest = staging.destination
     with disk_errors(dest):

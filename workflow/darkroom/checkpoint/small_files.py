@@ -1,8 +1,8 @@
 """The small files of a Diffusers folder: model_index.json, the configs, and both tokenizers with CLIP's vocabulary.
 
-The published file lists merges; the 49,408 tokens follow from them: 256 bytes, 256 bytes that end a
-word, 48,894 merges, then `<|startoftext|>` and `<|endoftext|>` (openai/CLIP, simple_tokenizer.py).
-Tokenizer folders are written as SDXL's own: the first pads with `<|endoftext|>`, the second with `!`.
+CLIP's published file lists merges; the 49,408 tokens follow from them: 256 bytes, 256 bytes that end a word, 48,894
+merges, then `<|startoftext|>` and `<|endoftext|>` (openai/CLIP, simple_tokenizer.py). The tokenizers are SDXL's: the
+first pads with `<|endoftext|>`, the second with `!`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MERGES = 49152 - 256 - 2
 
 
 def _byte_letters() -> list[str]:
-    """The printable letter that stands for each token-starting byte, in the vocabulary's order."""
+    """The printable character for each byte, in the vocabulary's order."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return [chr(b) for b in printable] + [chr(256 + i) for i in range(len(others))]
@@ -80,7 +80,7 @@ def _pretty(data: object) -> bytes:
 
 
 def write_small_files(conversion: Conversion, folder: Path) -> None:
-    """Write and sync a planned conversion's small files below `folder`. Raises OSError where the file system refuses."""
+    """Write and sync a planned conversion's small files. Raises OSError where the file system refuses."""
     configs, prediction = conversion.architecture.configs, conversion.prediction
     files: dict[str, bytes] = {INDEX: _json(_index(conversion))}
     files["scheduler/scheduler_config.json"] = _json(prediction.scheduler_config(configs.scheduler))

@@ -48,10 +48,10 @@ def convert(
 
     `dtype` is the weights' number format (`keep` leaves each tensor's), `architecture` a name, a folder of configs or
     `auto`, `vae` a safetensors file whose VAE takes the place of the checkpoint's own, `parameterization` the sidecar's
-    (if None, `NAME.yaml` beside the source is read), `name` the model's in the audit (by default the folder's). A source
-    that is a Diffusers folder is verified and linked. An existing `dest` is replaced once the new folder is complete.
-    If another process is making `dest`, `on_wait` is called once and that process is waited for; if its conversion has
-    the same inputs, its result is this conversion's.
+    (if None, `NAME.yaml` beside the source is read), `name` the model's in the audit (by default the folder's). A
+    source that is a Diffusers folder is verified and linked. An existing `dest` is replaced once the new folder is
+    complete. If another process is making `dest`, `on_wait` is called once and that process is waited for; if its
+    conversion has the same inputs, its result is this conversion's.
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, IndexFileError (E-INDEX), ConfigError (E-CONFIG), DiskError
     (E-DISK).

@@ -5,8 +5,8 @@ model doesn't make later steps run again. A sample is 64 blocks spread over a fi
 architecture have the same sizes and headers, but not the same samples.
 
 The memory, `NAME.hashes.json` beside the folder, holds fingerprints with modification times, so that a folder is read
-whole only once. Losing it costs time only: a memory that can't be read counts as empty, and failing to write it is not an
-error.
+whole only once. Losing it costs time only: a memory that can't be read counts as empty, and failing to write it is not
+an error.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Fingerprint(FileIdentity):
 
 
 class VerifiedReceipt(Receipt):
-    """`digest` identifies the folder's content; `source_sha256` and `autov2` are the checkpoint's, if an audit says so.
+    """A verified folder: `digest` identifies its content, `source_sha256` and `autov2` its checkpoint (None without audit).
 
     `dtype` is fp16, fp32, bf16 or mixed; `variant` is `fp16` if the weights' file names have that infix.
     """

@@ -1,12 +1,13 @@
 """The weight files of a Diffusers folder's components: one file each, or shards listed in an index.
 
-File names are those that diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
-(modeling_utils.py) save and look for: `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
+The file names are those of diffusers (utils/constants.py, utils/hub_utils.py `_add_variant`) and transformers
+(modeling_utils.py): `model.fp16.safetensors`, or `model.safetensors.index.fp16.json` with
 `model.fp16-00001-of-00002.safetensors` and so on.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from darkroom.base.text import shorten
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
 from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.errors import CheckpointError, IndexFileError, ModelError, PickleError
+from darkroom.errors import CheckpointError, FormatError, IndexFileError, ModelError, PickleError
 
 VARIANTS = ("fp16", None)
 DTYPES = {"fp16": "F16", "fp32": "F32", "bf16": "BF16"}
@@ -40,12 +41,16 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A component's weight files: their headers by path relative to the folder; `index` is the shards' index."""
+    """A component's weight files: their headers by path relative to the folder; `index` is the shards' index.
+
+    `found` is the status of each file from before its header was read; a file with another status was replaced.
+    """
 
     component: str
     variant: str | None
     index: str | None
     headers: dict[str, Header]
+    found: dict[str, os.stat_result]
 
     @property
     def tensors(self) -> dict[str, Placed]:
@@ -119,7 +124,7 @@ def weight_files(folder: Path, component: str, variant: str | None) -> list[str]
     if not (folder / index).is_file():
         return [whole]
     if (folder / whole).is_file():
-        raise _refused(index, whole, "stands beside it: some loaders would read one of them and some the other")
+        raise _refused(index, whole, "is beside it: loaders disagree on which of them to read")
     return [index, *(f"{component}/{name}" for name in sorted(set(_read_index(folder, index).values())))]
 
 
@@ -130,20 +135,28 @@ def read_weights(folder: Path, component: str, variant: str | None) -> Weights:
     FormatError (E-FORMAT) for files that are damaged or not weights.
     """
     files = weight_files(folder, component, variant)
-    if len(files) == 1:
-        return Weights(component, variant, None, {files[0]: _read_header(folder / files[0])})
-    index, *shards = files
-    headers = {path: _read_header(folder / path) for path in shards}
-    weight_map = {tensor: f"{component}/{name}" for tensor, name in _read_index(folder, index).items()}
+    index = files.pop(0) if len(files) > 1 else None
+    found, headers = {}, {}
+    for file in files:
+        found[file] = _status(folder / file)
+        headers[file] = _read_header(folder / file)
+    weights = Weights(component, variant, index, headers, found)
+    if index is not None:
+        _check_index(folder, weights, index)
+    return weights
+
+
+def _check_index(folder: Path, weights: Weights, index: str) -> None:
+    """Raise IndexFileError (E-INDEX) unless the index and its shards name the same tensors in the same files."""
+    weight_map = {tensor: f"{weights.component}/{name}" for tensor, name in _read_index(folder, index).items()}
     for tensor, path in weight_map.items():
-        if tensor not in headers[path].tensors:
+        if tensor not in weights.headers[path].tensors:
             raise _refused(f"{index}: weight_map: {tensor[:120]}", path, "does not hold that tensor")
-    for path, header in headers.items():
+    for path, header in weights.headers.items():
         for tensor in header.tensors:
             if weight_map.get(tensor) != path:
                 where = f"{index}: weight_map: {tensor[:120]}"
                 raise _refused(where, weight_map.get(tensor, "nothing"), f"but {path} holds that tensor")
-    return Weights(component, variant, index, headers)
 
 
 def _read_index(folder: Path, index: str) -> dict[str, str]:
@@ -177,6 +190,13 @@ def _read_header(path: Path) -> Header:
         return read_header(path)
     except CheckpointError as error:
         raise type(error)(error.what.replace("checkpoint", "weights"), error.value, error.why, REBUILD) from None
+
+
+def _status(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except OSError as error:
+        raise FormatError("weights", path, error.strerror or "can't be read", REBUILD) from None
 
 
 def _refused(what: str, value: object, why: str) -> IndexFileError:

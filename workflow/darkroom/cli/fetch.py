@@ -1,18 +1,18 @@
-"""`darkroom fetch`: a source brought here; what moved upstream brought here anew; downloads thrown away that nothing needs."""
+"""`darkroom fetch`: fetches a source by hand, updates configured ones, and prunes downloads that nothing needs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import BadNameError, ConfigError, DarkroomError, SourceError, UnknownModelError
+from darkroom.errors import ConfigError
 
 if TYPE_CHECKING:
+    from darkroom.cli.log import Events
     from darkroom.config import Config, FetchConfig
+    from darkroom.run.sources import Key
     from darkroom.sources import FetchReceipt
 
 CONFIG = Path("config/config.yaml")
@@ -51,7 +51,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> str | None:
-    """Fetch, update or prune; returns a line that says what was done."""
+    """Fetch, update or prune; returns a line a source, or one about the downloads."""
     is_other = bool(arguments.update or arguments.prune)
     if is_other and arguments.source is not None:
         arguments.refuse("--update and --prune take no SOURCE")
@@ -59,47 +59,12 @@ def run(arguments: argparse.Namespace) -> str | None:
         arguments.refuse("give SOURCE and DEST, or --update NAME, or --prune")
     if arguments.prune:
         return _prune(_read_config(arguments.config))
-    with _events(arguments.log) as events:
+    from darkroom.cli.log import log_events
+
+    with log_events(arguments.log) as events:
         outcome = _update(arguments, events) if arguments.update else _fetch(arguments, events)
         events.keep(outcome)
     return outcome
-
-
-class Events:
-    """What happens on the way, told on stderr as it happens, and kept in the log."""
-
-    def __init__(self, log: Path | None) -> None:
-        self._log = log
-        self.name = ""
-        """Whom the lines on stderr are about: several jobs may write there at once."""
-
-    def __call__(self, line: str) -> None:
-        from darkroom.base.secrets import redact
-
-        print(f"{self.name}: {redact(line)}", file=sys.stderr, flush=True)
-        self.keep(line)
-
-    def keep(self, text: str) -> None:
-        """Put it into the log alone."""
-        from darkroom.base.secrets import redact
-
-        if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as log:
-                log.write(redact(text) + "\n")
-
-
-@contextmanager
-def _events(path: Path | None) -> Iterator[Events]:
-    """The log begins afresh, and also holds the error if there is one."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("", encoding="utf-8")
-    events = Events(path)
-    try:
-        yield events
-    except (DarkroomError, OSError) as error:
-        events.keep(str(error))
-        raise
 
 
 def _fetch(arguments: argparse.Namespace, events: Events) -> str:
@@ -125,7 +90,7 @@ def _fetch(arguments: argparse.Namespace, events: Events) -> str:
 
 
 def _stem(dest: Path) -> str:
-    """A file's name without its ending; a folder's name may have dots."""
+    """A file's name without its suffix; a folder's name may have dots."""
     return dest.stem if dest.suffix.lower() == ".safetensors" else dest.name
 
 
@@ -136,7 +101,7 @@ def _describe(receipt: FetchReceipt) -> str:
 
 
 def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -> FetchConfig:
-    """The configuration's section, or --options, with what the command line says besides."""
+    """The configuration's section or --options, overridden by --offline and --connections."""
     from pydantic import ValidationError
 
     from darkroom.base.validation import first_problem
@@ -162,74 +127,27 @@ def _read_config(path: Path | None) -> Config:
 
 
 def _update(arguments: argparse.Namespace, events: Events) -> str:
-    from darkroom.sources import parse_reference
+    from darkroom.run.update import find_remote_sources
 
     config = _read_config(arguments.config)
     options = _options(arguments, config.fetch)
-    found = [find_source(config, name) for name in arguments.update]
-    for kind, name in found:
-        source = getattr(config, kind)[name].source
-        if parse_reference(source).is_local:
-            why = f"is local; there is nothing to update for {kind}.{name}"
-            raise SourceError("source", source, why, "the next run sees by itself when it changes")
-    return "\n".join(_update_one(config, options, kind, name, events) for kind, name in found)
+    found = find_remote_sources(config, arguments.update)
+    return "\n".join(_update_one(config, options, key, events) for key in found)
 
 
-def _update_one(config: Config, options: FetchConfig, kind: str, name: str, events: Events) -> str:
-    from darkroom.run.sources import copy_path, dtype_of, receipt_path
-    from darkroom.sources import FetchReceipt, fetch, parse_reference
+def _update_one(config: Config, options: FetchConfig, key: Key, events: Events) -> str:
+    from darkroom.run.update import update_source
 
-    given = getattr(config, kind)[name]
-    reference = parse_reference(given.source)
-    models = Path(config.models_dir)
-    receipt = receipt_path(models, kind, name)
-    before = FetchReceipt.read(receipt).sha256 if receipt.is_file() else None
-    events.name = name
-    after = fetch(
-        given.source,
-        copy_path(models, kind, name, is_folder=reference.is_folder),
-        receipt,
-        sha256=given.sha256,
-        kind=kind[:-1],
-        lock=Path(config.fetch.lock),
-        update=True,
-        downloads=models / "downloads",
-        dates=models / ".cache/fetched.json",
-        dtype=dtype_of(given),
-        options=options,
-        report=events,
-    )
-    if before == after.sha256:
+    name = events.name = key[1]
+    before, after = update_source(config, key, options, events)
+    if before and before.sha256 == after.sha256:
         return f"{name}: unchanged, {_describe(after)}"
-    return f"{name}: {_describe(after)}, was {before or 'not fetched before'}"
-
-
-def find_source(config: Config, wanted: str) -> tuple[str, str]:
-    """Section and name of what `NAME` or `SECTION.NAME` stands for.
-
-    Raises UnknownModelError (E-UNKNOWN) with the near names, BadNameError (E-NAME) for a name that two sections have.
-    """
-    from darkroom.base.text import did_you_mean
-    from darkroom.run.sources import KINDS
-
-    names = [(kind, name) for kind in KINDS for name in getattr(config, kind)]
-    found = [(kind, name) for kind, name in names if wanted in (name, f"{kind}.{name}")]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        ways = " or ".join(f"{kind}.{name}" for kind, name in found)
-        raise BadNameError("name", wanted, f"could be {ways}", "say which")
-    known = [name for _, name in names]
-    hint = did_you_mean(wanted, known, f"known are {', '.join(known)}", cutoff=0.5)
-    raise UnknownModelError("name", wanted, "the configuration has no source of that name", hint)
+    return f"{name}: {_describe(after)}, was {before.sha256 if before else 'not fetched before'}"
 
 
 def _prune(config: Config) -> str:
     from darkroom.base.text import format_bytes
-    from darkroom.run.sources import KINDS
-    from darkroom.sources.store import prune
+    from darkroom.run.update import prune_downloads
 
-    models = Path(config.models_dir)
-    receipts = [path for kind in KINDS for path in sorted((models / kind).glob("*.receipt.json"))]
-    count, size = prune(models / "downloads", receipts=receipts)
-    return f"removed {count} download{'' if count == 1 else 's'}, {format_bytes(size)}, from {models / 'downloads'}"
+    count, size, folder = prune_downloads(config)
+    return f"removed {count} download{'' if count == 1 else 's'}, {format_bytes(size)}, from {folder}"

@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> str | None:
 def _render_once(arguments: argparse.Namespace) -> str:
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
-    from darkroom.sheets.sheet import SETTING_KEYS, unfold
+    from darkroom.sheets.settings import SETTING_KEYS, unfold
 
     given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
     settings = unfold({name: value for name, value in given.items() if value is not None}, "render")

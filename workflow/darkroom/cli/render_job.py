@@ -1,7 +1,7 @@
-"""`darkroom render MODEL --request JSON …`: the job of one picture, by the warm engine. Standard library only.
+"""`darkroom render MODEL --request JSON …`: the job of one picture, for the warm engine. Standard library only.
 
-A run pays for the start of this process with every picture, and a good part of that would be argparse. So `read`
-understands the command as the rule writes it, and leaves any other spelling to argparse.
+Every picture pays for the start of this process, and importing argparse would be a large part of it. So `read` parses
+the command as the rule writes it, and leaves any other spelling to argparse.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept"
 
 
 def read(argv: Sequence[str]) -> SimpleNamespace | None:
-    """What argparse makes of `render MODEL --OPTION VALUE …`, as far as `run` needs it; None if it isn't such a command."""
+    """The arguments of `render MODEL --OPTION VALUE …` as argparse would give them; None for any other command."""
     options, values = argv[2::2], argv[1::2]
     if argv[:1] != ["render"] or len(argv) % 2 or any(value.startswith("-") for value in values):
         return None
@@ -36,18 +36,18 @@ def read(argv: Sequence[str]) -> SimpleNamespace | None:
 
 
 def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
-    """Have the picture rendered; returns a line about it only where the log has none yet."""
+    """Render the picture; returns a line for the log only if the engine hasn't written one."""
     from darkroom.warm.client import EngineSpec, render
 
     if arguments.kept:
-        from darkroom.cluster.earlier_attempts import bring_back, keep
+        from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
 
-        if bring_back(arguments.kept, arguments.output):
+        if restore_picture(arguments.kept, arguments.output):
             return "finished by an earlier attempt of this run"
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
     facts = render(spec, arguments.request, arguments.output, arguments.log)
     if arguments.kept:
-        keep(arguments.output, arguments.kept)
+        keep_picture(arguments.output, arguments.kept)
     print_warnings(facts["warnings"], arguments.output)
     return None
 

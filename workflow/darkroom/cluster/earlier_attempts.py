@@ -1,8 +1,8 @@
-"""Pictures that earlier attempts of a cluster's job finished, kept until the run is over. Standard library only.
+"""Pictures that earlier attempts of a cluster job finished, kept until the end of the run. Standard library only.
 
-A group of pictures that is submitted again, by Snakemake after a failure or by the scheduler after it lost a node,
-runs as a whole, and Snakemake deletes each picture before it starts its job. So each finished picture gets a second
-name, a hard link, that says what it is of; the next attempt takes it from there. Where there are no hard links, it is
+A group of pictures is submitted again as a whole, by Snakemake after a failure or by the scheduler after a lost node,
+and Snakemake deletes each picture before it starts its job. So each finished picture gets a second name, a hard link
+named by a hash of everything that decides it, from which the next attempt restores it. Without hard links the picture is
 rendered again.
 """
 
@@ -12,23 +12,23 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.pictures.png import is_whole
+from darkroom.pictures.formats import format_of
 
 FOLDER = Path(".snakemake/darkroom/kept")
 
 
-def keep(picture: Path, kept: Path) -> None:
-    """Give a finished picture its second name."""
+def keep_picture(picture: Path, kept: Path) -> None:
+    """Link a finished picture to its second name, if the file system can."""
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.unlink(missing_ok=True)
         os.link(picture, kept)
 
 
-def bring_back(kept: Path, picture: Path) -> bool:
-    """Put a kept picture in its place, whole; whether there was one."""
+def restore_picture(kept: Path, picture: Path) -> bool:
+    """Link a kept picture to its path; False if there is none, or only a truncated one."""
     try:
-        if not is_whole(kept):
+        if not format_of(kept).is_whole(kept):
             kept.unlink()
             return False
         picture.parent.mkdir(parents=True, exist_ok=True)

@@ -1,10 +1,10 @@
-"""`python -m darkroom.cluster.slurm_status JOB`: says `running`, `success` or `failed`, as Snakemake wants to hear it.
+"""`python -m darkroom.cluster.slurm_status JOB`: prints `running`, `success` or `failed`, which Snakemake expects.
 
-Why a job failed is one line on stderr, and below it one for each rule's job that failed inside. `scontrol` is asked
-first: it needs no accounting, knows a job from the moment it is submitted, and forgets it minutes after its end
-(MinJobAge); then, or where there is no `scontrol`, `sacct`, if there is accounting. Where either doesn't answer, nothing is
-known about the job, so it counts as running. A job that SLURM couldn't start and holds for somebody to look at it would be
-waited for without end: it is cancelled and has failed. Standard library only: it runs once a job and poll.
+The reason of a failure is one line on stderr, followed by one line for each rule's job that failed inside. `scontrol`
+is asked first: it needs no accounting, knows a job as soon as it is submitted, and forgets it minutes after its end
+(MinJobAge). After that, or without `scontrol`, `sacct` is asked, if there is accounting. A job counts as running while
+neither answers. A job that SLURM couldn't start and holds for an administrator would be waited for forever: it is
+cancelled and counts as failed. Standard library only: a process is started for each job and poll.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ _FAILED_LOG = re.compile(r"^ +log: (.+) \(check log file\(s\) for error details\
 _MAX_ERRORS = 10
 _NOT_STARTED = "launch_failed_requeued_held"
 _NO_MEMORY = re.compile(r"exceeded (job )?memory limit|oom[-_ ]kill|out of memory", re.IGNORECASE)
-# Job states that are an end (squeue(1), "JOB STATE CODES"). All others, those of a job on its way back into the queue
-# among them, are running.
+# Final job states (squeue(1), "JOB STATE CODES"). All others count as running, such as those of a requeued job.
 _ENDS = {
     "BOOT_FAIL": "run the same command again",
     "CANCELLED": "run the same command again",
@@ -47,7 +46,7 @@ _ENDS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     [job] = sys.argv[1:] if arguments is None else arguments
-    facts = look_at(job)
+    facts = ask_state(job)
     if facts.get("Reason") == _NOT_STARTED:
         cancel_jobs("scancel", [job])
     answer = judge(facts)
@@ -61,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def look_at(job: str) -> dict[str, str]:
-    """What SLURM knows of a job: at least its JobState, which is empty where SLURM can't be asked."""
+def ask_state(job: str) -> dict[str, str]:
+    """What SLURM knows about a job: at least its JobState, which is empty if SLURM doesn't answer."""
     code, said = _ask("scontrol", "--oneliner", "show", "job", job)
     facts = dict(_FACT.findall(said.partition("\n")[0]))
     if code == 0 and "JobState" in facts:
@@ -84,6 +83,7 @@ def look_at(job: str) -> dict[str, str]:
 
 
 def judge(facts: Mapping[str, str]) -> str:
+    """`running`, `success` or `failed`."""
     state = _state(facts)
     if state == "COMPLETED":
         return "success"
@@ -91,7 +91,7 @@ def judge(facts: Mapping[str, str]) -> str:
 
 
 def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
-    """A failed job in one line: its state, reason, time and node."""
+    """A failed job in one line: its state, reason, run time and node."""
     state = _state(facts)
     if state == "UNKNOWN":
         return ClusterError("cluster job", job, "the scheduler doesn't know it any more", "run the same command again")
@@ -114,7 +114,7 @@ def describe(job: str, facts: Mapping[str, str]) -> ClusterError:
 
 
 def errors_inside(log: str | None) -> list[str]:
-    """What the jobs that failed inside a cluster's job say in their own logs, which its log names; the first ten."""
+    """The errors of the rules' jobs that failed inside a cluster job, from the logs that its log names; at most ten."""
     try:
         text = Path(log or "").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -122,15 +122,15 @@ def errors_inside(log: str | None) -> list[str]:
     errors = {}
     for name in dict.fromkeys(_FAILED_LOG.findall(text)):
         with suppress(OSError):
-            lines = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
-            errors[name] = next((line for line in lines if line.startswith("E-")), None)
-    told = [f"{name}: {error}" for name, error in errors.items() if error]
-    more = len(told) - _MAX_ERRORS
-    return told[:_MAX_ERRORS] + ([f"… and {more} more, in the same folder"] if more > 0 else [])
+            written = Path(name).read_text(encoding="utf-8", errors="replace").splitlines()
+            errors[name] = next((line for line in written if line.startswith("E-")), None)
+    lines = [f"{name}: {error}" for name, error in errors.items() if error]
+    more = len(lines) - _MAX_ERRORS
+    return lines[:_MAX_ERRORS] + ([f"… and {more} more, in the same folder"] if more > 0 else [])
 
 
 def _ran_out_of_memory(log: str | None) -> bool:
-    """Whether the end of a job's log says so."""
+    """Whether the end of a job's log reports it."""
     try:
         with Path(log or "").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))

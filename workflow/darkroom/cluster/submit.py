@@ -1,21 +1,21 @@
-"""`python -m darkroom.cluster.submit`: hands one job script to a cluster's scheduler, after clearing the way for it.
+"""`python -m darkroom.cluster.submit`: submits one job script to a cluster's scheduler, and what has to be done first.
 
     python -m darkroom.cluster.submit --cancel scancel --logs logs/slurm OUTPUT ... -- sbatch --parsable ... JOBSCRIPT
 
-- What a job is about to make is deleted, as Snakemake does before a job that runs here. On a cluster it would be deleted
-  on the node; a job that never got there would leave the old file, which Snakemake, told to keep what failed jobs
-  leave, would take for the new one. A second attempt's files are the first one's and stay.
-- Jobs of a run that was killed still stand in the queue. They are cancelled, so that nobody makes the same pictures
-  at the same time; what they finished is kept (see `kept`).
-- A run that ends, be it by Ctrl-C, cancels what it has in the queue (see `leave`).
-- A picture that fails is to cost no other of its group: Snakemake on the node is told to keep going, which Snakemake
-  here doesn't pass on.
-- A scheduler that is busy or starts again is asked again. It may have taken the job all the same and not been able to
-  say so, so each try has a ticket, a file that its script needs to begin: before another try the ticket is withdrawn,
-  and a job that has begun with it is the one that was asked for.
-- Tokens stay here: a scheduler keeps a job's environment in files of its own, and a node fetches nothing.
+- A job's outputs are deleted, as Snakemake does before a local job. On a cluster the node would delete them; if the job
+  never reached a node, the old file would remain, and Snakemake, which runs with --keep-incomplete there, would take it
+  for the new one. A second attempt's files are the first attempt's and stay.
+- Jobs of a killed run are still in the queue. They are cancelled, so that no two jobs make the same picture at the same
+  time; the pictures they have finished are kept (see `earlier_attempts`).
+- A run that ends, by Ctrl-C too, cancels its jobs in the queue (see `leave`).
+- A failed picture must not stop the other pictures of its group: Snakemake on the node gets --keep-going, which
+  Snakemake here doesn't pass on.
+- A scheduler that is busy or restarting is tried again. It may have accepted the job and failed to report that, so each
+  attempt has a ticket, a file that its script needs in order to start: the ticket is withdrawn before the next attempt,
+  and a job that has started with it is the submitted one.
+- Tokens aren't passed on: schedulers store a job's environment in files, and nodes fetch nothing.
 
-Standard library only: it runs once a job.
+Standard library only: a process is started for each job.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from darkroom.warm.lease import VARIABLE
 FOLDER = Path(".snakemake/darkroom/cluster")
 _TICKETS = FOLDER / "tickets"
 _JOB_ID = "${SLURM_JOB_ID-${PBS_JOBID-${LSB_JOBID-${JOB_ID-}}}}"
-# The second test is for a job that the scheduler put back into the queue after it had begun.
+# The second test is for a job that the scheduler requeued after it had started.
 _GUARD = """\
 ticket={ticket}."{job_id}"
 mv {ticket} "$ticket" 2> /dev/null || test -e "$ticket" || exit 0 # another job makes this, or nobody wants it any more
 """
 _CANCEL_S = 60
 _PAUSES_S = (2, 5, 10, 20, 40, 60, 60, 60)
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"unable to contact|connect(ion)? (failure|refused|timed out)|timed out|temporarily|try again|busy|not responding",
     re.IGNORECASE,
 )
@@ -87,10 +87,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def take_over(cancel: str, script: Path) -> None:
-    """Make this run the owner of the folder's cluster jobs: an earlier run's are cancelled, what it left is dropped.
+    """Make this run the owner of the folder's cluster jobs: cancel an earlier run's jobs and remove its files.
 
-    A run that was told how its jobs ended has no more use for kept pictures: they are in results/. So they are kept
-    over to this run only where jobs of an earlier one are left.
+    Kept pictures stay only if jobs of the earlier run are left. Otherwise that run saw the end of all its jobs, and the
+    pictures are in results/.
     """
     owner = FOLDER / "owner"
     run = os.environ.get(VARIABLE, "")
@@ -103,8 +103,8 @@ def take_over(cancel: str, script: Path) -> None:
         cancel_jobs(cancel, left)
     else:
         shutil.rmtree(earlier_attempts.FOLDER, ignore_errors=True)
-    shutil.rmtree(_TICKETS, ignore_errors=True)  # what couldn't be cancelled, or is on its way out, doesn't begin
-    for folder in Path(".snakemake").glob("tmp.*"):  # with job scripts, which a killed Snakemake leaves
+    shutil.rmtree(_TICKETS, ignore_errors=True)  # a job that couldn't be cancelled doesn't start without its ticket
+    for folder in Path(".snakemake").glob("tmp.*"):  # job scripts of a killed Snakemake
         if folder.resolve() != script.parent.resolve():
             shutil.rmtree(folder, ignore_errors=True)
     for name in left:
@@ -114,12 +114,12 @@ def take_over(cancel: str, script: Path) -> None:
 
 
 def leave() -> None:
-    """At the end of a run: nothing of it goes on in the queue, not after Ctrl-C either.
+    """Cancel this run's jobs at its end, after Ctrl-C too.
 
-    Then Snakemake cancels its jobs too, but not those whose states it asks for at that moment. The next run cancels them
-    once more, should that have failed, and has the pictures that they finished.
+    Snakemake cancels jobs after Ctrl-C, but not those whose states it is asking for at that moment. If cancelling fails
+    here, the next run cancels them again and restores the pictures they have finished.
     """
-    with suppress(OSError):  # there is none where nothing was submitted
+    with suppress(OSError):  # no file if nothing was submitted
         if (FOLDER / "owner").read_text() == os.environ.get(VARIABLE, ""):
             if left := find_left():
                 cancel_jobs((FOLDER / "cancel").read_text(), left)
@@ -127,7 +127,7 @@ def leave() -> None:
 
 
 def find_left() -> list[str]:
-    """The ids of the jobs of which nobody heard how they ended; those too that have begun before anybody heard their ids."""
+    """The ids of the jobs whose end isn't known, including jobs that started before their id was reported."""
     for path in _TICKETS.glob("*.?*"):
         ticket, _, job = path.name.partition(".")
         remember(job, path.with_name(ticket))
@@ -135,7 +135,7 @@ def find_left() -> list[str]:
 
 
 def cancel_jobs(cancel: str, jobs: Sequence[str]) -> None:
-    """Some may have ended by now, so the command's complaints are not listened to."""
+    """Cancel jobs; errors are ignored, because some may have ended by now."""
     with suppress(OSError, subprocess.TimeoutExpired):
         subprocess.run(
             [cancel, *jobs], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_CANCEL_S, check=False
@@ -143,12 +143,13 @@ def cancel_jobs(cancel: str, jobs: Sequence[str]) -> None:
 
 
 def remember(job: str, ticket: Path) -> str:
+    """Record a submitted job and its ticket; returns the job's id."""
     (FOLDER / "jobs" / Path(job).name).write_text(ticket.name, encoding="utf-8")
     return job
 
 
 def forget(job: str) -> None:
-    """Called once it is known how a job ended."""
+    """Remove a job's record and ticket once its end is known."""
     known = FOLDER / "jobs" / Path(job).name
     with suppress(FileNotFoundError):
         ticket = _TICKETS / known.read_text(encoding="utf-8")
@@ -157,19 +158,21 @@ def forget(job: str) -> None:
 
 
 def read_attempt(script: Path) -> int:
-    """Which attempt a job script is; its command says so. 1 where it doesn't."""
+    """The attempt number in a job script's command, 1 without one."""
     with disk_errors(script):
         found = re.search(r" --attempt '?(\d+)", script.read_text(encoding="utf-8"))
     return int(found[1]) if found else 1
 
 
 def keep_going(script: Path) -> None:
+    """Add --keep-going to the Snakemake command in a job script."""
     with disk_errors(script):
         text = script.read_text(encoding="utf-8")
         script.write_text(text.replace(" -m snakemake ", " -m snakemake --keep-going ", 1), encoding="utf-8")
 
 
 def clear(outputs: Sequence[Path]) -> None:
+    """Delete a job's outputs."""
     for path in outputs:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -178,7 +181,7 @@ def clear(outputs: Sequence[Path]) -> None:
 
 
 def submit(command: Sequence[str]) -> tuple[str, Path]:
-    """The new job's id and its ticket. What fails for a reason that may pass is tried again; raises ClusterError (E-CLUSTER)."""
+    """Submit with retries on transient failures; returns the job's id and ticket. Raises ClusterError (E-CLUSTER)."""
     script = Path(command[-1])
     with disk_errors(script):
         text = script.read_text(encoding="utf-8")
@@ -187,14 +190,14 @@ def submit(command: Sequence[str]) -> tuple[str, Path]:
         job, said = _ask(command)
         if job:
             return job, ticket
-        passing = _PASSING.search(said) is not None
-        if passing and pause is not None:
+        transient = _TRANSIENT.search(said) is not None
+        if transient and pause is not None:
             print(f"{command[0]}: {said}; trying again in {pause} s", file=sys.stderr)
             time.sleep(pause)
         if begun := withdraw(ticket):
             print(f"{command[0]}: it has taken the job after all, as {begun}", file=sys.stderr)
             return begun, ticket
-        if not passing:
+        if not transient:
             break
     raise ClusterError(
         "job not taken by", command[0], said, "see what the profile asks for, then run the same command again"
@@ -202,7 +205,7 @@ def submit(command: Sequence[str]) -> tuple[str, Path]:
 
 
 def _ask(command: Sequence[str]) -> tuple[str, str]:
-    """The new job's id, else an empty one and why there is none."""
+    """The new job's id and an empty text, or an empty id and the scheduler's error."""
     environment = {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -216,7 +219,7 @@ def _ask(command: Sequence[str]) -> tuple[str, str]:
 
 
 def issue_ticket(script: Path, text: str) -> Path:
-    """Write the script, which begins only if it finds the new ticket, and puts its job's id behind the name."""
+    """Make a ticket, and write a script that starts only if it can rename the ticket to one with its job's id."""
     ticket = (_TICKETS / os.urandom(8).hex()).absolute()
     shebang, _, rest = text.partition("\n")
     with disk_errors(ticket):
@@ -228,7 +231,7 @@ def issue_ticket(script: Path, text: str) -> Path:
 
 
 def withdraw(ticket: Path) -> str | None:
-    """Keep a job from beginning; the id of the one that has begun already."""
+    """Keep a job from starting; returns its id if it has started already."""
     try:
         ticket.unlink()
     except FileNotFoundError:

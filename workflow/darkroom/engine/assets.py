@@ -1,10 +1,9 @@
-"""What a picture uses besides the model: its LoRAs in the weights, its embeddings read, its VAE at hand."""
+"""The assets of a picture made ready: its LoRAs applied to the weights, its embeddings read, its VAE loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from darkroom.base.hashing import autov2
@@ -12,6 +11,7 @@ from darkroom.engine.library import Asset, Library
 from darkroom.engine.load import load_vae
 from darkroom.engine.loras import LoraWeights
 from darkroom.engine.rendered import UsedAsset
+from darkroom.engine.weights import WeightFiles
 from darkroom.loras import LoraFile, read_lora
 from darkroom.prompting.embeddings import Embedding, read_embedding
 from darkroom.request.render_request import RenderRequest
@@ -21,9 +21,9 @@ _LoraChoice = tuple[LoraFile, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What a picture is made with.
+    """A picture's assets, ready for use.
 
-    `text_state` tells apart what changes how its prompts are encoded; `used` is for the metadata.
+    `text_state` differs wherever prompts are encoded differently; `used` is for the metadata.
     """
 
     vae: Any
@@ -33,22 +33,22 @@ class Prepared:
 
 
 class Assets:
-    """Brings a pipeline to what a request asks for; the weights of a model folder are where it goes back to.
+    """Prepares a pipeline for requests; the weights without LoRAs come from the model's `files`.
 
-    One VAE of its own file is kept, the last one used; `dtype` is the engine's number format.
+    Of the VAEs from their own files the last one is kept; `dtype` is the engine's number format.
     """
 
-    def __init__(self, pipeline: Any, model_dir: Path, dtype: str, library: Library) -> None:
+    def __init__(self, pipeline: Any, files: WeightFiles, dtype: str, library: Library) -> None:
         self._pipeline = pipeline
-        self._model_dir = model_dir
+        self._model = files.model
         self._dtype = dtype
         self._library = library
-        self._weights = LoraWeights(pipeline, model_dir)
+        self._weights = LoraWeights(pipeline, files)
         self._loras: dict[str, LoraFile] = {}
         self._vae: tuple[str, Any] | None = None
 
     def prepare(self, request: RenderRequest) -> Prepared:
-        """Find, read and apply what the request names.
+        """Find, read and apply the assets that the request names.
 
         Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), RequestError (E-REQUEST) and the CheckpointErrors;
         the weights are then what they were before or the model's own, never something in between.
@@ -76,5 +76,5 @@ class Assets:
     def _own_vae(self, asset: Asset) -> Any:
         if self._vae is None or self._vae[0] != asset.sha256:
             self._vae = None  # two at once would need the memory of both
-            self._vae = (asset.sha256, load_vae(asset.path, self._model_dir, self._dtype))
+            self._vae = (asset.sha256, load_vae(asset.path, self._model, self._dtype))
         return self._vae[1]

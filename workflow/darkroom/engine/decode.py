@@ -1,4 +1,4 @@
-"""From latents to a picture: the VAE's decoder, and the checks that keep a black picture from being one."""
+"""From latents to a picture: the VAE's decoder, and checks against NaN and pictures of one colour."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 UNIFORM_RANGE = 2
-"""Of 255: a picture whose channels all vary by no more shows one colour."""
+"""The largest range of a channel, of 255, in a picture that counts as showing one colour."""
 
 
 def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     """The RGB picture of latents (1, 4, h/8, w/8), computed as diffusers' pipelines compute it.
 
-    A decoder in half precision whose output isn't finite is tried once more in fp32; the second value says so.
-    Raises NanImageError (E-NANIMAGE) if that doesn't help.
+    If the output of a decoder in half precision isn't finite, decoding is repeated in fp32 and the second value is
+    true. Raises NanImageError (E-NANIMAGE) if that doesn't help.
     """
     import torch
     from PIL import Image
@@ -41,12 +41,12 @@ def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
 
 
 def is_uniform(image: Image) -> bool:
-    """Whether an RGB picture shows one colour, as failed ones do: black, grey, or one other."""
+    """True if an RGB picture shows one colour, as failed pictures do."""
     return all(high - low <= UNIFORM_RANGE for low, high in image.getextrema())  # type: ignore[misc]
 
 
 def check_latents(finite_steps: list[Any]) -> None:
-    """Raise NanImageError (E-NANIMAGE) with the first step whose latents weren't finite, given one truth value a step."""
+    """Raise NanImageError (E-NANIMAGE) with the first step that isn't finite, given one truth value for each step."""
     import torch
 
     if not finite_steps:

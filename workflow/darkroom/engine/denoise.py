@@ -1,4 +1,4 @@
-"""From starting noise to latents: a diffusers pipeline run for one request, watched step by step."""
+"""From starting noise to latents: a diffusers pipeline run for one request, with progress and cancelling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEARLY_PARALLEL = 0.9995
 def starting_noise(request: RenderRequest, generator: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Unit noise (1, 4, h/8, w/8) on the CPU, drawn from `generator`, with the variation seed's mixed in.
 
-    Without a variation it is what diffusers' pipelines draw themselves from that generator.
+    Without a variation it equals the noise that diffusers' pipelines draw from that generator.
     """
     import torch
 
@@ -47,11 +47,11 @@ def slerp(amount: float, low: Any, high: Any) -> Any:
 
 
 class Cancelled(Exception):
-    """A picture was given up between two steps because its `cancelled` said so."""
+    """A picture was cancelled between two steps."""
 
 
 class Watch:
-    """What looks on between the steps: passes on progress, stops when asked to, notes whether latents are finite."""
+    """The callback after each step: reports progress, stops a cancelled picture, records whether latents are finite."""
 
     def __init__(self, cancelled: Callable[[], bool] | None, on_step: Callable[[int, int], None] | None) -> None:
         self.cancelled = cancelled

@@ -1,28 +1,82 @@
-"""Devices: which one, its number format and memory, and how a model and a picture share that memory.
+"""Devices: choice, number format, errors, and the memory that a model and a picture share.
 
-A GPU with 20 GB or more keeps the whole model; a smaller one gets its parts moved in one after the other, as whole
-models (moving single layers in costs far more time than it saves memory). Big pictures are decoded in tiles. Free
-memory plays no part: the same picture on the same device must not depend on what else was running.
+A GPU with 20 GB or more keeps the whole model. To a smaller one the components are moved in turn, each as a whole
+(moving single layers costs far more time than it saves memory). Big pictures are decoded in tiles. Free memory plays no
+part in these decisions: a picture on a device must not depend on what else is running there.
+
+Running out of memory costs one picture; after a fault of the device only a new process can use it again.
 """
 
 from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from darkroom.errors import ConfigError
+from darkroom.errors import ConfigError, CudaError, OutOfMemoryError
 
 _CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
+GB = 10**9
+RESIDENT_BYTES = 20 * GB
+SMALL_BYTES = 12 * GB
+TILED_PIXELS = 1536 * 1536
+SMALL_TILED_PIXELS = 1024 * 1024
+Mode = Literal["resident", "offload", "cpu"]
+T = TypeVar("T")
+_STICKY = (
+    "illegal memory access",
+    "illegal instruction",
+    "misaligned address",
+    "device-side assert",
+    "unspecified launch failure",
+    "launch timed out",
+    "hardware stack error",
+    "uncorrectable ecc error",
+    "cublas_status_execution_failed",
+    "cudnn_status_execution_failed",
+)
+"""Errors after which "the process must be terminated and relaunched" (CUDA driver API, CUresult)."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where the model is kept, why, and from how many pixels on the VAE decodes in tiles (None: never)."""
+
+    mode: Mode
+    reason: str
+    tiled_from: int | None
+
+    def is_tiled(self, width: int, height: int) -> bool:
+        """True if a picture of this size in pixels is decoded in tiles."""
+        return self.tiled_from is not None and width * height >= self.tiled_from
+
+    def describe(self, dtype: str) -> str:
+        """One line for the log, such as `offload (GPU of 8.6 GB is below 20 GB), fp16, VAE tiling from 1.0 MP`."""
+        tiling = "off" if self.tiled_from is None else f"from {self.tiled_from / 1e6:.1f} MP"
+        head = self.mode if self.mode == "cpu" else f"{self.mode} ({self.reason})"
+        return f"{head}, {dtype}, VAE tiling {tiling}"
+
+    def startup_lines(self, device: str) -> list[str]:
+        """Log lines for operators once a model is loaded: where it is kept, and how the VAE decodes."""
+        kept = {
+            "resident": "the model stays on the device",
+            "offload": "model CPU offload enabled",
+            "cpu": "no GPU, the model is in the machine's memory",
+        }[self.mode]
+        tiling = "VAE tiling off"
+        if self.tiled_from is not None:
+            tiling = f"VAE tiling enabled from {self.tiled_from / 1e6:.1f} MP on"
+        return [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
 
 
 def resolve_device(requested: str) -> str:
-    """`auto` becomes `cuda`, `mps` or `cpu`, the first there is.
+    """The device; `auto` becomes the first of `cuda`, `mps` and `cpu` that the machine has.
 
-    Raises ConfigError (E-CONFIG) if the machine lacks the device asked for.
+    Raises ConfigError (E-CONFIG) if the machine lacks the requested device.
     """
     import torch
 
@@ -31,9 +85,9 @@ def resolve_device(requested: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = requested.partition(":")
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not there.get(kind, False):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the GPU that was asked for, where there are several
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not has.get(kind, False):
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the requested GPU, where there are several
         among = "" if kind != "cuda" or visible is None else f", with CUDA_VISIBLE_DEVICES '{visible}'"
         raise ConfigError("engine.device", requested, f"this machine has no such device{among}", "use auto or cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
@@ -42,12 +96,34 @@ def resolve_device(requested: str) -> str:
 
 
 def resolve_dtype(requested: str, device: str) -> str:
-    """`auto` becomes fp16 on a GPU and fp32 on a CPU, which is slow at half precision."""
+    """The number format; `auto` becomes fp16 on a GPU and fp32 on a CPU, which is slow at half precision."""
     if requested == "auto":
         return "fp32" if device == "cpu" else "fp16"
     if requested not in DTYPES:
         raise ConfigError("engine.dtype", requested, "unknown number format", f"use auto, {', '.join(DTYPES)}")
     return requested
+
+
+def decide(device_kind: str, total_bytes: int, requested: str) -> MemoryPlan:
+    """The plan for a device.
+
+    `device_kind` is `cpu`, `cuda` or `mps`; `total_bytes` is the device's memory; `requested` is the config's
+    `memory`: `auto`, `resident` or `offload`. A CPU and an MPS device share the machine's memory, so there is
+    nowhere to move a model to and the request has no effect.
+    """
+    if device_kind == "cpu":
+        return MemoryPlan("cpu", "the model is in the machine's memory", None)
+    if device_kind != "cuda":
+        return MemoryPlan("resident", f"{device_kind} shares the machine's memory", TILED_PIXELS)
+    size = f"GPU of {total_bytes / GB:.1f} GB"
+    tiled_from = SMALL_TILED_PIXELS if total_bytes < SMALL_BYTES else TILED_PIXELS
+    if requested == "resident":
+        return MemoryPlan("resident", f"as configured, {size}", TILED_PIXELS)
+    if requested == "offload":
+        return MemoryPlan("offload", f"as configured, {size}", tiled_from)
+    if total_bytes >= RESIDENT_BYTES:
+        return MemoryPlan("resident", f"{size} has room for it", TILED_PIXELS)
+    return MemoryPlan("offload", f"{size} is below {RESIDENT_BYTES // GB} GB", tiled_from)
 
 
 def torch_dtype(name: str) -> Any:
@@ -74,7 +150,7 @@ def total_memory(device: str) -> int:
 
 
 def free_memory(device: str) -> int | None:
-    """Free memory in bytes on the device or, for a CPU, on the machine; None if nobody can tell."""
+    """Free memory in bytes on the device or, for a CPU, on the machine; None if unknown."""
     import torch
 
     if device.startswith("cuda"):
@@ -83,10 +159,10 @@ def free_memory(device: str) -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes of the machine's memory that can be had without swapping; None if nobody can tell.
+    """Bytes of the machine's memory that are available without swapping; None if unknown.
 
-    On Linux MemAvailable (proc(5)): free memory alone would leave out what caches give back. A container's own limit
-    counts where it is less (cgroup v2's memory.max and memory.current; file pages of it can be given back).
+    On Linux MemAvailable (proc(5)), since caches give memory back; a container's own limit where it is lower (cgroup
+    v2's memory.max and memory.current, without file pages, which can be given back).
     """
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
@@ -103,7 +179,7 @@ def available_memory() -> int | None:
 
 
 def resident_memory() -> int | None:
-    """Bytes of the machine's memory that this process holds; None if nobody can tell."""
+    """Bytes of the machine's memory that this process holds; None if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -112,7 +188,7 @@ def resident_memory() -> int | None:
 
 
 def release_memory(device: str) -> None:
-    """Give back what dropped tensors still hold."""
+    """Free the memory of tensors that are no longer in use."""
     import torch
 
     gc.collect()
@@ -120,63 +196,37 @@ def release_memory(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-GB = 10**9
-RESIDENT_BYTES = 20 * GB
-SMALL_BYTES = 12 * GB
-TILED_PIXELS = 1536 * 1536
-SMALL_TILED_PIXELS = 1024 * 1024
+def with_coded_errors(work: Callable[[], T], device: str, what: str, value: str, hint: str) -> T:
+    """Run `work`; a device's errors become coded ones.
 
-Mode = Literal["resident", "offload", "cpu"]
+    Raises OutOfMemoryError (E-OOM) if it needs more memory than there is, with that memory given back, and CudaError
+    (E-CUDA) for a fault after which every call to the device fails until the process has ended.
 
-
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """Where the model lives, why, and from how many pixels on the VAE decodes in tiles (None: never)."""
-
-    mode: Mode
-    reason: str
-    tiled_from: int | None
-
-    def is_tiled(self, width: int, height: int) -> bool:
-        """Whether a picture of this size in pixels is decoded in tiles."""
-        return self.tiled_from is not None and width * height >= self.tiled_from
-
-    def describe(self, dtype: str) -> str:
-        """One line for the log, such as `offload (GPU of 8.6 GB is below 20 GB), fp16, VAE tiling from 1.0 MP`."""
-        tiling = "off" if self.tiled_from is None else f"from {self.tiled_from / 1e6:.1f} MP"
-        head = self.mode if self.mode == "cpu" else f"{self.mode} ({self.reason})"
-        return f"{head}, {dtype}, VAE tiling {tiling}"
-
-    def startup_lines(self, device: str) -> list[str]:
-        """What operators look for in the log once a model is loaded: where it is kept, and how the VAE decodes."""
-        kept = {
-            "resident": "the model stays on the device",
-            "offload": "model CPU offload enabled",
-            "cpu": "no GPU, the model is in the machine's memory",
-        }[self.mode]
-        tiling = "VAE tiling off"
-        if self.tiled_from is not None:
-            tiling = f"VAE tiling enabled from {self.tiled_from / 1e6:.1f} MP on"
-        return [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
-
-
-def decide(device_kind: str, total_bytes: int, requested: str) -> MemoryPlan:
-    """The plan for a device.
-
-    `device_kind` is `cpu`, `cuda` or `mps`; `total_bytes` is the device's memory; `requested` is the config's
-    `memory`: `auto`, `resident` or `offload`. A CPU and an MPS device share the machine's memory, so there is
-    nowhere to move a model to and the request has no effect.
+    The error is raised outside the handler: chained to it, the failed work's tensors would stay alive.
     """
-    if device_kind == "cpu":
-        return MemoryPlan("cpu", "the model is in the machine's memory", None)
-    if device_kind != "cuda":
-        return MemoryPlan("resident", f"{device_kind} shares the machine's memory", TILED_PIXELS)
-    size = f"GPU of {total_bytes / GB:.1f} GB"
-    tiled_from = SMALL_TILED_PIXELS if total_bytes < SMALL_BYTES else TILED_PIXELS
-    if requested == "resident":
-        return MemoryPlan("resident", f"as configured, {size}", TILED_PIXELS)
-    if requested == "offload":
-        return MemoryPlan("offload", f"as configured, {size}", tiled_from)
-    if total_bytes >= RESIDENT_BYTES:
-        return MemoryPlan("resident", f"{size} has room for it", TILED_PIXELS)
-    return MemoryPlan("offload", f"{size} is below {RESIDENT_BYTES // GB} GB", tiled_from)
+    try:
+        return work()
+    except Exception as error:
+        if is_sticky(error):
+            raise CudaError("device", device, str(error).splitlines()[0], "the engine starts again by itself") from None
+        if not is_out_of_memory(error):
+            raise
+    release_memory(device)
+    free = free_memory(device)
+    left = "" if free is None else f", {free / GB:.1f} GB are free without it"
+    raise OutOfMemoryError(what, value, f"does not fit into the memory of {device}{left}", hint)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True if torch or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+
+
+def is_sticky(error: BaseException) -> bool:
+    """True for an error after which the device's context is lost: only a new process gets another one."""
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _STICKY)

@@ -1,8 +1,7 @@
-"""The engine: a loaded model that turns requests into pictures, one at a time, none leaving a trace on the next."""
+"""The engine: a loaded model that turns requests into pictures, one at a time and each independent of earlier ones."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from darkroom.checkpoint.audit import read_identity
+from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
 from darkroom.engine.decode import decode, is_uniform
 from darkroom.engine.denoise import Watch, denoise
@@ -22,12 +22,13 @@ from darkroom.engine.devices import (
     resolve_device,
     resolve_dtype,
     total_memory,
+    with_coded_errors,
 )
-from darkroom.engine.failures import with_coded_errors
 from darkroom.engine.library import Library
-from darkroom.engine.load import load_pipeline, prepare, scheduler_config
+from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
+from darkroom.engine.weights import WeightFiles
 from darkroom.errors import ModelError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import RenderRequest
@@ -37,7 +38,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE that decodes them, and the facts so far."""
+    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE to decode them with, and the facts so far."""
 
     latents: Any
     vae: Any
@@ -48,52 +49,52 @@ class Denoised:
 class Engine:
     """One model on one device. Not for several threads at once: callers queue.
 
-    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` say with what
-    it is computed, and `memory` is the memory policy's decision in one line.
+    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` are those of its
+    computations, and `memory` is the memory policy's decision in one line.
     """
 
     def __init__(
-        self, pipeline: Any, model_dir: Path, device: str, dtype: str, plan: MemoryPlan, library: Library
+        self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
-        self.name, self.model_hash = read_identity(model_dir)
+        self.name, self.model_hash = read_identity(files.model.folder)
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
         self.library = library
         self._pipeline = pipeline
         self._plan = plan
-        self._scheduler_config = scheduler_config(model_dir)
+        self._scheduler_config = files.model.configs.scheduler
         self._prompts = Prompts(pipeline)
-        self._assets = Assets(pipeline, model_dir, dtype, library)
+        self._assets = Assets(pipeline, files, dtype, library)
 
     @classmethod
     def load(
         cls,
-        model_dir: Path | str,
+        model: Path | str | VerifiedModel,
         *,
         device: str = "auto",
         dtype: str = "auto",
         memory: str = "auto",
         library: Library | None = None,
     ) -> Engine:
-        """Load a converted model. `device`, `dtype` and `memory` are the config's `engine` values.
+        """Load a verified model, or a model folder by its path. `device`, `dtype`, `memory` are the config's values.
 
-        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder that
-        `model_dir` lies in, as MODELS/diffusers/NAME.
+        `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of
+        a model in MODELS/diffusers/NAME.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
         ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
         """
-        model_dir = Path(os.path.abspath(model_dir))  # noqa: PTH100 - a link stays a link
-        prepare(model_dir)
+        files = WeightFiles(prepare(model))
+        folder = files.model.folder
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
         plan = decide(device.partition(":")[0], total_memory(device), memory)
         make_deterministic(device)
         pipeline = with_coded_errors(
-            lambda: load_pipeline(model_dir, device, dtype, plan), device, "model", model_dir.name, "use a smaller one"
+            lambda: load_pipeline(files, device, dtype, plan), device, "model", folder.name, "use a smaller one"
         )
-        return cls(pipeline, model_dir, device, dtype, plan, library or Library(model_dir.parent.parent))
+        return cls(pipeline, files, device, dtype, plan, library or Library(folder.parent.parent))
 
     def render(
         self,
@@ -112,30 +113,31 @@ class Engine:
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> Denoised:
-        """All but the last stage of a picture. `cancelled` is asked before each step; `on_step` hears of each as (done, total).
+        """All but a picture's last stage. `cancelled` is called before each step, `on_step` after it with (done, total).
 
         `request.embeddings` has to name the embeddings in its prompts: see `darkroom.request.assets.settle`.
 
         Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
-        EmbeddingError (E-EMBEDDING) for what doesn't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM) and
-        CudaError (E-CUDA); after any but the last the engine works on as if nothing had happened.
+        EmbeddingError (E-EMBEDDING) for assets that don't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM)
+        and CudaError (E-CUDA); after any but CudaError the engine can render the next picture.
         """
         watch = Watch(cancelled, on_step)
         return self._guarded(request, lambda: self._denoise(request, watch))
 
     def decode(self, denoised: Denoised) -> RenderedImage:
-        """The picture of what `denoise` gave. Raises NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM), CudaError (E-CUDA).
+        """The picture of denoised latents.
 
+        Raises NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM), CudaError (E-CUDA).
         Where `overlaps` is true it may run in another thread while the next picture is denoised.
         """
         return self._guarded(denoised.request, lambda: self._decode(denoised))
 
     @property
     def overlaps(self) -> bool:
-        """Whether a picture should be decoded in another thread while the next one is denoised.
+        """True if a picture should be decoded in another thread while the next one is denoised.
 
-        Not where the parts of the model take turns on the device, and not on a CPU: two threads that compute there have
-        twice the threads of OpenMP, which then sleep between any two operations.
+        Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice
+        as many OpenMP threads, which then sleep between operations.
         """
         return self._plan.mode == "resident"
 
@@ -155,7 +157,7 @@ class Engine:
                 self._pipeline.maybe_free_model_hooks()
 
     def close(self) -> None:
-        """Give up the model and its memory."""
+        """Free the model and its memory."""
         if self._pipeline is None:
             return
         self._pipeline = None
@@ -211,7 +213,7 @@ class Engine:
 
     @contextmanager
     def _at_hand(self, vae: Any) -> Iterator[None]:
-        """A VAE that isn't the pipeline's is on the device only for as long as it needs to be."""
+        """Move a VAE that isn't the pipeline's to the device, and with offloading away again."""
         if vae is self._pipeline.vae:
             yield
             return

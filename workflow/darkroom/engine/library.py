@@ -12,7 +12,7 @@ from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path,
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file: its kind (`vaes`, `loras`, `embeddings`), name, SHA256 (hex), and which state of the file has it."""
+    """A file: its kind (`vaes`, `loras`, `embeddings`), name, path, SHA256 (hex), and stamp when it was hashed."""
 
     kind: str
     name: str
@@ -22,9 +22,9 @@ class Asset:
 
 
 class Library:
-    """Looks names up below `models_dir`, and among single files that `add` was told of.
+    """Finds assets by name below `models_dir`, and among files that were added.
 
-    A file is hashed when it is first used and whenever it changed, so that what a picture says of it is what was read.
+    A file is hashed when it is first used and whenever it changed, so that a picture's metadata names what was read.
     """
 
     def __init__(self, models_dir: Path | str) -> None:
@@ -33,11 +33,11 @@ class Library:
         self._hashes: dict[Path, tuple[Stamp, str]] = {}
 
     def add(self, kind: str, name: str, path: Path) -> None:
-        """Have `name` mean the file at `path`, wherever it lies."""
+        """Let `name` mean the file at `path`, in any folder."""
         self._added[kind, name] = path
 
     def names(self) -> AssetNames:
-        """All names that there are."""
+        """The names of all assets."""
         there = AssetNames.of_folder(self.models_dir)
         return AssetNames(
             *(sorted({*getattr(there, kind), *(n for k, n in self._added if k == kind)}) for kind in ASSETS)
@@ -46,8 +46,8 @@ class Library:
     def find(self, kind: str, name: str) -> Asset:
         """The file of that name.
 
-        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) where there is none, or
-        none that can be read.
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) if there is none or it can't
+        be read.
         """
         known = getattr(self.names(), kind)
         if name not in known:  # a look into the folder's list: nothing in a name can lead out of it

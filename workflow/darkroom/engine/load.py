@@ -1,53 +1,76 @@
-"""Loading a verified Diffusers folder, or a VAE's file, into a pipeline: offline, safetensors only, every weight accounted for.
+"""Loading a verified model folder, or a VAE's file, offline, from safetensors only, with every weight accounted for.
 
-The latent space belongs to the UNet, so scaling factor, mean and deviation are the model's.
-
-The components are made without weights and given those that were read: nothing is initialised, and it is known exactly
-which weights were in the files. Reading goes on while diffusers and transformers are imported, which takes seconds.
+The components are made without weights and given the weights that were read: nothing is initialised, and it is known
+exactly which weights were in the files. Reading goes on while diffusers and transformers are imported, which takes
+seconds.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from darkroom.checkpoint.conversion import Part, SourceFile
 from darkroom.checkpoint.coverage import check_parts
 from darkroom.checkpoint.header import read_header
-from darkroom.checkpoint.keymap import COMPONENTS, component_entries
+from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.layouts import best_layout, classic_names, vae_layouts
-from darkroom.checkpoint.verify import verify_model
+from darkroom.checkpoint.verify import VerifiedModel, open_model
 from darkroom.engine.devices import MemoryPlan, torch_dtype
+from darkroom.engine.weights import WeightFiles, WeightReader
 from darkroom.errors import KeysError, NanWeightError
 
-if TYPE_CHECKING:
-    from darkroom.engine.weights import Weights
+_READ_AHEAD_BYTES = 64 * 2**20
 
 
-def vae_dtype(config: dict[str, Any], dtype: str) -> str:
-    """The number format of a VAE: one whose config says `force_upcast` overflows in fp16, and is fp32 instead."""
-    return "fp32" if config.get("force_upcast", True) and dtype == "fp16" else dtype
+def prepare(model: Path | str | VerifiedModel) -> VerifiedModel:
+    """Verify a model folder, unless it has been, and start reading it from disk; quick, and needs no torch.
+
+    Raises ModelError (E-MODEL, E-INDEX) if the folder is missing or broken, KeysError (E-KEYS) if tensors are.
+    """
+    verified = model if isinstance(model, VerifiedModel) else open_model(model)
+    _forbid_network_and_code()
+    _read_ahead(verified.folder)
+    return verified
 
 
-def load_vae(path: Path, model_dir: Path, dtype: str) -> Any:
+def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan) -> Any:
+    """A StableDiffusionXLPipeline of a verified model, on `device` or set up to move its parts there.
+
+    `dtype` is `fp16`, `fp32` or `bf16`, except for the VAE (see `vae_dtype`). Raises KeysError (E-KEYS) if a weight was
+    not in the files.
+    """
+    model = files.model
+    dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(model.configs.components["vae"], dtype)}
+    weights = WeightReader(files, dtypes)
+    with _quiet():
+        pipeline = _assemble(model, weights, None if plan.mode == "offload" else device)
+    pipeline.set_progress_bar_config(disable=True)
+    if plan.mode == "offload":
+        pipeline.enable_model_cpu_offload(device=device)
+    return pipeline
+
+
+def load_vae(path: Path, model: VerifiedModel, dtype: str) -> Any:
     """The AutoencoderKL of the safetensors file at `path`, in any layout that conversion knows, on the CPU.
 
-    Raises the CheckpointErrors: KeysError (E-KEYS) if tensors are missing or of the wrong shape, NanWeightError
-    (E-NANWEIGHT) for a number that isn't finite.
+    The latent space belongs to the UNet, so scaling factor, mean and deviation are those of `model`. Raises the
+    CheckpointErrors: KeysError (E-KEYS) if tensors are missing or of the wrong shape, NanWeightError (E-NANWEIGHT) for
+    a number that isn't finite.
     """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from safetensors import safe_open
 
-    config = json.loads((model_dir / "vae" / "config.json").read_bytes())
+    config = model.configs.components["vae"]
     header = read_header(path)
-    layout = best_layout(vae_layouts(component_entries("vae", config)), header.tensors)
+    layout = best_layout(vae_layouts(model.entries["vae"]), header.tensors)
     check_parts([SourceFile(path, header)], [Part("vae", layout, 0)])
     target = torch_dtype(vae_dtype(config, dtype))
     weights = {}
@@ -58,44 +81,17 @@ def load_vae(path: Path, model_dir: Path, dtype: str) -> Any:
                 raise NanWeightError("tensor", entry.source, f"{path.name} holds NaN or Inf there", "use another VAE")
             weights[entry.name] = tensor.to(target)
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(config)
+        vae = AutoencoderKL.from_config(deepcopy(config))
     vae.load_state_dict(weights, assign=True)
     return vae.eval().requires_grad_(False)
 
 
-_READ_AHEAD_BYTES = 64 * 2**20
+def vae_dtype(config: dict[str, Any], dtype: str) -> str:
+    """The number format of a VAE: fp32 instead of fp16 if its config has `force_upcast`, since it overflows in fp16."""
+    return "fp32" if config.get("force_upcast", True) and dtype == "fp16" else dtype
 
 
-def prepare(model_dir: Path) -> None:
-    """Refuse a folder that can't be used, and start reading the others from disk; quick, and needs no torch.
-
-    Raises ModelError (E-MODEL, E-INDEX) if the folder is missing or broken, KeysError (E-KEYS) if tensors are.
-    """
-    verify_model(model_dir, hashes="none")
-    _forbid_network_and_code()
-    _read_ahead(model_dir)
-
-
-def load_pipeline(model_dir: Path, device: str, dtype: str, plan: MemoryPlan) -> Any:
-    """A StableDiffusionXLPipeline of a folder that went through `prepare`, on `device` or set up to move its parts there.
-
-    `dtype` is `fp16`, `fp32` or `bf16`; a VAE whose config says `force_upcast` overflows in half precision and is
-    fp32 instead of fp16. Raises KeysError (E-KEYS) if a weight was not in the files.
-    """
-    from darkroom.engine.weights import Weights
-
-    configs = {name: json.loads((model_dir / name / "config.json").read_bytes()) for name in COMPONENTS}
-    dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(configs["vae"], dtype)}
-    weights = Weights(model_dir, dtypes)
-    with _quiet():
-        pipeline = _assemble(model_dir, configs, weights, None if plan.mode == "offload" else device)
-    pipeline.set_progress_bar_config(disable=True)
-    if plan.mode == "offload":
-        pipeline.enable_model_cpu_offload(device=device)
-    return pipeline
-
-
-def _assemble(model_dir: Path, configs: dict[str, dict[str, Any]], weights: Weights, device: str | None) -> Any:
+def _assemble(model: VerifiedModel, weights: WeightReader, device: str | None) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -111,16 +107,16 @@ def _assemble(model_dir: Path, configs: dict[str, dict[str, Any]], weights: Weig
         "text_encoder": lambda config: CLIPTextModel(CLIPTextConfig.from_dict(config)),
         "text_encoder_2": lambda config: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
     }
-    index = json.loads((model_dir / "model_index.json").read_bytes())
+    configs = model.configs
     others = {
-        "tokenizer": CLIPTokenizer.from_pretrained(model_dir / "tokenizer", local_files_only=True),
-        "tokenizer_2": CLIPTokenizer.from_pretrained(model_dir / "tokenizer_2", local_files_only=True),
-        "scheduler": build("Euler", "Automatic", scheduler_config(model_dir)),
-        "force_zeros_for_empty_prompt": index.get("force_zeros_for_empty_prompt", True),
+        "tokenizer": CLIPTokenizer.from_pretrained(model.folder / "tokenizer", local_files_only=True),
+        "tokenizer_2": CLIPTokenizer.from_pretrained(model.folder / "tokenizer_2", local_files_only=True),
+        "scheduler": build("Euler", "Automatic", configs.scheduler),
+        "force_zeros_for_empty_prompt": configs.index.get("force_zeros_for_empty_prompt", True),
     }
-    parts = {name: _make_empty(make, configs[name]) for name, make in makers.items()}
+    parts = {name: _make_empty(make, configs.components[name]) for name, make in makers.items()}
     for name, part in parts.items():
-        _fill(name, part, configs[name], weights)
+        _fill(name, part, model, weights)
     if device is not None:
         parts = {name: part.to(device) for name, part in parts.items()}
     return StableDiffusionXLPipeline(**parts, **others, add_watermarker=False)
@@ -131,22 +127,21 @@ def _make_empty(make: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -
     import torch
 
     with torch.device("meta"):
-        return make(config).eval().requires_grad_(False)
+        return make(deepcopy(config)).eval().requires_grad_(False)
 
 
-def _fill(component: str, model: Any, config: dict[str, Any], weights: Weights) -> None:
-    """Make the weights that were read the model's parameters: none is ever initialised, copied or left out."""
-    expected = model.state_dict()
-    classic = {entry.name: entry.shape for entry in component_entries(component, config)}
-    names = classic_names(component, expected, classic)
+def _fill(component: str, part: Any, model: VerifiedModel, weights: WeightReader) -> None:
+    """Make the weights that were read the part's parameters: none is ever initialised, copied or left out."""
+    expected = part.state_dict()
+    names = classic_names(component, expected, {entry.name: entry.shape for entry in model.entries[component]})
     tensors = weights.take(component)
     found = {name: tensors.pop(names[name]) for name in expected if names[name] in tensors}
     bad = [name for name, tensor in expected.items() if name not in found or found[name].shape != tensor.shape]
     bad += tensors
     if not bad:
-        model.load_state_dict(found, assign=True)
-        _count_positions(model)
-        left = chain(model.named_parameters(), model.named_buffers())
+        part.load_state_dict(found, assign=True)
+        _count_positions(part)
+        left = chain(part.named_parameters(), part.named_buffers())
         bad = [name for name, tensor in left if tensor.is_meta]
     if bad:
         raise KeysError(
@@ -155,11 +150,11 @@ def _fill(component: str, model: Any, config: dict[str, Any], weights: Weights) 
             f"{len(bad)} missing, left over or of the wrong shape, such as {', '.join(bad[:5])}",
             "convert the checkpoint again",
         )
-    model.requires_grad_(False)  # what was assigned begins anew
+    part.requires_grad_(False)  # assigning sets it again
 
 
 def _count_positions(model: Any) -> None:
-    """Fill in the one buffer that no file holds: a text encoder's positions, 0, 1, 2, … (transformers' CLIPTextEmbeddings)."""
+    """Fill in the one buffer that no file holds: a text encoder's positions 0, 1, 2, … (CLIPTextEmbeddings)."""
     import torch
 
     for module in model.modules():
@@ -168,20 +163,14 @@ def _count_positions(model: Any) -> None:
             module.register_buffer("position_ids", torch.arange(positions.shape[-1])[None], persistent=False)
 
 
-def scheduler_config(model_dir: Path) -> dict[str, Any]:
-    """The model's own scheduler settings, among them what its UNet predicts."""
-    config: dict[str, Any] = json.loads((model_dir / "scheduler" / "scheduler_config.json").read_bytes())
-    return config
-
-
 def _forbid_network_and_code() -> None:
-    """Belt and braces for the whole process: loading names local files only, and runs no code from a model folder."""
+    """A second barrier for the whole process: loading names local files only and runs no code from a model folder."""
     for name in ("HF_HUB_OFFLINE", "DIFFUSERS_DISABLE_REMOTE_CODE", "HF_HUB_DISABLE_TELEMETRY"):
         os.environ[name] = "1"
 
 
 def _read_ahead(model_dir: Path) -> None:
-    """Have the system read the weights from disk while the libraries are being imported."""
+    """Let the system read the weights from disk while the libraries are being imported."""
     if not hasattr(os, "posix_fadvise"):
         return
 
@@ -196,7 +185,7 @@ def _read_ahead(model_dir: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence progress bars, and remarks about optional packages that this project does without."""
+    """Silence progress bars, and warnings about optional packages that aren't needed."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,11 +1,10 @@
 """LoRAs in a pipeline's weights: W = W₀ + Σ weight · D, added up in fp32 and rounded once to the pipeline's format.
 
 A DoRA keeps a magnitude m for each row, or each column, of the weight W (Liu et al., arXiv:2402.09353): it adds
-m · (W + D) / ‖W + D‖ − W, where D has its scale already. A user's weight multiplies all of it, as in A1111 and ComfyUI.
+m · (W + D) / ‖W + D‖ − W, where D is already scaled. A user's weight multiplies the whole sum, as in A1111 and ComfyUI.
 
-The sums are worked out whenever the LoRAs change, and from W₀ as it stands in the model's folder: no step of a picture
-costs more for them, nothing of one set is left in the next, and without LoRAs the weights are bit by bit those that
-were loaded.
+The sums are computed whenever the LoRAs change, from W₀ as the model's files hold it: a step of a picture costs no more
+with LoRAs, no LoRA leaves a trace once it is removed, and without LoRAs the weights are bit by bit those of the files.
 """
 
 from __future__ import annotations
@@ -14,20 +13,22 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from darkroom.checkpoint.index import read_model_configs
-from darkroom.engine.weights import BaseWeights, TensorFile
+from darkroom.checkpoint.layouts import TEXT_MODEL
+from darkroom.engine.weights import TensorFile, WeightFiles
 from darkroom.errors import LoraError
 from darkroom.loras import LoraFile
-from darkroom.loras.targets import LORA_COMPONENTS, TEXT_MODEL, Change, Targets, match
+from darkroom.loras.targets import LORA_COMPONENTS, Change, Targets, match
 
 Parts = Mapping[str, Any]
+Choice = tuple[LoraFile, float, float]
+_Place = tuple[str, str]
+_Recipe = tuple[tuple[str, str, float], ...]
 
 
 def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
-    """The change to `base`, a weight or bias in fp32, whose shape and device it has; in memory of its own.
+    """The change to `base`, a weight or bias in fp32, as a new tensor of its shape on its device.
 
     `read` gives a part of the change's module on that device, in fp32.
     """
@@ -96,11 +97,6 @@ def _diff(parts: Parts) -> Any:
 _DIFFERENCES: dict[str, Callable[[Parts], Any]] = {"lora": _lora, "loha": _loha, "lokr": _lokr, "diff": _diff}
 
 
-Choice = tuple[LoraFile, float, float]
-_Place = tuple[str, str]
-_Recipe = tuple[tuple[str, str, float], ...]
-
-
 @dataclass(frozen=True, slots=True)
 class _Term:
     """One LoRA's part in one tensor."""
@@ -113,36 +109,35 @@ class _Term:
 class LoraWeights:
     """Holds a pipeline's UNet and text encoders at the model's weights plus those of the LoRAs in use.
 
-    `model_dir` is the folder that the pipeline was loaded from; it is looked into now, and its files are kept open.
-    Raises what BaseWeights raises.
+    `base` are the files that the pipeline was loaded from.
     """
 
-    def __init__(self, pipeline: Any, model_dir: Path) -> None:
+    def __init__(self, pipeline: Any, base: WeightFiles) -> None:
         self._parts = {component: getattr(pipeline, component) for component in LORA_COMPONENTS}
         self._names = {
             (component, name.removeprefix(TEXT_MODEL)): name
             for component, part in self._parts.items()
             for name, _ in part.named_parameters()
         }
-        self._base = BaseWeights(model_dir)
-        self._targets = Targets(read_model_configs(model_dir).components)
+        self._base = base
+        self._targets = Targets(base.model.entries)
         self._in_use: tuple[tuple[str, float, float], ...] | None = ()
         self._text_key: tuple[tuple[str, float], ...] = ()
         self._held: dict[_Place, _Recipe | None] = {}
-        """What stands in each tensor that was ever written, and None while one is being written."""
+        """The LoRAs in each tensor that was ever written; None while it is being written."""
 
     @property
     def text_key(self) -> tuple[tuple[str, float], ...]:
-        """What tells apart how the text encoders are changed: the SHA256 and weight of each LoRA that changes them."""
+        """The state of the text encoders: SHA256 and weight of each LoRA that changes them."""
         return self._text_key
 
     def use(self, loras: Sequence[Choice]) -> None:
-        """Have exactly these LoRAs in the weights, each with its weight in the UNet and in the text encoders.
+        """Apply exactly these LoRAs, each with its weight in the UNet and in the text encoders.
 
-        Their order has no effect, and the weights of one that is named twice add up. A weight of 0 leaves its part of
-        the pipeline as it is. Raises LoraError (E-LORA) for a LoRA that doesn't fit the model, was changed since it was
-        read, or is too strong for the pipeline's number format, ModelError (E-MODEL) if the model's files were changed;
-        then, and when memory runs out, the weights are those of before or the model's own.
+        Their order has no effect, and the weights of a LoRA that is named twice add up. Raises LoraError (E-LORA) for a
+        LoRA that doesn't fit the model, was changed since it was read, or is too strong for the pipeline's number
+        format, ModelError (E-MODEL) if the model's files were changed. After an error the weights are as before or the
+        model's own.
         """
         chosen = _summed(loras)
         wanted = tuple((lora.sha256, unet, te) for lora, unet, te in chosen)
@@ -192,14 +187,14 @@ class LoraWeights:
             total.add_(delta(term.change, _reader(term, files, parameter.device), base), alpha=term.weight)
         low, high = total.aminmax()
         largest = torch.finfo(parameter.dtype).max
-        if not (-largest <= low and high <= largest):  # nor is it so for NaN
+        if not (-largest <= low and high <= largest):  # also true for NaN
             names = ", ".join(term.lora.name for term in terms)
             why = f"gives '{place[1]}' numbers that {str(parameter.dtype).removeprefix('torch.')} can't hold"
             raise LoraError("LoRA", names, why, "use a smaller weight")
         parameter.copy_(total)
 
     def _restore(self) -> None:
-        """Put the model's own numbers back wherever they aren't; what fails here is tried again by the next `use`."""
+        """Put the model's own weights back; a tensor for which that fails is written by the next `use`."""
         self._in_use, self._text_key = None, ()
         for place, recipe in self._held.items():
             if recipe != ():
@@ -210,7 +205,7 @@ class LoraWeights:
 
 
 def _summed(loras: Sequence[Choice]) -> list[Choice]:
-    """Each file once, with the sums of its weights, in the order of their hashes: sums in fp32 depend on their order."""
+    """Each file once, with its weights summed, in the order of hashes: sums in fp32 depend on their order."""
     uses: dict[str, list[Choice]] = {}
     for choice in loras:
         uses.setdefault(choice[0].sha256, []).append(choice)
@@ -222,7 +217,7 @@ def _summed(loras: Sequence[Choice]) -> list[Choice]:
 
 
 def _reader(term: _Term, files: Mapping[str, TensorFile], device: Any) -> Callable[[str], Any]:
-    """What gives a part of the term's module on a device, in fp32."""
+    """A function that reads a part of the term's module to a device, in fp32."""
     file, parts = files[term.lora.sha256], term.change.module.parts
     return lambda part: file.read(parts[part]).float().to(device)
 

@@ -1,4 +1,4 @@
-"""The prompts of requests as embeddings, each encoded once and remembered while there is room."""
+"""The prompts of requests as embeddings, each encoded once and cached."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from darkroom.request.lora_tags import take_out_loras
 from darkroom.request.render_request import RenderRequest
 
 MAX_BYTES = 256 * 2**20
-"""Of remembered embeddings; some 200 pairs of short prompts in fp32."""
+"""The size of the cache: some 200 pairs of short prompts in fp32."""
 
 
 class Prompts:
-    """Encodes with a pipeline's tokenizers and text encoders. What it gives depends on its arguments, never on before."""
+    """Encodes with a pipeline's tokenizers and text encoders. A result depends on the arguments alone."""
 
     def __init__(self, pipeline: Any) -> None:
         self._pipeline = pipeline
@@ -26,10 +26,10 @@ class Prompts:
     def encode(
         self, request: RenderRequest, embeddings: Mapping[str, Embedding], state: Hashable
     ) -> tuple[PromptEmbeddings, bool]:
-        """The embeddings of a request's prompts, and whether they were remembered.
+        """The embeddings of a request's prompts, and True if they came from the cache.
 
-        `state` stands for all that changes them and isn't in the request: the text encoders' LoRAs, and which files
-        the embeddings were read from. Raises what `encode_prompt` raises.
+        `state` identifies everything that changes them and isn't in the request: the text encoders' LoRAs, and the
+        files that textual inversions were read from. Raises what `encode_prompt` raises.
         """
         texts = [
             None if text is None else take_out_loras(text)[0]

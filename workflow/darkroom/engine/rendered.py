@@ -1,4 +1,4 @@
-"""What an engine gives back: a finished picture and the facts about it."""
+"""An engine's result: a finished picture and the facts about it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class UsedAsset:
     """A VAE, LoRA or embedding that a picture was made with.
 
     `kind` is `vaes`, `loras` or `embeddings`; `sha256` (hex) is the file's; `short` the hash that A1111 writes for
-    that kind: of a LoRA 12 digits of the hash without the header, of an embedding 12 and of a VAE 10 of the file's.
+    that kind: for a LoRA 12 digits of the hash without the header, for an embedding 12 and for a VAE 10 of the file's.
     """
 
     kind: str
@@ -27,10 +27,10 @@ class UsedAsset:
 
 @dataclass(frozen=True, slots=True)
 class RenderFacts:
-    """What making a picture took, and with what. Times in seconds; `encode_s` is near 0 for a remembered prompt
-    (`is_prompt_known`).
+    """How a picture was made. Times in seconds; `encode_s` is near 0 for a cached prompt (`is_prompt_known`).
 
-    `apply_s` is what changing the LoRAs took. `warnings` say what deserves a look although the picture was made.
+    `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
+    made.
     """
 
     prompt_tokens: int

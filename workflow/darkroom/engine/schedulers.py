@@ -1,8 +1,8 @@
 """A fresh diffusers scheduler for one picture, from the model's scheduler config and the picture's sampler.
 
-A model's noise may be one that not every scheduler class can follow. EDM's has classes of its own, told by the
-config's class; a zero terminal SNR (Lin et al., arXiv:2305.08891) is a config value. The other classes would render
-such a model without complaint, and wrongly.
+Not every scheduler class supports every model's noise. EDM's noise has classes of its own, named in the model's config;
+a zero terminal SNR (Lin et al., arXiv:2305.08891) is a config value. The other classes would render such a model
+without an error, and wrongly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from darkroom.request.samplers import (
 
 _EDM_CLASSES = frozenset(sampler.edm_scheduler for sampler in SAMPLERS if sampler.edm_scheduler is not None)
 _ZERO_SNR = "rescale_betas_zero_snr"
-# A model's own config may have any of these on: the schedule that was asked for replaces them.
+# A model's own config may have any of these on; the requested schedule replaces them.
 _NO_NOISE_LEVELS = dict.fromkeys(
     ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
 )
@@ -33,9 +33,9 @@ _NO_NOISE_LEVELS = dict.fromkeys(
 def build(sampler: str, schedule: str, config: Mapping[str, Any], steps: int | None = None) -> Any:
     """The scheduler object of a sampler and schedule by their A1111 names (or any other known spelling).
 
-    `config` is the model's scheduler_config.json; what the sampler's class knows of it is used, as
-    diffusers' own `from_config` does, with the sampler's and the schedule's values on top. Raises RequestError
-    (E-REQUEST) for a sampler or schedule that the model's noise does not allow, or that can't make so many `steps`.
+    `config` is the model's scheduler_config.json; the values that the sampler's class has are used, as in diffusers'
+    own `from_config`, and replaced by the sampler's and the schedule's. Raises RequestError (E-REQUEST) for a sampler
+    or schedule that the model's noise or the number of `steps` doesn't allow.
     """
     import diffusers
 
@@ -59,7 +59,7 @@ def _known_values(scheduler_class: Any) -> Mapping[str, Any]:
 
 
 def _usual(kind: Sampler, schedule: str) -> tuple[str, Mapping[str, Any]]:
-    """The scheduler class, and what the schedule sets of it."""
+    """The scheduler class, and the schedule's config values."""
     if schedule not in kind.schedules:
         raise RequestError(
             "schedule", schedule, f"{kind.name} can't follow it", f"set schedule to {' or '.join(kind.schedules)}"
@@ -97,7 +97,7 @@ def _check_steps(scheduler: Any, kind: Sampler, schedule: str, steps: int, is_ed
 
 
 def _flaw(scheduler: Any) -> str | None:
-    """What is wrong with a scheduler's steps, None if nothing is.
+    """The flaw of a scheduler's steps, None if there is none.
 
     Trailing spacing adds the timestep -1 where rounding errors add up, at 61 and 103 steps for instance; leading
     spacing asks for timestep 1000 at 1000 steps; and with nearly as many steps as timesteps some fall together.

@@ -1,33 +1,34 @@
 """The weights of a model folder: tensors read from open safetensors files, ahead in threads, or again to be put back.
 
-The file is read through its descriptor, not mapped: what takes its place under its name doesn't matter, pages of it
-don't count as the process's memory, and a file cut short is an error instead of a crash.
+A file is read through its descriptor, not mapped: another file under its name doesn't matter, its pages don't count as
+the process's memory, and a file cut short is an error instead of a crash.
 
-Nothing is kept in memory: a second copy of a UNet would take 5 GB. The files stay open, so that a folder which is
+No tensor is kept in memory: a second copy of a UNet would take 5 GB. The files stay open, so that a folder that is
 replaced by another of its name goes on giving the weights that the model was loaded from.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp, read_range
 from darkroom.checkpoint.header import TensorInfo
-from darkroom.checkpoint.keymap import COMPONENTS, component_entries, is_ignored
-from darkroom.checkpoint.layouts import classic_names
-from darkroom.checkpoint.weights import find_variant, read_weights
+from darkroom.checkpoint.keymap import COMPONENTS, is_ignored
+from darkroom.checkpoint.layouts import TEXT_MODEL
+from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.devices import torch_dtype
 from darkroom.errors import ModelError
-from darkroom.loras.targets import LORA_COMPONENTS, TEXT_MODEL
+from darkroom.loras.targets import LORA_COMPONENTS
 
+THREADS = 2
+"""One waits for memory while the other computes; more would only share the same memory's speed."""
+_PIECE_BYTES = 2**25  # large, since after each piece a thread waits for Python's lock, which imports hold for long
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -51,13 +52,14 @@ class TensorFile:
         self.opened = self.stamp()
 
     def stamp(self) -> Stamp:
-        """Tells, beside an earlier one, whether the file was written to since."""
+        """The file's stamp now, which differs from an earlier one if the file was written to."""
         return file_stamp(os.fstat(self._file))
 
     def read_as(self, info: TensorInfo, dtype: Any, buffer: Any) -> Any:
-        """A tensor on the CPU as `dtype`, by way of `buffer`, a tensor of bytes that holds any number of whole elements.
+        """A tensor on the CPU as `dtype`, read by way of `buffer`, a tensor of bytes that holds whole elements.
 
-        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read` does.
+        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read`
+        does.
         """
         import torch
 
@@ -82,71 +84,70 @@ class TensorFile:
         return data.view(getattr(torch, _DTYPES[info.dtype])).reshape(info.shape)
 
 
-class BaseWeights:
-    """The UNet's and the text encoders' tensors by component and name, a text encoder's without `text_model.`.
+class WeightFiles:
+    """The weight files of a verified `model`, open.
 
-    Raises ModelError (E-MODEL, E-INDEX) and the CheckpointErrors for a folder whose weights can't be read.
+    Raises ModelError (E-MODEL) for a file that can't be read or was replaced since the model was verified.
     """
 
-    def __init__(self, model_dir: Path) -> None:
-        self._name = model_dir.name
-        self._files: list[TensorFile] = []
-        self._tensors: dict[tuple[str, str], tuple[TensorFile, TensorInfo]] = {}
-        variant = find_variant(model_dir)
-        for component in LORA_COMPONENTS:
-            for relative, header in read_weights(model_dir, component, variant).headers.items():
-                try:
-                    file = TensorFile(model_dir / relative, header.data_offset)
-                except OSError as error:
-                    raise self._error(error.strerror or "can't be read") from None
-                self._files.append(file)
-                for name, info in header.tensors.items():
-                    self._tensors[component, name.removeprefix(TEXT_MODEL)] = (file, info)
+    def __init__(self, model: VerifiedModel) -> None:
+        self.model = model
+        self._files = {
+            relative: self._open(relative, header.data_offset, weights.found[relative])
+            for weights in model.weights.values()
+            for relative, header in weights.headers.items()
+        }
+        self._base = {
+            (component, name.removeprefix(TEXT_MODEL)): (file, info)
+            for component in LORA_COMPONENTS
+            for name, file, info in self.tensors(component)
+        }
 
-    def check(self) -> None:
-        """Raise ModelError (E-MODEL) if a file was written to since the model was loaded: what it held is gone."""
-        if any(file.stamp() != file.opened for file in self._files):
-            raise self._error("its files were changed while it is in use")
+    def tensors(self, component: str) -> Iterator[tuple[str, TensorFile, TensorInfo]]:
+        """A component's tensors by their classic names, in the order of the files."""
+        names = self.model.names[component]
+        for relative, header in self.model.weights[component].headers.items():
+            for key, info in sorted(header.tensors.items(), key=lambda item: item[1].start):
+                if not is_ignored(key):
+                    yield names[key], self._files[relative], info
 
     def read(self, component: str, tensor: str) -> Any:
-        """A tensor on the CPU, in the folder's number format."""
-        file, info = self._tensors[component, tensor]
+        """A tensor of the UNet or a text encoder (its name without `text_model.`) on the CPU, in its number format."""
+        file, info = self._base[component, tensor]
         return file.read(info)
 
+    def check(self) -> None:
+        """Raise ModelError (E-MODEL) if a file was written to since the model was loaded: its old contents are gone."""
+        if any(file.stamp() != file.opened for file in self._files.values()):
+            raise self._error("its files were changed while it is in use")
+
+    def _open(self, relative: str, data_offset: int, verified: os.stat_result) -> TensorFile:
+        try:
+            file = TensorFile(self.model.folder / relative, data_offset)
+        except OSError as error:
+            raise self._error(error.strerror or "can't be read") from None
+        if file.opened != file_stamp(verified):
+            raise self._error("its files were changed while it was loaded")
+        return file
+
     def _error(self, why: str) -> ModelError:
-        return ModelError("weights of", self._name, why, "load the model again")
+        return ModelError("weights of", self.model.folder.name, why, "load the model again")
 
 
-THREADS = 2
-"""One waits for memory while the other computes; more only share the same memory's speed."""
-_PIECE_BYTES = 2**25  # large, since after each piece a thread waits for Python's lock, which imports hold for long
+class WeightReader:
+    """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`)."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Tensor:
-    component: str
-    name: str
-    file: TensorFile
-    info: TensorInfo
-
-
-class Weights:
-    """Begins to read at once. `dtypes` gives each component's number format: `fp16`, `fp32` or `bf16`.
-
-    Raises ModelError (E-MODEL, E-INDEX) and the CheckpointErrors for a folder whose weights can't be read.
-    """
-
-    def __init__(self, model_dir: Path, dtypes: Mapping[str, str]) -> None:
+    def __init__(self, files: WeightFiles, dtypes: Mapping[str, str]) -> None:
         self._dtypes = {component: torch_dtype(dtype) for component, dtype in dtypes.items()}
         self._read: dict[str, dict[str, Any]] = {component: {} for component in COMPONENTS}
-        self._left = iter(_list_tensors(model_dir))
+        self._left = iter([(component, *found) for component in COMPONENTS for found in files.tensors(component)])
         self._lock = threading.Lock()
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="weights")
         self._threads: list[Future[None]] = [pool.submit(self._read_all) for _ in range(THREADS)]
         pool.shutdown(wait=False)
 
     def take(self, component: str) -> dict[str, Any]:
-        """A component's tensors on the CPU by their classic names, once all are read; they can be taken once.
+        """A component's tensors on the CPU by their classic names, once all are read; each component can be taken once.
 
         Raises OSError and FormatError (E-FORMAT) for a file that can't be read to its end.
         """
@@ -160,23 +161,8 @@ class Weights:
         buffer = torch.empty(_PIECE_BYTES, dtype=torch.uint8)
         while True:
             with self._lock:
-                tensor = next(self._left, None)
-            if tensor is None:
+                left = next(self._left, None)
+            if left is None:
                 return
-            values = tensor.file.read_as(tensor.info, self._dtypes[tensor.component], buffer)
-            self._read[tensor.component][tensor.name] = values
-
-
-def _list_tensors(model_dir: Path) -> list[_Tensor]:
-    """Every tensor that a component needs, in the order of the files."""
-    found, variant = [], find_variant(model_dir)
-    for component in COMPONENTS:
-        config = json.loads((model_dir / component / "config.json").read_bytes())
-        expected = {entry.name: entry.shape for entry in component_entries(component, config)}
-        weights = read_weights(model_dir, component, variant)
-        names = classic_names(component, weights.tensors, expected)
-        for relative, header in weights.headers.items():
-            file = TensorFile(model_dir / relative, header.data_offset)
-            tensors = sorted(header.tensors.items(), key=lambda item: item[1].start)
-            found += [_Tensor(component, names[key], file, info) for key, info in tensors if not is_ignored(key)]
-    return found
+            component, name, file, info = left
+            self._read[component][name] = file.read_as(info, self._dtypes[component], buffer)

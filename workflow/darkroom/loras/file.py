@@ -1,6 +1,6 @@
-"""Reading a LoRA file: its keys, which modules it changes and how, checked before anything is computed with it.
+"""Reading a LoRA file: its keys and the modules it changes, checked before anything is computed.
 
-Spellings as written by sd-scripts (networks/lora.py), LyCORIS (`weight_list` of its modules), PEFT
+The keys' spellings are those of sd-scripts (networks/lora.py), LyCORIS (`weight_list` of its modules), PEFT
 (utils/save_and_load.py) and diffusers, old and new (utils/state_dict_utils.py).
 """
 
@@ -40,7 +40,6 @@ _PARTS = {
     **{f"lokr_{part}": rf"\.lokr_{part}" for part in ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")},
 }
 _KEY = re.compile("(?P<module>.+)(?:" + "|".join(f"(?P<{part}>{ending})" for part, ending in _PARTS.items()) + ")")
-
 _REFUSED = {
     "a bundled textual inversion": r"bundle_emb\..*",
     "IA3": r".*\.on_input|.*\.ia3_l\b.*",
@@ -55,25 +54,8 @@ _REFUSED = {
     "a quantised LoRA": r".*[._](?:absmax|quant_map|quant_state|qweight|qzeros|scale_weight|scaled_fp8|weight_scale)\b.*",
 }
 _REFUSED_PATTERNS = {kind: re.compile(pattern) for kind, pattern in _REFUSED.items()}
-
-
-def split_key(key: str) -> tuple[str, str] | None:
-    """The module's name and the part (`down`, `up`, `alpha`, `hada_w1_a`, …), or None for a key of no known kind."""
-    found = _KEY.fullmatch(key)
-    return None if found is None or found.lastgroup is None else (found["module"], found.lastgroup)
-
-
-def refused_kind(keys: Iterable[str]) -> tuple[str, str] | None:
-    """What a file is that can't be applied, and the key that tells; None if no key is of a kind known as such."""
-    for key in keys:
-        for kind, pattern in _REFUSED_PATTERNS.items():
-            if pattern.fullmatch(key):
-                return kind, key
-    return None
-
-
 SHOWN = 3
-"""How many names an error shows."""
+"""The number of names in an error."""
 _NUMBERS = ("alpha", "scale")
 _MODEL_HASH = re.compile("[0-9a-f]{12,64}")
 _ANOTHER = "use another version of it"
@@ -82,10 +64,10 @@ _REAL_LORA = "give a LoRA in safetensors format"
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """A checked LoRA file. `base` says in words which model it was made for, None if nothing tells.
+    """A checked LoRA file. `base` is the model it was made for, such as "SDXL", None if unknown.
 
     `sha256` is the whole file's, `short_hash` the 12 digits that A1111 writes as a LoRA's hash. `stamp` (size, time of
-    change in ns, inode) tells whether the file at `path` is still the one that was read.
+    change in ns, inode) differs from that of the file at `path` once that was changed or replaced.
     """
 
     path: Path
@@ -104,11 +86,11 @@ class LoraFile:
 
 
 def read_lora(path: Path, name: str) -> LoraFile:
-    """Read and check the LoRA at `path`; `name` stands for it in errors.
+    """Read and check the LoRA at `path`; errors call it `name`.
 
-    Raises LoraError (E-LORA) for a file that is something else, is of a kind that can't be applied, isn't whole or can't
-    be read; PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) and FormatError (E-FORMAT) for what is no safetensors
-    file; NanWeightError (E-NANWEIGHT) for a tensor with NaN or Inf.
+    Raises LoraError (E-LORA) for a file that isn't a LoRA, is of a kind that can't be applied, is incomplete or can't
+    be read; PickleError (E-PICKLE), NotWeightsError (E-NOTWEIGHTS) and FormatError (E-FORMAT) for a file that isn't
+    safetensors; NanWeightError (E-NANWEIGHT) for a tensor with NaN or Inf.
     """
     try:
         with path.open("rb") as file:
@@ -130,8 +112,23 @@ def read_lora(path: Path, name: str) -> LoraFile:
     return LoraFile(path, name, base, sha256, autov3(short_hash), modules, header.data_offset, stamp)
 
 
+def split_key(key: str) -> tuple[str, str] | None:
+    """The module's name and the part (`down`, `up`, `alpha`, `hada_w1_a`, …), or None for an unknown key."""
+    found = _KEY.fullmatch(key)
+    return None if found is None or found.lastgroup is None else (found["module"], found.lastgroup)
+
+
+def refused_kind(keys: Iterable[str]) -> tuple[str, str] | None:
+    """The kind of a file that can't be applied and the key that shows it; None if no key is of such a kind."""
+    for key in keys:
+        for kind, pattern in _REFUSED_PATTERNS.items():
+            if pattern.fullmatch(key):
+                return kind, key
+    return None
+
+
 def _sort_keys(header: Header, name: str) -> dict[str, dict[str, str]]:
-    """The key of each part of each module. Raises LoraError for keys that belong to no LoRA that can be applied."""
+    """The key of each part of each module. Raises LoraError (E-LORA) for keys that can't be applied."""
     found: defaultdict[str, dict[str, str]] = defaultdict(dict)
     unknown = []
     for key in header.tensors:
@@ -167,7 +164,7 @@ def _describe_unknown(header: Header, unknown: list[str]) -> tuple[str, str]:
 
 
 class _Builder:
-    """Makes modules of sorted keys; reads the single numbers among their parts from the open file."""
+    """Makes modules of sorted keys, and reads the alphas and scales among their parts from the open file."""
 
     def __init__(self, name: str, header: Header, file: int) -> None:
         self._name = name
@@ -208,12 +205,12 @@ class _Builder:
         try:
             (number,) = struct.unpack("<f", convert_numbers(data, info.dtype, "F32"))
         except OverflowError:
-            raise LoraError("LoRA", self._name, f"its '{key[:120]}' is beyond all measure", _ANOTHER) from None
+            raise LoraError("LoRA", self._name, f"its '{key[:120]}' is beyond single precision", _ANOTHER) from None
         return float(number)
 
 
 def _about_a_lora(error: CheckpointError, name: str) -> CheckpointError:
-    """What is wrong with a safetensors file, said of a LoRA and without its path."""
+    """An error about a safetensors file as one about a LoRA, without its path."""
     hint = error.hint.replace("checkpoint", "LoRA")
     return type(error)(error.what.replace("checkpoint", "LoRA"), name, error.why, hint)
 

@@ -1,4 +1,4 @@
-"""The kinds of change that a module of a LoRA file can hold, and whether its parts make up a whole one.
+"""The kinds of change that a module of a LoRA file can hold, and the check that its parts are complete.
 
 W is the weight it changes, of shape (rows, columns, kernel…); D is what is added to it, before the user's weight:
 
@@ -24,15 +24,15 @@ Shapes = Mapping[str, Shape]
 
 
 class PartsError(ValueError):
-    """Parts that make no whole change; the text says why."""
+    """Parts that don't make a complete change; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraModule:
     """One module's change. `parts` are its tensors by part.
 
-    `shape` is that of the weight it changes, in which a kernel may be folded into the columns; None if it changes
-    nothing but a bias. `rank` is None for what isn't decomposed. `scale` is the factor that belongs to the file.
+    `shape` is the changed weight's, in which a kernel may be folded into the columns; None if only a bias is changed.
+    `rank` is None for a change that isn't decomposed. `scale` is the file's own factor.
     """
 
     name: str
@@ -51,7 +51,7 @@ class LoraModule:
 def build_module(
     name: str, parts: dict[str, TensorInfo], alpha: float | None, scale: float | None, *, rank_stabilised: bool = False
 ) -> LoraModule:
-    """The module of these parts, of which `alpha` and `scale` are given as numbers. Raises PartsError."""
+    """The module with these parts; its alpha and scale are given as numbers. Raises PartsError."""
     shapes = {part: info.shape for part, info in parts.items()}
     empty = next((part for part, shape in shapes.items() if 0 in shape), None)
     if empty is not None:
@@ -78,7 +78,7 @@ def build_module(
 
 
 def is_whole(shape: Shape, expected: Shape) -> bool:
-    """True if numbers of `shape` are those of a weight of shape `expected`.
+    """True if a change of `shape` applies to a weight of shape `expected`.
 
     A linear layer may be written as a 1x1 convolution and the other way round, and a kernel folded into the columns.
     """
@@ -88,10 +88,10 @@ def is_whole(shape: Shape, expected: Shape) -> bool:
 
 
 def magnitude_axis(module: LoraModule, expected: Shape) -> int | None:
-    """The axis that a DoRA's magnitudes lie along: 0 for one each row of the weight, 1 for one each column.
+    """The axis of a DoRA's magnitudes: 0 for one for each row of the weight, 1 for one for each column.
 
-    None if there are none. PEFT's are by row (tuners/lora/dora.py); LyCORIS' and OneTrainer's can be either and tell by
-    their shape, (rows, 1…) or (1, columns, 1…). Raises PartsError for another shape.
+    None if there are none. PEFT's are by row (tuners/lora/dora.py); LyCORIS' and OneTrainer's are by row in the shape
+    (rows, 1…), by column in the shape (1, columns, 1…). Raises PartsError for another shape.
     """
     if len(expected) < 2 and {"magnitude", "dora_scale"} & module.parts.keys():
         raise PartsError("has magnitudes for a weight without rows and columns")
@@ -164,7 +164,7 @@ _KINDS: dict[str, tuple[frozenset[str], Callable[[Shapes], tuple[Shape, int | No
 
 
 def _factor(shapes: Shapes, a: str, b: str, core: str) -> Shape:
-    """The shape of a · b, or of the Tucker product of (rank, rank, kernel…) with a (rank, rows) and b (rank, columns)."""
+    """The shape of a · b, or of the Tucker product of (rank, rank, kernel…), a (rank, rows), b (rank, columns)."""
     _of_dimensions(shapes, 2, a, b)
     if core not in shapes:
         _agree(shapes[a][1:] == shapes[b][:1], f"{a} and {b} differ in rank")

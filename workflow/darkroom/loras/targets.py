@@ -1,18 +1,18 @@
-"""The modules of a model that LoRAs can change, by every name that LoRA files have for them, and matching a LoRA to them.
+"""The modules of a model that LoRAs can change, under every name that LoRA files use, and matching a LoRA to them.
 
-The names are made from the model's own configs, as ComfyUI makes them from its modules (comfy/lora.py), so they are
-right for every relative of SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
+The names follow from the model's own tensors, as in ComfyUI (comfy/lora.py), so they are right for every relative of
+SDXL. A UNet's modules are known by Diffusers' names and by the original layout's, with
 dots or, as sd-scripts writes them, with underscores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from darkroom.checkpoint.header import Shape
-from darkroom.checkpoint.keymap import UNET_PREFIX, component_entries
+from darkroom.checkpoint.keymap import UNET_PREFIX, Entry
+from darkroom.checkpoint.layouts import TEXT_MODEL
 from darkroom.errors import LoraError
 from darkroom.loras.file import SHOWN, LoraFile
 from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axis
@@ -20,7 +20,6 @@ from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axi
 Module = tuple[str, str]
 """Component and module; a text encoder's modules without `text_model.`, which some libraries leave out."""
 LORA_COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
-TEXT_MODEL = "text_model."
 _PEFT = "base_model.model."
 _PREFIXES = (
     ("lora_unet_", "unet"),
@@ -39,20 +38,17 @@ _PREFIXES = (
     ("", "unet"),
 )
 _OLD_NAMES = {"q_proj": "to_q", "k_proj": "to_k", "v_proj": "to_v", "out_proj": "to_out"}
-"""What older diffusers called the layers of a text encoder's attention."""
+"""The names of the layers of a text encoder's attention in older diffusers."""
 
 
 class Targets:
-    """The modules of a model of these component configs, and the shapes of their weights and biases.
+    """The modules of a model with these tensors by component, and the shapes of their weights and biases."""
 
-    Raises pydantic's ValidationError for configs that SDXL can't have.
-    """
-
-    def __init__(self, configs: Mapping[str, Mapping[str, Any]]) -> None:
+    def __init__(self, entries: Mapping[str, Sequence[Entry]]) -> None:
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._modules: dict[str, dict[str, str]] = {component: {} for component in LORA_COMPONENTS}
         for component in LORA_COMPONENTS:
-            for entry in component_entries(component, configs[component]):
+            for entry in entries[component]:
                 tensor = entry.name.removeprefix(TEXT_MODEL)
                 self._shapes[component, tensor] = entry.shape
                 module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(UNET_PREFIX)))
@@ -60,7 +56,7 @@ class Targets:
                     self._modules[component][_flat(name)] = module
 
     def find(self, name: str) -> Module | None:
-        """The module that a LoRA file calls `name`."""
+        """The component and module that a LoRA file calls `name`, None if there is none."""
         for prefix, component in _PREFIXES:
             if name.startswith(prefix):
                 module = self._modules[component].get(_flat(name.removeprefix(prefix).removeprefix(_PEFT)))
@@ -95,7 +91,7 @@ def _flat(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A tensor of a component that `module` changes: its bias or its weight, of which `axis` is that of magnitudes."""
+    """A tensor of a component that `module` changes: a bias or a weight. `axis` is that of a DoRA's magnitudes."""
 
     component: str
     tensor: str

@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
-from darkroom.pictures.thumbnails import PictureRecord, in_threads, read_thumbnail, update_thumbnails
+from darkroom.pictures.picture import GalleryPicture, PictureRecord, group_pictures, shorten_middle
+from darkroom.pictures.thumbnails import in_threads, read_thumbnail, update_thumbnails
 from darkroom.resources import RESOURCES
 
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (28, 28, 30), (118, 118, 124), (226, 226, 222)
@@ -82,9 +82,9 @@ def make_contact_sheet(
 
 
 def _identity(records: list[PictureRecord]) -> PngInfo:
-    """One hash of all pictures, so that the file is another one also where the difference can't be seen on it.
+    """One hash of all pictures: the file changes whenever a picture does, even if the thumbnails look the same.
 
-    The gallery is made again when a contact sheet is another one.
+    The gallery is rebuilt when a contact sheet has changed.
     """
     text = PngInfo()
     text.add_text("pictures", hashlib.sha256(" ".join(record.sha256 for record in records).encode()).hexdigest())
@@ -153,7 +153,7 @@ def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture:
 
 
 def _shorten(text: str, fits: Callable[[str], bool]) -> str:
-    """The longest form of `text`, its middle left out as needed, that fits."""
+    """The longest form of `text` that fits, shortened in its middle."""
     text = " ".join(text.split())
     if fits(text):
         return text
@@ -193,7 +193,7 @@ def _wrap(text: str, font: Font, width: int) -> list[str]:
 
 @lru_cache(maxsize=4096)
 def _width(text: str, font: Font) -> float:
-    """In pixels, kerning left out: measuring a whole text costs FreeType more than drawing it."""
+    """In pixels, without kerning: measuring a whole text costs FreeType more than drawing it."""
     return sum(_letter_width(letter, font) for letter in text)
 
 

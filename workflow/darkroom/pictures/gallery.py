@@ -1,11 +1,7 @@
-"""results/index.html and results/manifest.jsonl: every picture and what made it; the page opens from disk.
+"""The pages of a run: results/index.html, the gallery of all pictures with what made them, and the contact sheets.
 
-Keys: sheet, checkpoint, id, seed, file (relative to the results folder), sha256 (of the PNG), model_hash
-(AutoV2 as the picture itself states it, or null), warnings and request (as RenderRequest). Nothing in it depends on
-when or where the run was made.
-
-Style, script and data stand in the page itself; its Content-Security-Policy allows just these, by their
-SHA256, and pictures of its own origin, so that nothing is fetched from a network and no prompt can run code.
+The gallery opens from disk. Style, script and data are inline; the Content-Security-Policy allows only these, by their
+SHA256, and pictures of the same origin, so that nothing is loaded from a network and no prompt can run code.
 """
 
 from __future__ import annotations
@@ -22,34 +18,17 @@ from darkroom.base.files import write_bytes
 from darkroom.checkpoint.audit import read_audit
 from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.infotext import read_infotext
-from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
-from darkroom.pictures.thumbnails import PictureRecord, remove_stale, thumbnail_path, update_thumbnails
+from darkroom.pictures.picture import (
+    GalleryPicture,
+    PictureRecord,
+    group_pictures,
+    shorten_middle,
+    write_manifest,
+)
+from darkroom.pictures.thumbnails import remove_stale, thumbnail_path, update_thumbnails
 from darkroom.resources import RESOURCES
 
-MANIFEST = "manifest.jsonl"
-
-
-def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> None:
-    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`."""
-    lines = [_line(picture, record) for picture, record in zip(pictures, records, strict=True)]
-    write_bytes(results / MANIFEST, "".join(lines).encode())
-
-
-def _line(picture: GalleryPicture, record: PictureRecord) -> str:
-    entry = {
-        "sheet": picture.sheet,
-        "checkpoint": picture.checkpoint,
-        "id": picture.id,
-        "seed": picture.seed,
-        "file": picture.path,
-        "sha256": record.sha256,
-        "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
-        "warnings": record.warnings,
-        "request": picture.request,
-    }
-    return json.dumps(entry, ensure_ascii=False) + "\n"
-
-
+RESULTS = Path("results")
 INDEX = "index.html"
 _CAPTION_CHARACTERS = 90
 _ALT_CHARACTERS = 200
@@ -63,9 +42,9 @@ def build_gallery(
 ) -> None:
     """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
-    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge. The
-    same input gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or
-    silent about how it was made; the page of before is then untouched.
+    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge. The same input
+    gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
+    infotext; the earlier page then stays as it is.
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
@@ -107,7 +86,7 @@ def render_page(
         ],
         checkpoints=checkpoints,
         policy=_policy(style, script),
-        # Markup: our own files, and JSON without a letter that HTML could take for its own.
+        # Markup: our own files, and JSON without a character that HTML would interpret.
         style=Markup(style),
         script=Markup(script),
         data=Markup(_script_json([_details(*pair) for pair in zip(pictures, records, strict=True)])),
@@ -154,7 +133,7 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
 
 
 def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
-    """What the script shows of one picture in the full view, and searches."""
+    """What the script shows and searches of one picture."""
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),
@@ -177,9 +156,6 @@ def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
         "settings": [[key, value] for key, value in shown.items() if value],
         "parameters": record.infotext,
     }
-
-
-RESULTS = Path("results")
 
 
 def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:

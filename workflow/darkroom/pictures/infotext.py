@@ -1,4 +1,4 @@
-"""Infotext: a picture's settings as AUTOMATIC1111 writes them, so that the tools of the field can read them.
+"""Infotext: a picture's settings in AUTOMATIC1111's format, which most tools can read.
 
 The format is A1111's `parameters` text: the prompt, a line `Negative prompt: …` if there is one, then one
 line of `Key: value` pairs. `Hashes` is the JSON object that Civitai's extension adds, not quoted.
@@ -21,11 +21,11 @@ _PLAIN = re.compile(r"[^,]*")
 _FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
 
 
-_EMPHASIS = {"a1111": "Original", "no_norm": "No norm", "comfy": "comfy"}  # A1111's words where it has them
+_EMPHASIS = {"a1111": "Original", "no_norm": "No norm", "comfy": "comfy"}  # A1111's names for the first two
 
 
 class UsedAsset(Protocol):
-    """What `darkroom.engine.UsedAsset` is: a VAE, LoRA or embedding with its hashes."""
+    """A VAE, LoRA or embedding with its hashes, such as `darkroom.engine.UsedAsset`."""
 
     @property
     def kind(self) -> str: ...
@@ -38,7 +38,7 @@ class UsedAsset(Protocol):
 
 
 class Infotext(TypedDict):
-    """What an infotext says. `settings` keeps the line's order; `Hashes` stays JSON text."""
+    """A parsed infotext. `settings` keeps the line's order; `Hashes` stays JSON text."""
 
     prompt: str
     negative_prompt: str
@@ -55,10 +55,9 @@ def write_infotext(
 ) -> str:
     """The infotext of a picture.
 
-    `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None where
-    it isn't known; `version` is Darkroom's own; `assets` are what else the picture was made with. LoRAs that the
-    request names beside its prompt are written as tags behind it, which is where other tools look for them. The
-    same arguments always give the same text.
+    `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None if it isn't known;
+    `version` is Darkroom's; `assets` are the VAE, LoRAs and embeddings used. LoRAs of the request that aren't tags in
+    its prompt are written as tags after it, where other tools look for them. The same arguments give the same text.
     """
     settings: dict[str, str] = {
         "Steps": str(request.steps),
@@ -90,7 +89,7 @@ def write_infotext(
 
 
 def _special_settings(request: RenderRequest) -> dict[str, str]:
-    """What is written only where it was asked for. A1111 has no name for the last four."""
+    """Settings that are written only if they differ from the default. A1111 has no name for the last four."""
     settings: dict[str, str] = {}
     if request.variation_strength:
         settings["Variation seed"] = str(request.variation_seed)
@@ -124,10 +123,10 @@ def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, st
 
 
 def read_infotext(text: str) -> Infotext:
-    """The parts of an infotext, of Darkroom or of A1111; text without a line of settings is all prompt.
+    """Parse an infotext of Darkroom or A1111; a text without a line of settings is all prompt.
 
-    A prompt with a line that starts with `Negative prompt:` can't be told apart from the real one, as in
-    A1111; the PNG's `darkroom` chunk has no such doubt.
+    A line of the prompt that starts with `Negative prompt:` is taken for the negative prompt, as in A1111; the
+    picture's `darkroom` text is unambiguous.
     """
     body, _, last = text.rpartition("\n")
     settings = _read_settings(last)
@@ -172,7 +171,7 @@ def _number(value: float) -> str:
 
 
 def _quote(value: str) -> str:
-    """As A1111: a value that could be taken for more than one is written as a JSON string."""
+    """As A1111: a value with a comma, colon or line break is written as a JSON string."""
     if any(mark in value for mark in ",:\n") or value[:1] in ('"', "{") or value != value.strip():
         return json.dumps(value, ensure_ascii=False)
     return value

@@ -1,15 +1,27 @@
-"""GalleryPicture: one finished picture as the contact sheet, the gallery and the manifest know it."""
+"""Finished pictures as the pages know them: where each belongs, what was read from it, and the manifest of all.
+
+A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
+results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
+request (as RenderRequest). It doesn't depend on when or where the run was made.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 from typing import Any
+
+from darkroom.base.files import write_bytes
+from darkroom.pictures.infotext import read_infotext
+
+MANIFEST = "manifest.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
 class GalleryPicture:
-    """Where a picture belongs and where it lies.
+    """A finished picture and its place.
 
     `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict.
     """
@@ -23,8 +35,57 @@ class GalleryPicture:
 
     @property
     def name(self) -> str:
-        """`SHEET/CHECKPOINT/ID-SEED`: unique within the results folder, whatever the file is called."""
+        """`SHEET/CHECKPOINT/ID-SEED`: unique within the results folder, whatever the suffix."""
         return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureRecord:
+    """What was read from a picture's file (`size` bytes, `mtime_ns`): its SHA256 and its infotext.
+
+    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` the thumbnail's bytes. `warnings` are
+    the engine's, for a person to look at. `width` and `height` are the picture's, `thumbnail_width` and
+    `thumbnail_height` the thumbnail's, in pixels.
+    """
+
+    size: int
+    mtime_ns: int
+    thumbnail_px: int
+    quality: int
+    thumbnail_size: int
+    sha256: str
+    infotext: str
+    width: int
+    height: int
+    thumbnail_width: int
+    thumbnail_height: int
+    warnings: list[str]
+
+
+def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> None:
+    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`."""
+    lines = [_line(picture, record) for picture, record in zip(pictures, records, strict=True)]
+    write_bytes(results / MANIFEST, "".join(lines).encode())
+
+
+def read_manifest(results: Path) -> list[dict[str, Any]]:
+    """The entries of a results folder's manifest. Raises OSError or ValueError where it can't be read."""
+    return [json.loads(line) for line in (results / MANIFEST).read_text(encoding="utf-8").splitlines()]
+
+
+def _line(picture: GalleryPicture, record: PictureRecord) -> str:
+    entry = {
+        "sheet": picture.sheet,
+        "checkpoint": picture.checkpoint,
+        "id": picture.id,
+        "seed": picture.seed,
+        "file": picture.path,
+        "sha256": record.sha256,
+        "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
+        "warnings": record.warnings,
+        "request": picture.request,
+    }
+    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 def group_pictures(pictures: list[GalleryPicture]) -> list[tuple[str, str, list[GalleryPicture]]]:

@@ -1,8 +1,8 @@
-"""PNG files that say how they were made: writing them, reading their text, telling whole ones from damaged ones.
+"""The format PNG: encoding with metadata, reading the metadata, checking files for damage.
 
-Two text chunks: `parameters` is the infotext other tools read, `darkroom` is JSON with the exact request,
-from which the picture can be rendered again. Pillow is imported where pixels are touched, so that reading
-text and `is_whole` cost the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
+Two text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from
+which the picture can be rendered again. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
+need the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 REDO = "delete the file and run the same command again"
 MAX_PIXELS = 8192 * 8192
 _MAX_TEXT = 2**22  # of all chunks together; a compressed one can be a thousand times as long as it looks
-# Level 1 takes two thirds of level 6's time on a noisy 1024 x 1024 picture (112 against 178 ms) and half on a
-# flat one; the noisy file is a tenth larger.
+# Level 1 takes two thirds of level 6's time on a noisy 1024 x 1024 picture (112 against 178 ms) and half on a flat one;
+# the noisy file is a tenth larger.
 _COMPRESS_LEVEL = 1
 
 
@@ -39,8 +39,8 @@ def encode_png(
 ) -> bytes:
     """A PNG with its two text chunks; the same arguments give the same bytes under the same Pillow.
 
-    `request_json` is `RenderRequest.to_json()`. `facts` stand beside the request in the `darkroom` chunk
-    (`model`, `model_hash`, `assets`, `warnings`, `versions`); they must hold nothing that differs between two equal renders.
+    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `assets`, `warnings`, `versions`) go
+    into the `darkroom` chunk with the request; they must not differ between two equal renders.
     """
     from PIL.PngImagePlugin import PngInfo
 
@@ -63,7 +63,7 @@ def library_versions() -> dict[str, str]:
 
 
 def is_whole(path: Path | str) -> bool:
-    """Whether a file begins as a PNG and ends with a complete IEND chunk: enough to see a write that was cut off."""
+    """Whether a file begins as a PNG and ends with a complete IEND chunk, which a truncated file doesn't."""
     try:
         with Path(path).open("rb", buffering=0) as file:
             if file.read(len(SIGNATURE)) != SIGNATURE:
@@ -76,13 +76,8 @@ def is_whole(path: Path | str) -> bool:
         return False
 
 
-def check_png(path: Path | str) -> None:
-    """Read a picture fully: check every chunk's CRC and decode the pixels. Raises ImageError (E-IMAGE) that names the file."""
-    decode_png(read_picture(path), path)
-
-
 def read_picture(path: Path | str) -> bytes:
-    """A picture's bytes; raises ImageError (E-IMAGE) when it isn't there or can't be read."""
+    """A picture's bytes; raises ImageError (E-IMAGE) if it is missing or can't be read."""
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
@@ -125,7 +120,7 @@ def text_of_png(data: bytes, path: Path | str) -> dict[str, str]:
 
 
 def read_warnings(texts: Mapping[str, str]) -> list[str]:
-    """What the engine said of a picture that deserves a look, from its text chunks; nothing where it says nothing."""
+    """The engine's warnings in a picture's texts; empty if there are none or they can't be read."""
     try:
         found = json.loads(texts.get("darkroom", "{}")).get("warnings", [])
     except (ValueError, RecursionError, AttributeError):
@@ -167,14 +162,14 @@ def _inflate(data: bytes, room: int) -> bytes:
 
 
 def _first_chunk(data: bytes, path: Path | str) -> bytes:
-    """Width and height as they stand in IHDR, which must come first."""
+    """Width and height as IHDR, the first chunk, holds them."""
     if data[: len(SIGNATURE)] != SIGNATURE or data[12:16] != b"IHDR" or len(data) < 24:
         raise ImageError("picture", path, "is not a PNG", REDO)
     return data[16:24]
 
 
 def _chunks(file: BinaryIO, path: Path | str, *, check: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk up to IEND as (kind, body). Without `check`, bodies other than text are passed over as b""."""
+    """Each chunk up to IEND as (kind, body). Without `check`, other bodies than text are skipped and given as b""."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if file.read(len(SIGNATURE)) != SIGNATURE:

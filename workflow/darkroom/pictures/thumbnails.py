@@ -1,9 +1,9 @@
-"""Thumbnails in results/thumbnails, and what was learnt about each picture while making them.
+"""Thumbnails in results/thumbnails, and the records of the pictures they were made from.
 
-A picture is read, checked, hashed and decoded once: contact sheets and the gallery are made from this. Each prompt
-sheet has an index that remembers a picture's size and modification time beside what was found, so that an update of
-1,000 pictures reads only the new ones, and sheets can be updated at the same time. The folder is a cache: deleting it
-costs time and nothing else.
+A picture is read, checked, hashed and decoded once; contact sheets and the gallery are made from its record and its
+thumbnail. Each prompt sheet has an index of records, keyed by the picture's size and modification time, so that an
+update of 1,000 pictures reads only the new ones, and sheets can be updated at the same time. The folder is a cache:
+deleting it costs only time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,8 +23,9 @@ from PIL import Image
 
 from darkroom.base.files import disk_errors, write_bytes
 from darkroom.errors import BadNameError, ImageError
-from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.png import REDO, decode_png, read_picture, read_warnings, text_of_png
+from darkroom.pictures.formats import format_of
+from darkroom.pictures.picture import GalleryPicture, PictureRecord
+from darkroom.pictures.png import REDO, read_picture, read_warnings
 
 FOLDER = "thumbnails"
 _QUALITY = 90  # with 82, grain shows blocks where one looks closer
@@ -32,29 +33,6 @@ _EFFORT = 2  # of WebP's 0 to 6; more saves a few percent and takes three times 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True, slots=True)
-class PictureRecord:
-    """What is known of a picture: of which state of its file (bytes, mtime in ns), its SHA256 and its infotext.
-
-    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` its bytes. `warnings` are what the
-    engine said that deserves a look. `width` and `height` are the picture's, `thumbnail_width` and `thumbnail_height`
-    its thumbnail's, in pixels.
-    """
-
-    size: int
-    mtime_ns: int
-    thumbnail_px: int
-    quality: int
-    thumbnail_size: int
-    sha256: str
-    infotext: str
-    width: int
-    height: int
-    thumbnail_width: int
-    thumbnail_height: int
-    warnings: list[str]
 
 
 def thumbnail_path(picture: GalleryPicture) -> str:
@@ -88,7 +66,7 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
     try:
         for picture, record in zip(pictures, in_threads(update, pictures), strict=True):
             records[picture.name] = record
-    finally:  # what was learnt before one that is damaged needn't be learnt again
+    finally:  # also after a damaged picture: the records before it are right
         for sheet, before in known.items():
             latest = before | records
             names = [picture.name for picture in pictures if picture.sheet == sheet]
@@ -123,7 +101,7 @@ def read_thumbnail(results: Path, picture: GalleryPicture) -> Image.Image:
 
 
 def in_threads(function: Callable[[Item], Result], items: list[Item]) -> Iterator[Result]:
-    """The results in the items' order; after a failure none is begun. Decoding and encoding release Python's lock."""
+    """The results in the items' order; after a failure no further item is started. Pillow's codecs release the GIL."""
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as workers:
         try:
             yield from workers.map(function, items)
@@ -145,9 +123,8 @@ def _update_one(
         with suppress(OSError):
             if thumbnail.stat().st_size == known.thumbnail_size:
                 return known
-    data = read_picture(path)
-    image = decode_png(data, path)
-    texts = text_of_png(data, path)
+    data, kind = read_picture(path), format_of(path)
+    image, texts = kind.decode(data, path), kind.read_text(data, path)
     infotext = texts.get("parameters")
     if infotext is None:
         raise ImageError("picture", path, "does not say how it was made (no 'parameters' text)", REDO)
@@ -160,7 +137,7 @@ def _update_one(
 def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, bytes]:
     """The picture fitted into a square of `thumbnail_px`, and its WebP bytes.
 
-    A smaller one stays as it is, to the pixel: contact sheets enlarge it, and would enlarge what WebP does to edges.
+    A smaller picture is encoded without loss: contact sheets enlarge it, and would enlarge WebP's artefacts too.
     """
     small = image.copy()
     small.thumbnail((thumbnail_px, thumbnail_px), Image.Resampling.LANCZOS, reducing_gap=3.0)

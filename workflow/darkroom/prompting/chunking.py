@@ -2,18 +2,18 @@
 
 Each emphasis mode divides as the program that it follows does, so that the same prompt gives the same chunks:
 
-`lpw`: every full group of 75 is a chunk of 77 and what is left over a shorter one; the shorter of prompt and negative
-prompt is filled with end tokens to the other's length (diffusers, examples/community/lpw_stable_diffusion_xl.py).
+`lpw`: every full group of 75 is a chunk of 77, the rest a shorter chunk; the shorter of prompt and negative prompt is
+filled with end tokens to the other's length (diffusers, examples/community/lpw_stable_diffusion_xl.py).
 `a1111`, `no_norm`: every chunk is padded to 77; a phrase that would be cut is moved to the next chunk if a comma stands
 at most 20 tokens before (modules/sd_hijack_clip.py, `tokenize_line`).
 `comfy`: the same padding; a word of fewer than 8 tokens is never cut (comfy/sd1_clip.py, `tokenize_with_weights`).
-In the last three, missing chunks of the shorter prompt are empty prompts, as A1111's "pad prompt/negative prompt" has it
-and ComfyUI's CLIPTextEncodeSDXL between the encoders; both else run prompt and negative prompt apart. There an embedding
-that a chunk can hold is never cut; ComfyUI cuts one of 8 vectors or more, as it would a word.
+In the last three, missing chunks of the shorter prompt are empty prompts, as with A1111's "pad prompt/negative prompt"
+and in ComfyUI's CLIPTextEncodeSDXL between the encoders; otherwise both programs run prompt and negative prompt
+separately. An embedding that a chunk can hold is never cut in these three; ComfyUI cuts one of 8 vectors or more.
 
-BREAK begins a new chunk. In `lpw` it fills the group it stands in and, with nothing before or after it in need of
-that, does nothing; in the others it ends the chunk in any case, as in A1111. Inside brackets it is the same: A1111 takes
-it for a word there, and ComfyUI everywhere.
+BREAK begins a new chunk. In `lpw` it fills the current group, and has no effect at a group's boundary or at the end; in
+the others it always ends the chunk, as in A1111. Inside brackets it has the same effect: A1111 takes it for a word
+there, and ComfyUI everywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ GROUP = 75
 COMMA_REACH = 20
 """A1111's default of `comma_padding_backtrack`."""
 WORD = 8
-"""ComfyUI's `max_word_length`: words of as many tokens may be cut."""
+"""ComfyUI's `max_word_length`: words of so many tokens or more may be cut."""
 
 Group = list[tuple[int, float]]
 """Tokens with their weights, without start and end."""
@@ -37,7 +37,7 @@ Runs = Sequence[Run | Break]
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """What an encoder sees at once: at most 77 tokens with start and end, and their weights."""
+    """The input of an encoder: at most 77 tokens with start and end, and their weights."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
@@ -50,8 +50,8 @@ class Chunk:
 def lay_out(mode: str, tokenizers: Sequence[Any], prompts: Sequence[Sequence[Runs]]) -> list[list[list[Chunk]]]:
     """The chunks of every prompt, for each tokenizer: `[tokenizer][prompt][chunk]`; `prompts` is `[tokenizer][prompt]`.
 
-    All prompts come out equally long for both tokenizers, so that what the encoders make of them can be put together:
-    the tokenizers may disagree about a text's length (SDXL's second one reads `!!` as two tokens).
+    All prompts get equally many chunks of equal lengths, for both tokenizers, so that the encoders' outputs can be
+    joined: the tokenizers may disagree about a text's length (SDXL's second one reads `!!` as two tokens).
     """
     if mode == "lpw":
         return _lay_out_lpw(tokenizers, prompts)
@@ -124,13 +124,13 @@ def _divide_a1111(runs: Runs, comma: int) -> list[Group]:
     last_comma: int | None = None
 
     def close(end: int = GROUP) -> None:
-        """End the group, at `end` where given; what stands behind begins the next."""
+        """End the group at `end`; the tokens after it begin the next group."""
         nonlocal group, last_comma
         groups.append(group[:end])
         group, last_comma = group[end:], None
 
     def make_room(token: int) -> None:
-        """End the group if it is full: behind its last comma where that is near, unless the token is one itself."""
+        """End a full group: after its last comma if that is near and the token isn't a comma, else at its end."""
         if len(group) == GROUP:
             is_near = last_comma is not None and GROUP - last_comma <= COMMA_REACH
             close(last_comma + 1 if last_comma is not None and is_near and token != comma else GROUP)

@@ -1,7 +1,7 @@
-"""Textual inversions: vectors that stand for a word in both of SDXL's text encoders, read from a safetensors file.
+"""Textual inversions: vectors for a word in both of SDXL's text encoders, read from a safetensors file.
 
-The keys `clip_l` and `clip_g` are those that ComfyUI, A1111 and sd-scripts (sdxl_train_textual_inversion.py) use;
-`text_encoders_0` and `text_encoders_1` those of diffusers' training script for SDXL
+ComfyUI, A1111 and sd-scripts (sdxl_train_textual_inversion.py) use the keys `clip_l` and `clip_g`, diffusers' training
+script for SDXL `text_encoders_0` and `text_encoders_1`
 (train_dreambooth_lora_sdxl_advanced.py).
 """
 
@@ -31,15 +31,15 @@ class Embedding:
 
     @property
     def count(self) -> int:
-        """How many tokens it stands for."""
+        """The number of its tokens."""
         return int(self.vectors[0].shape[0])
 
 
 def check_embedding_file(path: Path, name: str) -> tuple[str, str]:
-    """The keys of the vectors of both text encoders, told from the header.
+    """The keys of the vectors of both text encoders, from the header.
 
-    Raises EmbeddingError (E-EMBEDDING) for a file that is something else or of another base, and what reading a
-    header raises.
+    Raises EmbeddingError (E-EMBEDDING) for a file that isn't an embedding or is for another base model, and what
+    reading a header raises.
     """
     try:
         header = read_header(path)
@@ -79,7 +79,7 @@ def read_embedding(path: Path, name: str) -> Embedding:
 
 
 def check_widths(embeddings: Iterable[Embedding], text_encoders: Sequence[Any]) -> None:
-    """Raise EmbeddingError (E-EMBEDDING) for one whose vectors are not as wide as the text encoders' own."""
+    """Raise EmbeddingError (E-EMBEDDING) for an embedding whose vectors are not as wide as the text encoders' own."""
     needed = [encoder.get_input_embeddings().weight.shape[1] for encoder in text_encoders]
     for embedding in embeddings:
         found = [tensor.shape[1] for tensor in embedding.vectors]
@@ -89,7 +89,7 @@ def check_widths(embeddings: Iterable[Embedding], text_encoders: Sequence[Any]) 
 
 
 def _describe(header: Header) -> str:
-    """What a file without the two keys is."""
+    """The error text for a file without the two keys."""
     one = next((key for pair in _KEYS for key in pair if key in header.tensors), None)
     if one is not None:
         return f"has vectors for one text encoder only, '{one}'"

@@ -1,4 +1,4 @@
-"""How weights act on a chunk's hidden states, in the ways that the field knows."""
+"""Emphasis: how weights act on a chunk's hidden states, as in the long-prompt pipeline, A1111 and ComfyUI."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Weigh = Callable[[Any, Any, Any], Any]
 
 
 def weigh(mode: str, states: Any, weights: Sequence[float], empty: Any) -> Any:
-    """The states (m, d) of a chunk after its m weights; `empty` (77, d) are the empty prompt's, for `comfy`.
+    """The states (m, d) of a chunk with its m weights applied; `empty` (77, d) are the empty prompt's, for `comfy`.
 
-    Worked out in fp32; the result has the states' dtype. Without a weight other than 1 nothing changes.
+    Computed in fp32; the result has the states' dtype. Weights of 1 change nothing.
     """
     import torch
 
@@ -26,7 +26,7 @@ def weigh(mode: str, states: Any, weights: Sequence[float], empty: Any) -> Any:
 def _lpw(states: Any, factors: Any, empty: Any) -> Any:
     """`last + (state - last) * weight`, last being the chunk's end token (lpw_stable_diffusion_xl.py).
 
-    The weights are rounded to half precision as they are there; one beyond it stays what it is.
+    The weights are rounded to half precision as in that pipeline, except weights beyond its range.
     """
     import torch
 

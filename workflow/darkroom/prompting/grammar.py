@@ -1,7 +1,7 @@
-"""The attention grammar of prompts, as A1111 users write it, and where textual inversions stand in them. No torch.
+"""The attention grammar of prompts, as A1111 users write it, and the textual inversions in them. No torch.
 
-Round brackets multiply a weight by 1.1, square brackets by 1/1.1, `(text:number)` by the number. A bracket that
-is never closed counts up to the end; one that was never opened is plain text.
+Round brackets multiply a weight by 1.1, square brackets by 1/1.1, `(text:number)` by the number. A bracket that is
+never closed extends to the end; a closing bracket without an opening one is plain text.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from darkroom.errors import EmbeddingError
 ROUND = 1.1
 SQUARE = 1 / 1.1
 LARGE_WEIGHT = 10.0
-"""A weight beyond this is what was written, and hardly what was meant."""
-
+"""A larger weight is applied, but is probably a mistake."""
 _TOKEN = re.compile(
     r"""
     \\[()\[\]\\]?          # an escaped bracket or backslash; a lone backslash vanishes
@@ -29,6 +28,9 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _BREAK = re.compile(r"\bBREAK\b")
+_PREFIX = "embedding:"
+_NAME = r"[a-z0-9][a-z0-9._-]*"
+_ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
 
 
 class Piece(NamedTuple):
@@ -40,19 +42,19 @@ class Piece(NamedTuple):
 
 
 def parse_prompt_attention(text: str) -> list[list[str | float]]:
-    """Split a prompt into `[text, weight]` pairs; `['BREAK', -1]` stands where a new chunk begins.
+    """Split a prompt into `[text, weight]` pairs; `['BREAK', -1]` marks the beginning of a new chunk.
 
     Neighbours of equal weight are one pair, and an empty prompt is `[['', 1.0]]`. Nothing is an error:
-    what doesn't fit the grammar is text.
+    anything that doesn't fit the grammar is text.
     """
     return [[piece.text, piece.weight] for piece in parse_pieces(text)]
 
 
 @lru_cache(maxsize=256)
 def parse_pieces(text: str) -> tuple[Piece, ...]:
-    """`parse_prompt_attention` in a form that keeps the word BREAK apart from the marker.
+    """`parse_prompt_attention` in a form that distinguishes the word BREAK from the marker.
 
-    Remembered for a while: planning, both tokenizers and the look for large weights ask in turn.
+    Cached, since planning, both tokenizers and the check for large weights parse the same prompt.
     """
     pieces = _Pieces()
     for match in _TOKEN.finditer(text):
@@ -61,12 +63,48 @@ def parse_pieces(text: str) -> tuple[Piece, ...]:
 
 
 def largest_weight(text: str) -> float:
-    """The largest size of a weight in a prompt, BREAK left out."""
+    """The largest absolute weight in a prompt."""
     return max((abs(piece.weight) for piece in parse_pieces(text) if not piece.is_break), default=1.0)
 
 
+def find_embeddings(text: str, names: Iterable[str]) -> list[str]:
+    """The names among `names` that occur in a prompt, in its order, each once.
+
+    Letter case is ignored, as CLIP does. Raises EmbeddingError (E-EMBEDDING), with similar names, for `embedding:NAME`
+    with an unknown name.
+    """
+    known = tuple(names)
+    if not known and _PREFIX not in text.lower():
+        return []
+    # As the encoder reads it: without brackets and backslashes, and BREAK is no word.
+    texts = (piece.text for piece in parse_pieces(text) if not piece.is_break)
+    found = (name for piece in texts for _, name in split_embeddings(piece, known) if name is not None)
+    return list(dict.fromkeys(found))
+
+
+def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """A piece of a prompt as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
+    pattern, by_key = _pattern(names)
+    place = 0
+    for match in pattern.finditer(text):
+        if match["tag"]:
+            continue
+        explicit = match["explicit"]
+        if explicit is None:
+            name, end = by_key[match["bare"].lower()], match.end()
+        else:
+            name, length = _resolve(explicit, by_key)
+            end = match.start("explicit") + length
+        if match.start() > place:
+            yield text[place : match.start()], None
+        yield "", name
+        place = end
+    if place < len(text):
+        yield text[place:], None
+
+
 class _Pieces:
-    """Texts (None for BREAK) and weights read so far, and at which of them each bracket that is still open began."""
+    """The texts (None for BREAK) and weights read so far, and the positions of the brackets that are still open."""
 
     def __init__(self) -> None:
         self.texts: list[str | None] = []
@@ -102,7 +140,7 @@ class _Pieces:
     def _close_with_number(self, token: str) -> None:
         try:
             factor = float(token[1:-1])
-        except ValueError:  # such as `1.2.3`: not a number, so it belongs to the text
+        except ValueError:  # such as `1.2.3`, which belongs to the text
             self._append_text(token[:-1])
             factor = ROUND
         self._multiply(self.round.pop(), factor)
@@ -112,8 +150,7 @@ class _Pieces:
         if not others:
             self._append(text)
             return
-        # White space around a BREAK goes with it. It is stripped here because `\s*` in the pattern would look through
-        # a long run of it again from each of its places.
+        # White space around a BREAK is dropped, but not by `\s*` in the pattern: that takes quadratic time.
         self._append(first.rstrip())
         for number, part in enumerate(others, start=1):
             self._append(None)
@@ -143,59 +180,18 @@ def _merge(pieces: list[Piece]) -> list[Piece]:
     return merged
 
 
-_PREFIX = "embedding:"
-_NAME = r"[a-z0-9][a-z0-9._-]*"
-_ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
-
-
-def find_embeddings(text: str, names: Iterable[str]) -> list[str]:
-    """The names, of those that there are, that stand in a prompt, in its order, each once.
-
-    Letter case is passed over, as CLIP does. Raises EmbeddingError (E-EMBEDDING) for `embedding:NAME` with another
-    name, with the near ones.
-    """
-    known = tuple(names)
-    if not known and _PREFIX not in text.lower():
-        return []
-    # Read as the encoder reads it: brackets and backslashes are gone, and BREAK is no word.
-    texts = (piece.text for piece in parse_pieces(text) if not piece.is_break)
-    found = (name for piece in texts for _, name in split_embeddings(piece, known) if name is not None)
-    return list(dict.fromkeys(found))
-
-
-def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """A piece of a prompt as (text, None) and ("", name of an embedding). Raises as `find_embeddings` does."""
-    pattern, by_key = _pattern(names)
-    place = 0
-    for match in pattern.finditer(text):
-        if match["tag"]:
-            continue
-        explicit = match["explicit"]
-        if explicit is None:
-            name, end = by_key[match["bare"].lower()], match.end()
-        else:
-            name, length = _resolve(explicit, by_key)
-            end = match.start("explicit") + length
-        if match.start() > place:
-            yield text[place : match.start()], None
-        yield "", name
-        place = end
-    if place < len(text):
-        yield text[place:], None
-
-
 @lru_cache(maxsize=16)
 def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     by_key = {name.lower(): name for name in names}
     longest_first = sorted(by_key, key=len, reverse=True)
     bare = "|".join(map(re.escape, longest_first)) or "(?!)"
-    # A LoRA's tag comes first, so that a name in it is passed over.
+    # A LoRA's tag comes first, so that a name in it is ignored.
     pattern = rf"(?P<tag><lora:[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{_NAME})|(?P<bare>{bare})(?![\w-]))"
     return re.compile(pattern, re.IGNORECASE), by_key
 
 
 def _resolve(found: str, by_key: dict[str, str]) -> tuple[str, int]:
-    """The embedding that is meant, and how many letters say so: a full stop behind it may end a sentence."""
+    """The embedding and the length of its name in the text: a full stop after it may end a sentence."""
     key = found.lower()
     if key in by_key:
         return by_key[key], len(found)

@@ -1,7 +1,7 @@
-"""From a prompt's text to runs of CLIP tokens with a weight each; embeddings become tokens of their own.
+"""From a prompt's text to runs of CLIP tokens with one weight each; embeddings become tokens of their own.
 
-An embedding's vectors have no place in the vocabulary. Each gets a number beyond it, which stands for its vector until
-the text encoder's own table is read (`darkroom.prompting.encode`).
+An embedding's vectors are not in the vocabulary. Each gets a token number beyond it, which is replaced by the vector
+when the text encoder looks up its table (`darkroom.prompting.encode`).
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ from darkroom.prompting.grammar import Piece, parse_pieces, split_embeddings
 
 FIRST_VECTOR = 2**20
 """Token numbers from here on are vectors of embeddings; CLIP's own vocabulary ends at 49,407."""
-
-
 LARGEST = 3.4028234663852886e38
 """The largest single-precision number: weights are applied in that precision."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Tokens of one weight that stand together in the prompt; `is_embedding` if they are one embedding's vectors."""
+    """Consecutive tokens of one weight; `is_embedding` is true if they are one embedding's vectors."""
 
     ids: tuple[int, ...]
     weight: float
@@ -33,7 +31,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """The place where a new chunk begins."""
+    """The beginning of a new chunk."""
 
 
 class Vectors:
@@ -62,10 +60,10 @@ class Vectors:
 def tokenize(tokenizer: Any, prompt: str, vectors: Vectors, mode: str = "lpw") -> list[Run | Break]:
     """The runs of a prompt in the attention grammar, however long, without start and end tokens.
 
-    In `lpw` the tokenizer's special tokens count where they are written, as in the pipeline. SDXL's second tokenizer has
-    `!` for one, since it pads with it; A1111 and ComfyUI don't know that, so in their modes `!` is a sign like any other.
-    In `comfy` each word is a run of its own. Raises RequestError (E-REQUEST) for a weight beyond single precision,
-    EmbeddingError (E-EMBEDDING) for an `embedding:NAME` that isn't there.
+    In `lpw` special tokens in the text are read as such, as in the pipeline; in the other modes they are plain text.
+    `!` is a special token of SDXL's second tokenizer, which pads with it, but not in A1111 and ComfyUI. In `comfy` each
+    word is a run of its own. Raises RequestError (E-REQUEST) for a weight beyond single precision, EmbeddingError
+    (E-EMBEDDING) for an `embedding:NAME` with an unknown name.
     """
     parts: list[Run | Break | Piece] = []
     for piece in parse_pieces(prompt):
@@ -84,19 +82,19 @@ def tokenize(tokenizer: Any, prompt: str, vectors: Vectors, mode: str = "lpw") -
     return [run for run in runs if isinstance(run, Break) or run.ids]
 
 
-def _read(tokenizer: Any, texts: list[str], *, is_plain: bool) -> list[list[int]]:
-    """The tokens of each text. `is_plain`: special tokens that are written in one are text.
+def count_tokens(runs: Sequence[Run | Break]) -> int:
+    """The number of a prompt's tokens, without padding."""
+    return sum(len(run.ids) for run in runs if isinstance(run, Run))
 
-    All at once, since a call's own cost is more than that of the few words of one weight.
+
+def _read(tokenizer: Any, texts: list[str], *, is_plain: bool) -> list[list[int]]:
+    """The tokens of each text; with `is_plain`, special tokens in a text are plain text.
+
+    All texts in one call, since a call costs more than the few words of one weight.
     """
     if not texts:
         return []
-    # verbose=False: a text beyond 77 tokens is no mistake here, so no warning about its length.
+    # verbose=False: no warning about texts beyond 77 tokens, which are cut into chunks.
     read = tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False, split_special_tokens=is_plain)
     ids: list[list[int]] = read.input_ids
     return ids
-
-
-def count_tokens(runs: Sequence[Run | Break]) -> int:
-    """How many tokens a prompt has, filling left out."""
-    return sum(len(run.ids) for run in runs if isinstance(run, Run))

@@ -1,7 +1,7 @@
-"""A picture's request: RenderRequest, its LoRA tags, samplers, presets and assets.
+"""What a picture is: RenderRequest, its LoRA tags, samplers, presets and assets.
 
 Takes settings by the names that users write. Gives a frozen, validated RenderRequest, which alone decides the pixels.
-Never imports torch, reads a file or asks the network.
+Never imports torch, opens a file of weights or uses the network.
 """
 
 from __future__ import annotations

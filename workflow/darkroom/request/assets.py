@@ -1,7 +1,7 @@
-"""What pictures may use besides a checkpoint: VAEs, LoRAs and embeddings, by the names that the configuration gives them.
+"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs and embeddings, by their configured names.
 
-They lie in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`.
-Requests name them and nothing else: never a path, never a URL.
+They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`.
+A request holds names only: never a path, never a URL.
 """
 
 from __future__ import annotations
@@ -9,14 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from darkroom.base.text import did_you_mean
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
 from darkroom.request.render_request import RenderRequest
-
-if TYPE_CHECKING:
-    from darkroom.config import Config
 
 _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "vaes": ("VAE", RequestError),
@@ -29,57 +25,53 @@ ASSETS = tuple(_KINDS)
 
 @dataclass(frozen=True, slots=True)
 class AssetNames:
-    """The names there are."""
+    """The names of the assets that a request may use."""
 
     vaes: Collection[str] = ()
     loras: Collection[str] = ()
     embeddings: Collection[str] = ()
 
     @classmethod
-    def of_config(cls, config: Config) -> AssetNames:
-        return cls(config.vaes, config.loras, config.embeddings)
-
-    @classmethod
     def of_folder(cls, models_dir: Path) -> AssetNames:
-        """What was fetched into a models folder."""
+        """The names of the files fetched into a models folder."""
         return cls(*(sorted(path.stem for path in (models_dir / kind).glob("*.safetensors")) for kind in ASSETS))
 
 
 def asset_path(models_dir: Path | str, kind: str, name: str) -> Path:
-    """Where the file of that kind (`vaes`, `loras`, `embeddings`) and name lies once it is fetched."""
+    """The path of an asset of that kind (`vaes`, `loras`, `embeddings`) and name once it is fetched."""
     return Path(models_dir) / kind / f"{name}.safetensors"
 
 
 def used_assets(request: RenderRequest) -> list[tuple[str, str]]:
-    """Kind and name of everything that a settled request uses. Raises LoraError (E-LORA) for a broken tag."""
+    """Kind and name of each asset that a settled request uses. Raises LoraError (E-LORA) for a broken tag."""
     vaes = [] if request.vae is None else [("vaes", request.vae)]
     loras = [("loras", use.name) for use in request.all_loras]
     return [*vaes, *loras, *(("embeddings", name) for name in request.embeddings)]
 
 
 def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
-    """The request with the embeddings that stand in its prompts named, so that it alone decides its picture.
+    """The request with the embeddings of its prompts listed in `embeddings`, so that it alone decides its picture.
 
-    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) for a name that isn't there,
-    with the near ones.
+    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) for an unknown name, with the
+    nearest known ones.
     """
     found = set(request.embeddings)
     if names.embeddings or any("embedding:" in text.lower() for text in request.prompts):
         from darkroom.prompting.grammar import find_embeddings
 
-        known = tuple(names.embeddings)
-        found.update(name for text in request.prompts for name in find_embeddings(text, known))
+        usable = tuple(names.embeddings)
+        found.update(name for text in request.prompts for name in find_embeddings(text, usable))
     if found != set(request.embeddings):
         request = request.model_copy(update={"embeddings": tuple(sorted(found))})
     for kind, name in used_assets(request):
-        there = getattr(names, kind)
-        if name not in there:
-            raise unknown_asset(kind, name, there)
+        known = getattr(names, kind)
+        if name not in known:
+            raise unknown_asset(kind, name, known)
     return request
 
 
 def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError:
-    """The error for a name that nothing has, with the near ones as its hint."""
+    """The error for an unknown name, with the nearest known ones as its hint."""
     otherwise = f"list it under {kind} in the configuration"
     if known:
         otherwise += f"; known are {', '.join(sorted(known)[:10])}"

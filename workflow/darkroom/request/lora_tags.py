@@ -1,8 +1,8 @@
 """Which LoRAs a picture uses: LoraUse, and the tags `<lora:NAME>`, `<lora:NAME:UNET>`, `<lora:NAME:UNET:TE>`.
 
-A tag is taken out of the text before anything else reads it. The weight of the text encoders is the UNet's unless
-given. As in A1111 a weight can also be named: `<lora:NAME:te=0.5:unet=1>`; A1111's order of two bare weights is the
-other way round (extra_networks_lora.py), so what we write for other tools names them.
+A tag is removed from the prompt before it is parsed. The text encoders' weight is the UNet's unless given. As in A1111
+a weight can be named: `<lora:NAME:te=0.5:unet=1>`. A1111 reads two bare weights in the opposite order
+(extra_networks_lora.py), so tags written for other tools name both.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ SHORT_FORMS_SCHEMA: dict[str, Any] = {
 
 
 def take_out_loras(prompt: str) -> tuple[str, list[LoraUse]]:
-    """The prompt without its LoRA tags, and what they ask for, in their order.
+    """The prompt without its LoRA tags, and the LoRAs of the tags, in order.
 
-    Raises LoraError (E-LORA) for a tag without a name or with a weight that is no number.
+    Raises LoraError (E-LORA) for a tag without a name or with a weight that isn't a number.
     """
     if "<" not in prompt:
         return prompt, []
@@ -78,7 +78,7 @@ def sum_up(uses: Iterable[LoraUse]) -> tuple[LoraUse, ...]:
 
 
 def write_tag(use: LoraUse) -> str:
-    """The tag that A1111 and Darkroom read alike."""
+    """A tag with the same meaning in A1111 and Darkroom."""
     if use.unet == use.te:
         return f"<lora:{use.name}:{use.unet:g}>"
     return f"<lora:{use.name}:te={use.te:g}:unet={use.unet:g}>"
@@ -87,8 +87,8 @@ def write_tag(use: LoraUse) -> str:
 def read_short_forms(given: Any) -> Any:
     """The short ways to list LoRAs as mappings for LoraUse: `[outline]`, `[outline:0.8:0.5]`, `{outline: 0.8}`.
 
-    What is none of them is given back for the validation to refuse. Raises LoraError (E-LORA) for a text that
-    would be no tag.
+    Anything else is returned unchanged, for validation to refuse. Raises LoraError (E-LORA) for a text that wouldn't be
+    a valid tag.
     """
     if isinstance(given, str):
         given = [given]
@@ -106,7 +106,7 @@ def _named(name: Any, weights: Any) -> Any:
 
 
 def _with_te(one: Any) -> Any:
-    """The UNet's weight is the text encoders' too unless they have one of their own."""
+    """A mapping whose text encoders' weight defaults to the UNet's."""
     return {"te": one["unet"], **one} if isinstance(one, Mapping) and "unet" in one else one
 
 

@@ -1,4 +1,4 @@
-"""RenderRequest: everything that decides a picture's pixels, and nothing else."""
+"""RenderRequest: the settings that decide a picture's pixels, and no others."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _FREEU_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "boolean"}, FreeU.model_json
 
 
 class RenderRequest(BaseModel):
-    """One picture: frozen, hashable, JSON both ways (`to_json`, `from_json`).
+    """One picture: frozen, hashable, to and from JSON (`to_json`, `from_json`).
 
-    `sampler` and `schedule` are kept under their A1111 names, whatever spelling came in.
+    `sampler` and `schedule` hold A1111's names, whichever spelling was given.
     """
 
     model_config = _MODEL
@@ -109,7 +109,7 @@ class RenderRequest(BaseModel):
     @field_validator("loras")
     @classmethod
     def _each_once(cls, uses: tuple[LoraUse, ...]) -> tuple[LoraUse, ...]:
-        return sum_up(uses)  # their order decides nothing
+        return sum_up(uses)  # their order changes no pixel
 
     @field_validator("embeddings")
     @classmethod
@@ -156,7 +156,7 @@ class RenderRequest(BaseModel):
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """All the texts there are: prompt, negative prompt, and those of the second text encoder."""
+        """All texts that aren't empty: prompt, negative prompt, and those of the second text encoder."""
         texts = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
         return tuple(text for text in texts if text)
 
@@ -164,7 +164,7 @@ class RenderRequest(BaseModel):
     def all_loras(self) -> tuple[LoraUse, ...]:
         """The LoRAs of the tags and of `loras`, each once.
 
-        Raises LoraError (E-LORA) for a broken tag, and for one in a negative prompt, where it would do nothing.
+        Raises LoraError (E-LORA) for a broken tag, and for a tag in a negative prompt, which would have no effect.
         """
         for negative in (self.negative_prompt, self.negative_prompt_2):
             refuse_loras(negative or "")
@@ -175,7 +175,7 @@ class RenderRequest(BaseModel):
     def from_settings(cls, settings: dict[str, Any], where: str = "request") -> Self:
         """Build a request from untrusted settings.
 
-        Raises RequestError (E-REQUEST) that names the first wrong one, LoraError (E-LORA) for a LoRA's short form.
+        Raises RequestError (E-REQUEST) for the first wrong setting, LoraError (E-LORA) for a LoRA's wrong short form.
         """
         try:
             return cls.model_validate(settings)
@@ -190,6 +190,7 @@ class RenderRequest(BaseModel):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
+        """The request that `to_json` wrote. Raises RequestError (E-REQUEST)."""
         try:
             return cls.model_validate_json(text)
         except ValidationError as error:
@@ -202,12 +203,12 @@ class RenderRequest(BaseModel):
 
 
 def separate_schedule(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in which a sampler such as "DPM++ 2M Karras" is a sampler and a schedule, unless they name another."""
+    """Settings with a sampler such as "DPM++ 2M Karras" split into sampler and schedule; a given schedule wins."""
     if "sampler" not in settings:
         return settings
     try:
         sampler, schedule = split_sampler(settings["sampler"])
-    except ValueError:  # which the validation of the sampler will say
+    except ValueError:  # validating the sampler will report it
         return settings
     if schedule is None:
         return settings

@@ -39,7 +39,7 @@ _STRIDED = ("Automatic", "SGM Uniform", "Simple")
 class Sampler:
     """An A1111 sampler: its diffusers scheduler class and the config values that make it behave as A1111's.
 
-    `schedules` are those that the diffusers class can follow; others it would pass over in silence. `edm_scheduler`
+    `schedules` are those that the diffusers class can follow; it would silently ignore others. `edm_scheduler`
     is the class for models with EDM's noise (Karras et al., arXiv:2206.00364), None where diffusers has none.
     """
 
@@ -53,7 +53,7 @@ class Sampler:
 
 
 def _dpm(algorithm: str, order: int) -> dict[str, Any]:
-    """All that tells the DPM++ solvers apart. A model's own config may be of another of them, so none is left out."""
+    """Every option that distinguishes the DPM++ solvers: a model's scheduler config may be that of another one."""
     return {
         "algorithm_type": algorithm,
         "solver_order": order,
@@ -122,7 +122,7 @@ SAMPLERS = (
 
 
 def _by_spelling() -> dict[str, Sampler]:
-    """Every sampler by every name. A class that several samplers use stands for the first of them."""
+    """The samplers by all their names. The name of a scheduler class that several samplers use means the first one."""
     known = {loose(name): sampler for sampler in SAMPLERS for name in (sampler.name, *sampler.aliases)}
     for sampler in SAMPLERS:
         for name in (sampler.scheduler, sampler.scheduler.removesuffix("Scheduler")):
@@ -137,7 +137,7 @@ _ENDINGS = sorted({**_SCHEDULES, **_SHORT_SCHEDULES}.items(), key=lambda ending:
 
 
 def find_sampler(name: str) -> Sampler:
-    """The sampler of that name, in any spelling; raises ValueError that names the near ones."""
+    """The sampler of that name, in any spelling; raises ValueError with the nearest names."""
     sampler = _SAMPLERS.get(loose(name))
     if sampler is None:
         raise unknown_name("sampler", name, _NAMES)
@@ -145,7 +145,7 @@ def find_sampler(name: str) -> Sampler:
 
 
 def find_schedule(name: str) -> str:
-    """The schedule's A1111 name; raises ValueError that names the near ones."""
+    """The schedule's A1111 name; raises ValueError with the nearest names."""
     schedule = _SCHEDULES.get(loose(name))
     if schedule is None:
         raise unknown_name("schedule", name, SCHEDULES)
@@ -156,7 +156,7 @@ def split_sampler(name: str) -> tuple[str, str | None]:
     """The A1111 names of a sampler and of the schedule its name ends in, None without one.
 
     A1111 before version 1.9 had one name for both: "DPM++ 2M Karras" is ("DPM++ 2M", "Karras"), "Euler a" is
-    ("Euler a", None). Raises ValueError that names the near ones.
+    ("Euler a", None). Raises ValueError with the nearest names.
     """
     key = loose(name)
     if key in _SAMPLERS:
@@ -221,7 +221,7 @@ _PRESETS = {loose(name): name for name in PRESETS}
 
 
 def find_preset(name: str) -> dict[str, Any]:
-    """The settings of the preset, in any spelling; raises ValueError that names the near ones."""
+    """The settings of the preset, in any spelling; raises ValueError with the nearest names."""
     known = _PRESETS.get(loose(name))
     if known is None:
         raise unknown_name("preset", name, PRESETS)

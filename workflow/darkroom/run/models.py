@@ -1,4 +1,4 @@
-"""What is in the models folder already, and whether it is what the configuration asks for; whoever made it."""
+"""What the models folder holds for a source, whoever made it, and whether that is what is configured."""
 
 from __future__ import annotations
 
@@ -11,76 +11,75 @@ from darkroom import revisions
 from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
 from darkroom.checkpoint.verified import VerifiedReceipt, recall
 from darkroom.errors import DarkroomError
-from darkroom.run.sources import Stored, copy_path, receipt_path
+from darkroom.run.sources import Key, Sources, copy_path, receipt_path
 from darkroom.sources import FetchReceipt
-
-Key = tuple[str, str]
-"""A section of the configuration that names sources, and a name in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """`is_made`: all of it is there and right. `why` says how what is there is another thing, `stale` are the small files
-    that speak of what isn't wanted or isn't there any more."""
+class ModelState:
+    """What the models folder holds for a source.
 
-    is_made: bool
-    why: str | None = None
+    `is_current`: everything exists and is what the configuration asks for. `difference` says how a finished model
+    differs from that. `stale` are receipts and audits to delete, because they describe something else or something that
+    no longer exists.
+    """
+
+    is_current: bool
+    difference: str | None = None
     stale: tuple[Path, ...] = ()
 
 
-def outputs(stored: Stored, key: Key) -> tuple[list[Path], list[Path]]:
-    """What is made of a source, the large files and folders and the small files that speak of them."""
-    kind, name = key
-    models, is_folder = Path(stored.config.models_dir), stored.states[key].is_folder
-    large, small = [copy_path(models, kind, name, is_folder=is_folder)], [receipt_path(models, kind, name)]
-    if kind == "checkpoints":
+def outputs(sources: Sources, key: Key) -> tuple[list[Path], list[Path]]:
+    """What is made of a source: the large files and folders, and the receipts and audits that describe them."""
+    section, name = key
+    models, is_folder = Path(sources.config.models_dir), sources.states[key].is_folder
+    large, small = [copy_path(models, section, name, is_folder=is_folder)], [receipt_path(models, section, name)]
+    if section == "checkpoints":
         large.append(models / "diffusers" / name)
         small += [audit_path(large[-1]), models / "verified" / f"{name}.json"]
     return large, small
 
 
-def look_at_made(stored: Stored, key: Key) -> Made:
-    """What there is of a source now."""
-    large, small = outputs(stored, key)
-    _ask_afresh({path.parent for path in large + small})
+def inspect_model(sources: Sources, key: Key) -> ModelState:
+    """What the models folder holds for a source now."""
+    large, small = outputs(sources, key)
+    _refresh_listings({path.parent for path in large + small})
     receipt = _read_receipt(small[0])
-    if receipt is not None and (why := _other_source(stored, key, receipt)):
-        return Made(False, why, _existing(small))
+    if receipt is not None and (difference := _find_other_source(sources, key, receipt)):
+        return ModelState(False, difference, _existing(small))
     if key[0] != "checkpoints":
-        return Made(receipt is not None and large[0].exists(), stale=() if receipt else _existing(small))
-    asked = _asked(stored, key, receipt)
-    return (
-        Made(False, stale=_existing(small[1:]))
-        if asked is None
-        else _look_at_model(asked, receipt, large[1], *small[1:])
-    )
+        return ModelState(receipt is not None and large[0].exists(), stale=() if receipt else _existing(small))
+    asked = _asked(sources, key, receipt)
+    if asked is None:
+        return ModelState(False, stale=_existing(small[1:]))
+    return _inspect_folder(asked, receipt, large[1], *small[1:])
 
 
-def _look_at_model(
+def _inspect_folder(
     asked: ConversionInputs, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path
-) -> Made:
+) -> ModelState:
     audit = _read_audit(model)
-    if audit is None:  # nobody can say what the folder is, nor then what was verified
-        return Made(False, stale=_existing([audit_file, verified]))
+    if audit is None:  # without it neither the folder nor the verified receipt can be trusted
+        return ModelState(False, stale=_existing([audit_file, verified]))
     if audit.asked is not None and audit.asked != asked:
         there, here = audit.asked.model_dump(), asked.model_dump()
         differences = [
             f"{each} is {there[each]} there, {here[each]} here" for each in here if there[each] != here[each]
         ]
-        # Without a receipt of its own, what is there is nobody's.
-        return Made(False, "; ".join(differences) if receipt else None, _existing([audit_file, verified]))
+        # A folder without a receipt isn't ours and may be replaced.
+        return ModelState(False, "; ".join(differences) if receipt else None, _existing([audit_file, verified]))
     if not (model.is_dir() and verified.exists()):
-        return Made(False)
-    if not _speaks_of(verified, model):
-        return Made(False, stale=(verified,))
-    return Made(audit.revision >= revisions.CONVERT)
+        return ModelState(False)
+    if not _is_receipt_of(verified, model):
+        return ModelState(False, stale=(verified,))
+    return ModelState(audit.revision >= revisions.CONVERT)
 
 
-def _asked(stored: Stored, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
-    """What a conversion would be asked for; None while it isn't known which bytes its sources are."""
-    given, state, pin = stored.config.checkpoints[key[1]], stored.states[key], stored.pins.get(key)
+def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
+    """What a conversion would be asked for; None while the bytes of its sources aren't known."""
+    given, state, pin = sources.config.checkpoints[key[1]], sources.states[key], sources.pins.get(key)
     checkpoint = receipt.sha256 if receipt else pin.sha256 if pin else state.sha256
-    vae = None if given.vae is None else _read_receipt(receipt_path(stored.config.models_dir, "vaes", given.vae))
+    vae = None if given.vae is None else _read_receipt(receipt_path(sources.config.models_dir, "vaes", given.vae))
     if checkpoint is None or (vae is None) != (given.vae is None):
         return None
     return ConversionInputs(
@@ -95,8 +94,9 @@ def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(path for path in paths if path.exists())
 
 
-def _other_source(stored: Stored, key: Key, receipt: FetchReceipt) -> str | None:
-    pin, state = stored.pins.get(key), stored.states[key]
+def _find_other_source(sources: Sources, key: Key, receipt: FetchReceipt) -> str | None:
+    """How a receipt's source differs from the configured one; None if it is the same."""
+    pin, state = sources.pins.get(key), sources.states[key]
     if pin is not None:
         if pin.fits(receipt):
             return None
@@ -106,18 +106,19 @@ def _other_source(stored: Stored, key: Key, receipt: FetchReceipt) -> str | None
     if receipt.sha256 != state.sha256:
         return f"its SHA256 is {receipt.sha256} there, and {state.sha256} here"
     if receipt.parameterization != state.parameterization:
-        return f"its sidecar says {receipt.parameterization or 'nothing'} there, and {state.parameterization or 'nothing'} here"
+        there, here = receipt.parameterization or "nothing", state.parameterization or "nothing"
+        return f"its sidecar says {there} there, and {here} here"
     return None
 
 
-def _speaks_of(verified: Path, model: Path) -> bool:
-    """Whether a verified receipt is that of the folder that is there, not of one before."""
+def _is_receipt_of(verified: Path, model: Path) -> bool:
+    """Whether a verified receipt describes the model folder as it is now, not an earlier one."""
     try:
         receipt = VerifiedReceipt.read(verified)
         if known := recall(model):
             files = {path: identity.sha256 for path, identity in receipt.files.items()}
             return receipt.revision >= revisions.VERIFY and files == {path: each.sha256 for path, each in known.items()}
-        from darkroom.checkpoint.verify import check_receipt  # seldom needed
+        from darkroom.checkpoint.verify import check_receipt  # only without remembered hashes
 
         check_receipt(model, receipt)
     except DarkroomError:
@@ -139,8 +140,8 @@ def _read_audit(model: Path) -> ConversionAudit | None:
         return None
 
 
-def _ask_afresh(folders: Iterable[Path]) -> None:
-    """Opening a folder makes an NFS client ask its server again; else what isn't there stays so for up to a minute."""
+def _refresh_listings(folders: Iterable[Path]) -> None:
+    """Open the folders: an NFS client then drops its cached listing, which may hide a new file for a minute."""
     for folder in folders:
         if folder.is_dir():
             os.scandir(folder).close()

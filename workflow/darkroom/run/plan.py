@@ -1,6 +1,6 @@
-"""What a run will make, worked out while Snakemake builds its graph: the pictures, and where everything lives.
+"""The plan of a run: every picture and every path that the rule files ask for while Snakemake builds its graph.
 
-This is all that the rule files ask for. Nothing in here imports torch, and nothing starts a job.
+Nothing here imports torch or starts a job.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml
-from darkroom.cluster.earlier_attempts import FOLDER as KEPT
+from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config
 from darkroom.errors import DarkroomError
-from darkroom.pictures.png import is_whole
+from darkroom.pictures.formats import PNG, format_of
 from darkroom.request.assets import used_assets
 from darkroom.revisions import RENDER
-from darkroom.run.sources import Stored, look_at_sources
-from darkroom.sheets.sheet import Picture, load_pictures
+from darkroom.run.sources import Sources, inspect_sources
+from darkroom.sheets.read import PlannedPicture, load_pictures
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
@@ -39,9 +39,9 @@ class Plan:
     """The validated configuration, its sources, and every picture it asks for, with look-ups by wildcard."""
 
     config: Config
-    stored: Stored
-    sheets: Mapping[str, Sequence[Picture]]
-    _by_path: dict[str, Picture] = field(default_factory=dict, repr=False)
+    sources: Sources
+    sheets: Mapping[str, Sequence[PlannedPicture]]
+    _by_path: dict[str, PlannedPicture] = field(default_factory=dict, repr=False)
 
     @property
     def models_dir(self) -> str:
@@ -54,25 +54,26 @@ class Plan:
     def checkpoint(self, name: str) -> Checkpoint:
         return self.config.checkpoints[name]
 
-    def picture(self, wildcards: Any) -> Picture:
+    def picture(self, wildcards: Any) -> PlannedPicture:
         """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
-        return self._by_path[f"{wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}.png"]
+        folder, name = f"{wildcards.sheet}/{wildcards.checkpoint}", f"{wildcards.picture}-{wildcards.seed}"
+        return self._by_path[f"{folder}/{name}{PNG.suffix}"]
 
     def asset_receipts(self, wildcards: Any) -> list[str]:
         """The receipts of the LoRAs, embeddings and the VAE that a picture uses."""
         used = used_assets(self.picture(wildcards).request)
-        return [self.stored.asset_receipt(kind, name) for kind, name in used]
+        return [self.sources.asset_receipt(section, name) for section, name in used]
 
     def paths(self, sheet: str | None = None) -> list[str]:
-        """The pictures' places, of one sheet or of all."""
+        """The pictures' paths, of one sheet or of all."""
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
 
     def priority(self, wildcards: Any) -> int:
-        """One checkpoint after another, so that each is loaded once, and pictures with the same LoRAs together.
+        """A number that orders pictures by checkpoint, LoRAs and VAE, so that an engine loads each of them once.
 
-        Checkpoints that are ready now come before those that become so during the run: these would come between the
-        others' pictures, and the others would be loaded a second time.
+        Checkpoints that are already converted come first: one that becomes ready during the run would otherwise come
+        between the pictures of another, which would be loaded twice.
         """
         picture = self.picture(wildcards)
         return len(self._ranks) - self._ranks[_outfit(picture)]
@@ -93,98 +94,91 @@ class Plan:
 
     @cached_property
     def engine_flags(self) -> list[str]:
-        """How and where to render: nothing in it changes a picture but `dtype`, which the rule names besides."""
+        """How and where to render. Only `dtype` changes pictures, and it is one of the rule's params."""
         return ["--engine", self.config.engine.model_dump_json()]
 
-    def kept(self, wildcards: Any) -> str | None:
-        """The second name of a finished picture on a cluster: by all that decides it. None while that isn't known."""
+    def kept_path(self, wildcards: Any) -> str | None:
+        """A picture's second name on a cluster, a hash of all that decides it; None while a receipt is missing."""
         receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
         try:
             made_of = [hashlib.sha256(Path(receipt).read_bytes()).hexdigest() for receipt in receipts]
         except OSError:
             return None
         parts = [self.picture(wildcards).request.to_json(), made_of, self.config.engine.dtype, RENDER, __version__]
-        return str(KEPT / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}.png")
+        return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
 
     def as_dict(self) -> dict[str, Any]:
-        pictures = {name: [asdict_picture(p) for p in ps] for name, ps in self.sheets.items()}
+        """The configuration and all pictures as JSON-ready data."""
+        pictures = {name: [picture.as_dict() for picture in sheet] for name, sheet in self.sheets.items()}
         return {"config": self.config.model_dump(mode="json"), "sheets": pictures}
 
     def write(self, path: Path = PLAN_FILE) -> Path:
-        """Leave the plan where the gallery's commands read it; touched only when it changed."""
+        """Write the plan for the gallery's commands, if it has changed. Raises DiskError (E-DISK)."""
         text = json.dumps(self.as_dict(), ensure_ascii=False).encode()
         if not path.is_file() or path.read_bytes() != text:
             write_bytes(path, text)
         return path
 
 
-def _outfit(picture: Picture) -> Hashable:
-    """What the engine has to change for a picture: its checkpoint, LoRAs and VAE."""
+def _outfit(picture: PlannedPicture) -> Hashable:
+    """What an engine has to load for a picture: its checkpoint, LoRAs and VAE."""
     return picture.checkpoint, picture.request.all_loras, picture.request.vae
 
 
-def asdict_picture(picture: Picture) -> dict[str, Any]:
-    """A picture as JSON-ready data."""
-    data = {name: getattr(picture, name) for name in ("sheet", "checkpoint", "id", "seed", "path")}
-    return {**data, "request": picture.request.model_dump(mode="json")}
-
-
 def make_plan(config: Config) -> Plan:
-    """Read the sheets and look at every source. Raises what `load_pictures` and `look_at_sources` raise."""
+    """Read the sheets and inspect every source. Raises what `load_pictures` and `inspect_sources` raise."""
     sheets = load_pictures(config)
-    stored = look_at_sources(config)
-    return Plan(config, stored, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
+    sources = inspect_sources(config)
+    return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 
 
 def check_config_files(given: Sequence[str | Path], default: str) -> None:
-    """Read the configuration files strictly before Snakemake reads them its own way."""
+    """Read the configuration files strictly, before Snakemake reads and merges them leniently."""
     with exit_on_error():
         for path in given or [default]:
             load_yaml(path)
 
 
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
-    """The plan for Snakemake's merged configuration; an error in it ends the process with one line and the error's exit code."""
+    """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
         plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
         plan.write()
-        plan.stored.write_pins()
+        plan.sources.write_pins()
         return plan
 
 
 def prepare_environment() -> None:
-    """What jobs inherit from Snakemake's process.
+    """Set the environment variables that jobs inherit from Snakemake's process.
 
-    Engines that a run starts end with it: they hold a lease on this process, set afresh by every Snakemake. It is
-    kept out of shell text and params, where a process number would make everything look changed. And the `darkroom`
-    that stands beside this interpreter is the one that jobs call, whether its environment is activated or not.
+    DARKROOM_LEASE: engines that a run starts end with the run, because they hold a lease on this process. It can't be in
+    shell text or params: a process number in them would make every output look changed. PATH: jobs call the `darkroom` of
+    this interpreter's environment, whether that is activated or not.
     """
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
-def spare_collector() -> None:
-    """Let Python look for garbage less often while the graph is built.
-
-    Its millions of objects all live until the end, and each search goes through all of them.
-    """
+def tune_garbage_collection() -> None:
+    """Collect garbage less often while the graph is built: its millions of objects live until the end of the run."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 
 
 @cache
 def drop_damaged(path: str) -> None:
-    """Delete a picture that was cut short from outside, so that this run makes it again, and say so.
+    """Delete a truncated picture so that this run renders it again, and say so on stderr.
 
-    Looked at once a process: several rules ask for the same pictures.
+    Checked once a process: several rules ask for the same pictures.
     """
-    if Path(path).exists() and not is_whole(Path(path)):
+    if Path(path).exists() and not format_of(path).is_whole(path):
         print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
         Path(path).unlink()
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
+    """End the process with one line and the error's exit code if a DarkroomError is raised."""
     try:
         yield
     except DarkroomError as error:
@@ -192,7 +186,7 @@ def exit_on_error() -> Iterator[None]:
 
 
 def _exit(error: DarkroomError) -> NoReturn:
-    """Snakemake turns every exception, SystemExit too, into its own exit code 1; nothing has begun yet."""
+    """Snakemake would turn any exception, SystemExit too, into its exit code 1. No job has started yet."""
     print(redact(str(error)), file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(error.exit_code)

@@ -1,8 +1,9 @@
-"""Runs that share a models folder: none makes what another is making, or takes away what another works with.
+"""Runs that share a models folder: no run makes what another run is making, or deletes what another run uses.
 
-Snakemake locks a working folder, not a models folder, and deletes what a job makes before it starts the job: of two runs
-that plan the same conversion, the second deletes the first one's model. So each run says in `MODELS/.runs`, before it looks
-at what is there, what it is making and what it uses. Others wait for the first, and leave the second alone.
+Snakemake locks a working folder, not a models folder, and deletes a job's outputs before it starts the job: if two runs
+plan the same conversion, the second would delete the first one's model. So each run records in `MODELS/.runs` which
+models it makes and which it uses, before Snakemake looks at them. Other runs wait for the former and never replace the
+latter.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from pathlib import Path
 from darkroom.base.claims import Presence, claim
 from darkroom.base.files import write_bytes, write_json
 from darkroom.errors import DiskError, InUseError, SharedError
-from darkroom.run.models import Key, look_at_made, outputs
-from darkroom.run.sources import Stored
+from darkroom.run.models import inspect_model, outputs
+from darkroom.run.sources import Key, Sources
 
 _POLL_S = 0.5
 _ID = Path(".snakemake/darkroom/project.json")
@@ -30,42 +31,42 @@ _HOME = "the folder it lies in"
 
 
 @dataclass(frozen=True, slots=True)
-class Other:
-    """Another run: its working folder, and the sources, as `KIND.NAME`, that it makes and uses."""
+class OtherRun:
+    """Another run: its working folder, and the sources, as `SECTION.NAME`, that it makes and uses."""
 
     project: str
     makes: frozenset[str]
     uses: frozenset[str]
 
 
-class Run:
+class SharedModels:
     """This run among those that share its models folder."""
 
-    def __init__(self, stored: Stored) -> None:
-        self._stored = stored
-        self._folder = Path(stored.config.models_dir) / ".runs"
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._folder = Path(sources.config.models_dir) / ".runs"
         self._makes: dict[Key, dict[Path, object]] = {}
         self._uses: set[Key] = set()
         self._presence: Presence | None = None
         self._lock = threading.Lock()
 
     def join(self) -> list[Key]:
-        """Wait until nobody is making what this run may need, and say what it is going to make and to use.
+        """Wait until no other run makes what this run may need, then record what it will make and use.
 
-        Returns what is there and was made by others. Raises SharedError (E-SHARED) if what is there is
-        another project's and not what is asked for here, InUseError (E-IN-USE) if another run works with what would have
-        to be made again.
+        Returns the sources whose models other projects have made. Raises SharedError (E-SHARED) if another project has
+        made a model of the same name with other settings, InUseError (E-IN-USE) if another run uses a model that this
+        run would have to make again.
         """
         waited = False
         try:
             self._presence = Presence(self._folder / "run", self._record(), self._look_after)
         except (DiskError, OSError):
-            return []  # nobody makes anything in a folder that can't be written
+            return []  # no run makes anything in a read-only folder
         atexit.register(self.leave)
         while True:
             with claim(self._folder / "turn"):
                 others = self._others()
-                busy = self._find(others, self._stored.states, making=True)
+                busy = self._find(others, self._sources.states, making=True)
                 if busy is None:
                     return self._decide(others)
             if not waited:
@@ -76,13 +77,13 @@ class Run:
             time.sleep(_POLL_S)
 
     def start(self, made: Iterable[str]) -> None:
-        """Say exactly what this run makes: these files. Raises InUseError (E-IN-USE) as `join` does."""
+        """Record which files this run makes, now that they are known. Raises InUseError (E-IN-USE)."""
         if self._presence is None:
             return
         wanted = {os.path.abspath(path) for path in made}  # noqa: PTH100 - links stay links
         makes: dict[Key, dict[Path, object]] = {}
-        for key in self._stored.states:
-            large, small = outputs(self._stored, key)
+        for key in self._sources.states:
+            large, small = outputs(self._sources, key)
             if any(os.path.abspath(path) in wanted for path in large + small):  # noqa: PTH100
                 makes[key] = {path: _identity(path) for path in small if os.path.abspath(path) in wanted}  # noqa: PTH100
         with claim(self._folder / "turn"):
@@ -98,19 +99,19 @@ class Run:
                 self._presence.write(self._record())
 
     def leave(self) -> None:
-        """Say that this run has ended."""
+        """Record that this run has ended."""
         if self._presence is not None:
             self._presence.leave()
             self._presence = None
 
-    def _decide(self, others: list[Other]) -> list[Key]:
-        found = {key: look_at_made(self._stored, key) for key in self._stored.states}
+    def _decide(self, others: list[OtherRun]) -> list[Key]:
+        found = {key: inspect_model(self._sources, key) for key in self._sources.states}
         makers = {key: maker for key, maker in self._makers().items() if maker["id"] != self._id()}
         foreign = [key for key in found if _name(key) in makers]
         for key in foreign:
-            if why := found[key].why:
-                raise self._differs(key, why, found[key].stale, makers[_name(key)]["project"])
-        missing = [key for key, made in found.items() if not made.is_made]
+            if difference := found[key].difference:
+                raise self._differs(key, difference, found[key].stale, makers[_name(key)]["project"])
+        missing = [key for key, state in found.items() if not state.is_current]
         if busy := self._find(others, missing, making=False):
             raise _in_use(*busy)
         for path in (path for key in missing for path in found[key].stale):
@@ -120,32 +121,32 @@ class Run:
             self._uses = found.keys() - self._makes.keys()
             assert self._presence is not None
             self._presence.write(self._record())
-        return [key for key in foreign if found[key].is_made]
+        return [key for key in foreign if found[key].is_current]
 
-    def _differs(self, key: Key, why: str, stale: Sequence[Path], project: str) -> SharedError:
-        why = f"{project} has made another one of that name: {why}"
+    def _differs(self, key: Key, difference: str, stale: Sequence[Path], project: str) -> SharedError:
+        why = f"{project} has made another one of that name: {difference}"
         hint = f"give it another name here, or the same settings; if {project} needs it no longer, delete {stale[0]}"
-        return SharedError(f"{_name(key)} in", self._stored.config.models_dir, why, hint)
+        return SharedError(f"{_name(key)} in", self._sources.config.models_dir, why, hint)
 
-    def _find(self, others: list[Other], keys: Iterable[Key], *, making: bool) -> tuple[Key, Other] | None:
-        """The first of these that another run makes, or uses."""
+    def _find(self, others: list[OtherRun], keys: Iterable[Key], *, making: bool) -> tuple[Key, OtherRun] | None:
+        """The first of `keys` that another run makes or uses, and that run."""
         for key in keys:
             for other in others:
                 if _name(key) in (other.makes if making else other.uses):
                     return key, other
         return None
 
-    def _others(self) -> list[Other]:
+    def _others(self) -> list[OtherRun]:
         assert self._presence is not None
         found = []
         for path in self._presence.others()[0]:
             with suppress(OSError, ValueError, KeyError, TypeError):
                 data = json.loads(path.read_bytes())
-                found.append(Other(str(data["project"]), frozenset(data["makes"]), frozenset(data["uses"])))
+                found.append(OtherRun(str(data["project"]), frozenset(data["makes"]), frozenset(data["uses"])))
         return found
 
     def _look_after(self) -> None:
-        """What is made by now is used from now on, and others need not wait for it."""
+        """Move finished models from `makes` to `uses`: other runs need not wait for them any more."""
         with self._lock:
             done = [
                 key for key, small in self._makes.items() if small and all(_is_new(*each) for each in small.items())
@@ -161,7 +162,7 @@ class Run:
         return (json.dumps({"project": str(Path.cwd()), "makes": makes, "uses": uses}, indent=2) + "\n").encode()
 
     def _makers(self) -> dict[str, dict[str, str]]:
-        """Which project made what, as far as is known."""
+        """The project that made each model, as far as it is recorded."""
         try:
             data = json.loads((self._folder / "makers.json").read_bytes())
             return {str(name): {"id": str(each["id"]), "project": str(each["project"])} for name, each in data.items()}
@@ -169,9 +170,9 @@ class Run:
             return {}
 
     def _id(self) -> str:
-        """What tells this project from others with the same models folder; one that lies in the project's own is its own."""
+        """This project's id among those that share the models folder; a constant for a folder inside the project."""
         here = Path.cwd()
-        if Path(self._stored.config.models_dir).resolve().is_relative_to(here.resolve()):
+        if Path(self._sources.config.models_dir).resolve().is_relative_to(here.resolve()):
             return _HOME
         with suppress(OSError, ValueError, KeyError, TypeError):
             data = json.loads(_ID.read_bytes())
@@ -198,6 +199,6 @@ def _is_new(path: Path, before: object) -> bool:
     return _identity(path) not in (None, before)
 
 
-def _in_use(key: Key, other: Other) -> InUseError:
+def _in_use(key: Key, other: OtherRun) -> InUseError:
     why = f"a run in {other.project} works with it, and it would have to be made again"
     return InUseError("model", _name(key), why, "run this again when that one has ended")

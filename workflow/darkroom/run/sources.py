@@ -1,9 +1,10 @@
-"""The sources of a run while it is planned: what each is, where fetching puts it, and the pins of remote ones.
+"""The configured sources of a run: the state of each, the paths that fetching writes, and the pins of remote ones.
 
-A pin says which bytes are wanted. It is written while a run is planned, from the configuration and the lock file. Where
-the receipt that is there fits, the pin is made older than anything, so that it counts as no change: the first fetch
-finds out which bytes they are, which changes the pin and nothing else. Where the receipt does not fit, the pin names
-what it is to replace, so that its content is another than that of any pin before.
+A pin says which bytes of a remote source are wanted. It is written while a run is planned, from the configuration and
+the lock file, and is its fetch's only input. If the existing receipt matches, the pin gets a modification time older
+than any file's, so that it doesn't count as a change: the first fetch finds out the SHA256, which changes the pin and
+nothing else. If the receipt doesn't match, the pin names the receipt it replaces, so that its content differs from that
+of every earlier pin.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 
 from darkroom.base.files import write_bytes
 from darkroom.base.hashing import check_sha256
-from darkroom.config import Checkpoint, Config, Embedding, Lora, Vae
+from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
 from darkroom.sources import FetchReceipt, Source, SourceState, inspect_source, parse_reference
@@ -27,29 +28,34 @@ PINS = Path(".snakemake/darkroom/pins")
 _LONG_AGO_S = 10**9
 """In 2001. Not 0, which some tools take for a missing time."""
 
+Key = tuple[str, str]
+"""A section of the configuration that names sources, and a name in it."""
+Given = Checkpoint | Vae | Lora | Embedding
+_GIVEN_BY_FOLDER = ("architecture", "prediction", "vae", "extract_ema")
+
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What is wanted: the `source` by its canonical text, its `sha256` or content digest as far as it is known, and which
-    weights of a folder (`variant`)."""
+    """Which bytes are wanted: the `source` as canonical text, its `sha256` or content digest if known, and the `variant`
+    of a folder's weights."""
 
     source: str
     sha256: str | None
     variant: str | None
 
     def fits(self, receipt: FetchReceipt) -> bool:
-        """Whether what `receipt` speaks of is what is wanted."""
+        """Whether `receipt` describes the wanted bytes."""
         is_same = (self.source, self.variant) == (receipt.source, receipt.variant)
         return is_same and self.sha256 in (None, receipt.sha256)
 
 
-def pin_path(kind: str, name: str) -> Path:
-    """Where the pin of that kind (a section of the configuration) and name lies."""
-    return PINS / kind / f"{name}.json"
+def pin_path(section: str, name: str) -> Path:
+    """The path of a source's pin."""
+    return PINS / section / f"{name}.json"
 
 
 def write_pin(pin: Pin, path: Path, receipt: Path) -> None:
-    """Leave the pin at `path`, touched only when it changed. Raises DiskError (E-DISK)."""
+    """Write the pin to `path` if it has changed. Raises DiskError (E-DISK)."""
     before = _read(receipt)
     if before is not None and pin.fits(before):
         _write(path, asdict(pin))
@@ -62,7 +68,7 @@ def write_pin(pin: Pin, path: Path, receipt: Path) -> None:
 
 
 def _read(receipt: Path) -> FetchReceipt | None:
-    """A damaged receipt fits nothing: fetching writes another."""
+    """The receipt, or None for a damaged one, which the next fetch replaces."""
     try:
         return FetchReceipt.read(receipt)
     except SourceError:
@@ -75,33 +81,27 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
         write_bytes(path, text)
 
 
-KINDS = ("checkpoints", *ASSETS)
-"""The sections of the configuration that name sources, and the folders of the models folder where those are kept."""
-Given = Checkpoint | Vae | Lora | Embedding
-_FOLDER_SAYS_ITSELF = ("architecture", "prediction", "vae", "extract_ema")
-
-
 @dataclass(frozen=True, slots=True)
-class Stored:
-    """The configured sources by kind (a section of the configuration) and name, with look-ups for the rules.
+class Sources:
+    """The configured sources by section and name, with look-ups for the rules.
 
-    `states` says what each is, `pins` what is wanted of each remote one.
+    `states` holds the state of each, `pins` the wanted bytes of each remote one.
     """
 
     config: Config
-    states: Mapping[tuple[str, str], SourceState]
-    pins: Mapping[tuple[str, str], Pin]
+    states: Mapping[Key, SourceState]
+    pins: Mapping[Key, Pin]
 
     def names(self, *, folders: bool) -> list[str]:
         """The checkpoints whose sources are Diffusers folders, or those whose sources are single files."""
         return [name for name in self.config.checkpoints if self.states["checkpoints", name].is_folder == folders]
 
     def kind(self, wildcards: Any) -> str:
-        """Which of the wildcards `checkpoint`, `vae`, `lora` and `embedding` there is."""
-        return next(kind[:-1] for kind in KINDS if wildcards.get(kind[:-1]) is not None)
+        """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora` or `embedding`."""
+        return SECTIONS[self._key(wildcards)[0]]
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
-        """The path or the canonical text of the source that the wildcard of `kind` names, and its state."""
+        """The path or the canonical text of the source that the wildcard names, and its state."""
         section, name = self._key(wildcards)
         pin = self.pins.get((section, name))
         given: Given = getattr(self.config, section)[name]
@@ -113,7 +113,7 @@ class Stored:
         return [str(pin_path(*key))] if key in self.pins else []
 
     def fetch_flags(self, wildcards: Any) -> list[str]:
-        """The options of `darkroom fetch` that say how, and which bytes are expected, if that is known."""
+        """The options of `darkroom fetch`: how to fetch, and the expected SHA256 if it is known."""
         section, name = self._key(wildcards)
         given: Given = getattr(self.config, section)[name]
         models, fetch = self.config.models_dir, self.config.fetch
@@ -128,28 +128,28 @@ class Stored:
 
     @property
     def has_assets(self) -> bool:
-        """Whether there is anything but checkpoints."""
-        return any(kind != "checkpoints" for kind, _ in self.states)
+        """Whether the configuration names any VAE, LoRA or embedding."""
+        return any(section != "checkpoints" for section, _ in self.states)
 
-    def asset_receipt(self, kind: str, name: str) -> str:
+    def asset_receipt(self, section: str, name: str) -> str:
         """The receipt of a fetched asset."""
-        return str(receipt_path(self.config.models_dir, kind, name))
+        return str(receipt_path(self.config.models_dir, section, name))
 
     def fetched(self, name: str) -> list[str]:
-        """Where a fetched checkpoint stands, and the VAE that takes the place of its own, if any."""
+        """The path of a fetched checkpoint, and of the VAE that replaces its own, if any."""
         ending = "" if self.states["checkpoints", name].is_folder else ".safetensors"
         return self._paths(name, ending, ".safetensors")
 
     def receipts(self, name: str) -> list[str]:
-        """The receipts of what `fetched` names."""
+        """The receipts of the files that `fetched` names."""
         return self._paths(name, ".receipt.json", ".receipt.json")
 
     def usable(self) -> list[str]:
-        """Everything that pictures can be made with: models with their verified receipts, VAEs, LoRAs and embeddings."""
+        """All that pictures can be rendered with: models, their verified receipts, VAEs, LoRAs and embeddings."""
         models = self.config.models_dir
         folders = [f"{models}/diffusers/{name}" for name in self.config.checkpoints]
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]
-        assets = [asset_path(models, kind, name) for kind in ASSETS for name in getattr(self.config, kind)]
+        assets = [asset_path(models, section, name) for section in ASSETS for name in getattr(self.config, section)]
         return [*folders, *verified, *map(str, assets)]
 
     def conversion_flags(self, name: str) -> list[str]:
@@ -160,13 +160,13 @@ class Stored:
         return flags
 
     def write_pins(self) -> None:
-        """Leave the pins where Snakemake looks for them. Raises DiskError (E-DISK)."""
-        for (kind, name), pin in self.pins.items():
-            write_pin(pin, pin_path(kind, name), receipt_path(self.config.models_dir, kind, name))
+        """Write the pins to where the rules expect them. Raises DiskError (E-DISK)."""
+        for key, pin in self.pins.items():
+            write_pin(pin, pin_path(*key), receipt_path(self.config.models_dir, *key))
 
-    def _key(self, wildcards: Any) -> tuple[str, str]:
-        kind = self.kind(wildcards)
-        return f"{kind}s", wildcards.get(kind)
+    def _key(self, wildcards: Any) -> Key:
+        named = ((section, wildcards.get(kind)) for section, kind in SECTIONS.items())
+        return next((section, name) for section, name in named if name is not None)
 
     def _paths(self, name: str, ending: str, vae_ending: str) -> list[str]:
         vae, models = self.config.checkpoints[name].vae, self.config.models_dir
@@ -174,46 +174,46 @@ class Stored:
         return [checkpoint] if vae is None else [checkpoint, f"{models}/vaes/{vae}{vae_ending}"]
 
 
-def copy_path(models_dir: Path | str, kind: str, name: str, *, is_folder: bool = False) -> Path:
-    """Where the copy of a source of that kind (a section of the configuration) is put."""
-    return Path(models_dir) / kind / (name if is_folder else f"{name}.safetensors")
+def copy_path(models_dir: Path | str, section: str, name: str, *, is_folder: bool = False) -> Path:
+    """The path that a source is fetched to."""
+    return Path(models_dir) / section / (name if is_folder else f"{name}.safetensors")
 
 
-def receipt_path(models_dir: Path | str, kind: str, name: str) -> Path:
-    """Where the receipt of what `copy_path` names lies."""
-    return Path(models_dir) / kind / f"{name}.receipt.json"
+def receipt_path(models_dir: Path | str, section: str, name: str) -> Path:
+    """The path of the receipt of what `copy_path` names."""
+    return Path(models_dir) / section / f"{name}.receipt.json"
 
 
-def look_at_sources(config: Config) -> Stored:
-    """Find out what every configured source is right now; remote ones aren't asked.
+def inspect_sources(config: Config) -> Sources:
+    """Find out the state of every configured source, without the network.
 
-    Raises SourceError (E-SOURCE) for one that is missing, of the wrong kind or where its own copy is made, HashError
-    (E-HASH) for other bytes than the configuration expects, ConfigError (E-CONFIG) for options that a source can't
-    follow, for a broken sidecar and a broken lock file, ModelError and IndexFileError for a folder that isn't a usable
+    Raises SourceError (E-SOURCE) for a source that is missing, of the wrong kind or at the path of its own copy,
+    HashError (E-HASH) for a wrong SHA256, ConfigError (E-CONFIG) for options that don't apply to a source, a broken
+    sidecar or a broken lock file, ModelError (E-MODEL) and IndexFileError (E-INDEX) for a folder that isn't a usable
     model.
     """
-    given = {(kind, name): each for kind in KINDS for name, each in getattr(config, kind).items()}
+    given = {(section, name): each for section in SECTIONS for name, each in getattr(config, section).items()}
     references = {key: parse_reference(each.source) for key, each in given.items()}
-    states = {key: _look_at(config, *key, given[key], reference) for key, reference in references.items()}
-    for (kind, name), state in states.items():
-        if state.is_folder and kind == "checkpoints":
+    states = {key: _inspect(config, *key, given[key], reference) for key, reference in references.items()}
+    for (section, name), state in states.items():
+        if state.is_folder and section == "checkpoints":
             _check_options(name, config.checkpoints[name])
         elif state.is_folder:
-            why = f"is a folder; {kind}.{name} has to be a single file"
-            raise SourceError("source", given[kind, name].source, why, "name the safetensors file in it")
+            why = f"is a folder; {section}.{name} has to be a single file"
+            raise SourceError("source", given[section, name].source, why, "name the safetensors file in it")
     remote = {key: reference for key, reference in references.items() if not reference.is_local}
     lock = read_lock(config.fetch.lock) if remote else {}
-    return Stored(config, states, {key: _make_pin(ref, given[key], lock) for key, ref in remote.items()})
+    return Sources(config, states, {key: _make_pin(ref, given[key], lock) for key, ref in remote.items()})
 
 
-def _look_at(config: Config, kind: str, name: str, given: Given, reference: Source) -> SourceState:
+def _inspect(config: Config, section: str, name: str, given: Given, reference: Source) -> SourceState:
     models = Path(config.models_dir)
     if reference.is_local:
-        outputs = [models / kind / f"{name}.safetensors", models / kind / name, models / "diffusers" / name]
-        _check_place(given.source, outputs, f"{kind}.{name}")
-    state = inspect_source(given.source, receipt_path(models, kind, name), models / ".cache/sources.json")
+        outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
+        _check_place(given.source, outputs, f"{section}.{name}")
+    state = inspect_source(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
     if state.sha256 is not None:
-        hint = f"check it, or mend {kind}.{name}.sha256 in the configuration"
+        hint = f"check it, or correct {section}.{name}.sha256 in the configuration"
         check_sha256("source", given.source, state.sha256, given.sha256, hint)
     return state
 
@@ -227,23 +227,23 @@ def _make_pin(reference: Source, given: Given, lock: Mapping[str, LockEntry]) ->
 
 
 def dtype_of(given: Given) -> str:
-    """The number format that a checkpoint asks for; only they are ever folders with several."""
+    """The dtype of the weights to fetch; only checkpoints can be folders with several."""
     return given.dtype if isinstance(given, Checkpoint) else "fp16"
 
 
 def _check_place(source: str, outputs: Sequence[Path], key: str) -> None:
-    """Snakemake deletes what a job makes before it starts the job: nobody's only copy may stand there."""
+    """Refuse a source at a path that a job writes: Snakemake deletes a job's outputs before it starts the job."""
     path = Path(source).expanduser()
     places = [path.resolve(), path.parent.resolve() / path.name]  # a link, and what it leads to
     made = [output.parent.resolve() / output.name for output in outputs]
     if any(place.is_relative_to(output) for place in places for output in made):
         why = f"is where {key} itself is made"
-        raise SourceError("source", source, why, f"move it elsewhere and mend {key}.source in the configuration")
+        raise SourceError("source", source, why, f"move it elsewhere and correct {key}.source in the configuration")
 
 
 def _check_options(name: str, given: Checkpoint) -> None:
-    """A Diffusers folder says itself what it is; an option that would be passed over is refused."""
-    for key in _FOLDER_SAYS_ITSELF:
+    """Refuse the options that a Diffusers folder decides itself, which would otherwise be ignored."""
+    for key in _GIVEN_BY_FOLDER:
         if getattr(given, key) != Checkpoint.model_fields[key].default:
             why = "the source is a Diffusers folder, which says that itself and is taken as it is"
             raise ConfigError(f"checkpoints.{name}.{key} =", getattr(given, key), why, f"leave {key} out")

@@ -140,7 +140,7 @@ def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
 
     Raises ModelError (E-MODEL) and what loading and rendering raise.
     """
-    from darkroom.checkpoint.verify import check_receipt
+    from darkroom.checkpoint import open_model
     from darkroom.engine import Engine, Library
     from darkroom.request.render_request import RenderRequest
 
@@ -149,10 +149,9 @@ def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
         logger.info("Diffusers format found: %s", model_dir.name)
     else:
         logger.error("Diffusers format missing - build process failed: %s has no model_index.json", model_dir)
-    if files.verified is not None:
-        check_receipt(model_dir, files.verified)
+    model = open_model(model_dir, files.verified)
     library = None if options.models_dir is None else Library(options.models_dir)
-    engine = Engine.load(model_dir, device=options.device, dtype=options.dtype, memory=options.memory, library=library)
+    engine = Engine.load(model, device=options.device, dtype=options.dtype, memory=options.memory, library=library)
     known_as = f" [{engine.model_hash}]" if engine.model_hash else ""
     logger.info("model %s%s on %s %s: %s", engine.name, known_as, engine.device, engine.dtype, engine.memory)
     for line in engine.startup_lines():

@@ -17,7 +17,7 @@ from darkroom.base.text import shorten
 from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import check_count, choose_seed, refuse_unknown, refuse_wishes
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig

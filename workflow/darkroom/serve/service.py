@@ -22,7 +22,7 @@ from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
 from darkroom.serve.supervisor import Job
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 
 logger = logging.getLogger(__name__)
 

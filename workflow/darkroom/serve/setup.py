@@ -18,7 +18,7 @@ from darkroom.serve.engines import EngineOptions
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.service import Service
 from darkroom.serve.supervisor import DEFAULT_COMMAND
-from darkroom.sheets.sheet import unfold
+from darkroom.sheets.settings import unfold
 
 RESULTS = Path("results")
 

@@ -9,7 +9,7 @@ import pytest
 from darkroom.engine.loras import LoraWeights
 from darkroom.loras import LoraFile
 from tests.fixtures.loras import lora_tensors
-from tests.unit.engine.loras.states import LAYERS, State, load, make, state
+from tests.unit.engine.loras.states import LAYERS, State, load, make, state, weight_files
 
 
 @pytest.fixture(scope="session")
@@ -26,7 +26,7 @@ def fresh(model_dir: Path) -> State:
 
 @pytest.fixture
 def weights(pipeline: Any, model_dir: Path) -> Iterator[LoraWeights]:
-    weights = LoraWeights(pipeline, model_dir)
+    weights = LoraWeights(pipeline, weight_files(model_dir))
     yield weights
     weights.use([])
 

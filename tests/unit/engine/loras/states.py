@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.engine.devices import decide
-from darkroom.engine.load import load_pipeline
+from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.weights import WeightFiles
 from darkroom.loras import LoraFile, read_lora
 from tests.fixtures.loras import Tensors, layers_of, write_lora_file
 
@@ -16,7 +17,11 @@ State = dict[tuple[str, str], Any]
 
 
 def load(model_dir: Path, dtype: str = "fp32") -> Any:
-    return load_pipeline(model_dir, "cpu", dtype, decide("cpu", 0, "auto"))
+    return load_pipeline(weight_files(model_dir), "cpu", dtype, decide("cpu", 0, "auto"))
+
+
+def weight_files(model_dir: Path) -> WeightFiles:
+    return WeightFiles(prepare(model_dir))
 
 
 def state(pipeline: Any) -> State:

@@ -11,12 +11,12 @@ import pytest
 
 from darkroom.engine import loras
 from darkroom.engine.loras import LoraWeights
-from darkroom.engine.weights import BaseWeights
+from darkroom.engine.weights import WeightFiles
 from darkroom.errors import LoraError, ModelError
 from darkroom.loras import LoraFile
 from tests.fixtures.folders import UNET, flip_byte
 from tests.fixtures.loras import Layer, kohya, layer, lora_tensors, write_lora_file
-from tests.unit.engine.loras.states import LAYERS, UNET_LAYERS, State, changed, load, make, state
+from tests.unit.engine.loras.states import LAYERS, UNET_LAYERS, State, changed, load, make, state, weight_files
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_what_could_not_be_put_back_is_put_back_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(BaseWeights, "read", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
+        patch.setattr(WeightFiles, "read", lambda *_: (_ for _ in ()).throw(OSError("the disk is gone")))
         with pytest.raises(OSError, match="the disk is gone"):
             weights.use(choice(three[2:]))
     weights.use([])
@@ -152,7 +152,7 @@ def test_what_could_not_be_put_back_is_put_back_later(
 def test_numbers_too_large_for_half_precision_are_refused(model_dir: Path, tmp_path: Path) -> None:
     pipeline = load(model_dir, "fp16")
     before = state(pipeline)
-    weights = LoraWeights(pipeline, model_dir)
+    weights = LoraWeights(pipeline, weight_files(model_dir))
     lora = make(tmp_path, "loud", lora_tensors(UNET_LAYERS[:6]))
     weights.use([(lora, 100.0, 1.0)])
     with pytest.raises(LoraError, match=r"LoRA 'loud': gives '\S+' numbers that float16 can't hold"):
@@ -179,7 +179,7 @@ def test_a_model_written_to_in_place_is_not_mixed_with_the_loaded_one(
 ) -> None:
     model = shutil.copytree(model_dir, tmp_path / "model")
     pipeline = load(model)
-    weights, before = LoraWeights(pipeline, model), state(pipeline)
+    weights, before = LoraWeights(pipeline, weight_files(model)), state(pipeline)
     flip_byte(model / UNET)
     with pytest.raises(ModelError, match="E-MODEL weights of 'model': its files were changed"):
         weights.use(choice(three))

@@ -11,7 +11,7 @@ import pytest
 from darkroom.engine.loras import LoraWeights
 from darkroom.loras import LoraFile
 from tests.fixtures.folders import flatten_names, shard, without_infix
-from tests.unit.engine.loras.states import LAYERS, State, changed, load, state
+from tests.unit.engine.loras.states import LAYERS, State, changed, load, state, weight_files
 
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
@@ -22,9 +22,9 @@ def test_sums_are_rounded_once_to_the_pipelines_format(
     half, full = load(model_dir, dtype), load(model_dir)
     before = state(half)
     choice = [(lora, 0.3, 0.9) for lora in three]
-    weights = LoraWeights(half, model_dir)
+    weights = LoraWeights(half, weight_files(model_dir))
     weights.use(choice)
-    LoraWeights(full, model_dir).use(choice)
+    LoraWeights(full, weight_files(model_dir)).use(choice)
     assert not changed(state(half), {p: t.to(before[p].dtype) for p, t in state(full).items()})
     weights.use([])
     assert not changed(state(half), before)
@@ -61,11 +61,11 @@ def test_folders_of_all_forms(model_dir: Path, tmp_path: Path, three: list[LoraF
     FOLDERS[folder](model)
     pipeline = load(model, dtype)
     before = state(pipeline)
-    weights = LoraWeights(pipeline, model)
+    weights = LoraWeights(pipeline, weight_files(model))
     weights.use([(lora, 0.5, 0.5) for lora in three])
     if folder != "in fp32":
         plain = load(model_dir, dtype)
-        LoraWeights(plain, model_dir).use([(lora, 0.5, 0.5) for lora in three])
+        LoraWeights(plain, weight_files(model_dir)).use([(lora, 0.5, 0.5) for lora in three])
         assert not changed(state(pipeline), state(plain))
     assert len(changed(state(pipeline), before)) > len(LAYERS) // 2
     weights.use([])
@@ -77,7 +77,7 @@ def test_a_model_replaced_by_another_folder_goes_on_with_the_one_that_was_loaded
 ) -> None:
     model = shutil.copytree(model_dir, tmp_path / "model")
     pipeline = load(model)
-    weights = LoraWeights(pipeline, model)
+    weights = LoraWeights(pipeline, weight_files(model))
     other = shutil.copytree(model_dir, tmp_path / "other")
     fp32_weights(other)
     model.rename(tmp_path / "gone")

@@ -15,7 +15,7 @@ from darkroom.engine.loras import LoraWeights
 from darkroom.loras import LoraFile, read_lora
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.loras import LAYOUTS, Layer, lora_tensors
-from tests.unit.engine.loras.states import LAYERS, UNET_LAYERS, State, bits, changed, load, make, state
+from tests.unit.engine.loras.states import LAYERS, UNET_LAYERS, State, bits, changed, load, make, state, weight_files
 
 ATTENTION = [each for each in LAYERS if each.is_attention]
 
@@ -84,7 +84,7 @@ def test_the_way_to_a_set_does_not_show_either(
     for step in ([one], [one, three_], [two], [], [three_, two, one], [two, three_]):
         weights.use(step)
     other = load(model_dir)
-    LoraWeights(other, model_dir).use([three_, two])
+    LoraWeights(other, weight_files(model_dir)).use([three_, two])
     assert not changed(state(pipeline), state(other))
 
 
@@ -126,7 +126,7 @@ def test_pictures_after_a_lora_are_a_fresh_engines(
 ) -> None:
     """Fault 27: nothing of a LoRA is left for the next job."""
     engine = Engine.load(model_dir, device="cpu")
-    weights = LoraWeights(engine._pipeline, model_dir)
+    weights = LoraWeights(engine._pipeline, weight_files(model_dir))
     lora = make(tmp_path, "loud", {k: v * np.float32(3) for k, v in lora_tensors(UNET_LAYERS).items()})
     weights.use([(lora, 1.0, 1.0)])
     with_lora = engine.render(request_).image.tobytes()
@@ -203,7 +203,7 @@ def test_parameters_that_offloading_moved_while_rendering_can_be_written(
     with torch.inference_mode():
         pipeline.unet.half()
     assert next(pipeline.unet.parameters()).is_inference()
-    weights = LoraWeights(pipeline, model_dir)
+    weights = LoraWeights(pipeline, weight_files(model_dir))
     weights.use([(three[0], 1.0, 1.0)])
     weights.use([])
     assert all(bits(t).equal(bits(before[name])) for name, t in pipeline.unet.state_dict().items())
@@ -241,7 +241,7 @@ def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_pa
 
 def test_dropping_the_weights_closes_the_models_files(pipeline: Any, model_dir: Path) -> None:
     before = open_files()
-    weights = LoraWeights(pipeline, model_dir)
-    assert open_files() == before + 3
+    weights = LoraWeights(pipeline, weight_files(model_dir))
+    assert open_files() == before + 4
     del weights
     assert open_files() == before

@@ -13,18 +13,18 @@ from PIL import Image, ImageChops, ImageStat
 from darkroom.errors import ImageError
 from darkroom.pictures import contact_sheet
 from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.formats import check_picture
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import shorten_middle
-from darkroom.pictures.png import check_png
 from darkroom.pictures.thumbnails import FOLDER, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
-from tests.unit.outputs.spoiling import spoil
+from tests.unit.pictures.spoiling import spoil
 
 
 def make(results: Path, pictures, columns: int = 3, thumbnail_px: int = 160) -> Image.Image:
     out = results / "shapes" / "contact-sheet.png"
     make_contact_sheet(results, pictures, out, columns=columns, thumbnail_px=thumbnail_px)
-    check_png(out)
+    check_picture(out)
     return Image.open(out).convert("RGB")
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from darkroom.errors import BadNameError, ImageError
-from darkroom.pictures import thumbnails
+from darkroom.pictures.formats import PNG
 from darkroom.pictures.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
 from tests.fixtures.pictures import make_picture, make_pictures
 
@@ -17,13 +17,13 @@ from tests.fixtures.pictures import make_picture, make_pictures
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the pictures that were read and decoded."""
     names: list[str] = []
-    original = thumbnails.decode_png
+    original = PNG.decode
 
     def spy(data: bytes, path: Path) -> Image.Image:
         names.append(path.name)
         return original(data, path)
 
-    monkeypatch.setattr(thumbnails, "decode_png", spy)
+    monkeypatch.setattr(PNG, "decode", spy)
     return names
 
 

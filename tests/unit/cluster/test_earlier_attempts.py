@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from darkroom.cluster.earlier_attempts import bring_back, keep
+from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
 from darkroom.pictures.png import encode_png
 
 
@@ -21,24 +21,24 @@ def picture(tmp_path: Path) -> Path:
 
 def test_it_comes_back_as_it_was(picture: Path, tmp_path: Path) -> None:
     data, name = picture.read_bytes(), tmp_path / "kept/1.png"
-    keep(picture, name)
+    keep_picture(picture, name)
     picture.unlink()
-    assert bring_back(name, picture)
+    assert restore_picture(name, picture)
     assert picture.read_bytes() == data
-    assert bring_back(name, picture)  # also where something is
+    assert restore_picture(name, picture)  # also where something is
 
 
 def test_nothing_was_kept(picture: Path, tmp_path: Path) -> None:
     data = picture.read_bytes()
-    assert not bring_back(tmp_path / "kept/1.png", picture)
+    assert not restore_picture(tmp_path / "kept/1.png", picture)
     assert picture.read_bytes() == data
 
 
 def test_a_damaged_one_is_dropped(picture: Path, tmp_path: Path) -> None:
     name = tmp_path / "kept/1.png"
-    keep(picture, name)
+    keep_picture(picture, name)
     name.write_bytes(name.read_bytes()[:-4])
-    assert not bring_back(name, tmp_path / "results/b.png")
+    assert not restore_picture(name, tmp_path / "results/b.png")
     assert not name.exists()
 
 
@@ -49,6 +49,6 @@ def test_where_there_are_no_hard_links_nothing_is_kept(
         raise OSError("not here")
 
     monkeypatch.setattr("os.link", refuse)
-    keep(picture, tmp_path / "kept/1.png")
-    assert not bring_back(tmp_path / "kept/1.png", picture)
+    keep_picture(picture, tmp_path / "kept/1.png")
+    assert not restore_picture(tmp_path / "kept/1.png", picture)
     assert picture.exists()

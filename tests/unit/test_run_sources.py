@@ -12,7 +12,7 @@ import pytest
 
 from darkroom import errors
 from darkroom.config import parse_config
-from darkroom.run.sources import Stored, look_at_sources
+from darkroom.run.sources import Sources, inspect_sources
 
 
 @pytest.fixture
@@ -24,19 +24,19 @@ def here(model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def look(checkpoint: dict[str, Any], vaes: dict[str, Any] | None = None, **more: Any) -> Stored:
+def look(checkpoint: dict[str, Any], vaes: dict[str, Any] | None = None, **more: Any) -> Sources:
     data = {"checkpoints": {"one": checkpoint}, "vaes": vaes or {}, "sheets": ["x.txt"], **more}
-    return look_at_sources(parse_config(data))
+    return inspect_sources(parse_config(data))
 
 
 def test_what_a_conversion_takes_and_depends_on(here: Path) -> None:
-    stored = look(
+    sources = look(
         {"source": "a.safetensors", "vae": "better", "extract_ema": True}, {"better": {"source": "a.safetensors"}}
     )
-    assert stored.names(folders=False) == ["one"]
-    assert stored.fetched("one") == ["models/checkpoints/one.safetensors", "models/vaes/better.safetensors"]
-    assert stored.receipts("one") == ["models/checkpoints/one.receipt.json", "models/vaes/better.receipt.json"]
-    assert stored.conversion_flags("one") == [
+    assert sources.names(folders=False) == ["one"]
+    assert sources.fetched("one") == ["models/checkpoints/one.safetensors", "models/vaes/better.safetensors"]
+    assert sources.receipts("one") == ["models/checkpoints/one.receipt.json", "models/vaes/better.receipt.json"]
+    assert sources.conversion_flags("one") == [
         "--extract-ema",
         "--vae",
         "models/vaes/better.safetensors",
@@ -46,10 +46,10 @@ def test_what_a_conversion_takes_and_depends_on(here: Path) -> None:
 
 
 def test_a_folder_is_fetched_as_a_folder(here: Path) -> None:
-    stored = look({"source": "tiny"})
-    assert stored.names(folders=True) == ["one"]
-    assert stored.fetched("one") == ["models/checkpoints/one"]
-    assert stored.conversion_flags("one") == []
+    sources = look({"source": "tiny"})
+    assert sources.names(folders=True) == ["one"]
+    assert sources.fetched("one") == ["models/checkpoints/one"]
+    assert sources.conversion_flags("one") == []
 
 
 @pytest.mark.parametrize(("vaes", "hint"), [({"fixed": {"source": "a.safetensors"}}, "did you mean 'fixed'"), ({}, "list it under vaes")])  # fmt: skip
@@ -84,7 +84,7 @@ def test_a_vae_is_a_single_file(here: Path) -> None:
 
 
 def test_other_bytes_of_a_vae_than_expected_are_refused(here: Path) -> None:
-    with pytest.raises(errors.HashError, match=r"mend vaes\.fixed\.sha256"):
+    with pytest.raises(errors.HashError, match=r"correct vaes\.fixed\.sha256"):
         look({"source": "a.safetensors"}, {"fixed": {"source": "a.safetensors", "sha256": "0" * 64}})
 
 

@@ -14,7 +14,7 @@ from snakemake.iocontainers import Wildcards
 from darkroom import errors
 from darkroom.config import FetchConfig, parse_config
 from darkroom.run.plan import make_plan
-from darkroom.run.sources import Stored, look_at_sources
+from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sources.lock import LockEntry, record
 from tests.unit.sources.test_local_files import write_weights
 
@@ -36,8 +36,8 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def look(checkpoint: dict[str, Any], **more: Any) -> Stored:
-    return look_at_sources(parse_config({"checkpoints": {"one": checkpoint}, "sheets": ["x.txt"], **more}))
+def look(checkpoint: dict[str, Any], **more: Any) -> Sources:
+    return inspect_sources(parse_config({"checkpoints": {"one": checkpoint}, "sheets": ["x.txt"], **more}))
 
 
 def lock(key: str, sha256: str = SHA256) -> None:
@@ -51,25 +51,25 @@ def of(kind: str, name: str) -> Wildcards:
 ONE = of("checkpoint", "one")
 
 
-def wanted(stored: Stored) -> str | None:
-    return stored.pins["checkpoints", "one"].sha256
+def wanted(sources: Sources) -> str | None:
+    return sources.pins["checkpoints", "one"].sha256
 
 
 def test_nothing_is_known_of_a_source_before_its_first_fetch() -> None:
-    stored = look({"source": FILE})
-    assert wanted(stored) is None
-    assert stored.source(ONE) == (FILE, stored.states["checkpoints", "one"])
-    assert stored.source(ONE)[1].sha256 is None
-    assert stored.pin(ONE) == [".snakemake/darkroom/pins/checkpoints/one.json"]
-    assert "--sha256" not in stored.fetch_flags(ONE)
+    sources = look({"source": FILE})
+    assert wanted(sources) is None
+    assert sources.source(ONE) == (FILE, sources.states["checkpoints", "one"])
+    assert sources.source(ONE)[1].sha256 is None
+    assert sources.pin(ONE) == [".snakemake/darkroom/pins/checkpoints/one.json"]
+    assert "--sha256" not in sources.fetch_flags(ONE)
 
 
 def test_the_lock_file_says_what_is_wanted_and_the_configuration_has_the_last_word() -> None:
     lock(FILE)
     assert wanted(look({"source": FILE})) == SHA256
-    stored = look({"source": FILE, "sha256": OTHER})
-    assert wanted(stored) == OTHER.lower()
-    flags = stored.fetch_flags(ONE)
+    sources = look({"source": FILE, "sha256": OTHER})
+    assert wanted(sources) == OTHER.lower()
+    flags = sources.fetch_flags(ONE)
     assert flags[flags.index("--sha256") + 1] == OTHER.lower()
 
 
@@ -80,15 +80,15 @@ def test_each_spelling_of_a_source_means_the_same() -> None:
         "urn:air:sdxl:checkpoint:civitai:1@2",
         "https://civitai.com/models/1/a-name?modelVersionId=2",
     ):
-        stored = look({"source": source})
-        assert (stored.source(ONE)[0], wanted(stored)) == (FILE, SHA256)
+        sources = look({"source": source})
+        assert (sources.source(ONE)[0], wanted(sources)) == (FILE, SHA256)
 
 
 def test_a_lock_file_of_another_name_is_read() -> None:
     record("other.yaml", FILE, LockEntry(sha256=SHA256, size=1, fetched=date(2026, 1, 1)))
-    stored = look({"source": FILE}, fetch={"lock": "other.yaml"})
-    assert wanted(stored) == SHA256
-    assert stored.fetch_flags(ONE)[stored.fetch_flags(ONE).index("--lock") + 1] == "other.yaml"
+    sources = look({"source": FILE}, fetch={"lock": "other.yaml"})
+    assert wanted(sources) == SHA256
+    assert sources.fetch_flags(ONE)[sources.fetch_flags(ONE).index("--lock") + 1] == "other.yaml"
 
 
 def test_how_to_fetch_is_told() -> None:
@@ -105,10 +105,10 @@ def test_how_to_fetch_is_told() -> None:
 
 def test_a_local_source_has_no_pin_and_is_told_nothing_about_the_network(here: Path) -> None:
     write_weights(here / "a.safetensors")
-    stored = look({"source": "a.safetensors"}, loras={"soft": {"source": FILE}})
-    assert stored.pin(ONE) == []
-    assert set(stored.fetch_flags(ONE)[::2]) == {"--sha256", "--dates"}
-    assert stored.pin(of("lora", "soft")) == [".snakemake/darkroom/pins/loras/soft.json"]
+    sources = look({"source": "a.safetensors"}, loras={"soft": {"source": FILE}})
+    assert sources.pin(ONE) == []
+    assert set(sources.fetch_flags(ONE)[::2]) == {"--sha256", "--dates"}
+    assert sources.pin(of("lora", "soft")) == [".snakemake/darkroom/pins/loras/soft.json"]
 
 
 def test_a_lock_file_is_read_only_where_it_is_needed(here: Path) -> None:
@@ -122,10 +122,10 @@ def test_a_lock_file_is_read_only_where_it_is_needed(here: Path) -> None:
 
 def test_which_weights_of_a_folder_are_wanted_is_part_of_it() -> None:
     lock("hf:org/name fp16")
-    stored = look({"source": "hf:org/name"})
-    assert stored.names(folders=True) == ["one"]
-    assert stored.fetched("one") == ["models/checkpoints/one"]
-    assert (stored.pins["checkpoints", "one"].variant, wanted(stored)) == ("fp16", SHA256)
+    sources = look({"source": "hf:org/name"})
+    assert sources.names(folders=True) == ["one"]
+    assert sources.fetched("one") == ["models/checkpoints/one"]
+    assert (sources.pins["checkpoints", "one"].variant, wanted(sources)) == ("fp16", SHA256)
     plain = look({"source": "hf:org/name", "dtype": "fp32"})
     assert (plain.pins["checkpoints", "one"].variant, wanted(plain)) == ("plain", None)
 

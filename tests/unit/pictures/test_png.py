@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from darkroom.errors import ImageError
+from darkroom.pictures.formats import check_picture
 from darkroom.pictures.png import (
     IEND,
     SIGNATURE,
-    check_png,
     decode_png,
     encode_png,
     is_whole,
@@ -99,7 +99,7 @@ def test_a_text_bomb_is_refused(path: Path, chunks: int, size: int) -> None:
 
 def test_a_whole_file_passes(path: Path) -> None:
     assert is_whole(path)
-    check_png(path)
+    check_picture(path)
 
 
 @pytest.mark.parametrize("keep", [0, 4, 20, 300, -13, -1])
@@ -107,7 +107,7 @@ def test_a_cut_file_is_told(path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     assert not is_whole(path)
     with pytest.raises(ImageError, match=r"E-IMAGE picture '.*fox\.png'"):
-        check_png(path)
+        check_picture(path)
 
 
 def test_every_flipped_byte_is_told(path: Path) -> None:
@@ -127,7 +127,7 @@ def test_pixels_that_cannot_be_unpacked_are_told_though_the_checksum_is_right(pa
     path.write_bytes(whole[:start] + body + struct.pack(">I", zlib.crc32(body)) + whole[start + 8 + length :])
     assert is_whole(path)
     with pytest.raises(ImageError, match="is damaged"):
-        check_png(path)
+        check_picture(path)
 
 
 def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
@@ -136,9 +136,9 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
     assert not is_whole(tmp_path / "absent.png")
     assert not is_whole(tmp_path)
     with pytest.raises(ImageError, match="is not a PNG"):
-        check_png(tmp_path / "page.png")
+        check_picture(tmp_path / "page.png")
     with pytest.raises(ImageError, match=r"absent\.png': is missing"):
-        check_png(tmp_path / "absent.png")
+        check_picture(tmp_path / "absent.png")
     with pytest.raises(ImageError, match=r"absent\.png': is missing"):
         read_png_text(tmp_path / "absent.png")
 

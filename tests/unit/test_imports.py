@@ -1,0 +1,63 @@
+"""What a fresh interpreter imports: Snakemake plans at each start, and a package's public names come when they are used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+LIGHT = {
+    "darkroom.checkpoint",
+    "darkroom.checkpoint.audit",
+    "darkroom.checkpoint.verified",
+    "darkroom.prompting.grammar",
+}
+"""Of the packages that convert, encode and render, all that planning may import."""
+HEAVY = ("diffusers", "fastapi", "huggingface_hub", "numpy", "PIL", "requests", "safetensors", "torch", "transformers")
+WORKING = ("checkpoint", "engine", "loras", "prompting", "serve")
+PUBLIC = {
+    "checkpoint": "ConversionAudit Expected VerifiedModel VerifiedReceipt check_receipt convert open_model verify_model",
+    "engine": "Cancelled Denoised Engine Library RenderFacts RenderedImage UsedAsset",
+    "loras": "LoraFile read_lora",
+    "prompting": "PromptEmbeddings encode_prompt parse_prompt_attention",
+}
+
+
+def modules_after(code: str) -> set[str]:
+    script = f"{code}\nimport json, sys; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("entrance", ["darkroom.run.plan", "darkroom.run.lifecycle"])
+def test_planning_imports_nothing_that_converts_renders_or_serves(entrance: str) -> None:
+    found = modules_after(f"import {entrance}")
+    assert not found & set(HEAVY)
+    working = {name for name in found for package in WORKING if name.startswith(f"darkroom.{package}.")}
+    assert working <= LIGHT
+
+
+@pytest.mark.parametrize("package", PUBLIC)
+def test_a_packages_public_names_are_imported_when_they_are_used(package: str) -> None:
+    name = f"darkroom.{package}"
+    assert not {found for found in modules_after(f"import {name}") if found.startswith(f"{name}.")}
+    names = PUBLIC[package].split()
+    check = f"import {name} as package; assert sorted(package.__all__) == {sorted(names)}"
+    found = modules_after(f"from {name} import {', '.join(names)}\n{check}")
+    assert not found & {"diffusers", "torch", "transformers"}
+
+
+@pytest.mark.parametrize("first", ["stages", "conversion", "plan", "verify", "adopt"])
+def test_convert_is_the_function_whatever_was_imported_first(first: str) -> None:
+    modules_after(
+        f"import darkroom.checkpoint.{first}\nfrom darkroom.checkpoint import convert\nassert callable(convert)"
+    )
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    import darkroom.checkpoint
+
+    with pytest.raises(AttributeError, match=r"module 'darkroom\.checkpoint' has no attribute 'nothing'"):
+        darkroom.checkpoint.nothing  # type: ignore[attr-defined]  # noqa: B018

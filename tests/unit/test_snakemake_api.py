@@ -1,0 +1,134 @@
+"""What `darkroom.run.snakemake_api` takes from Snakemake is still there, and does what it says.
+
+These are private attributes, tried with Snakemake 9.27. With another version that lacks one, the failure names it.
+"""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import snakemake.api  # else its modules import each other in the wrong order
+from snakemake.io import IOFile
+from snakemake.modules import WorkflowModifier
+from snakemake.persistence import PersistenceBase
+from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
+from snakemake.workflow import DAG, Workflow
+
+from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun
+
+TRIED = "9.27"
+
+
+def installed(condition: object, what: str) -> None:
+    version = snakemake.__version__
+    hint = "read what has changed there, and adapt darkroom/run/snakemake_api.py"
+    if not version.startswith(f"{TRIED}."):
+        hint += f" (which was tried with {TRIED})"
+    assert condition, f"Snakemake {version}: {what}; {hint}"
+
+
+@pytest.mark.parametrize(
+    "name", ["is_main_process", "dryrun", "touch", "remote_exec", "local_exec", "persistence", "dag", "modifier"]
+)
+def test_the_workflow_has_the_property(name: str) -> None:
+    installed(isinstance(getattr(Workflow, name, None), property), f"Workflow.{name} is no property any more")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("execution_settings", ExecutionSettings), ("scheduling_settings", SchedulingSettings)]
+)
+def test_the_workflow_has_the_settings(name: str, kind: type) -> None:
+    field = Workflow.__dataclass_fields__.get(name)
+    installed(field is not None and kind.__name__ in str(field.type), f"Workflow.{name} is no {kind.__name__} any more")
+
+
+def test_the_configuration_files_are_listed() -> None:
+    installed("self.configfiles" in inspect.getsource(Workflow), "Workflow.configfiles is gone")
+
+
+def test_onstart_is_a_function_of_the_log() -> None:
+    installed("self._onstart(" in inspect.getsource(Workflow), "Workflow._onstart is gone")
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (PersistenceBase.cleanup_locks, 1),
+        (PersistenceBase.cleanup_metadata, 2),
+        (DAG.needrun_jobs, 1),
+        (WorkflowModifier.is_main_snakefile, 1),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", ""),
+)
+def test_the_method_takes_what_it_is_given(method: Any, parameters: int) -> None:
+    needed = [each for each in inspect.signature(method).parameters.values() if each.default is each.empty]
+    installed(len(needed) == parameters, f"{method.__qualname__} takes other arguments")
+
+
+def test_the_limit_on_job_starts_is_a_pair() -> None:
+    rate = MaxJobsPerTimespan(*DEFAULT_RATE[:1])
+    installed((rate.max_jobs, rate.timespan) == DEFAULT_RATE, "MaxJobsPerTimespan has other fields")
+    installed("max_jobs_per_timespan" in SchedulingSettings.__dataclass_fields__, "max_jobs_per_timespan is gone")
+
+
+def workflow(**changes: Any) -> SimpleNamespace:
+    """A run's main process, which executes jobs here."""
+    given = {"is_main_process": True, "execution_settings": ExecutionSettings(), "dryrun": False, "touch": False}
+    return SimpleNamespace(**given | {"local_exec": True, "scheduling_settings": SchedulingSettings()} | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"is_main_process": False}, False),
+        ({"execution_settings": None}, False),
+        ({"dryrun": True}, False),
+        ({"touch": True}, False),
+    ],
+)
+def test_a_run_makes_files(changes: dict[str, Any], expected: bool) -> None:
+    assert SnakemakeRun(workflow(**changes)).makes_files is expected
+
+
+@pytest.mark.parametrize(
+    ("rate", "is_local", "is_lifted"),
+    [((100,), True, True), ((100,), False, False), ((50,), True, False), ((100, "1m"), True, False)],
+)
+def test_only_the_default_limit_is_lifted(rate: tuple[Any, ...], is_local: bool, is_lifted: bool) -> None:
+    settings = SchedulingSettings(max_jobs_per_timespan=MaxJobsPerTimespan(*rate))
+    SnakemakeRun(workflow(scheduling_settings=settings, local_exec=is_local)).lift_job_rate()
+    assert (settings.max_jobs_per_timespan is None) is is_lifted
+
+
+def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".snakemake").mkdir()
+    called: list[Any] = []
+    persistence = SimpleNamespace(cleanup_locks=lambda: called.append("unlock"), cleanup_metadata=called.append)
+    run = SnakemakeRun(workflow(persistence=persistence))
+    run.forget(Path("a/b.json"))
+    run.unlock()
+    assert called == [IOFile("a/b.json"), "unlock"]
+    assert (tmp_path / ".snakemake/locks").is_dir()
+
+
+@pytest.mark.parametrize(("is_main", "expected"), [(True, ["own log"]), (False, ["start", "own log"])])
+def test_a_module_is_started_before_its_workflow(is_main: bool, expected: list[str]) -> None:
+    called: list[str] = []
+    given = workflow(
+        modifier=SimpleNamespace(is_main_snakefile=lambda: is_main), _onstart=lambda log: called.append(f"own {log}")
+    )
+    SnakemakeRun(given).start_module(lambda: called.append("start"))
+    given._onstart("log")
+    assert called == expected
+
+
+def test_planned_outputs_are_those_of_all_jobs() -> None:
+    jobs = [SimpleNamespace(output=["a", "b"]), SimpleNamespace(output=["c"])]
+    dag = SimpleNamespace(needrun_jobs=lambda: iter(jobs))
+    assert SnakemakeRun(workflow(dag=dag)).planned_outputs() == ["a", "b", "c"]

@@ -1,0 +1,91 @@
+"""All that Darkroom uses of Snakemake beyond the workflow language: attributes that no documentation promises.
+
+Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has changed in another version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+DEFAULT_RATE = (100, 1)
+"""Snakemake's own limit on job starts, in jobs and seconds, which nobody asked for."""
+
+
+class SnakemakeRun:
+    """The run that rule files belong to; `workflow` is the object of that name in them.
+
+    Most settings are there only once Snakemake begins to build its graph, so nothing is read before it is asked for.
+    """
+
+    def __init__(self, workflow: Any) -> None:
+        self._workflow = workflow
+
+    @property
+    def config_files(self) -> list[Path]:
+        """The configuration files so far, in the order in which they are merged."""
+        return [Path(path) for path in self._workflow.configfiles]
+
+    @property
+    def is_main(self) -> bool:
+        """True in the process that a user started, false in the processes of its jobs."""
+        return bool(self._workflow.is_main_process)
+
+    @property
+    def is_dry(self) -> bool:
+        """True for a dry run."""
+        return bool(self._workflow.dryrun)
+
+    @property
+    def is_remote(self) -> bool:
+        """True if jobs run on other machines, those of a cluster."""
+        return bool(self._workflow.remote_exec)
+
+    @property
+    def makes_files(self) -> bool:
+        """True in the main process of a run that executes jobs: no dry run, no --touch, no --lint."""
+        workflow = self._workflow
+        return bool(self.is_main and workflow.execution_settings and not (workflow.dryrun or workflow.touch))
+
+    def unlock(self) -> None:
+        """Remove Snakemake's lock from the working folder."""
+        self._workflow.persistence.cleanup_locks()
+        Path(".snakemake/locks").mkdir(exist_ok=True)  # which locking takes for granted
+
+    def forget(self, path: Path) -> None:
+        """Remove what Snakemake has recorded about how a file was made."""
+        from snakemake.io import IOFile
+
+        self._workflow.persistence.cleanup_metadata(IOFile(str(path)))
+
+    def planned_outputs(self) -> list[str]:
+        """The files that the jobs of this run make, once the graph is built."""
+        return [str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output]
+
+    def start_module(self, start: Callable[[], None]) -> None:
+        """Call `start` before the first job if the rule files are a module of another workflow.
+
+        Snakemake ignores a module's `onstart`. To be called while the rule files are read.
+        """
+        workflow = self._workflow
+        if workflow.modifier.is_main_snakefile():
+            return
+        onstart = workflow._onstart
+
+        def start_both(log: object) -> None:
+            start()
+            onstart(log)
+
+        workflow._onstart = start_both
+
+    def lift_job_rate(self) -> None:
+        """Remove the default limit on job starts where jobs run on this machine.
+
+        To keep its limit Snakemake calls the scheduler again one second after each call: by the 3,000th job, thousands
+        of calls a second.
+        """
+        settings = self._workflow.scheduling_settings
+        rate = settings.max_jobs_per_timespan
+        if self._workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
+            settings.max_jobs_per_timespan = None
