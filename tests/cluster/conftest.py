@@ -33,7 +33,7 @@ def slurm() -> Iterator[Slurm]:
 @pytest.fixture(scope="session")
 def prepared(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProject]:
     """A project whose model is converted and verified, without pictures. Not to be changed: take `project`."""
-    here = Project(tmp_path_factory.mktemp("prepared"))  # without the cluster
+    here = Project(tmp_path_factory.mktemp("prepared"), is_real=True)  # without the cluster
     here.set_up(make_sheet(1), "models/verified/tiny.json")
     yield ClusterProject(here.folder, here.runtime, slurm=slurm)
     here.close()

@@ -19,7 +19,7 @@ CONFIG = ("--config", "config/config.yaml")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A run with two checkpoints."""
-    project = Project(tmp_path_factory.mktemp("run"))
+    project = Project(tmp_path_factory.mktemp("run"), is_real=True)
     checkpoints = {}
     for seed, name in enumerate(("tiny", "other")):
         write_random_checkpoint(project.folder / f"{name}.safetensors", seed=seed)

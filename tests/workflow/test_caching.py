@@ -28,6 +28,19 @@ def test_first_run_makes_pictures_pages_and_audit(finished: Project) -> None:
         assert (finished.folder / path).stat().st_size > 0
 
 
+def test_a_real_engine_renders_what_the_stand_in_stands_for(project: Project, finished: Project) -> None:
+    project.is_real = True
+    for picture in project.pictures():
+        (project.results / picture).unlink()
+    assert project.rendered_by(project.run) == ALL
+    pictures = project.pictures()
+    assert len({*pictures.values(), *finished.pictures().values()}) == 2 * len(ALL)
+    assert nothing_to_do(project)
+    (project.results / "first/tiny/circle-2.png").unlink()
+    assert project.rendered_by(project.run) == {"first/tiny/circle-2.png"}
+    assert project.pictures() == pictures
+
+
 def test_second_run_does_nothing(project: Project) -> None:
     assert nothing_to_do(project)
     for target in ("results", "results/first/"):

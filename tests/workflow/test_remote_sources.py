@@ -23,7 +23,7 @@ from tests.fixtures.remote.civitai_catalogue import CivitaiFile, CivitaiModel, C
 from tests.fixtures.remote.hub import Hub
 from tests.fixtures.remote.weights import checkpoint_bytes, embedding_bytes, lora_bytes
 from tests.workflow.project import Project, wait_until
-from tests.workflow.test_bad_input import refused
+from tests.workflow.test_bad_input import refused_in_planning
 
 SHEET = """\
 prompts:
@@ -382,7 +382,7 @@ def _bytes_done(downloads: Path) -> int:
 
 def test_a_secret_in_a_source_is_refused_and_left_nowhere(empty: Project) -> None:
     empty.configure(checkpoints={"mine": {"source": "https://files.example/x.safetensors?token=hush-hush"}})
-    line = refused(empty, "E-SOURCE", "token=***", "CIVITAI_API_KEY")
+    line = refused_in_planning(empty, "E-SOURCE", "token=***", "CIVITAI_API_KEY")
     assert "hush" not in line
     (empty.folder / "config/config.yaml").unlink()
     assert not [p for p in empty.folder.rglob("*") if p.is_file() and b"hush-hush" in p.read_bytes()]
@@ -390,4 +390,4 @@ def test_a_secret_in_a_source_is_refused_and_left_nowhere(empty: Project) -> Non
 
 def test_a_broken_lock_file_stops_before_anything_begins(empty: Project) -> None:
     empty.write("config/checkpoints.lock.yaml", f"\n{MINE}: {{sha256: short, size: 1, fetched: 2026-01-01}}\n")
-    refused(empty, "E-CONFIG", "config/checkpoints.lock.yaml:2")
+    refused_in_planning(empty, "E-CONFIG", "config/checkpoints.lock.yaml:2")

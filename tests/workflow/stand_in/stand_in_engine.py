@@ -1,0 +1,93 @@
+"""An engine without torch: it checks folders and finds files as the real one does, and its pictures are noise.
+
+The noise depends on all that a picture depends on: the request, the model's bytes, and those of the assets it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+
+from darkroom import engine
+from darkroom.base.hashing import autov2
+from darkroom.checkpoint.audit import read_identity
+from darkroom.engine import Cancelled, Library, RenderedImage, RenderFacts, UsedAsset, devices
+from darkroom.engine.load import prepare
+from darkroom.errors import RequestError
+from darkroom.loras import read_lora
+from darkroom.request.render_request import RenderRequest
+
+STEP_S = 0.01
+ENDLESS_STEPS = 100
+"""A picture of more steps is never finished: it ends with its run."""
+DEEPEST_CLIP_SKIP = 4
+
+
+def install() -> None:
+    """Take the real engine's place in this process; the functions that would import torch too."""
+    engine.Engine = StandIn
+    devices.resolve_device = lambda requested: "cpu"
+    devices.total_memory = lambda device: 0
+    devices.free_memory = lambda device: devices.available_memory()
+
+
+class StandIn:
+    """What `darkroom.engine.Engine` has that a server uses."""
+
+    device, dtype, memory, overlaps = "cpu", "fp32", "stand-in", False
+
+    def __init__(self, model_dir: Path, library: Library) -> None:
+        self.name, self.model_hash = read_identity(model_dir)
+        self._library = library
+        self._model = hashlib.sha256()
+        for path in sorted(path for path in model_dir.rglob("*") if path.is_file()):
+            self._model.update(path.read_bytes())
+
+    @classmethod
+    def load(cls, model_dir: Path, *, library: Library | None, **_: Any) -> Self:
+        prepare(model_dir)
+        return cls(model_dir, library or Library(model_dir.parent.parent))
+
+    def startup_lines(self) -> list[str]:
+        return []
+
+    def denoise(
+        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None]
+    ) -> tuple[RenderRequest, tuple[UsedAsset, ...]]:
+        if (request.clip_skip or 0) > DEEPEST_CLIP_SKIP:
+            raise RequestError("clip_skip", request.clip_skip, "the model's text encoders are not as deep")
+        used = tuple(self._used(request))
+        step = 0
+        while step < request.steps or request.steps > ENDLESS_STEPS:
+            if cancelled():
+                raise Cancelled
+            time.sleep(STEP_S)
+            step += 1
+            on_step(min(step, request.steps), request.steps)
+        return request, used
+
+    def decode(self, denoised: tuple[RenderRequest, tuple[UsedAsset, ...]]) -> RenderedImage:
+        request, used = denoised
+        noise = hashlib.shake_256(request.to_json().encode() + self._model.digest())
+        for asset in used:
+            noise.update(asset.sha256.encode())
+        size = (request.width, request.height)
+        image = Image.frombytes("RGB", size, noise.digest(3 * request.width * request.height))
+        seconds = (0.0, 0.0, STEP_S * request.steps, 0.0, STEP_S * request.steps)
+        facts = RenderFacts(
+            8, 2, 1, *seconds, self.device, self.dtype, self.memory, self.name, self.model_hash, used, ()
+        )
+        return RenderedImage(image, request, facts)
+
+    def _used(self, request: RenderRequest) -> list[UsedAsset]:
+        loras = [self._library.find("loras", use.name) for use in request.all_loras]
+        embeddings = [self._library.find("embeddings", name) for name in request.embeddings]
+        vaes = [self._library.find("vaes", request.vae)] if request.vae else []
+        used = [UsedAsset("loras", a.name, a.sha256, read_lora(a.path, a.name).short_hash) for a in loras]
+        used += [UsedAsset("embeddings", a.name, a.sha256, a.sha256[:12]) for a in embeddings]
+        return used + [UsedAsset("vaes", a.name, a.sha256, autov2(a.sha256)) for a in vaes]
