@@ -102,6 +102,12 @@ class Stand:
         """Let the pictures go on that wait for it (prompts "slow" and "stuck")."""
         (self.model / "go").touch()
 
+    def forget(self) -> None:
+        """Take back `release` and what was noted of pictures, for the next test; nothing may be under way."""
+        assert self.metric("darkroom_queue_waiting") == 0
+        for name in ("go", "renders", "finished"):
+            (self.model / name).unlink(missing_ok=True)
+
     def noted(self, name: str) -> list[str]:
         path = self.model / name
         return path.read_text().splitlines() if path.exists() else []

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -146,6 +146,12 @@ class Project:
         """Temporary files and sockets, which no ended run may leave."""
         files = [*self.folder.rglob("*"), *self.runtime.rglob("*")]
         return [p for p in files if TEMPORARY_PREFIX in p.name or p.suffix in (".sock", ".new")]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End what still runs, and take the runtime folder away."""

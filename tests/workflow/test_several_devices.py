@@ -73,6 +73,7 @@ def test_more_jobs_than_devices_without_a_limit(several: Project) -> None:
     assert len(several.pictures()) == 6
 
 
+@pytest.mark.full
 def test_fault_31_engine_killed_on_one_of_two_devices_costs_one_picture(several: Project) -> None:
     several.write("prompts/first.yaml", MANY)
     process = several.start(*ON_TWO, "--keep-going", cores=4)

@@ -44,26 +44,24 @@ def write_sidecar(project: Project, parameterization: str, comment: str = "") ->
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project of three sources after its first run. Not to be changed: take `project`."""
-    project = Project(tmp_path_factory.mktemp("sources"))
-    as_snapshot(make_model_dir(tmp_path_factory.mktemp("downloaded"), seed=3), project.folder / "hub")
-    write_bare_checkpoint(project.folder / "bare.safetensors")
-    write_vae(project.folder / "vae.safetensors", seed=4)
-    write_random_checkpoint(project.folder / "velocity.safetensors", seed=2)
-    write_sidecar(project, "v")
-    project.write("prompts/first.yaml", SHEET)
-    project.configure(checkpoints=CHECKPOINTS, vaes=VAES)
-    done = project.run()
-    assert done.returncode == 0, done.stdout
-    yield project
-    project.close()
+    with Project(tmp_path_factory.mktemp("sources")) as project:
+        as_snapshot(make_model_dir(tmp_path_factory.mktemp("downloaded"), seed=3), project.folder / "hub")
+        write_bare_checkpoint(project.folder / "bare.safetensors")
+        write_vae(project.folder / "vae.safetensors", seed=4)
+        write_random_checkpoint(project.folder / "velocity.safetensors", seed=2)
+        write_sidecar(project, "v")
+        project.write("prompts/first.yaml", SHEET)
+        project.configure(checkpoints=CHECKPOINTS, vaes=VAES)
+        done = project.run()
+        assert done.returncode == 0, done.stdout
+        yield project
 
 
 @pytest.fixture
 def project(made: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it, to edit and run again."""
-    project = made.copy(tmp_path / "project")
-    yield project
-    project.close()
+    with made.copy(tmp_path / "project") as project:
+        yield project
 
 
 def read(project: Project, path: str) -> dict[str, Any]:
