@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,6 @@ ALONE = ("cluster",)
 
 LONGEST_FIRST = ("kill", "cluster", "workflow", "browser", "fuzz", "serve", "compat")
 """Folders that workers begin with, so that no worker is left alone with a long file at the end."""
-
-# Before torch is imported, and inherited by all processes that tests start: workers and servers share few cores, and a
-# picture's last bits depend on the number of threads.
-for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[name] = "1"
 
 
 def folder_of(path: str) -> str:

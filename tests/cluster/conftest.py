@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,9 +45,3 @@ def project(prepared: ClusterProject, tmp_path: Path) -> Iterator[ClusterProject
     yield project
     project.slurm.clear()
     project.close()
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs here and there then add up in the same order; and the machine has few cores."""
-    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")

@@ -165,9 +165,7 @@ def stand(
     (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, str(FAKE_SERVER), str(engine), "serve", "--config", "config.yaml", *options]
     with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **environment})
     one = Stand(folder, process, models / name)
     try:
         if is_address:

@@ -19,10 +19,7 @@ from darkroom.request.samplers import SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 # diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),
