@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.serve.stand import KEY, Stand
 from tests.unit.warm.bench import LIMIT_S
 
@@ -21,12 +23,16 @@ def document_of(one: Stand) -> dict[str, Any]:
     return document
 
 
-def test_schemathesis_finds_nothing(locked: Stand, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("phases", "examples"),
+    [("coverage", 1), pytest.param("examples,coverage,fuzzing", 25, marks=pytest.mark.full)],
+)
+def test_schemathesis_finds_nothing(locked: Stand, tmp_path: Path, phases: str, examples: int) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
         *("run", f"{locked.url}/openapi.json"),
         *("--checks", "all", "--exclude-checks", ",".join(EXCLUDED)),
-        *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-deterministic"),
+        *("--phases", phases, "--max-examples", str(examples), "--generation-deterministic"),
         *("--header", f"Authorization: Bearer {KEY}", "--warnings", "off", "--no-color"),
         *("--request-timeout", str(LIMIT_S), "--suppress-health-check", "too_slow"),  # 10 s otherwise
     ]
