@@ -62,6 +62,7 @@ class Pair:
             yield
         finally:
             process.send_signal(signal.SIGINT)
+            self.b.release()  # Snakemake waits for the job that runs
             process.communicate()
 
     def assert_nothing_is_left(self) -> None:

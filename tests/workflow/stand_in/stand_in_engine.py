@@ -6,6 +6,7 @@ The noise depends on all that a picture depends on: the request, the model's byt
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,9 @@ from darkroom.loras import read_lora
 from darkroom.request.render_request import RenderRequest
 
 STEP_S = 0.01
-ENDLESS_STEPS = 100
-"""A picture of more steps is never finished: it ends with its run."""
+LONG_STEPS = 100
+"""A picture of more steps is not finished before `Project.release`."""
+RELEASE = Path(os.environ["XDG_RUNTIME_DIR"], "release")
 DEEPEST_CLIP_SKIP = 4
 
 
@@ -62,13 +64,13 @@ class StandIn:
         if (request.clip_skip or 0) > DEEPEST_CLIP_SKIP:
             raise RequestError("clip_skip", request.clip_skip, "the model's text encoders are not as deep")
         used = tuple(self._used(request))
-        step = 0
-        while step < request.steps or request.steps > ENDLESS_STEPS:
+        for step in range(request.steps):
+            on_step(step + 1, request.steps)
+            time.sleep(STEP_S)
+            while request.steps > LONG_STEPS and not RELEASE.exists() and not cancelled():
+                time.sleep(STEP_S)
             if cancelled():
                 raise Cancelled
-            time.sleep(STEP_S)
-            step += 1
-            on_step(min(step, request.steps), request.steps)
         return request, used
 
     def decode(self, denoised: tuple[RenderRequest, tuple[UsedAsset, ...]]) -> RenderedImage:
