@@ -1,7 +1,7 @@
-"""What holds for the tests' processes and for all that they start; set here, before anything imports NumPy or torch.
+"""The environment of the test processes and their subprocesses, set before anything imports NumPy or torch.
 
-One thread computes: workers and servers share few cores, and a picture's last bits depend on the number of threads.
-Bytecode is kept: otherwise each of many hundred processes would compile the package.
+One compute thread each: workers and servers share few cores, and the last bits of a picture depend on the number of threads.
+Bytecode is cached, since otherwise each of several hundred subprocesses would compile the package.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What all tests share: which tier they belong to, how two workers divide them, and a model of random weights."""
+"""Shared by all tests: the tiers, how tests are distributed to workers, and a model with random weights."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from xdist.scheduler import LoadScopeScheduling
 from tests.fixtures.checkpoints import make_model_dir
 
 FULL = ("browser", "cluster", "compat", "kill")
-"""Folders whose tests are all in the full tier; elsewhere a test says so itself, with `pytest.mark.full`."""
+"""Folders whose tests are all in the full tier; in other folders, tests are marked `pytest.mark.full`."""
 FULL_TIMEOUT_S = 1800
 
 ALONE = ("cluster",)
-"""Folders whose tests share one service of the machine, so that one worker runs them all."""
+"""Folders whose tests share one service, such as SLURM; one worker runs all tests of the folder."""
 
 LONGEST_FIRST = ("kill", "cluster", "workflow", "browser", "fuzz", "serve", "compat")
-"""Folders that workers begin with, so that no worker is left alone with a long file at the end."""
+"""Folders that workers start with, so that no long file is left for the end, when the other worker is idle."""
 
 
 def folder_of(path: str) -> str:
-    """The folder directly below tests/ that a path or node id relative to the project lies in."""
+    """The folder directly below tests/ that contains the path, which is relative to the project; node ids work too."""
     return path.split("/")[1]
 
 
 class ByFile(LoadScopeScheduling):  # type: ignore[misc]
-    """A file's tests go to one worker, which makes the file's fixtures once; so do all tests of a folder in ALONE."""
+    """Sends all tests of a file to one worker, so that module fixtures are created once, and all of a folder in ALONE."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = folder_of(nodeid)
@@ -36,11 +36,11 @@ class ByFile(LoadScopeScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFile:
-    config.option.loadscopereorder = False  # by number of tests; ours is below
+    config.option.loadscopereorder = False  # xdist would sort by number of tests instead of LONGEST_FIRST
     return ByFile(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects
+@pytest.hookimpl(tryfirst=True)  # before -m is evaluated
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         if folder_of(item.nodeid) in FULL:

@@ -39,7 +39,7 @@ FIRST_WAIT_S = 0.05
 
 
 class Clock:
-    """A clock for the waits between attempts: whoever waits goes on at once, and finds that the time has passed."""
+    """A clock for the pauses between attempts: a wait returns at once and moves the clock forward."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -61,7 +61,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """For fetching in this process; nobody waits."""
+    """Replaces the clock of fetches that run in this process."""
     clock = Clock()
     monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=clock.monotonic))
     monkeypatch.setattr(retry, "threading", SimpleNamespace(Event=clock.make_event))

@@ -103,7 +103,7 @@ class Stand:
         (self.model / "go").touch()
 
     def forget(self) -> None:
-        """Take back `release` and what was noted of pictures, for the next test; nothing may be under way."""
+        """Reset the server for the next test: undo `release` and clear the notes about pictures. The queue must be empty."""
         assert self.metric("darkroom_queue_waiting") == 0
         for name in ("go", "renders", "finished"):
             (self.model / name).unlink(missing_ok=True)

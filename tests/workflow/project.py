@@ -1,6 +1,6 @@
 """A user's working folder for tests: a real Snakemake, a small random checkpoint, pictures of 64 × 64 in two steps.
 
-The pictures are a stand-in engine's (stand_in/) unless a project `is_real`: the real engine takes seconds to start.
+Unless a project `is_real`, its pictures come from a stand-in engine (stand_in/), because the real one takes seconds to start.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Project:
         return {name for name, when in self.times().items() if before.get(name) != when}
 
     def release(self) -> None:
-        """Let the stand-in engine finish pictures of many steps, which it doesn't before."""
+        """Let the stand-in engine finish its pictures with many steps, which until then stay unfinished."""
         (self.runtime / "release").touch()
 
     def engines(self) -> list[int]:

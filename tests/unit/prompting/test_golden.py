@@ -1,7 +1,7 @@
 """Hundreds of random prompts give the numbers of the long-prompt community pipeline.
 
-The numbers were made by make_golden.py with that pipeline itself. The quick tier takes so many of the prompts that any two
-features of prompts that occur together are tested together.
+The numbers were made by make_golden.py with that pipeline itself. The quick tier runs a subset of the prompts that contains
+every pair of features that occurs in any of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MARKS = ("(", "[", "\\", ":")
 
 
 def features(case: dict[str, Any]) -> list[Hashable]:
-    """Of a prompt and of its negative: the number of chunks, whether all is ASCII, and the signs that the grammar knows."""
+    """For a prompt and its negative: approximate number of chunks, ASCII or not, and which characters of the grammar occur."""
     found: list[Hashable] = []
     for prompt in PAIRS[case["number"]]:
         found += [len(prompt.split()) // 70, prompt.isascii(), *(mark in prompt for mark in MARKS)]

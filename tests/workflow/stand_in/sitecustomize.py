@@ -1,4 +1,4 @@
-"""First on PYTHONPATH it makes each engine's process load `stand_in_engine` and leaves all other processes alone."""
+"""With this folder first on PYTHONPATH, engine processes use `stand_in_engine`; other Python processes are unaffected."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""An engine without torch: it checks folders and finds files as the real one does, and its pictures are noise.
+"""A stand-in for the engine that doesn't import torch. It checks the model folder and resolves assets as the real one does.
 
-The noise depends on all that a picture depends on: the request, the model's bytes, and those of the assets it names.
+Its pictures are noise, seeded with everything that decides a picture: the request, the model's bytes and the assets' bytes.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from darkroom.request.render_request import RenderRequest
 
 STEP_S = 0.01
 LONG_STEPS = 100
-"""A picture of more steps is not finished before `Project.release`."""
+"""A picture with more steps isn't finished until `Project.release` is called."""
 RELEASE = Path(os.environ["XDG_RUNTIME_DIR"], "release")
 DEEPEST_CLIP_SKIP = 4
 
 
 def install() -> None:
-    """Take the real engine's place in this process; the functions that would import torch too."""
+    """Replace the real engine in this process, and the functions that would import torch."""
     engine.Engine = StandIn
     devices.resolve_device = lambda requested: "cpu"
     devices.total_memory = lambda device: 0
@@ -39,7 +39,7 @@ def install() -> None:
 
 
 class StandIn:
-    """What `darkroom.engine.Engine` has that a server uses."""
+    """The part of `darkroom.engine.Engine`'s interface that a server uses."""
 
     device, dtype, memory, overlaps = "cpu", "fp32", "stand-in", False
 
