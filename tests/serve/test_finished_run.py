@@ -77,6 +77,7 @@ def test_another_picture_is_rendered(finished: Project, address: str) -> None:
     assert answer.content != in_results(finished, "tiny")
 
 
+@pytest.mark.full
 def test_results_can_be_left_out_and_two_engines_make_the_same_pictures(finished: Project) -> None:
     with serve(finished.folder, *CONFIG, "--no-results", "--device", "cpu", "--device", "cpu") as address:
         for model in ("tiny", "other", "tiny"):
