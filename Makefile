@@ -6,14 +6,18 @@ TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test older check format bench demo-checkpoint generated lock check-lock clean
+.PHONY: results test test-all older check format bench demo-checkpoint generated lock check-lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
 	@echo "Open results/index.html in a browser; the contact sheets are results/*/contact-sheet.png."
 
+# What a change can break in daily work; `test-all` adds what is marked `full`, such as SLURM, kills and a browser.
 test: .venv/ready
-	$(ACTIVATE) pytest
+	$(ACTIVATE) pytest --numprocesses 2 -m "not full"
+
+test-all: .venv/ready .venv-older/ready
+	$(ACTIVATE) pytest --numprocesses 2 --durations 20
 
 # Older libraries for tests/compat; torch, numpy and the like are those of .venv, seen after the older ones.
 older: .venv-older/ready

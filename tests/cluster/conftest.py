@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,7 @@ def slurm() -> Iterator[Slurm]:
 @pytest.fixture(scope="session")
 def prepared(slurm: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterProject]:
     """A project whose model is converted and verified, without pictures. Not to be changed: take `project`."""
-    here = Project(tmp_path_factory.mktemp("prepared"))  # without the cluster
+    here = Project(tmp_path_factory.mktemp("prepared"), is_real=True)  # without the cluster
     here.set_up(make_sheet(1), "models/verified/tiny.json")
     yield ClusterProject(here.folder, here.runtime, slurm=slurm)
     here.close()
@@ -46,9 +45,3 @@ def project(prepared: ClusterProject, tmp_path: Path) -> Iterator[ClusterProject
     yield project
     project.slurm.clear()
     project.close()
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs here and there then add up in the same order; and the machine has few cores."""
-    monkeypatch.setitem(os.environ, "OMP_NUM_THREADS", "1")

@@ -29,6 +29,7 @@ def make_sheet(count: int, steps: int = 2, extra: str = "") -> str:
 @dataclass
 class ClusterProject(Project):
     slurm: Slurm = field(kw_only=True)
+    is_real: bool = True
 
     def start(self, *arguments: str, cores: int = 1, poll_s: int = 1, **options: Any) -> subprocess.Popen[str]:
         cluster = (

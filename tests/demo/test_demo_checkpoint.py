@@ -70,7 +70,7 @@ def test_it_draws_what_the_prompt_says(engine: Engine, background: str, colour: 
     assert judge(picture, scene(background, colour, shape)).right
 
 
-@pytest.mark.parametrize("after", [77, 150, 500])
+@pytest.mark.parametrize("after", [*(pytest.param(after, marks=pytest.mark.full) for after in (77, 150)), 500])
 @pytest.mark.parametrize(("colour", "background"), [("yellow", "purple"), ("red", "white")])
 def test_words_far_behind_token_77_decide_the_picture(engine: Engine, after: int, colour: str, background: str) -> None:
     tokenizer = make_tokenizer()

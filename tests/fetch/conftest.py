@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,12 +27,45 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         if name.startswith(_OURS) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")  # nor the login of whoever runs the tests
-    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(retry, "FIRST_WAIT_S", FIRST_WAIT_S)
     yield
     if "huggingface_hub" in sys.modules:
         import huggingface_hub
 
         huggingface_hub.close_session()  # it keeps connections of servers that are gone
+
+
+FIRST_WAIT_S = 0.05
+
+
+class Clock:
+    """A clock for the pauses between attempts: a wait returns at once and moves the clock forward."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def monotonic(self) -> float:
+        return time.monotonic() + sum(self.waits)
+
+    def make_event(self) -> threading.Event:
+        clock = self
+
+        class Event(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                if timeout:
+                    clock.waits.append(timeout)
+                return self.is_set()
+
+        return Event()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Replaces the clock of fetches that run in this process."""
+    clock = Clock()
+    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=clock.monotonic))
+    monkeypatch.setattr(retry, "threading", SimpleNamespace(Event=clock.make_event))
+    return clock
 
 
 @pytest.fixture

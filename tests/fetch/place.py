@@ -127,7 +127,7 @@ class Run:
     def __init__(self, command: list[str], folder: Path, environment: dict[str, str] | None = None) -> None:
         self._files = [folder / f"{kind}-{time.monotonic_ns()}" for kind in ("out", "err")]
         with self._files[0].open("wb") as out, self._files[1].open("wb") as err:
-            whole = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+            whole = {**os.environ, **(environment or {})}
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, env=whole)
 
     def __enter__(self) -> Run:

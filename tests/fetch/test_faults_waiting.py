@@ -6,15 +6,13 @@ import re
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
-from time import monotonic
 
 import pytest
 
 from darkroom.config import FetchConfig
 from darkroom.errors import NetworkError, StallError
-from darkroom.sources import retry
+from tests.fetch.conftest import FIRST_WAIT_S, Clock
 from tests.fetch.place import DATA, PATH, Place
 from tests.fixtures.remote import (
     Answer,
@@ -36,26 +34,26 @@ FORMS: dict[str, Callable[[], str | None]] = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_fault_10_rate_limit_is_waited_out(form: str, place: Place, server: FileServer) -> None:
+def test_fault_10_rate_limit_is_waited_out(form: str, place: Place, server: FileServer, clock: Clock) -> None:
     server.add(PATH, Resource(DATA))
     asked = FORMS[form]()
     server.first(PATH, rate_limited(asked))
     place.gets(server.url(PATH), DATA)
-    first, second = server.requests(PATH)
-    assert first.ended is not None
+    assert len(server.requests(PATH)) == 2
+    (wait,) = clock.waits
     if asked is not None:
-        assert second.began - first.ended >= 0.99
+        assert wait >= 0.99
         assert re.fullmatch(r"rate limited, waiting [123] s \(1/3\)", place.told)
     else:
+        assert wait < 0.99
         assert re.fullmatch(r"rate limited, waiting 0(\.\d)? s \(1/3\)", place.told)
 
 
-def test_fault_10_five_seconds_are_five_seconds(place: Place, server: FileServer) -> None:
+def test_fault_10_five_seconds_are_five_seconds(place: Place, server: FileServer, clock: Clock) -> None:
     server.add(PATH, Resource(DATA))
     server.first(PATH, rate_limited(5))
-    begin = monotonic()
     place.gets(server.url(PATH), DATA)
-    assert monotonic() - begin >= 5
+    assert sum(clock.waits) >= 5
     assert re.fullmatch(r"rate limited, waiting [56] s \(1/3\)", place.told)
 
 
@@ -66,19 +64,21 @@ def test_fault_10_hours_are_not_waited(place: Place, server: FileServer) -> None
     assert len(server.requests(PATH)) == 1
 
 
-def test_fault_10_limit_that_does_not_end_has_an_end(place: Place, server: FileServer) -> None:
+def test_fault_10_limit_that_does_not_end_has_an_end(place: Place, server: FileServer, clock: Clock) -> None:
     server.add(PATH, rate_limited(0))
     error = place.fails(NetworkError, server.url(PATH))
     assert "429" in error.why and "4 times" in error.why
+    assert len(clock.waits) == 3
     assert len(server.requests(PATH)) == 4
 
 
-def test_fault_10_limit_at_civitais_api(place: Place, civitai: Civitai) -> None:
+def test_fault_10_limit_at_civitais_api(place: Place, civitai: Civitai, clock: Clock) -> None:
     civitai.add_file(DATA)
     civitai.api.first("/api/v1/model-versions/201", rate_limited(1))
     civitai.api.first("/api/download/models/201", rate_limited(1))
     place.gets("civitai:101@201", DATA)
     assert len(re.findall(r"rate limited, waiting [12] s", place.told)) == 2
+    assert len(clock.waits) == 2
 
 
 def test_fault_10_four_jobs_make_no_storm(tmp_path: Path, server: FileServer) -> None:
@@ -111,13 +111,12 @@ def test_fault_11_server_that_is_unwell_is_asked_again(place: Place, server: Fil
     assert place.lines[0].endswith(f": localhost:{server.port} answers 503 Service Unavailable")
 
 
-def test_fault_11_waits_become_longer(place: Place, server: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(retry, "FIRST_WAIT_S", 0.2)
+def test_fault_11_waits_become_longer(place: Place, server: FileServer, clock: Clock) -> None:
     server.add(PATH, Answer(503))
     place.fails(NetworkError, server.url(PATH))
-    times = [request.began for request in server.requests(PATH)]
-    for number, (earlier, later) in enumerate(pairwise(times)):
-        assert later - earlier >= 0.5 * 0.2 * 2**number
+    assert len(server.requests(PATH)) == 4
+    for number, wait in enumerate(clock.waits):
+        assert 0.5 * 2**number <= wait / FIRST_WAIT_S <= 1.5 * 2**number
 
 
 @pytest.mark.parametrize("status", [400, 405, 418, 501])

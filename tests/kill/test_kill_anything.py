@@ -1,7 +1,7 @@
 """A run of 60 pictures whose processes are killed at twenty random moments; the same command goes on after each.
 
 The moments are told by progress, not by the clock: the n-th picture since the command was given, and a fraction of a
-picture's time. `DARKROOM_KILL_SEED` repeats a choice of moments.
+picture's time. They are the same in every run; `DARKROOM_KILL_SEED` chooses others, by a number or `random`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Moment:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after a run that nobody disturbed. Not to be changed."""
-    project = Project(tmp_path_factory.mktemp("undisturbed"))
+    project = Project(tmp_path_factory.mktemp("undisturbed"), is_real=True)
     project.set_up(SHEET)
     assert len(project.pictures()) == PICTURES
     yield project
@@ -56,6 +56,10 @@ def disturbed(undisturbed: Project, tmp_path: Path) -> Iterator[Project]:
     for process in processes(project):
         process.kill()
     project.close()
+
+
+def choose_seed(text: str) -> int:
+    return random.SystemRandom().randrange(10**6) if text == "random" else int(text)
 
 
 def choose_moments(seed: int) -> list[Moment]:
@@ -127,7 +131,7 @@ def leftovers(project: Project) -> list[str]:
 
 
 def test_whatever_is_killed_the_same_command_goes_on(undisturbed: Project, disturbed: Project) -> None:
-    seed = int(os.environ.get("DARKROOM_KILL_SEED") or random.SystemRandom().randrange(10**6))
+    seed = choose_seed(os.environ.get("DARKROOM_KILL_SEED", "1"))
     print(f"DARKROOM_KILL_SEED={seed}")
     right = undisturbed.pictures()
     command = Command(disturbed, right)

@@ -28,7 +28,7 @@ def environment(given: Mapping[str, str] = {}) -> dict[str, str]:
     outer = {
         key: value for key, value in os.environ.items() if not key.startswith(("RUNPOD_", "BUCKET_", "DIFFUSERS_"))
     }
-    return {**outer, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **given}
+    return {**outer, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **given}
 
 
 def run(folder: Path, *options: str | Path, env: Mapping[str, str] = {}) -> subprocess.CompletedProcess[str]:

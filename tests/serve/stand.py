@@ -102,6 +102,12 @@ class Stand:
         """Let the pictures go on that wait for it (prompts "slow" and "stuck")."""
         (self.model / "go").touch()
 
+    def forget(self) -> None:
+        """Reset the server for the next test: undo `release` and clear the notes about pictures. The queue must be empty."""
+        assert self.metric("darkroom_queue_waiting") == 0
+        for name in ("go", "renders", "finished"):
+            (self.model / name).unlink(missing_ok=True)
+
     def noted(self, name: str) -> list[str]:
         path = self.model / name
         return path.read_text().splitlines() if path.exists() else []
@@ -159,9 +165,7 @@ def stand(
     (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, str(FAKE_SERVER), str(engine), "serve", "--config", "config.yaml", *options]
     with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
-        )
+        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **environment})
     one = Stand(folder, process, models / name)
     try:
         if is_address:

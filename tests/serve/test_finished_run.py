@@ -19,7 +19,7 @@ CONFIG = ("--config", "config/config.yaml")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A run with two checkpoints."""
-    project = Project(tmp_path_factory.mktemp("run"))
+    project = Project(tmp_path_factory.mktemp("run"), is_real=True)
     checkpoints = {}
     for seed, name in enumerate(("tiny", "other")):
         write_random_checkpoint(project.folder / f"{name}.safetensors", seed=seed)
@@ -77,6 +77,7 @@ def test_another_picture_is_rendered(finished: Project, address: str) -> None:
     assert answer.content != in_results(finished, "tiny")
 
 
+@pytest.mark.full
 def test_results_can_be_left_out_and_two_engines_make_the_same_pictures(finished: Project) -> None:
     with serve(finished.folder, *CONFIG, "--no-results", "--device", "cpu", "--device", "cpu") as address:
         for model in ("tiny", "other", "tiny"):

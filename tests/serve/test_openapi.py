@@ -28,7 +28,8 @@ def test_schemathesis_finds_nothing(locked: Stand, tmp_path: Path) -> None:
         *("--checks", "all", "--exclude-checks", ",".join(EXCLUDED)),
         *("--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-deterministic"),
         *("--header", f"Authorization: Bearer {KEY}", "--warnings", "off", "--no-color"),
-        *("--request-timeout", str(LIMIT_S), "--suppress-health-check", "too_slow"),  # 10 s otherwise
+        *("--request-timeout", str(LIMIT_S), "--max-response-time", str(LIMIT_S)),  # 10 s otherwise
+        *("--suppress-health-check", "too_slow"),
     ]
     before = len(locked.noted("finished"))
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)

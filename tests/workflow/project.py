@@ -1,4 +1,7 @@
-"""A user's working folder for tests: a real Snakemake, a small random checkpoint, pictures of 64 × 64 in two steps."""
+"""A user's working folder for tests: a real Snakemake, a small random checkpoint, pictures of 64 × 64 in two steps.
+
+Unless a project `is_real`, its pictures come from a stand-in engine (stand_in/), because the real one takes seconds to start.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -21,6 +24,7 @@ from darkroom.base.files import TEMPORARY_PREFIX
 from tests.fixtures.checkpoints import write_random_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
+STAND_IN = Path(__file__).with_name("stand_in")
 SETTINGS = {"width": 64, "height": 64, "steps": 2, "cfg_scale": 3, "sampler": "Euler"}
 DEMO_SHEET = """\
 defaults: {cfg_scale: 4}
@@ -39,11 +43,12 @@ class Project:
     """One working folder; `run` is what a user types in it.
 
     `runtime` is where its engines listen: its own, so that engines of other tests don't answer, and short,
-    as socket paths must be.
+    as socket paths must be. With `is_real` its engines are real ones.
     """
 
     folder: Path
     runtime: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="dr-")))
+    is_real: bool = False
 
     @property
     def results(self) -> Path:
@@ -96,6 +101,8 @@ class Project:
 
     def environment(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
+        if not self.is_real:
+            keep["PYTHONPATH"] = os.pathsep.join([str(STAND_IN), *filter(None, [keep.get("PYTHONPATH")])])
         return keep | {"XDG_RUNTIME_DIR": str(self.runtime)}
 
     def pictures(self) -> dict[str, bytes]:
@@ -116,6 +123,10 @@ class Project:
         done = action()
         assert done.returncode == 0, done.stdout
         return {name for name, when in self.times().items() if before.get(name) != when}
+
+    def release(self) -> None:
+        """Let the stand-in engine finish its pictures with many steps, which until then stay unfinished."""
+        (self.runtime / "release").touch()
 
     def engines(self) -> list[int]:
         """The processes of this project's engines that are alive."""
@@ -140,6 +151,12 @@ class Project:
         files = [*self.folder.rglob("*"), *self.runtime.rglob("*")]
         return [p for p in files if TEMPORARY_PREFIX in p.name or p.suffix in (".sock", ".new")]
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """End what still runs, and take the runtime folder away."""
         for engine in self.engines():
@@ -157,7 +174,7 @@ class Project:
                 shutil.copy2(source, target)
 
         shutil.copytree(self.folder, folder, copy_function=link_big, ignore=shutil.ignore_patterns("log"))
-        return Project(folder)
+        return Project(folder, is_real=self.is_real)
 
 
 def wait_until(condition: Callable[[], Any], what: str, limit_s: float = 240) -> None:

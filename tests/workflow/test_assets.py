@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
 from tests.fixtures.checkpoints import write_tensors
 from tests.workflow.project import Project
-from tests.workflow.test_bad_input import refused
+from tests.workflow.test_bad_input import refused_in_planning
 
 SHEET = """\
 prompts:
@@ -43,21 +43,34 @@ ALL = named(LINES | SOFT | EASY | FIXED | {"plain"})
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project after its first run. Not to be changed: take `project`."""
-    project = Project(tmp_path_factory.mktemp("assets"))
-    write_lora(project.folder / "lines.safetensors", seed=1)
-    write_lora(project.folder / "soft.safetensors", seed=2)
-    write_embedding(project.folder / "easy.safetensors", seed=3)
-    write_vae(project.folder / "fixed.safetensors", seed=4)
-    project.set_up(SHEET, **ASSETS)
-    yield project
-    project.close()
+    with Project(tmp_path_factory.mktemp("assets")) as project:
+        write_lora(project.folder / "lines.safetensors", seed=1)
+        write_lora(project.folder / "soft.safetensors", seed=2)
+        write_embedding(project.folder / "easy.safetensors", seed=3)
+        write_vae(project.folder / "fixed.safetensors", seed=4)
+        project.set_up(SHEET, **ASSETS)
+        yield project
 
 
 @pytest.fixture
 def project(made: Project, tmp_path: Path) -> Iterator[Project]:
-    project = made.copy(tmp_path / "project")
-    yield project
-    project.close()
+    with made.copy(tmp_path / "project") as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def rendered(made: Project, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """The same project with pictures of a real engine. Not to be changed: take `real`."""
+    with made.copy(tmp_path_factory.mktemp("real") / "project") as rendered:
+        rendered.is_real = True
+        remake(rendered, ALL)
+        yield rendered
+
+
+@pytest.fixture
+def real(rendered: Project, tmp_path: Path) -> Iterator[Project]:
+    with rendered.copy(tmp_path / "project") as project:
+        yield project
 
 
 def nothing_to_do(project: Project) -> bool:
@@ -66,11 +79,11 @@ def nothing_to_do(project: Project) -> bool:
     return "Nothing to be done" in done.stdout
 
 
-def test_each_of_them_changes_the_picture_and_is_named_in_it(made: Project) -> None:
-    pictures = made.pictures()
+def test_each_of_them_changes_the_picture_and_is_named_in_it(rendered: Project) -> None:
+    pictures = rendered.pictures()
     assert set(pictures) == ALL
     assert len(set(pictures.values())) == len(ALL)
-    lines = [json.loads(line) for line in (made.results / "manifest.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (rendered.results / "manifest.jsonl").read_text().splitlines()]
     used = {line["id"]: line["request"]["embeddings"] for line in lines}
     assert used["bare"] == used["explicit"] == ["easy"]
     assert used["plain"] == []
@@ -79,18 +92,14 @@ def test_each_of_them_changes_the_picture_and_is_named_in_it(made: Project) -> N
     assert b"VAE: fixed" in pictures["first/tiny/decoded-0.png"]
 
 
-def test_a_second_run_does_nothing(project: Project) -> None:
-    assert nothing_to_do(project)
-
-
 @pytest.mark.parametrize(
     ("old", "new", "again"),
     [
         ("<lora:lines:0.8>", "<lora:lines:0.7>", {"tag"}),
-        ('"soft:0.5:0"', '"soft:0.5:0.1"', {"named"}),
-        ('[lines, "soft:0.5:0"]', '["soft:0.5:0", lines]', set()),
-        ("embedding:easy:1.2", "embedding:easy:1.3", {"explicit"}),
         (", vae: fixed", "", {"decoded"}),
+        pytest.param('"soft:0.5:0"', '"soft:0.5:0.1"', {"named"}, marks=pytest.mark.full),
+        pytest.param('[lines, "soft:0.5:0"]', '["soft:0.5:0", lines]', set(), marks=pytest.mark.full),
+        pytest.param("embedding:easy:1.2", "embedding:easy:1.3", {"explicit"}, marks=pytest.mark.full),
     ],
 )
 def test_editing_a_use_renders_that_picture_and_no_other(project: Project, old: str, new: str, again: set[str]) -> None:
@@ -100,22 +109,26 @@ def test_editing_a_use_renders_that_picture_and_no_other(project: Project, old: 
     assert nothing_to_do(project)
 
 
-def test_other_bytes_of_one_render_the_pictures_that_use_it_and_no_others(project: Project) -> None:
-    for name, write, again in (
+@pytest.mark.parametrize(
+    ("name", "write", "again"),
+    [
         ("soft", write_lora, SOFT),
-        ("easy", write_embedding, EASY),
-        ("fixed", write_vae, FIXED),
-    ):
-        path = project.folder / f"{name}.safetensors"
-        path.unlink()
-        write(path, seed=9)
-        assert project.rendered_by(project.run) == named(again), name
+        pytest.param("easy", write_embedding, EASY, marks=pytest.mark.full),
+        pytest.param("fixed", write_vae, FIXED, marks=pytest.mark.full),
+    ],
+)
+def test_other_bytes_of_one_render_the_pictures_that_use_it_and_no_others(
+    project: Project, name: str, write: Callable[..., object], again: set[str]
+) -> None:
+    path = project.folder / f"{name}.safetensors"
+    path.unlink()
+    write(path, seed=9)
+    assert project.rendered_by(project.run) == named(again)
     assert nothing_to_do(project)
 
 
 def test_touching_moving_and_adding_render_nothing(project: Project) -> None:
     os.utime(project.folder / "lines.safetensors")
-    assert nothing_to_do(project)
     (project.folder / "soft.safetensors").rename(project.folder / "elsewhere.safetensors")
     write_embedding(project.folder / "new.safetensors", seed=5)
     changed = {
@@ -152,33 +165,33 @@ def remake(project: Project, names: set[str], *targets: str, cores: int = 1) -> 
     return {name: data for name, data in project.pictures().items() if name in names}
 
 
-def test_fault_27_a_lora_leaves_no_trace_on_the_next_picture(project: Project, made: Project) -> None:
-    for name in ("plain", "bare", "decoded"):
-        path = f"first/tiny/{name}-0.png"
-        alone = remake(project, {path}, f"results/{path}")
-        assert alone[path] == made.pictures()[path]
+@pytest.mark.parametrize(
+    "name", ["decoded", *(pytest.param(name, marks=pytest.mark.full) for name in ("plain", "bare"))]
+)
+def test_fault_27_a_lora_leaves_no_trace_on_the_next_picture(real: Project, rendered: Project, name: str) -> None:
+    path = f"first/tiny/{name}-0.png"
+    assert remake(real, {path}, f"results/{path}")[path] == rendered.pictures()[path]
 
 
-def test_fault_48_the_same_request_gives_the_same_bytes_in_any_company(project: Project, made: Project) -> None:
-    assert remake(project, ALL, "results/", cores=4) == made.pictures()
+def test_fault_48_the_same_request_gives_the_same_bytes_in_any_company(real: Project, rendered: Project) -> None:
     backwards = SHEET.splitlines(keepends=True)
-    project.write("prompts/first.yaml", "".join([backwards[0], *reversed(backwards[1:])]))
-    assert remake(project, ALL) == made.pictures()
+    real.write("prompts/first.yaml", "".join([backwards[0], *reversed(backwards[1:])]))
+    assert remake(real, ALL, "results/", cores=4) == rendered.pictures()
     path = "first/tiny/named-0.png"
-    assert remake(project, {path}, f"results/{path}")[path] == made.pictures()[path]
+    assert remake(real, {path}, f"results/{path}")[path] == rendered.pictures()[path]
 
 
-def test_fault_26_a_lora_that_does_not_fit_costs_its_own_pictures_only(project: Project) -> None:
+def test_fault_26_a_lora_that_does_not_fit_costs_its_own_pictures_only(real: Project) -> None:
     module = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"  # of SD 1.x; SDXL has none there
     tensors = {f"{module}.lora_{end}.weight": np.ones(shape) for end, shape in (("down", (2, 320)), ("up", (320, 2)))}
-    (project.folder / "soft.safetensors").unlink()
-    write_tensors(project.folder / "soft.safetensors", tensors, metadata={"ss_base_model_version": "sd_v1"})
-    done = project.run("results/", "--keep-going")
+    (real.folder / "soft.safetensors").unlink()
+    write_tensors(real.folder / "soft.safetensors", tensors, metadata={"ss_base_model_version": "sd_v1"})
+    done = real.run("results/", "--keep-going")
     assert done.returncode == 1
     assert "E-LORA" in done.stdout
     assert "0 of 1" in done.stdout
     assert "SD 1" in done.stdout
-    assert set(project.pictures()) == ALL - named(SOFT)
+    assert set(real.pictures()) == ALL - named(SOFT)
 
 
 @pytest.mark.parametrize(
@@ -201,10 +214,12 @@ def test_unknown_names_stop_the_run_with_the_near_ones(
             (empty.folder / asset["source"]).hardlink_to(made.folder / asset["source"])
     empty.configure(**ASSETS)
     empty.write("prompts/first.yaml", f"prompts:\n  - {{id: a, prompt: {prompt}}}\n")
-    refused(empty, code, "prompts/first.yaml: prompt 1", *words)
+    refused_in_planning(empty, code, "prompts/first.yaml: prompt 1", *words)
 
 
-@pytest.mark.parametrize(("kind", "code"), [("loras", "E-LORA"), ("embeddings", "E-EMBEDDING")])
+@pytest.mark.parametrize(
+    ("kind", "code"), [("loras", "E-LORA"), pytest.param("embeddings", "E-EMBEDDING", marks=pytest.mark.full)]
+)
 def test_a_file_of_another_kind_is_not_taken_into_the_store(project: Project, kind: str, code: str) -> None:
     name = next(iter(ASSETS[kind]))
     before = (project.folder / f"models/{kind}/{name}.receipt.json").read_bytes()

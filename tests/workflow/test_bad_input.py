@@ -1,23 +1,53 @@
-"""Mistakes in the input: one coded line, exit code 2, and nothing begun. Faults 28 and 29 are numbered as in the list of faults."""
+"""Mistakes in the input: one coded line, exit code 2, and nothing begun. Faults 28 and 29 are numbered as in the list of faults.
+
+Some tests show with a real Snakemake that such an error ends the run; the others make the plan in this process, as the
+Snakefile does.
+"""
 
 from __future__ import annotations
 
+import io
+import os
+import sys
+from collections.abc import Callable
+from contextlib import chdir, redirect_stderr
+
 import pytest
 
+from darkroom.base.strict_yaml import load_yaml
+from darkroom.run.plan import check_config_files, load_plan
 from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
+
+CONFIG = "config/config.yaml"
 
 
 def refused(project: Project, code: str, *words: str) -> str:
     """Run, expect exit 2 and exactly one coded line with all the words; nothing may have been made."""
     done = project.run()
-    lines = [line for line in done.stdout.splitlines() if line.startswith("E-")]
-    assert done.returncode == 2, done.stdout
-    assert len(lines) == 1, done.stdout
+    return check_refusal(project, done.returncode, done.stdout, code, words)
+
+
+def refused_in_planning(project: Project, code: str, *words: str) -> str:
+    """The same without a Snakemake: what the Snakefile calls when it is read, called in this process."""
+    said = io.StringIO()
+    with chdir(project.folder), redirect_stderr(said), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "_exit", sys.exit)
+        with pytest.raises(SystemExit) as ended:
+            check_config_files([], CONFIG)
+            load_plan(load_yaml(CONFIG), [CONFIG])
+    assert isinstance(ended.value.code, int)
+    return check_refusal(project, ended.value.code, said.getvalue(), code, words)
+
+
+def check_refusal(project: Project, exit_code: int, output: str, code: str, words: tuple[str, ...]) -> str:
+    lines = [line for line in output.splitlines() if line.startswith("E-")]
+    assert exit_code == 2, output
+    assert len(lines) == 1, output
     assert lines[0].startswith(f"{code} ")
     assert "Hint: " in lines[0]
     for word in words:
         assert word in lines[0], lines[0]
-    assert "Traceback" not in done.stdout
+    assert "Traceback" not in output
     assert not (project.folder / "models/checkpoints").exists()
     assert not project.pictures()
     return lines[0]
@@ -30,12 +60,12 @@ def test_fault_28_unknown_key_names_the_nearest_and_the_line(empty: Project) -> 
 
 def test_fault_28_unknown_key_in_a_section(empty: Project) -> None:
     empty.configure(engine={"devise": "cpu"})
-    refused(empty, "E-CONFIG", "engine.devise", "did you mean 'device'")
+    refused_in_planning(empty, "E-CONFIG", "engine.devise", "did you mean 'device'")
 
 
 def test_fault_28_unknown_setting_in_a_sheet(empty: Project) -> None:
     empty.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "stepps: 3"))
-    refused(empty, "E-CONFIG", "stepps", "prompts/first.yaml:8", "did you mean 'steps'")
+    refused_in_planning(empty, "E-CONFIG", "stepps", "prompts/first.yaml:8", "did you mean 'steps'")
 
 
 def test_fault_28_yaml_error_has_its_line_and_column(empty: Project) -> None:
@@ -45,19 +75,19 @@ def test_fault_28_yaml_error_has_its_line_and_column(empty: Project) -> None:
 
 def test_fault_28_yaml_error_in_a_sheet(empty: Project) -> None:
     empty.write("prompts/first.yaml", "prompts:\n  - id: a\n    prompt: 'not closed\n")
-    refused(empty, "E-CONFIG", "prompts/first.yaml:")
+    refused_in_planning(empty, "E-CONFIG", "prompts/first.yaml:")
 
 
 def test_fault_28_duplicate_key(empty: Project) -> None:
     empty.write("prompts/first.yaml", "prompts:\n  - id: a\n    prompt: b\n    prompt: c\n")
-    refused(empty, "E-CONFIG", "prompts/first.yaml:4:5", "twice")
+    refused_in_planning(empty, "E-CONFIG", "prompts/first.yaml:4:5", "twice")
 
 
-@pytest.mark.parametrize("where", ["config/config.yaml", "prompts/first.yaml"])
-def test_fault_28_python_object_runs_nothing(empty: Project, where: str) -> None:
+@pytest.mark.parametrize(("where", "check"), [(CONFIG, refused), ("prompts/first.yaml", refused_in_planning)])
+def test_fault_28_python_object_runs_nothing(empty: Project, where: str, check: Callable[..., str]) -> None:
     canary = empty.folder / "canary"
     empty.write(where, f"prompts: !!python/object/apply:os.system ['touch {canary}']\n")
-    refused(empty, "E-CONFIG", where)
+    check(empty, "E-CONFIG", where)
     assert not canary.exists()
 
 
@@ -65,12 +95,12 @@ def test_fault_28_yaml_bomb_is_refused_at_once(empty: Project) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
     empty.write("config/config.yaml", "\n".join(lines))
-    refused(empty, "E-CONFIG", "too many values")
+    refused_in_planning(empty, "E-CONFIG", "too many values")
 
 
 def test_fault_28_missing_configuration(empty: Project) -> None:
     (empty.folder / "config/config.yaml").unlink()
-    refused(empty, "E-CONFIG", "config/config.yaml", "does not exist")
+    refused_in_planning(empty, "E-CONFIG", "config/config.yaml", "does not exist")
 
 
 def test_fault_29_an_id_that_climbs_out(empty: Project) -> None:
@@ -81,38 +111,38 @@ def test_fault_29_an_id_that_climbs_out(empty: Project) -> None:
 @pytest.mark.parametrize("name", ["con", "🦊", "a/b", "..", "-x", "nul.txt"])
 def test_fault_29_an_id_that_is_no_file_name(empty: Project, name: str) -> None:
     empty.write("prompts/first.yaml", f'prompts:\n  - {{id: "{name}", prompt: a}}\n')
-    refused(empty, "E-NAME", f"'{name}'")
+    refused_in_planning(empty, "E-NAME", f"'{name}'")
 
 
 def test_fault_29_two_ids_that_become_one_file(empty: Project) -> None:
     empty.write("prompts/first.yaml", "prompts:\n  - {id: Red Fox, prompt: a}\n  - {id: red-fox, prompt: b}\n")
-    refused(empty, "E-NAME", "'red-fox'", "'Red Fox'")
+    refused_in_planning(empty, "E-NAME", "'red-fox'", "'Red Fox'")
 
 
 def test_fault_29_two_sheets_of_one_name(empty: Project) -> None:
     empty.write("other/first.txt", "a\n")
     empty.configure(sheets=["prompts/first.yaml", "other/first.txt"])
-    refused(empty, "E-NAME", "other/first.txt", "prompts/first.yaml")
+    refused_in_planning(empty, "E-NAME", "other/first.txt", "prompts/first.yaml")
 
 
 def test_size_that_is_no_multiple_of_8(empty: Project) -> None:
     empty.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "width: 100"))
-    refused(empty, "E-REQUEST", "width", "'100'", "multiple of 8")
+    refused_in_planning(empty, "E-REQUEST", "width", "'100'", "multiple of 8")
 
 
 def test_unknown_sampler_names_the_near_ones(empty: Project) -> None:
     empty.configure(render=SETTINGS | {"sampler": "Eulr"})
-    refused(empty, "E-REQUEST", "sampler", "'Eulr'", "Euler")
+    refused_in_planning(empty, "E-REQUEST", "sampler", "'Eulr'", "Euler")
 
 
 def test_missing_sheet(empty: Project) -> None:
     empty.configure(sheets=["prompts/nowhere.yaml"])
-    refused(empty, "E-SHEET", "prompts/nowhere.yaml", "does not exist")
+    refused_in_planning(empty, "E-SHEET", "prompts/nowhere.yaml", "does not exist")
 
 
 def test_missing_source(empty: Project) -> None:
     empty.configure(checkpoints={"tiny": {"source": "nowhere.safetensors"}})
-    refused(empty, "E-SOURCE", "nowhere.safetensors")
+    refused_in_planning(empty, "E-SOURCE", "nowhere.safetensors")
 
 
 def test_other_bytes_than_the_configuration_expects(empty: Project) -> None:
@@ -126,9 +156,9 @@ def test_other_bytes_than_the_configuration_expects(empty: Project) -> None:
 
 def test_unknown_checkpoint_in_a_sheet(empty: Project) -> None:
     empty.write("prompts/first.yaml", "checkpoints: [tinny]\n" + DEMO_SHEET)
-    refused(empty, "E-CONFIG", "'tinny'", "did you mean 'tiny'")
+    refused_in_planning(empty, "E-CONFIG", "'tinny'", "did you mean 'tiny'")
 
 
 def test_seed_given_twice(empty: Project) -> None:
     empty.write("prompts/first.yaml", DEMO_SHEET.replace("[1, 2]", "[1, 1]"))
-    refused(empty, "E-REQUEST", "seeds", "twice")
+    refused_in_planning(empty, "E-REQUEST", "seeds", "twice")

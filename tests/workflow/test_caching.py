@@ -28,6 +28,19 @@ def test_first_run_makes_pictures_pages_and_audit(finished: Project) -> None:
         assert (finished.folder / path).stat().st_size > 0
 
 
+def test_a_real_engine_renders_what_the_stand_in_stands_for(project: Project, finished: Project) -> None:
+    project.is_real = True
+    for picture in project.pictures():
+        (project.results / picture).unlink()
+    assert project.rendered_by(project.run) == ALL
+    pictures = project.pictures()
+    assert len({*pictures.values(), *finished.pictures().values()}) == 2 * len(ALL)
+    assert nothing_to_do(project)
+    (project.results / "first/tiny/circle-2.png").unlink()
+    assert project.rendered_by(project.run) == {"first/tiny/circle-2.png"}
+    assert project.pictures() == pictures
+
+
 def test_second_run_does_nothing(project: Project) -> None:
     assert nothing_to_do(project)
     for target in ("results", "results/first/"):
@@ -67,21 +80,26 @@ def test_order_and_comments_render_nothing(project: Project) -> None:
     assert project.rendered_by(project.run) == set()
 
 
+def test_identical_bytes_elsewhere_and_another_device_rebuild_nothing(project: Project) -> None:
+    shutil.copyfile(project.checkpoint, project.folder / "elsewhere.safetensors")  # which is also newer
+    project.checkpoint.unlink()
+    project.configure(
+        checkpoints={"tiny": {"source": "elsewhere.safetensors"}}, engine={"device": "cpu", "idle_timeout_s": 60}
+    )
+    assert nothing_to_do(project)
+
+
+@pytest.mark.full
 def test_touching_the_checkpoint_rebuilds_nothing(project: Project) -> None:
     os.utime(project.checkpoint)
     assert nothing_to_do(project)
 
 
+@pytest.mark.full
 def test_copying_identical_bytes_over_the_checkpoint_rebuilds_nothing(project: Project) -> None:
     copy = project.folder / "copy.safetensors"
     shutil.copyfile(project.checkpoint, copy)
     os.replace(copy, project.checkpoint)
-    assert nothing_to_do(project)
-
-
-def test_a_checkpoint_that_moved_rebuilds_nothing(project: Project) -> None:
-    project.checkpoint.rename(project.folder / "elsewhere.safetensors")
-    project.configure(checkpoints={"tiny": {"source": "elsewhere.safetensors"}})
     assert nothing_to_do(project)
 
 
@@ -95,7 +113,9 @@ def test_other_bytes_rebuild_everything_after_them(project: Project) -> None:
     assert nothing_to_do(project)
 
 
-@pytest.mark.parametrize("option", [{"dtype": "fp32"}, {"prediction": "v_prediction"}])
+@pytest.mark.parametrize(
+    "option", [{"dtype": "fp32"}, pytest.param({"prediction": "v_prediction"}, marks=pytest.mark.full)]
+)
 def test_another_conversion_renders_everything_in_the_same_run(project: Project, option: dict[str, str]) -> None:
     project.configure(checkpoints={"tiny": {"source": "checkpoint.safetensors", **option}})
     assert project.rendered_by(project.run) == ALL
@@ -116,11 +136,6 @@ def test_a_missing_model_folder_stops_with_how_to_rebuild_it_which_renders_nothi
     assert "snakemake --cores 1 --force models/diffusers/NAME" in stopped.stdout
     assert project.run("--force", "models/diffusers/tiny").returncode == 0
     assert project.rendered_by(project.run) == {"first/tiny/circle-7.png"}
-
-
-def test_another_device_or_timeout_renders_nothing(project: Project) -> None:
-    project.configure(engine={"device": "cpu", "idle_timeout_s": 60})
-    assert nothing_to_do(project)
 
 
 def test_one_bad_prompt_costs_no_other_with_keep_going(project: Project) -> None:

@@ -10,7 +10,10 @@ import sys
 
 from tests.workflow.project import DEMO_SHEET, Project, wait_until
 
-MANY = "defaults: {steps: 12}\nprompts:\n" + "".join(f"  - {{id: p{i}, prompt: picture {i}}}\n" for i in range(30))
+MANY_PICTURES = 14
+MANY = "defaults: {steps: 12}\nprompts:\n" + "".join(
+    f"  - {{id: p{i}, prompt: picture {i}}}\n" for i in range(MANY_PICTURES)
+)
 SLOW = "defaults: {steps: 900}\nprompts:\n  - {id: slow, prompt: a picture that takes its time}\n"
 
 
@@ -104,7 +107,7 @@ def test_fault_44_killed_while_pictures_are_written_leaves_none_half_made(projec
     kept = [name for name, when in made.items() if project.times()[name] == when]
     assert len(kept) >= len(made) - 1  # the one in flight may have been there already, unknown to Snakemake
     lines = (project.results / "manifest.jsonl").read_text().splitlines()
-    assert len([json.loads(line) for line in lines]) == 30
+    assert len([json.loads(line) for line in lines]) == MANY_PICTURES
 
 
 def test_fault_45_a_failed_picture_is_never_trusted(project: Project) -> None:

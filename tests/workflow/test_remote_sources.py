@@ -23,7 +23,7 @@ from tests.fixtures.remote.civitai_catalogue import CivitaiFile, CivitaiModel, C
 from tests.fixtures.remote.hub import Hub
 from tests.fixtures.remote.weights import checkpoint_bytes, embedding_bytes, lora_bytes
 from tests.workflow.project import Project, wait_until
-from tests.workflow.test_bad_input import refused
+from tests.workflow.test_bad_input import refused_in_planning
 
 SHEET = """\
 prompts:
@@ -76,31 +76,28 @@ def configuration(elsewhere: Elsewhere) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory, elsewhere: Elsewhere) -> Iterator[Project]:
     """A project after its first run. Not to be changed: take `project`."""
-    project = Project(tmp_path_factory.mktemp("remote"))
-    project.write("prompts/first.yaml", SHEET)
-    project.configure(**configuration(elsewhere))
-    done = project.run()
-    assert done.returncode == 0, done.stdout
-    yield project
-    project.close()
+    with Project(tmp_path_factory.mktemp("remote")) as project:
+        project.write("prompts/first.yaml", SHEET)
+        project.configure(**configuration(elsewhere))
+        done = project.run()
+        assert done.returncode == 0, done.stdout
+        yield project
 
 
 @pytest.fixture
 def project(made: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it, to edit and run again."""
-    project = made.copy(tmp_path / "project")
-    yield project
-    project.close()
+    with made.copy(tmp_path / "project") as project:
+        yield project
 
 
 @pytest.fixture
 def empty(elsewhere: Elsewhere, tmp_path: Path) -> Iterator[Project]:
     """A project with the same sources where nothing was fetched yet."""
-    project = Project(tmp_path / "empty")
-    project.write("prompts/first.yaml", "prompts:\n  - a green star\n")
-    project.configure(**configuration(elsewhere))
-    yield project
-    project.close()
+    with Project(tmp_path / "empty") as project:
+        project.write("prompts/first.yaml", "prompts:\n  - a green star\n")
+        project.configure(**configuration(elsewhere))
+        yield project
 
 
 def read(project: Project, path: str = RECEIPT) -> dict[str, Any]:
@@ -223,6 +220,7 @@ def test_a_lock_file_of_other_bytes_stops_before_a_byte_is_fetched(project: Proj
     assert nothing_to_do(project, RECEIPT)
 
 
+@pytest.mark.full
 def test_the_configurations_hash_comes_before_the_lock_files(project: Project, elsewhere: Elsewhere) -> None:
     resource = add_lora(elsewhere, "moving", 4)
     first, second = (sha256(lora_bytes(seed)).hexdigest() for seed in (4, 5))
@@ -240,6 +238,7 @@ def test_the_configurations_hash_comes_before_the_lock_files(project: Project, e
     assert (project.folder / "models/downloads" / first).is_file()
 
 
+@pytest.mark.full
 def test_a_source_may_move_from_here_to_elsewhere_and_back(empty: Project, elsewhere: Elsewhere) -> None:
     add_lora(elsewhere, "twice", 6)
     (empty.folder / "twice.safetensors").write_bytes(lora_bytes(6))
@@ -251,6 +250,7 @@ def test_a_source_may_move_from_here_to_elsewhere_and_back(empty: Project, elsew
         assert nothing_to_do(empty, target)
 
 
+@pytest.mark.full
 def test_the_newest_version_moves_only_when_it_is_asked_to(project: Project, elsewhere: Elsewhere) -> None:
     def version(number: int) -> CivitaiVersion:
         return CivitaiVersion(number, [CivitaiFile(number + 100, lora_bytes(number), primary=True)])
@@ -280,6 +280,7 @@ def test_the_newest_version_moves_only_when_it_is_asked_to(project: Project, els
     assert nothing_to_do(project, "models/")
 
 
+@pytest.mark.full
 def test_a_folder_of_the_hub_is_taken_with_the_weights_that_are_asked_for(
     empty: Project, elsewhere: Elsewhere, tmp_path: Path
 ) -> None:
@@ -307,6 +308,7 @@ def test_a_folder_of_the_hub_is_taken_with_the_weights_that_are_asked_for(
     assert elsewhere.requests() == before
 
 
+@pytest.mark.full
 def test_several_cores_fetch_several_sources_at_once(empty: Project, elsewhere: Elsewhere) -> None:
     names = ["p1", "p2", "p3"]
     for seed, name in enumerate(names):
@@ -348,6 +350,7 @@ def test_offline_nothing_is_fetched_and_what_is_missing_is_named(empty: Project,
     assert elsewhere.requests() == before
 
 
+@pytest.mark.full
 def test_a_killed_run_goes_on_where_it_was(empty: Project, elsewhere: Elsewhere) -> None:
     resource = elsewhere.civitai.resource(301)
     fault = resource.add_fault(stall(at=len(checkpoint_bytes()) // 2))
@@ -382,7 +385,7 @@ def _bytes_done(downloads: Path) -> int:
 
 def test_a_secret_in_a_source_is_refused_and_left_nowhere(empty: Project) -> None:
     empty.configure(checkpoints={"mine": {"source": "https://files.example/x.safetensors?token=hush-hush"}})
-    line = refused(empty, "E-SOURCE", "token=***", "CIVITAI_API_KEY")
+    line = refused_in_planning(empty, "E-SOURCE", "token=***", "CIVITAI_API_KEY")
     assert "hush" not in line
     (empty.folder / "config/config.yaml").unlink()
     assert not [p for p in empty.folder.rglob("*") if p.is_file() and b"hush-hush" in p.read_bytes()]
@@ -390,4 +393,4 @@ def test_a_secret_in_a_source_is_refused_and_left_nowhere(empty: Project) -> Non
 
 def test_a_broken_lock_file_stops_before_anything_begins(empty: Project) -> None:
     empty.write("config/checkpoints.lock.yaml", f"\n{MINE}: {{sha256: short, size: 1, fetched: 2026-01-01}}\n")
-    refused(empty, "E-CONFIG", "config/checkpoints.lock.yaml:2")
+    refused_in_planning(empty, "E-CONFIG", "config/checkpoints.lock.yaml:2")

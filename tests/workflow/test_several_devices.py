@@ -21,9 +21,8 @@ LINE = re.compile(r"^(\S+ \S+) (engine \d+ starts|ended)", re.MULTILINE)
 
 
 @pytest.fixture
-def several(empty: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+def several(empty: Project) -> Project:
     """A project with nothing made yet and two slots."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     empty.configure(engine=TWO)
     return empty
 
@@ -41,7 +40,9 @@ def engines_at_once(project: Project) -> list[int]:
     return counts
 
 
-def test_two_checkpoints_on_two_devices(several: Project) -> None:
+@pytest.mark.parametrize("is_real", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_two_checkpoints_on_two_devices(several: Project, is_real: bool) -> None:
+    several.is_real = is_real
     write_random_checkpoint(several.folder / "other.safetensors", seed=1)
     checkpoints = {"tiny": {"source": "checkpoint.safetensors"}, "other": {"source": "other.safetensors"}}
     several.configure(checkpoints=checkpoints, engine=TWO)
@@ -72,6 +73,7 @@ def test_more_jobs_than_devices_without_a_limit(several: Project) -> None:
     assert len(several.pictures()) == 6
 
 
+@pytest.mark.full
 def test_fault_31_engine_killed_on_one_of_two_devices_costs_one_picture(several: Project) -> None:
     several.write("prompts/first.yaml", MANY)
     process = several.start(*ON_TWO, "--keep-going", cores=4)

@@ -62,6 +62,7 @@ class Pair:
             yield
         finally:
             process.send_signal(signal.SIGINT)
+            self.b.release()  # Snakemake waits for the job that runs
             process.communicate()
 
     def assert_nothing_is_left(self) -> None:
@@ -124,6 +125,7 @@ def test_at_once_one_converts_and_the_other_waits_and_only_renders(pair: Pair, f
     pair.assert_nothing_is_left()
 
 
+@pytest.mark.full
 def test_started_together_again_and_again_there_is_one_conversion(pair: Pair) -> None:
     for _ in range(3):
         processes = [project.start("models/") for project in (pair.a, pair.b)]
@@ -149,7 +151,7 @@ def test_after_another_everything_is_there_and_pictures_are_all_there_is_to_do(p
         assert "Nothing to be done" in finish(project.start("results/"))
 
 
-@pytest.mark.parametrize("other", ["dtype", "bytes"])
+@pytest.mark.parametrize("other", ["dtype", pytest.param("bytes", marks=pytest.mark.full)])
 def test_another_thing_of_the_same_name_is_refused_and_never_built_back_and_forth(pair: Pair, other: str) -> None:
     finish(pair.a.start("models/"))
     before = pair.state()
@@ -188,6 +190,7 @@ def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair:
     refused(pair.b, "E-SHARED", 2)
 
 
+@pytest.mark.full
 def test_forcing_what_another_run_works_with_is_refused(pair: Pair) -> None:
     finish(pair.a.start("models/"))
     with pair.b_renders():

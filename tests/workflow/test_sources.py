@@ -15,7 +15,7 @@ from tests.fixtures.assets import write_vae
 from tests.fixtures.checkpoints import make_model_dir, random_tensors, write_random_checkpoint, write_tensors
 from tests.fixtures.folders import as_snapshot
 from tests.workflow.project import Project
-from tests.workflow.test_bad_input import refused
+from tests.workflow.test_bad_input import refused_in_planning
 
 SHEET = "prompts:\n  - {id: star, prompt: a green star}\n"
 VAE = "first_stage_model."
@@ -44,26 +44,24 @@ def write_sidecar(project: Project, parameterization: str, comment: str = "") ->
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project of three sources after its first run. Not to be changed: take `project`."""
-    project = Project(tmp_path_factory.mktemp("sources"))
-    as_snapshot(make_model_dir(tmp_path_factory.mktemp("downloaded"), seed=3), project.folder / "hub")
-    write_bare_checkpoint(project.folder / "bare.safetensors")
-    write_vae(project.folder / "vae.safetensors", seed=4)
-    write_random_checkpoint(project.folder / "velocity.safetensors", seed=2)
-    write_sidecar(project, "v")
-    project.write("prompts/first.yaml", SHEET)
-    project.configure(checkpoints=CHECKPOINTS, vaes=VAES)
-    done = project.run()
-    assert done.returncode == 0, done.stdout
-    yield project
-    project.close()
+    with Project(tmp_path_factory.mktemp("sources")) as project:
+        as_snapshot(make_model_dir(tmp_path_factory.mktemp("downloaded"), seed=3), project.folder / "hub")
+        write_bare_checkpoint(project.folder / "bare.safetensors")
+        write_vae(project.folder / "vae.safetensors", seed=4)
+        write_random_checkpoint(project.folder / "velocity.safetensors", seed=2)
+        write_sidecar(project, "v")
+        project.write("prompts/first.yaml", SHEET)
+        project.configure(checkpoints=CHECKPOINTS, vaes=VAES)
+        done = project.run()
+        assert done.returncode == 0, done.stdout
+        yield project
 
 
 @pytest.fixture
 def project(made: Project, tmp_path: Path) -> Iterator[Project]:
     """A copy of it, to edit and run again."""
-    project = made.copy(tmp_path / "project")
-    yield project
-    project.close()
+    with made.copy(tmp_path / "project") as project:
+        yield project
 
 
 def read(project: Project, path: str) -> dict[str, Any]:
@@ -150,15 +148,17 @@ def test_a_checkpoint_without_a_vae_stops_and_says_what_to_do(project: Project) 
 def test_an_unknown_vae_is_refused_with_the_near_one(empty: Project) -> None:
     checkpoints = {"tiny": {"source": "checkpoint.safetensors", "vae": "fixd"}}
     empty.configure(checkpoints=checkpoints, vaes={"fixed": {"source": "checkpoint.safetensors"}})
-    refused(empty, "E-CONFIG", "checkpoints.tiny.vae", "'fixd'", "config/config.yaml:", "did you mean 'fixed'")
+    refused_in_planning(
+        empty, "E-CONFIG", "checkpoints.tiny.vae", "'fixd'", "config/config.yaml:", "did you mean 'fixed'"
+    )
 
 
 def test_a_folder_that_is_no_model_is_refused(empty: Project) -> None:
     empty.configure(checkpoints={"tiny": {"source": "prompts"}})
-    refused(empty, "E-SOURCE", "'prompts'", "model_index.json")
+    refused_in_planning(empty, "E-SOURCE", "'prompts'", "model_index.json")
 
 
 def test_an_option_that_a_folder_would_pass_over_is_refused(empty: Project) -> None:
     make_model_dir(empty.folder / "downloads")
     empty.configure(checkpoints={"tiny": {"source": "downloads/tiny", "prediction": "v_prediction"}})
-    refused(empty, "E-CONFIG", "checkpoints.tiny.prediction", "Diffusers folder")
+    refused_in_planning(empty, "E-CONFIG", "checkpoints.tiny.prediction", "Diffusers folder")

@@ -31,14 +31,3 @@ def expected(model_dir: Path) -> bytes:
     pixels = engine.render(REQUEST).image.tobytes()
     engine.close()
     return pixels
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """The model is so small that threads would mostly wait for each other, and for whatever else runs here."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,12 +1,14 @@
 """Hundreds of random prompts give the numbers of the long-prompt community pipeline.
 
-The numbers were made by make_golden.py with that pipeline itself.
+The numbers were made by make_golden.py with that pipeline itself. The quick tier runs a subset of the prompts that contains
+every pair of features that occurs in any of them.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,28 @@ import pytest
 
 from darkroom.checkpoint import convert
 from darkroom.prompting import encode_prompt
+from tests.fixtures.tiers import choose_pairwise
 from tests.unit.prompting.encoders import DEMO, load_encoders
 from tests.unit.prompting.golden import FILE, TENSORS, digest, draw_pairs, name_pair
 
 CASES = json.loads(gzip.decompress(FILE.read_bytes()))
 PAIRS = draw_pairs()
 TOLERANCE = 5e-5
+MARKS = ("(", "[", "\\", ":")
+
+
+def features(case: dict[str, Any]) -> list[Hashable]:
+    """For a prompt and its negative: approximate number of chunks, ASCII or not, and which characters of the grammar occur."""
+    found: list[Hashable] = []
+    for prompt in PAIRS[case["number"]]:
+        found += [len(prompt.split()) // 70, prompt.isascii(), *(mark in prompt for mark in MARKS)]
+    return found
+
+
+QUICK = {case["number"] for case in choose_pairwise(CASES, features)}
+PROMPTS = [
+    pytest.param(case, id=case["name"], marks=() if case["number"] in QUICK else pytest.mark.full) for case in CASES
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +53,12 @@ def test_the_prompts_are_those_that_the_file_was_made_from() -> None:
     assert len(CASES) >= 300
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", PROMPTS)
 def test_encoders_that_are_a_formula(tokenizers: Any, encoders: Any, case: dict[str, Any]) -> None:
     check(tokenizers, encoders, case, "tiny")
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", PROMPTS)
 def test_trained_encoders(tokenizers: Any, trained_encoders: Any, case: dict[str, Any]) -> None:
     check(tokenizers, trained_encoders, case, "demo")
 

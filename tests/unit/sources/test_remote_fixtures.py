@@ -240,7 +240,7 @@ def test_shutdown_does_not_wait_for_anybody() -> None:
             thread.start()
         server.wait_until(lambda: len(server.active("/x")) == 3)
         began = time.monotonic()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 30  # what is under way would take minutes
     for thread in threads:
         thread.join()
 

@@ -78,7 +78,7 @@ def test_watch_calls_back_when_the_last_of_several_has_gone(
     assert asyncio.run(watch()) == ["gone after the first: False"]
 
 
-@pytest.mark.parametrize("text", ["nonsense", f"{os.getpid()}:1"])
+@pytest.mark.parametrize("text", ["nonsense", f"{os.getpid()}:1"], ids=["nonsense", "another start"])
 def test_watch_counts_a_lease_that_has_gone_already_as_gone(text: str) -> None:
     async def watch() -> bool:
         gone = asyncio.Event()
