@@ -40,9 +40,7 @@ ORDER = [
 ]
 """The packages and loose modules from the bottom up: each imports only from those before it."""
 
-UPWARD: dict[tuple[str, str], str] = {
-    ("darkroom.serve.service", "darkroom.warm.summary"): "the line about a picture in both engines' logs",
-}
+UPWARD: dict[tuple[str, str], str] = {}
 """Imports against the order: importing module, imported module, reason."""
 
 CIRCLES: dict[frozenset[str], str] = {}
@@ -50,11 +48,8 @@ CIRCLES: dict[frozenset[str], str] = {}
 
 SAME_NAMES = {
     "assets": "request/ knows their names, engine/ loads them",
-    "lifecycle": "of a run, of a server",
     "loras": "the package reads LoRA files, engine/loras.py applies them",
-    "models": "run/ inspects them, serve/ lists them",
     "plan": "of a conversion, of a run",
-    "server": "serve/ for people, warm/ for the workflow's jobs",
     "serve": "the verb of the package",
     "sources": "run/sources.py holds the configured ones, the package fetches them",
     "transfer": "a byte range of a checkpoint, a download",
@@ -70,6 +65,7 @@ SEAMS = {
     "base/receipts": "one subject: JSON receipts of pydantic models",
     "base/sockets": "one subject: addresses of sockets",
     "base/validation": "one subject: pydantic's errors",
+    "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
     "cli/convert": "a file a verb",
     "cli/log": "the log of every verb",
@@ -81,6 +77,8 @@ SEAMS = {
     "prompting/emphasis": "a function a mode",
     "resources": "one path",
     "revisions": "edited whenever a stage's output changes",
+    "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",
+    "serve/frames": "standard library only: a picture's job speaks frames too",
     "sheets/names": "names alone, for more than one reader of sheets",
     "sources/local": "a file a kind of source",
     "sources/references": "the registry of the kinds of source",

@@ -53,6 +53,6 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
 
 
 def print_warnings(warnings: Sequence[str], output: Path) -> None:
-    """Print a picture's warnings on stderr."""
+    """Print a picture's warnings to stderr."""
     for warning in warnings:
         print(f"WARNING {output}: {warning}", file=sys.stderr)
