@@ -65,6 +65,7 @@ SEAMS = {
     "base/receipts": "one subject: JSON receipts of pydantic models",
     "base/sockets": "one subject: addresses of sockets",
     "base/validation": "one subject: pydantic's errors",
+    "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
     "cli/convert": "a file a verb",
     "cli/log": "the log of every verb",
@@ -81,6 +82,7 @@ SEAMS = {
     "sheets/names": "names alone, for more than one reader of sheets",
     "sources/local": "a file a kind of source",
     "sources/references": "the registry of the kinds of source",
+    "sources/remote_source": "what the remote kinds share, without the code that downloads",
     "sources/url": "a file a kind of source",
 }
 """Modules under 60 lines, with the reason why each is a module of its own."""
