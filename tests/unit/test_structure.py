@@ -21,6 +21,7 @@ ORDER = [
     "errors",  # every failure that a user can meet
     "revisions",  # one number for each stage
     "resources",  # where the data files are
+    "installation",  # where the workflow's own files are
     "base",  # files, claims, processes, hashing: knows nothing of pictures
     "checkpoint",  # a file becomes a model folder
     "prompting",  # prompts: grammar, chunks, embeddings
@@ -35,7 +36,6 @@ ORDER = [
     "warm",  # the workflow's engine process, which is served like the others
     "cluster",  # SLURM; a job's lease is the warm engine's
     "run",  # what a run does around Snakemake
-    "generated",  # files made from the typed configuration
     "cli",  # the command; every verb calls one of the packages above
 ]
 """The packages and loose modules from the bottom up: each imports only from those before it."""
@@ -51,6 +51,7 @@ SAME_NAMES = {
     "loras": "the package reads LoRA files, engine/loras.py applies them",
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
+    "options": "of `darkroom serve`, of a warm engine",
     "sources": "run/sources.py holds the configured ones, the package fetches them",
     "transfer": "a byte range of a checkpoint, a download",
     "verify": "the verb of the stage",
@@ -74,8 +75,8 @@ SEAMS = {
     "cli/runpod": "a file a verb",
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
+    "installation": "also run as `python -m`, by the script that sets up conda environments",
     "prompting/emphasis": "a function a mode",
-    "resources": "one path",
     "revisions": "edited whenever a stage's output changes",
     "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",
     "serve/frames": "standard library only: a picture's job speaks frames too",
@@ -84,6 +85,7 @@ SEAMS = {
     "sources/references": "the registry of the kinds of source",
     "sources/remote_source": "what the remote kinds share, without the code that downloads",
     "sources/url": "a file a kind of source",
+    "warm/options": "read before the engine's large imports",
 }
 """Modules under 60 lines, with the reason why each is a module of its own."""
 

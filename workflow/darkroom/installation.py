@@ -12,9 +12,7 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import darkroom
-
-_PACKAGE = Path(darkroom.__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent
 _BUNDLE = _PACKAGE / "bundle"
 _IS_CHECKOUT = not _BUNDLE.is_dir()
 

@@ -208,7 +208,7 @@ def _open(files: ServerFiles, deadline: float) -> Connection | None:
 
 
 def _command(spec: EngineSpec, slot: Slot, lease: str | None) -> list[str]:
-    """The command that starts the slot's engine; see `server.ServerOptions`."""
+    """The command that starts the slot's engine; see `options.ServerOptions`."""
     options = {
         "model_dir": os.path.abspath(spec.model_dir),  # noqa: PTH100 - Path.absolute keeps '..'
         "verified": None if spec.verified is None else os.path.abspath(spec.verified),  # noqa: PTH100

@@ -34,7 +34,7 @@ from darkroom.warm.lease import LeaseWatch
 from darkroom.warm.paths import BACKLOG
 
 if TYPE_CHECKING:
-    from darkroom.warm.server import ServerOptions
+    from darkroom.warm.options import ServerOptions
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -17,44 +16,15 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from darkroom.base.sockets import listen_privately
+from darkroom.warm.options import ServerOptions
 from darkroom.warm.paths import BACKLOG, ServerFiles
 
 logger = logging.getLogger(__name__)
 
 _LOCK_PAUSE_S = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class ServerOptions:
-    """What a server is started with, as JSON in its only argument.
-
-    `verified` is the receipt that the folder `model_dir` must match. The socket's folder must be private. `device_name` is
-    the device's name in the configuration, where that isn't the engine's own name for it. `lease` is the process to live
-    for. With `detach`, the server goes on in the background once its socket is bound.
-    """
-
-    model_dir: Path
-    socket: Path
-    verified: Path | None = None
-    device: str = "auto"
-    device_name: str | None = None
-    dtype: str = "auto"
-    memory: str = "auto"
-    start_timeout_s: float = 900
-    idle_timeout_s: float = 300
-    lease: str | None = None
-    detach: bool = False
-
-    @classmethod
-    def from_json(cls, text: str) -> Self:
-        given = json.loads(text)
-        paths = {key: Path(given[key]) for key in ("model_dir", "socket", "verified") if given.get(key)}
-        return cls(**{**given, **paths})
 
 
 def main(command: Sequence[str] | None = None) -> None:
