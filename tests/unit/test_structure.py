@@ -81,6 +81,7 @@ SEAMS = {
     "sheets/names": "names alone, for more than one reader of sheets",
     "sources/local": "a file a kind of source",
     "sources/references": "the registry of the kinds of source",
+    "sources/remote_source": "what the remote kinds share, without the code that downloads",
     "sources/url": "a file a kind of source",
 }
 """Modules under 60 lines, with the reason why each is a module of its own."""

@@ -13,7 +13,8 @@ from darkroom.errors import SourceError
 from darkroom.sources import fetch, inspect_source, parse_reference, references
 from darkroom.sources.addresses import scheme_of
 from darkroom.sources.receipt import FetchReceipt
-from darkroom.sources.source import FetchRequest, GetJson, RemoteSource, Resolved
+from darkroom.sources.remote_source import RemoteSource
+from darkroom.sources.source import FetchRequest, GetJson, Resolved
 
 FETCHES = (
     "remote",

@@ -32,7 +32,7 @@ def read_peer(connection: socket.socket) -> tuple[int, int] | None:
 
 
 def is_own_peer(connection: socket.socket | None) -> bool:
-    """Whether the other end of a Unix socket is a process of our user or of root; True for any other socket."""
+    """True if the peer of a Unix socket is a process of our user or of root; True for any other socket."""
     if connection is None or connection.family != socket.AF_UNIX:
         return True
     peer = read_peer(connection)

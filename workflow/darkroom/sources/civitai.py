@@ -17,7 +17,8 @@ from darkroom.errors import DarkroomError, PickleError, SourceError
 from darkroom.sources.access import Access, find_access, shown, token_from_environment
 from darkroom.sources.addresses import path_at, read_endpoint, scheme_of, split_air, split_web_address
 from darkroom.sources.receipt import SourceFacts
-from darkroom.sources.source import GetJson, RemoteFile, RemoteSource, Resolved
+from darkroom.sources.remote_source import RemoteSource
+from darkroom.sources.source import GetJson, RemoteFile, Resolved
 
 ENDPOINT_VARIABLE = "CIVITAI_ENDPOINT"
 TOKEN_VARIABLES = ("CIVITAI_API_KEY", "CIVITAI_TOKEN")

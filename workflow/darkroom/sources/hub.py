@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit
 
@@ -16,8 +16,9 @@ from darkroom.errors import ConfigError, DarkroomError, NetworkError, OfflineErr
 from darkroom.sources.access import Access, find_access, refusal, shown, token_from_environment
 from darkroom.sources.addresses import path_at, read_endpoint, scheme_of, split_air, split_web_address
 from darkroom.sources.receipt import SourceFacts
+from darkroom.sources.remote_source import RemoteSource
 from darkroom.sources.retry import TransientError
-from darkroom.sources.source import GetJson, RemoteFile, RemoteSource, Resolved
+from darkroom.sources.source import GetJson, RemoteFile, Resolved
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelInfo
@@ -67,6 +68,10 @@ class HubSource(RemoteSource):
     @property
     def is_folder(self) -> bool:
         return self.path is None or not self.path.lower().endswith(".safetensors")
+
+    def text_of(self, path: str) -> str:
+        """The reference to another file of the same repository and revision."""
+        return replace(self, path=path).text
 
     def resolve(self, *, kind: str, version: str | None, dtype: str, get_json: GetJson) -> Resolved:
         return resolve_hub(self, kind=kind, version=version, dtype=dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from darkroom.base.text import near_names
 from darkroom.checkpoint.folder import ONE_FILE_VOCABULARY, TOKENIZERS, VOCABULARY_FILES
@@ -13,7 +14,6 @@ from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.weights import VARIANTS, index_path, weight_path
 from darkroom.errors import PickleError, SourceError
 from darkroom.sources.access import shown
-from darkroom.sources.hub import HubSource
 
 _SMALL = (
     INDEX,
@@ -33,14 +33,28 @@ _SMALL = (
 )
 
 
-def single_file(source: HubSource, names: Collection[str]) -> str:
+class Repository(Protocol):
+    """The part of a `HubSource` that matters here."""
+
+    @property
+    def path(self) -> str | None:
+        """The path of the file or folder in the repository; None for all of it."""
+
+    @property
+    def text(self) -> str: ...
+
+    def text_of(self, path: str) -> str:
+        """The reference to another file of the repository."""
+
+
+def single_file(source: Repository, names: Collection[str]) -> str:
     """The path of the one file that `source` means. Raises SourceError (E-SOURCE) if it isn't among `names`."""
     if source.path is not None and source.path in names:
         return source.path
     raise SourceError("source", source.text, "its repository has no such file", _near(source, names))
 
 
-def folder_files(source: HubSource, names: Collection[str], *, kind: str, dtype: str) -> dict[str, str]:
+def folder_files(source: Repository, names: Collection[str], *, kind: str, dtype: str) -> dict[str, str]:
     """The files of the folder that `source` means: their paths in the repository by those in the folder.
 
     Of the weights one variant: for the dtype fp16 the fp16 one where every component has it, else the plain one; for
@@ -64,7 +78,7 @@ def folder_files(source: HubSource, names: Collection[str], *, kind: str, dtype:
     return {name: start + name for name in sorted(chosen)}
 
 
-def _variants(source: HubSource, here: Collection[str], dtype: str) -> dict[str, str | None]:
+def _variants(source: Repository, here: Collection[str], dtype: str) -> dict[str, str | None]:
     """Which variant of each component's weights to take; a mixture only where no variant is complete."""
     order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
     has = {component: [variant for variant in order if _weights(here, component, variant)] for component in COMPONENTS}
@@ -86,7 +100,7 @@ def _weights(here: Collection[str], component: str, variant: str | None) -> list
     return [index, *filter(shard.fullmatch, here)]
 
 
-def _without_weights(source: HubSource, here: Collection[str], component: str) -> PickleError | SourceError:
+def _without_weights(source: Repository, here: Collection[str], component: str) -> PickleError | SourceError:
     weights = [name for name in here if PurePosixPath(name).parent.as_posix() == component]
     if any(PurePosixPath(name).suffix.lower() in PICKLE_ENDINGS for name in weights):
         why = f"has {component} only as a pickle, which can run code"
@@ -95,11 +109,11 @@ def _without_weights(source: HubSource, here: Collection[str], component: str) -
     return SourceError("source", source.text, why, "choose another repository")
 
 
-def _near(source: HubSource, names: Collection[str]) -> str:
+def _near(source: Repository, names: Collection[str]) -> str:
     """A hint with the .safetensors files that may be meant."""
     files = sorted(name for name in names if name.lower().endswith(".safetensors"))
     near = near_names(source.path or "", files, cutoff=0.4) or files[:3]
     if not near:
         return "choose another repository: this one has no .safetensors file"
-    texts = [HubSource(source.repo, shown(name), source.revision).text for name in near]
+    texts = [source.text_of(shown(name)) for name in near]
     return f"give {' or '.join(texts)}"

@@ -11,7 +11,8 @@ from darkroom.sources.addresses import FORMS_HINT, split_air
 from darkroom.sources.civitai import CivitaiSource
 from darkroom.sources.hub import HubSource
 from darkroom.sources.local import LocalSource
-from darkroom.sources.source import RemoteSource, Source
+from darkroom.sources.remote_source import RemoteSource
+from darkroom.sources.source import Source
 from darkroom.sources.url import UrlSource
 
 REMOTE_KINDS: tuple[type[RemoteSource], ...] = (CivitaiSource, HubSource, UrlSource)

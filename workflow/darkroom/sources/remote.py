@@ -26,7 +26,7 @@ from darkroom.sources.progress import Progress
 from darkroom.sources.range_request import DownloadTask
 from darkroom.sources.receipt import FetchedFile, FetchReceipt
 from darkroom.sources.retry import RetryPolicy
-from darkroom.sources.source import FetchRequest, RemoteFile, RemoteSource, Resolved
+from darkroom.sources.source import FetchRequest, RemoteFile, ResolvableSource, Resolved
 from darkroom.sources.store import Record, Store, first_fetched, place_file, place_folder
 from darkroom.sources.transfer import Downloaded, Transfer, WrongBytes
 from darkroom.sources.web import HttpClient
@@ -36,7 +36,7 @@ _WAITING = "another process is fetching it, waiting"
 _LONGEST_NAME = 200
 
 
-def fetch_remote(source: RemoteSource, request: FetchRequest) -> FetchReceipt:
+def fetch_remote(source: ResolvableSource, request: FetchRequest) -> FetchReceipt:
     """Make `request.dest` the file or Diffusers folder that `source` names, and record its bytes in the lock file.
 
     With `request.update` the source is asked even if everything is here, and the lock file's entry doesn't bind.
@@ -77,7 +77,7 @@ class Download:
 
     def __init__(
         self,
-        source: RemoteSource,
+        source: ResolvableSource,
         request: FetchRequest,
         store: Store,
         locked: LockEntry | None,
@@ -249,7 +249,7 @@ def _downloads_folder(request: FetchRequest, progress: Progress) -> Iterator[Pat
                 shutil.rmtree(own, ignore_errors=True)
 
 
-def _place(source: RemoteSource, receipt: FetchReceipt, store: Store, request: FetchRequest) -> None:
+def _place(source: ResolvableSource, receipt: FetchReceipt, store: Store, request: FetchRequest) -> None:
     if receipt.files is None:
         place_file(store.path(receipt.sha256), request.dest, request.check)
     else:

@@ -1,11 +1,10 @@
 """What a kind of source has to do, and what goes in and out of it.
 
-A new kind is one module with a class like these, and one line in `references`.
+A new kind is one module with a class that implements these, and one line in `references`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,42 +110,11 @@ class Source(Protocol):
         """Bring the source to `request.dest`; see `darkroom.sources.fetch`."""
 
 
-class RemoteSource(ABC):
-    """A source whose files are downloaded once it has been resolved."""
+class ResolvableSource(Source, Protocol):
+    """A source whose files are found out by asking a server."""
 
-    __slots__ = ()
-
-    @classmethod
-    @abstractmethod
-    def parse(cls, text: str) -> Self | None: ...
-
-    @property
-    @abstractmethod
-    def text(self) -> str: ...
-
-    @property
-    def is_local(self) -> bool:
-        return False
-
-    @property
-    @abstractmethod
-    def is_folder(self) -> bool: ...
-
-    def refuse_unencrypted(self, sha256: str | None) -> None:
-        """Services are asked over https, and say which hash a file has."""
-        return
-
-    @abstractmethod
     def resolve(self, *, kind: str, version: str | None, dtype: str, get_json: GetJson) -> Resolved:
         """The files that the source stands for now; `version`, from the lock file, pins one that may move.
 
         Raises SourceError (E-SOURCE) for what isn't there or isn't a `kind`, TransientError for a failure that may pass.
         """
-
-    def inspect(self, receipt: Path, cache: Path) -> SourceState:
-        return SourceState(None, None, self.is_folder)
-
-    def fetch(self, request: FetchRequest) -> FetchReceipt:
-        from darkroom.sources.remote import fetch_remote  # here, since planning fetches nothing
-
-        return fetch_remote(self, request)

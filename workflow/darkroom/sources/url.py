@@ -7,7 +7,8 @@ from typing import Self
 
 from darkroom.errors import SourceError
 from darkroom.sources.addresses import FORMS_HINT, is_in_the_clear, scheme_of, split_web_address
-from darkroom.sources.source import GetJson, RemoteFile, RemoteSource, Resolved
+from darkroom.sources.remote_source import RemoteSource
+from darkroom.sources.source import GetJson, RemoteFile, Resolved
 
 
 @dataclass(frozen=True, slots=True)
