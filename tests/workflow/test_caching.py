@@ -33,6 +33,7 @@ def test_a_real_engine_renders_what_the_stand_in_stands_for(project: Project, fi
     for picture in project.pictures():
         (project.results / picture).unlink()
     assert project.rendered_by(project.run) == ALL
+    assert [each.engine_log().count("fp32: stand-in") for each in (finished, project)] == [1, 0]
     pictures = project.pictures()
     assert len({*pictures.values(), *finished.pictures().values()}) == 2 * len(ALL)
     assert nothing_to_do(project)

@@ -40,7 +40,8 @@ def engines_at_once(project: Project) -> list[int]:
     return counts
 
 
-@pytest.mark.parametrize("is_real", [False, pytest.param(True, marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("is_real", [False, True])
 def test_two_checkpoints_on_two_devices(several: Project, is_real: bool) -> None:
     several.is_real = is_real
     write_random_checkpoint(several.folder / "other.safetensors", seed=1)

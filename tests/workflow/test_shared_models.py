@@ -202,6 +202,7 @@ def test_forcing_what_another_run_works_with_is_refused(pair: Pair) -> None:
     assert pair.a.run("--force", str(pair.models / "diffusers/tiny")).returncode == 0  # and the folder isn't locked
 
 
+@pytest.mark.full
 def test_one_killed_while_it_converts_is_taken_over_from_and_then_goes_on(pair: Pair, finished: Project) -> None:
     with claim(pair.models / "diffusers/.tiny"):
         first = pair.a.start("results/")
