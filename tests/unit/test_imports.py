@@ -49,7 +49,7 @@ def test_a_packages_public_names_are_imported_when_they_are_used(package: str) -
     assert not found & {"diffusers", "torch", "transformers"}
 
 
-@pytest.mark.parametrize("first", ["stages", "conversion", "plan", "verify", "adopt"])
+@pytest.mark.parametrize("first", ["converter", "conversion", "plan", "verify", "adopt"])
 def test_convert_is_the_function_whatever_was_imported_first(first: str) -> None:
     modules_after(
         f"import darkroom.checkpoint.{first}\nfrom darkroom.checkpoint import convert\nassert callable(convert)"

@@ -21,7 +21,7 @@ PAUSE = "def pause(*a, **k):\n os.write(1, b'here\\n')\n while True: signal.paus
 LINGER = "def linger(*a, **k):\n os.write(1, b'here\\n')\n time.sleep(2)\n"
 MOMENTS = {
     "while weights are copied": "transfer._Copier.copy = pause",
-    "before small files": "stages.write_small_files = pause",
+    "before small files": "converter.write_small_files = pause",
     "before the exchange": "claims.Staging.publish = pause",
     "in the middle of the exchange": (
         "rename = Path.rename\nPath.rename = lambda path, to: pause() if path.name == 'new' else rename(path, to)"
@@ -30,24 +30,24 @@ MOMENTS = {
 AFTER_A_WORD = """
 import fcntl, sys
 fcntl.flock = fcntl.lockf = lambda *_: None
-from darkroom.checkpoint import Expected, stages
-write_small_files = stages.write_small_files
+from darkroom.checkpoint import Expected, converter
+write_small_files = converter.write_small_files
 def wait(*a):
     print('here', flush=True)
     sys.stdin.read()
     write_small_files(*a)
-stages.write_small_files = wait
-stages.convert(sys.argv[1], sys.argv[2], expected=Expected(sys.argv[3]), name='theirs')
+converter.write_small_files = wait
+converter.convert(sys.argv[1], sys.argv[2], expected=Expected(sys.argv[3]), name='theirs')
 """
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
 from darkroom.base import claims
-from darkroom.checkpoint import stages, transfer
+from darkroom.checkpoint import converter, transfer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background jobs, and theirs, ignore
 {helpers}
 {hook}
-stages.convert(sys.argv[1], sys.argv[2])
+converter.convert(sys.argv[1], sys.argv[2])
 """
 
 

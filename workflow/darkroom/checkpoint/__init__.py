@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from darkroom.checkpoint.audit import ConversionAudit
     from darkroom.checkpoint.conversion import Expected
-    from darkroom.checkpoint.stages import convert
+    from darkroom.checkpoint.converter import convert
     from darkroom.checkpoint.verified import VerifiedReceipt
     from darkroom.checkpoint.verify import VerifiedModel, check_receipt, open_model, verify_model
 else:
@@ -23,7 +23,7 @@ else:
         {
             "audit": ("ConversionAudit",),
             "conversion": ("Expected",),
-            "stages": ("convert",),
+            "converter": ("convert",),
             "verified": ("VerifiedReceipt",),
             "verify": ("VerifiedModel", "check_receipt", "open_model", "verify_model"),
         },
