@@ -17,8 +17,8 @@ from PIL import Image
 from darkroom import engine
 from darkroom.base.hashing import autov2
 from darkroom.checkpoint.audit import read_identity
+from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine import Cancelled, Library, RenderedImage, RenderFacts, UsedAsset, devices
-from darkroom.engine.load import prepare
 from darkroom.errors import RequestError
 from darkroom.loras import read_lora
 from darkroom.request.render_request import RenderRequest
@@ -51,9 +51,8 @@ class StandIn:
             self._model.update(path.read_bytes())
 
     @classmethod
-    def load(cls, model_dir: Path, *, library: Library | None, **_: Any) -> Self:
-        prepare(model_dir)
-        return cls(model_dir, library or Library(model_dir.parent.parent))
+    def load(cls, model: VerifiedModel, *, library: Library | None, **_: Any) -> Self:
+        return cls(model.folder, library or Library(model.folder.parent.parent))
 
     def startup_lines(self) -> list[str]:
         return []
