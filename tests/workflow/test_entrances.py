@@ -99,7 +99,7 @@ def test_a_new_project_renders_the_demo_once(tmp_path: Path) -> None:
     shutil.move(folder, tmp_path / "moved")
     project = Project(tmp_path / "moved")
     try:
-        done = snakemake(project, "results/")
+        done = snakemake(project)
         assert done.returncode == 0, done.stdout
         assert "profiles/default" in done.stdout
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]

@@ -13,11 +13,16 @@ prepare_environment()
 tune_garbage_collection()
 
 
-onstart:
+def start():
+    """Before a run's first job. Where this workflow is a module of another, that one's onstart calls it."""
     lifecycle.start()
 
 
-this_run.start_module(lifecycle.start)
+onstart:
+    start()
+
+
+this_run.start_module(start)
 
 
 def one_of(names):

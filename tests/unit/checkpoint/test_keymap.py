@@ -119,8 +119,8 @@ def test_distilled_checkpoints_are_converted_as_diffusers_does(
     ("changes", "why"),
     [
         ({DEPTHS: [1, [2, 2], [4, 4]]}, f"need reverse_{DEPTHS}"),
-        ({DEPTHS: [1, 2, [4]], f"reverse_{DEPTHS}": [4, 2, 1]}, "n't one number for each layer"),
-        ({DEPTHS: [1, 2, 4], f"reverse_{DEPTHS}": [[4, 4], 2, 1]}, "n't one number for each layer"),
+        ({DEPTHS: [1, 2, [4]], f"reverse_{DEPTHS}": [4, 2, 1]}, "must have one number for each layer"),
+        ({DEPTHS: [1, 2, 4], f"reverse_{DEPTHS}": [[4, 4], 2, 1]}, "must have one number for each layer"),
         ({DEPTHS: [1, 2, 4], f"reverse_{DEPTHS}": [4, 2]}, "differ in length"),
         ({DEPTHS: [1, 2, []], f"reverse_{DEPTHS}": [4, 2, 1]}, f"{DEPTHS} .*: must be numbers from 0 to 256"),
         ({DEPTHS: [1, 2, "4"]}, f"{DEPTHS} .*: must be numbers from 0 to 256"),

@@ -22,6 +22,12 @@ import darkroom
 
 
 include: darkroom.snakefile()
+
+
+rule make_default:  # of a Snakefile that is included, Snakemake ignores the default target
+    input:
+        get_pictures,
+        rules.build_gallery.output.page,
 '''
 _GITIGNORE = """\
 .snakemake/
@@ -76,7 +82,7 @@ def _files() -> dict[str, bytes]:
 
     config = (ROOT / "config/config.yaml").read_text(encoding="utf-8")
     config = config.replace(f"{DEMO.as_posix()}/", f"{_SOURCES}/")
-    config = config.replace("in config/README.md.", "in config/README.md of Darkroom's repository.")
+    config = config.replace("in docs/reference/config.md.", "in docs/reference/config.md of Darkroom's repository.")
     copied = [
         "prompts/demo.yaml",
         *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/config.yaml"))),
