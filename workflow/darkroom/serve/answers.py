@@ -46,8 +46,9 @@ class Rendered:
 
 def encode(engine: Engine, picture: RenderedImage) -> Rendered:
     """The picture as PNG bytes with its metadata; equal pictures give equal bytes."""
+    from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
-    from darkroom.pictures.png import encode_png, library_versions
+    from darkroom.pictures.png import library_versions
 
     request, made = picture.request, picture.facts
     infotext = write_infotext(
@@ -60,7 +61,7 @@ def encode(engine: Engine, picture: RenderedImage) -> Rendered:
         "warnings": list(made.warnings),
         "versions": library_versions(),
     }
-    png = encode_png(picture.image, infotext, request.to_json(), facts=metadata)
+    png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
     return Rendered(png, request, infotext, facts, made.warnings, engine.name, engine.model_hash)
 

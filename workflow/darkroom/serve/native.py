@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
+from darkroom.pictures.formats import PNG
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import Rendered, as_error
@@ -96,18 +97,18 @@ def _add_state(router: APIRouter, service: Service) -> None:
 def _add_pictures(router: APIRouter, service: Service) -> None:
     """Add the routes for finished and new pictures."""
 
-    @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {"image/png": _PNG}}})
+    @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {PNG.mime_type: _PNG}}})
     async def get_picture(name: str) -> Response:
         """A picture behind a link."""
         png = service.linked.get(name)
         if png is None:
             raise HTTPException(404, "there is no such picture (any more)")
-        return Response(png, media_type="image/png")
+        return Response(png, media_type=PNG.mime_type)
 
     @router.post(
         "/render",
         response_class=Response,
-        responses={200: {"content": {"image/png": _PNG, EVENTS: _TEXT}}},
+        responses={200: {"content": {PNG.mime_type: _PNG, EVENTS: _TEXT}}},
         dependencies=[ASKS_FOR_KEY],
     )
     async def post_render(body: RenderBody, request: Request, accept: Annotated[str, Header()] = "") -> Response:
@@ -120,7 +121,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
-        return Response(picture.png, media_type="image/png", headers=headers)
+        return Response(picture.png, media_type=PNG.mime_type, headers=headers)
 
 
 async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
