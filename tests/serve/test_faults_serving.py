@@ -59,6 +59,7 @@ def make_models(folder: Path, model_dir: Path) -> Path:
     return folder
 
 
+@pytest.mark.full
 def test_fault_36_a_picture_out_of_memory_costs_itself_only(model_dir: Path, tmp_path: Path) -> None:
     with stand(make_models(tmp_path, model_dir), engine=FAULTY_ENGINE) as one:
         before, other_before = one.render("a fox", seed=5), one.render("a bird", seed=6)
@@ -75,6 +76,7 @@ def test_fault_36_a_picture_out_of_memory_costs_itself_only(model_dir: Path, tmp
     assert other_before.content == other.content
 
 
+@pytest.mark.full
 def test_fault_37_a_device_that_is_lost_costs_no_picture(model_dir: Path, tmp_path: Path) -> None:
     with stand(make_models(tmp_path, model_dir), engine=FAULTY_ENGINE) as one:
         expected = one.render("p0").content

@@ -12,6 +12,8 @@ from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.fixtures.serving import LIMIT_S, serve
 from tests.workflow.project import DEMO_SHEET, Project
 
+pytestmark = pytest.mark.full
+
 CIRCLE = {"prompt": "a red circle on a blue background", "cfg_scale": 4, "seed": 1}
 CONFIG = ("--config", "config/config.yaml")
 

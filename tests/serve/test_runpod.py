@@ -62,6 +62,7 @@ def test_a_missing_model_is_said_and_nothing_takes_its_place(tmp_path: Path) -> 
         assert "Traceback" not in done.stdout
 
 
+@pytest.mark.full
 def test_the_environment_or_a_configuration_names_the_model(model_dir: Path, tmp_path: Path) -> None:
     job = json.dumps({"input": JOB})
     done = run(tmp_path, "--device", "cpu", "--test_input", job, env={"DIFFUSERS_DIR": str(model_dir)})

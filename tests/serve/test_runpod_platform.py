@@ -19,6 +19,8 @@ from tests.fixtures.serving import LIMIT_S, wait_for
 from tests.serve.runpod_platform import Bucket, Platform, is_progress
 from tests.serve.runpod_running import COMMAND, JOB, Running, decode, is_alive, post, serve_api, start
 
+pytestmark = pytest.mark.full
+
 STAND_IN = (sys.executable, "-m", "tests.serve.runpod_with_stand_in")
 
 

@@ -79,6 +79,7 @@ def nothing_to_do(project: Project) -> bool:
     return "Nothing to be done" in done.stdout
 
 
+@pytest.mark.full
 def test_each_of_them_changes_the_picture_and_is_named_in_it(rendered: Project) -> None:
     pictures = rendered.pictures()
     assert set(pictures) == ALL
@@ -165,6 +166,7 @@ def remake(project: Project, names: set[str], *targets: str, cores: int = 1) -> 
     return {name: data for name, data in project.pictures().items() if name in names}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "name", ["decoded", *(pytest.param(name, marks=pytest.mark.full) for name in ("plain", "bare"))]
 )
@@ -173,6 +175,7 @@ def test_fault_27_a_lora_leaves_no_trace_on_the_next_picture(real: Project, rend
     assert remake(real, {path}, f"results/{path}")[path] == rendered.pictures()[path]
 
 
+@pytest.mark.full
 def test_fault_48_the_same_request_gives_the_same_bytes_in_any_company(real: Project, rendered: Project) -> None:
     backwards = SHEET.splitlines(keepends=True)
     real.write("prompts/first.yaml", "".join([backwards[0], *reversed(backwards[1:])]))

@@ -186,6 +186,7 @@ def test_a_copy_that_is_gone_is_made_again_from_what_was_downloaded(project: Pro
     assert elsewhere.requests() == before
 
 
+@pytest.mark.full
 def test_an_edited_source_is_fetched_and_renders_what_uses_it(project: Project, elsewhere: Elsewhere) -> None:
     add_lora(elsewhere, "other", 2)
     changed = configuration(elsewhere) | {"loras": {"lines": lora_sources(elsewhere, "other")["other"]}}

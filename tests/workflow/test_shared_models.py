@@ -177,6 +177,7 @@ def test_another_thing_of_the_same_name_is_refused_and_never_built_back_and_fort
     pair.assert_nothing_is_left()
 
 
+@pytest.mark.full
 def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair: Pair) -> None:
     finish(pair.a.start("models/"))
     with pair.b_renders():

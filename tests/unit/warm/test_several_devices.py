@@ -18,6 +18,8 @@ from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import ServerFiles, server_files, server_key
 from tests.unit.warm.bench import Bench, change, is_running, processes_naming, wait_until
 
+pytestmark = pytest.mark.full
+
 GPUS = ("cuda:0", "cuda:1")
 
 
