@@ -137,9 +137,9 @@ def test_what_is_no_picture_is_told(tmp_path: Path) -> None:
     assert not is_whole(tmp_path)
     with pytest.raises(ImageError, match="is not a PNG"):
         check_picture(tmp_path / "page.png")
-    with pytest.raises(ImageError, match=r"absent\.png': is missing"):
+    with pytest.raises(ImageError, match=r"absent\.png': is missing\. Hint: check the path; "):
         check_picture(tmp_path / "absent.png")
-    with pytest.raises(ImageError, match=r"absent\.png': is missing"):
+    with pytest.raises(ImageError, match=r"absent\.png': is missing\. Hint: check the path; "):
         read_png_text(tmp_path / "absent.png")
 
 

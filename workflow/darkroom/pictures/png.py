@@ -28,6 +28,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 REDO = "delete the file and run the same command again"
 MAX_PIXELS = 8192 * 8192
+_WHERE = "check the path; a picture of a run is made by `snakemake --cores 1 results/`"
 _MAX_TEXT = 2**22  # of all chunks together; a compressed one can be a thousand times as long as it looks
 # Level 1 takes two thirds of level 6's time on a noisy 1024 x 1024 picture (112 against 178 ms) and half on a flat one;
 # the noisy file is a tenth larger.
@@ -81,7 +82,7 @@ def read_picture(path: Path | str) -> bytes:
     try:
         return Path(path).read_bytes()
     except FileNotFoundError:
-        raise ImageError("picture", path, "is missing", "run the same command again") from None
+        raise ImageError("picture", path, "is missing", _WHERE) from None
     except OSError as error:
         raise ImageError("picture", path, error.strerror or "can't be read", "check the file") from None
 
@@ -109,7 +110,7 @@ def read_png_text(path: Path | str) -> dict[str, str]:
         with Path(path).open("rb") as file:
             return _read_text(file, path)
     except FileNotFoundError:
-        raise ImageError("picture", path, "is missing", "check the path") from None
+        raise ImageError("picture", path, "is missing", _WHERE) from None
     except OSError as error:
         raise ImageError("picture", path, error.strerror or "can't be read", "check the file") from None
 
