@@ -220,11 +220,10 @@ def _read_sheets(size: int, rounds: int) -> Row:
     """In a process of its own, without the imports."""
     code = """
 import os, sys, time
-from darkroom.config import parse_config
+from darkroom.config import load_config
 from darkroom.sheets.read import load_pictures
-from darkroom.strict_yaml import load_yaml
 os.chdir(sys.argv[1])
-config = parse_config(load_yaml("config/config.yaml"), "config/config.yaml")
+config = load_config("config/config.yaml")
 begun = time.perf_counter()
 load_pictures(config)
 print(time.perf_counter() - begun)

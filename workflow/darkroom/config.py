@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from darkroom.base.strict_yaml import locate
+from darkroom.base.strict_yaml import load_yaml, locate
 from darkroom.base.text import did_you_mean
 from darkroom.base.validation import first_problem
 from darkroom.errors import ConfigError
@@ -184,6 +184,11 @@ class Config(Section):
             if not NAME_PATTERN.fullmatch(name) or ".." in name:
                 raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
         return value
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and validate a configuration's file. Raises ConfigError (E-CONFIG)."""
+    return parse_config(load_yaml(path), path)
 
 
 def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:

@@ -122,11 +122,9 @@ def _options(arguments: argparse.Namespace, config: FetchConfig | None = None) -
 
 
 def _read_config(path: Path | None) -> Config:
-    from darkroom.base.strict_yaml import load_yaml
-    from darkroom.config import parse_config
+    from darkroom.config import load_config
 
-    path = path or CONFIG
-    return parse_config(load_yaml(path), path)
+    return load_config(path or CONFIG)
 
 
 def _update(arguments: argparse.Namespace, events: Events) -> str:

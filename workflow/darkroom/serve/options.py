@@ -69,15 +69,14 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
 
     Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
     """
-    from darkroom.base.strict_yaml import load_yaml
-    from darkroom.config import EngineConfig, parse_config
+    from darkroom.config import EngineConfig, load_config
     from darkroom.serve.catalog import are_models_around, find_models
     from darkroom.serve.setup import Setup
 
     path = arguments.config
     if path is None and arguments.model_dir is None and CONFIG.is_file() and not are_models_around():
         path = CONFIG
-    config = parse_config(load_yaml(path), path) if path else None
+    config = load_config(path) if path else None
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     engine = config.engine if config else EngineConfig()
     engine = EngineConfig.model_validate({**engine.model_dump(), **{k: given[k] for k in _ENGINE_KEYS if k in given}})
