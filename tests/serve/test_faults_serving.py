@@ -229,6 +229,7 @@ def test_fault_40_no_engine_is_left_behind_a_server_that_was_killed(tmp_path: Pa
         assert len(one.engine_pids) == 1
 
 
+@pytest.mark.full
 def test_fault_40_a_client_that_takes_no_answer_does_not_keep_the_server_from_ending(tmp_path: Path) -> None:
     body = {"prompt": "noise", "size": "1024x1024", "n": 8, "steps": 1}  # more than the kernel's buffers take
     content = json.dumps(body).encode()

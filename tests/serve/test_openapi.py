@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.serve.stand import KEY, Stand
 from tests.unit.warm.bench import LIMIT_S
 
@@ -21,6 +23,7 @@ def document_of(one: Stand) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.full
 def test_schemathesis_finds_nothing(locked: Stand, tmp_path: Path) -> None:
     command = [
         str(Path(sys.executable).with_name("schemathesis")),

@@ -40,6 +40,7 @@ def test_the_repositorys_test_input_runs_without_an_option(tmp_path: Path) -> No
     assert prompt[:40] not in done.stdout
 
 
+@pytest.mark.full
 def test_fault_47_a_bad_test_input_ends_in_one_line(model_dir: Path, tmp_path: Path) -> None:
     job = json.dumps({"input": {"prompt": "a star", "num_inference_steps": 0}})
     done = run(tmp_path, model_dir, "--device", "cpu", "--test_input", job)
@@ -157,6 +158,7 @@ def test_fault_42_no_address_of_a_job_is_ever_asked(api: str) -> None:
     assert canary.seen == []
 
 
+@pytest.mark.full
 def test_fault_47_sigterm_ends_the_local_api_and_its_engine(model_dir: Path, tmp_path: Path) -> None:
     with serve_api(tmp_path, model_dir) as (address, worker):
         post(address, "/runsync", {"input": JOB})

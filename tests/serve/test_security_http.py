@@ -247,4 +247,4 @@ def test_security_20_a_model_folder_is_named_without_its_path(tmp_path: Path) ->
         assert answer.status_code == 503
         assert code_of(answer) == "E-MODEL"
         assert "of mine" not in answer.text
-        assert "My Models" in one.log
+        wait_until(lambda: "My Models" in one.log, "the folder in the log")

@@ -140,12 +140,14 @@ def test_touching_moving_and_adding_render_nothing(project: Project) -> None:
     assert nothing_to_do(project)
 
 
+@pytest.mark.full
 def test_a_new_embedding_renders_the_pictures_whose_words_it_stands_for(project: Project) -> None:
     write_embedding(project.folder / "new.safetensors", seed=5)
     project.configure(**(ASSETS | {"embeddings": ASSETS["embeddings"] | {"green": {"source": "new.safetensors"}}}))
     assert project.rendered_by(project.run) == ALL - named({"explicit"})
 
 
+@pytest.mark.full
 def test_pictures_with_the_same_loras_come_after_one_another(project: Project) -> None:
     sheet = "prompts:\n" + "".join(
         f'  - {{id: p{i}, prompt: "star <lora:{name}:1>"}}\n'

@@ -149,6 +149,7 @@ def test_one_bad_prompt_costs_no_other_with_keep_going(project: Project) -> None
     assert set(project.pictures()) == ALL - {"first/tiny/star-0.png"}
 
 
+@pytest.mark.full
 def test_four_cores_give_the_same_bytes_as_one(project: Project, finished: Project) -> None:
     for picture in project.pictures():
         (project.results / picture).unlink()
@@ -156,6 +157,7 @@ def test_four_cores_give_the_same_bytes_as_one(project: Project, finished: Proje
     assert project.pictures() == finished.pictures()
 
 
+@pytest.mark.full
 def test_a_text_sheet_renders_a_prompt_a_line(project: Project) -> None:
     project.write("prompts/second.txt", "# heading\na blue ring\n\na pink heart, (large:1.2)\n")
     project.configure(sheets=["prompts/first.yaml", "prompts/second.txt"])

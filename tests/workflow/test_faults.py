@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
 from tests.workflow.project import DEMO_SHEET, Project, wait_until
 
 MANY_PICTURES = 14
@@ -60,6 +62,7 @@ def test_fault_33_a_finished_run_leaves_no_engine_and_no_socket(project: Project
     wait_until(lambda: not project.leftovers(), "its socket goes")
 
 
+@pytest.mark.full
 def test_fault_33_a_failed_run_leaves_no_engine_either(project: Project) -> None:
     project.write("prompts/first.yaml", DEMO_SHEET.replace("steps: 3", "clip_skip: 9"))  # deeper than the encoders are
     assert project.run("results/", "--keep-going").returncode == 1

@@ -167,6 +167,7 @@ def test_a_second_run_does_nothing_and_asks_nobody(project: Project, elsewhere: 
     assert elsewhere.requests() == before
 
 
+@pytest.mark.full
 def test_another_spelling_and_another_way_to_fetch_change_nothing(project: Project, elsewhere: Elsewhere) -> None:
     digest = sha256(checkpoint_bytes()).hexdigest()
     source = {"source": "urn:air:sdxl:checkpoint:civitai:101@201", "sha256": digest.upper()}
@@ -175,6 +176,7 @@ def test_another_spelling_and_another_way_to_fetch_change_nothing(project: Proje
     assert nothing_to_do(project)
 
 
+@pytest.mark.full
 def test_a_copy_that_is_gone_is_made_again_from_what_was_downloaded(project: Project, elsewhere: Elsewhere) -> None:
     before, receipt = elsewhere.requests(), (project.folder / RECEIPT).read_bytes()
     (project.folder / COPY).unlink()
@@ -206,6 +208,7 @@ def test_an_edited_source_is_fetched_and_renders_what_uses_it(project: Project, 
     assert nothing_to_do(project)
 
 
+@pytest.mark.full
 def test_a_lock_file_of_other_bytes_stops_before_a_byte_is_fetched(project: Project, elsewhere: Elsewhere) -> None:
     receipt, downloaded = (project.folder / RECEIPT).read_bytes(), read(project)["sha256"]
     write_lock(project, MINE, "0" * 64)
@@ -328,6 +331,7 @@ def test_several_cores_fetch_several_sources_at_once(empty: Project, elsewhere: 
         assert (empty.folder / f"models/loras/{name}.safetensors").read_bytes() == lora_bytes(20 + seed)
 
 
+@pytest.mark.full
 def test_one_that_fails_leaves_the_others_alone_with_keep_going(empty: Project, elsewhere: Elsewhere) -> None:
     add_lora(elsewhere, "good", 30)
     empty.configure(**(configuration(elsewhere) | {"loras": lora_sources(elsewhere, "good", "missing")}))

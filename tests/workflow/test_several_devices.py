@@ -66,6 +66,7 @@ def test_two_checkpoints_on_two_devices(several: Project, is_real: bool) -> None
     assert several.pictures() == pictures
 
 
+@pytest.mark.full
 def test_more_jobs_than_devices_without_a_limit(several: Project) -> None:
     several.write("prompts/first.yaml", SHEET)
     done = several.run(cores=8)

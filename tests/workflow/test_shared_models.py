@@ -222,6 +222,7 @@ def test_one_killed_while_it_converts_is_taken_over_from_and_then_goes_on(pair: 
     pair.assert_nothing_is_left()
 
 
+@pytest.mark.full
 def test_settings_that_changed_after_snakemake_lost_its_memory_are_seen(project: Project) -> None:
     shutil.rmtree(project.folder / ".snakemake")
     project.configure(**FP32)
@@ -229,6 +230,7 @@ def test_settings_that_changed_after_snakemake_lost_its_memory_are_seen(project:
     assert json.loads((project.folder / "models/verified/tiny.json").read_bytes())["dtype"] == "fp32"
 
 
+@pytest.mark.full
 def test_a_receipt_of_the_folder_before_is_made_anew(pair: Pair) -> None:
     finish(pair.a.start("models/"))
     verified = pair.models / "verified/tiny.json"
@@ -241,6 +243,7 @@ def test_a_receipt_of_the_folder_before_is_made_anew(pair: Pair) -> None:
     assert jobs(pair.b) == {"verify"}
 
 
+@pytest.mark.full
 def test_what_another_fetched_stands_in_the_own_lock_file_too(pair: Pair) -> None:
     with FileServer() as server:
         server.add("/easy.safetensors", Resource(embedding_bytes(3)))

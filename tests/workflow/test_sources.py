@@ -116,6 +116,7 @@ def test_another_vae_renders_the_pictures_made_with_it_and_a_comment_in_a_sideca
     assert "Nothing to be done" in project.run().stdout
 
 
+@pytest.mark.full
 def test_an_edited_sidecar_renders_its_checkpoints_pictures(project: Project) -> None:
     write_sidecar(project, "eps")
     assert project.rendered_by(project.run) == {"first/velocity/star-0.png"}
@@ -123,6 +124,7 @@ def test_an_edited_sidecar_renders_its_checkpoints_pictures(project: Project) ->
     assert "Nothing to be done" in project.run().stdout
 
 
+@pytest.mark.full
 def test_an_edited_folder_renders_its_pictures(project: Project) -> None:
     config = project.folder / CHECKPOINTS["hub"]["source"] / "scheduler/scheduler_config.json"
     edited = json.loads(config.read_text()) | {"timestep_spacing": "trailing"}

@@ -9,11 +9,12 @@ import pytest
 from darkroom.checkpoint import convert, verify_model
 from darkroom.engine import Engine
 from tests.fixtures.folders import read_pieces
+from tests.fixtures.tiers import full_except
 
 COMPONENTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
-@pytest.mark.parametrize("variant", [None, "fp16"])
+@pytest.mark.parametrize("variant", full_except(["fp16"], [None, "fp16"]))
 def test_a_folder_that_diffusers_saved_is_adopted_bit_by_bit_and_loads_again(
     variant: str | None, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

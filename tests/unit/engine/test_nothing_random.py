@@ -24,6 +24,7 @@ from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.weights import WeightFiles
 from darkroom.errors import KeysError
 from tests.fixtures.checkpoints import extra_tensors, random_tensors, shrink_architecture, write_tensors
+from tests.fixtures.tiers import full_except
 
 DROPPED = {
     "unet": "mid_block.resnets.0.norm1.weight",
@@ -51,7 +52,7 @@ def numbers_of(tensors: dict[str, np.ndarray[Any, Any]], entry: Entry) -> np.nda
     return values.reshape(entry.shape)
 
 
-@pytest.fixture(scope="module", params=architecture_names())
+@pytest.fixture(scope="module", params=full_except(["darkroom-demo", "sdxl-base"], architecture_names()))
 def converted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Converted:
     """A small model of the structure that each architecture has."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -35,6 +35,7 @@ def test_fault_30_command_that_is_not_there(bench: Bench) -> None:
         bench.render(command=("/nowhere/python",))
 
 
+@pytest.mark.full
 def test_fault_30_engine_that_is_never_ready(bench: Bench) -> None:
     bench.behave("hang")
     with pytest.raises(ServerError, match="was not ready after 10 s") as caught:
@@ -138,6 +139,7 @@ def test_fault_33_engine_shared_by_two_runs_ends_with_the_second(
     bench.wait_for_end(bench.pids[0])
 
 
+@pytest.mark.full
 def test_fault_33_engine_without_work_or_lease_ends_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DARKROOM_LEASE")
     bench.render(idle_timeout_s=2)

@@ -144,18 +144,20 @@ def make_deterministic(device: str) -> None:
 
 def total_memory(device: str) -> int:
     """The device's own memory in bytes; 0 where it has none of its own."""
+    if not device.startswith("cuda"):
+        return 0
     import torch
 
-    return int(torch.cuda.get_device_properties(device).total_memory) if device.startswith("cuda") else 0
+    return int(torch.cuda.get_device_properties(device).total_memory)
 
 
 def free_memory(device: str) -> int | None:
     """Free memory in bytes on the device or, for a CPU, on the machine; None if unknown."""
+    if not device.startswith("cuda"):
+        return available_memory()
     import torch
 
-    if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(device)[0])
-    return available_memory()
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 def available_memory() -> int | None:

@@ -11,10 +11,11 @@ import pytest
 from darkroom.engine.loras import LoraWeights
 from darkroom.loras import LoraFile
 from tests.fixtures.folders import flatten_names, shard, without_infix
+from tests.fixtures.tiers import full_except
 from tests.unit.engine.loras.states import LAYERS, State, changed, load, state, weight_files
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("dtype", full_except(["fp16"], ["fp16", "bf16"]))
 def test_sums_are_rounded_once_to_the_pipelines_format(
     model_dir: Path, tmp_path: Path, three: list[LoraFile], fresh: State, dtype: str
 ) -> None:
@@ -55,7 +56,7 @@ FOLDERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
-@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize("dtype", full_except(["fp16"], ["fp32", "fp16"]))
 def test_folders_of_all_forms(model_dir: Path, tmp_path: Path, three: list[LoraFile], folder: str, dtype: str) -> None:
     model = shutil.copytree(model_dir, tmp_path / "model")
     FOLDERS[folder](model)

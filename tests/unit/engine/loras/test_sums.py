@@ -213,6 +213,7 @@ def open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+@pytest.mark.full
 def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_path: Path) -> None:
     import gc
 
