@@ -6,7 +6,7 @@ Unknown keys are refused: ConfigError (E-CONFIG) with the file's name and line, 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -230,27 +230,28 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     _check_vae_names(config, path)
     for section in IN_PROMPTS:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
-        check_prompt_names(section, {name: locate(path, [section, name]) for name in names})
+        check_prompt_names(section, names, lambda name, section=section: locate(path, [section, name]))
     return config
 
 
-def check_prompt_names(section: str, places: Mapping[str, object]) -> None:
-    """Check the names of LoRAs or embeddings; `places` says where each comes from.
+def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[str], object]) -> None:
+    """Check the names of LoRAs or embeddings; `place_of` says where one comes from.
 
     Raises BadNameError (E-NAME) for a name that no prompt or no file can have, and for two names of one file.
     """
     taken: dict[str, str] = {}
-    for name, place in places.items():
+    for name in names:
         stem = file_stem(name)
         if not name.strip() or name != name.strip() or _NOT_IN_TAGS.search(name):
-            why = f"can't be written in a prompt ({place})"
+            why = f"can't be written in a prompt ({place_of(name)})"
             hint = "leave out '<', '>', ':', line breaks, and spaces at its ends"
             raise BadNameError(SECTIONS[section], shorten(name), why, hint)
         if len(stem.encode()) > MAX_STEM_BYTES:
-            why = f"is too long for a file's name: {len(stem.encode())} bytes of at most {MAX_STEM_BYTES} ({place})"
+            size = f"{len(stem.encode())} bytes of at most {MAX_STEM_BYTES}"
+            why = f"is too long for a file's name: {size} ({place_of(name)})"
             raise BadNameError(SECTIONS[section], shorten(name), why, "give it a shorter name")
         if (other := taken.setdefault(stem.casefold(), name)) != name:
-            why = f"differs from '{other}' in letter case alone ({places[other]}, {place})"
+            why = f"differs from '{other}' in letter case alone ({place_of(other)}, {place_of(name)})"
             raise BadNameError(SECTIONS[section], name, why, "rename one of the two")
 
 

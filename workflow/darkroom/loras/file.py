@@ -195,6 +195,10 @@ def _sort_keys(header: Header, keys: Iterable[str], name: str) -> dict[str, dict
     if not found:
         why = "holds embeddings alone" if header.tensors else "holds no tensors"
         raise LoraError("LoRA", name, why, _ANOTHER)
+    for parts in found.values():
+        stem = parts.get("dora_scale", "").removesuffix("dora_scale")
+        if stem and not any(key.startswith(stem) for part, key in parts.items() if part != "dora_scale"):
+            parts["magnitude"] = parts.pop("dora_scale")  # PEFT's, by row, which that conversion renames
     return found
 
 

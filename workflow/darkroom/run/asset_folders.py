@@ -42,7 +42,7 @@ def _expand(section: str, sources: dict[str, Any]) -> dict[str, Any]:
                 why = f"is the name of {places[name]} and of {path}"
                 raise BadNameError(section[:-1], name, why, "rename one of the two")
             found[name], places[name] = given.model_copy(update={"source": str(path)}), path
-    check_prompt_names(section, places)
+    check_prompt_names(section, found, places.__getitem__)
     return found
 
 

@@ -406,6 +406,36 @@ def test_pefts_magnitudes_are_by_row(weights: LoraWeights, pipeline: Any, tmp_pa
     assert_added(weights, pipeline, target, read(tmp_path, parts), expected)
 
 
+EQUAL = layer("mid_block.resnets.0.conv1")  # 112 x 112 x 3 x 3: by row and by column differ in nothing but the meaning
+
+
+@pytest.mark.parametrize("prefix", ["unet.", ""])
+@pytest.mark.parametrize("target", [SQUARE, EQUAL], ids=lambda target: target.name)
+def test_a_dora_that_diffusers_converted_to_kohyas_names_is_the_same(
+    weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, prefix: str
+) -> None:
+    import torch
+    from diffusers.utils import convert_state_dict_to_kohya
+    from safetensors.torch import save_file
+
+    rows, columns, *kernel = target.shape
+    stem = f"{prefix}{target.name}"
+    peft = {
+        f"{stem}.lora_A.weight": torch.from_numpy(random(4, columns, *kernel)),
+        f"{stem}.lora_B.weight": torch.from_numpy(random(rows, 4, *[1] * len(kernel))),
+        f"{stem}.lora_magnitude_vector": torch.from_numpy(abs(random(rows)) + 0.1).reshape(
+            (1, rows, 1, 1) if kernel else (rows,)
+        ),
+    }
+    save_file(peft, tmp_path / "peft.safetensors")
+    converted = {key: value.clone() for key, value in convert_state_dict_to_kohya(peft).items()}
+    assert converted.keys() != peft.keys()
+    save_file(converted, tmp_path / "kohya.safetensors")
+    expected = Applied(weights, pipeline, target, read_lora(tmp_path / "peft.safetensors", "peft")).difference
+    found = Applied(weights, pipeline, target, read_lora(tmp_path / "kohya.safetensors", "kohya")).difference
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("kind", ["loha", "lokr"])
 def test_dora_of_other_kinds(weights: LoraWeights, pipeline: Any, tmp_path: Path, kind: str) -> None:
     if kind == "loha":

@@ -240,6 +240,7 @@ def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_pa
 
 
 def test_dropping_the_weights_closes_the_models_files(pipeline: Any, model_dir: Path) -> None:
+    gc.collect()  # else other tests' weights may go at any moment
     before = open_files()
     weights = LoraWeights(pipeline, weight_files(model_dir))
     assert open_files() == before + 4
