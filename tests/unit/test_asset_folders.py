@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from darkroom.request.assets import AssetNames, asset_path
 from darkroom.request.lora_tags import take_out_loras
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.sources import inspect_sources, pin_path, receipt_path
+from darkroom.sources import fetch
 from tests.fixtures.assets import write_lora
 
 
@@ -109,6 +111,25 @@ def test_a_folder_that_gives_no_usable_names_is_refused(
     with pytest.raises(error) as raised:
         expand_folders(config(loras={"all": {"folder": str(folder)}, **given}))
     assert all(word in str(raised.value) for word in words), raised.value
+
+
+def test_where_a_folder_is_not_visible_what_was_fetched_from_it_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_lora(tmp_path / "one.safetensors")
+    for name in ("[Pony] neon", "never used"):
+        write_lora(tmp_path / f"loras/sdxl/{name}.safetensors")
+    given = config(loras={"all": {"folder": "loras"}})
+    before = expand_folders(given)
+    assert list(before.loras) == ["[Pony] neon", "never used"]
+    dest, source = asset_path("models", "loras", "[Pony] neon"), before.loras["[Pony] neon"].source
+    state = inspect_sources(before).states["loras", "[Pony] neon"]
+    fetch(source, dest, receipt_path("models", "loras", "[Pony] neon"), kind="lora")
+    shutil.rmtree(tmp_path / "loras")
+    after = expand_folders(given)
+    assert list(after.loras) == ["[Pony] neon"]
+    assert inspect_sources(after).states["loras", "[Pony] neon"] == state
 
 
 @pytest.mark.parametrize(

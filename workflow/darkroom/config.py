@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -230,8 +231,12 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     _check_vae_names(config, path)
     for section in IN_PROMPTS:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
-        check_prompt_names(section, names, lambda name, section=section: locate(path, [section, name]))
+        check_prompt_names(section, names, partial(_locate_name, path, section))
     return config
+
+
+def _locate_name(path: Path | str, section: str, name: str) -> str:
+    return locate(path, [section, name])
 
 
 def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[str], object]) -> None:

@@ -1,18 +1,21 @@
 """Folders of LoRAs and embeddings in the configuration: each safetensors file in one is a source by the file's name.
 
 Folders below are searched too, links followed, as A1111 does; names that begin with a dot are left out. Nothing is read but
-the names: a file counts once a picture uses it.
+the names: a file counts once a picture uses it. Where the folder is not visible, as on a cluster's node, what was fetched
+from it serves, as it does for a single file.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from darkroom.config import IN_PROMPTS, Config, check_prompt_names
 from darkroom.errors import BadNameError, SourceError
+from darkroom.sources import FetchReceipt
 
 SUFFIX = ".safetensors"
 
@@ -23,8 +26,7 @@ def expand_folders(config: Config) -> Config:
     Raises SourceError (E-SOURCE) for a folder that is missing or holds no safetensors file, BadNameError (E-NAME) for two
     sources of one name and for a file whose name no prompt can hold.
     """
-    changes = {section: _expand(section, getattr(config, section)) for section in IN_PROMPTS}
-    return config.model_copy(update=changes)
+    return config.model_copy(update={section: _expand(section, config) for section in IN_PROMPTS})
 
 
 def is_from_folder(given: Any) -> bool:
@@ -32,11 +34,14 @@ def is_from_folder(given: Any) -> bool:
     return bool(getattr(given, "folder", ""))
 
 
-def _expand(section: str, sources: dict[str, Any]) -> dict[str, Any]:
+def _expand(section: str, config: Config) -> dict[str, Any]:
+    sources: dict[str, Any] = getattr(config, section)
     found = {name: given for name, given in sources.items() if not given.folder}
     places: dict[str, object] = {name: f"{section}.{name}" for name in found}
     for key, given in sources.items():
-        for path in _files_in(given.folder, f"{section}.{key}.folder") if given.folder else ():
+        if not given.folder:
+            continue
+        for path in _files_in(given.folder, Path(config.models_dir, section), f"{section}.{key}.folder"):
             name = path.name[: -len(SUFFIX)]
             if name in found:
                 why = f"is the name of {places[name]} and of {path}"
@@ -46,15 +51,22 @@ def _expand(section: str, sources: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _files_in(folder: str, key: str) -> list[Path]:
+def _files_in(folder: str, fetched: Path, key: str) -> list[Path]:
     root = Path(folder).expanduser()
-    if not root.is_dir():
-        why = "is no folder" if root.exists() else "does not exist"
-        raise SourceError("folder", folder, why, f"correct {key} in the configuration")
-    found = sorted(_walk(root))
+    exists = root.exists()
+    found = sorted(_walk(root) if exists else _fetched_from(root, fetched))
     if not found:
-        raise SourceError("folder", folder, f"holds no {SUFFIX} file", f"correct {key} in the configuration")
+        why = f"holds no {SUFFIX} file" if root.is_dir() else "is no folder" if exists else "does not exist"
+        raise SourceError("folder", folder, why, f"correct {key} in the configuration")
     return found
+
+
+def _fetched_from(root: Path, fetched: Path) -> Iterator[Path]:
+    for receipt in fetched.glob("*.receipt.json"):
+        with suppress(SourceError):  # a damaged receipt, which the next fetch replaces
+            source = Path(FetchReceipt.read(receipt).source)
+            if source.is_relative_to(root) and source.name.lower().endswith(SUFFIX):
+                yield source
 
 
 def _walk(root: Path) -> Iterator[Path]:

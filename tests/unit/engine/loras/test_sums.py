@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -214,8 +215,6 @@ def open_files() -> int:
 
 
 def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_path: Path) -> None:
-    import gc
-
     import torch
 
     three = [make(tmp_path, f"lora{i}", lora_tensors(LAYERS[i::12], seed=i)) for i in range(3)]
