@@ -15,6 +15,7 @@ from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.numbers import convert_numbers
 from tests.fixtures.checkpoints import encode_numbers, extra_tensors, random_tensors, write_tensors
+from tests.fixtures.exporters import A1111_SIDECAR
 from tests.fixtures.folders import read_pieces
 
 Tensors = dict[str, np.ndarray[Any, Any]]
@@ -455,16 +456,7 @@ def test_a_marker_without_values_is_refused(tensors: Tensors, tmp_path: Path) ->
 
 
 def scaling(name: str) -> str:
-    return f"""
-model:
-  target: sgm.models.diffusion.DiffusionEngine
-  params:
-    denoiser_config:
-      target: sgm.modules.diffusionmodules.denoiser.DiscreteDenoiser
-      params:
-        scaling_config:
-          target: sgm.modules.diffusionmodules.denoiser_scaling.{name}
-"""
+    return A1111_SIDECAR.replace("VScaling", name)
 
 
 SIDECARS = {
@@ -487,7 +479,7 @@ def test_a_sidecar_tells_the_prediction_type(text: str, tensors: Tensors, tmp_pa
     assert evidence in audit.prediction_evidence
 
 
-@pytest.mark.parametrize("name", ["EDMScaling", "VScalingWithEDMcNoise"])
+@pytest.mark.parametrize("name", ["EDMScaling", pytest.param("VScalingWithEDMcNoise", marks=pytest.mark.full)])
 def test_a_sidecar_of_edm_noise_counts_only_with_a_file_that_holds_the_values(
     name: str, tensors: Tensors, tmp_path: Path
 ) -> None:

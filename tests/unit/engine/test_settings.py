@@ -201,7 +201,11 @@ def test_a_lora_and_the_embedding_bundled_with_it_are_both_taken(
     assert pixels(engine, changed(words, loras=["both"])) == apart != without
     assert pixels(engine, changed(words, loras=["plain"])) == without
     assert pixels(engine, changed(words, loras=["both:0"])) != pixels(engine, words)
-    with pytest.raises(
-        LoraError, match="LoRA 'both': bundles the embedding 'Glowing', a word that stands for an embed"
-    ):
+    assert pixels(engine, changed(words, loras=["both"], embeddings=["glowing"])) == apart
+    save_file(tensors, tmp_path / "embeddings/named.safetensors")
+    named = changed(words, prompt="a named fox", loras=["plain"], embeddings=["named"])
+    assert pixels(engine, named) == apart  # the file of the LoRA is the embedding too, under any name
+    embedding.unlink()
+    write_embedding(embedding, seed=5)
+    with pytest.raises(LoraError, match="LoRA 'both': bundles the embedding 'Glowing', a word that stands for another"):
         engine.render(changed(words, loras=["both"], embeddings=["glowing"]))

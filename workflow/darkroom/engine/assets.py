@@ -83,21 +83,23 @@ class Assets:
         return self._vae[1]
 
 
-def _bundled(loras: Iterable[LoraFile], others: Iterable[str]) -> dict[str, Embedding]:
+def _bundled(loras: Iterable[LoraFile], others: Mapping[str, Embedding]) -> dict[str, Embedding]:
     """The embeddings that LoRA files bring along, by the words that stand for them, whatever the LoRAs' weights.
 
-    Raises LoraError (E-LORA) for a word that already stands for another embedding of the picture, letter case aside.
+    Raises LoraError (E-LORA) for a word that stands for another embedding in this picture, letter case aside.
     """
     found: dict[str, Embedding] = {}
-    owners = {word.lower(): "an embedding of the configuration" for word in others}
+    known = {name.lower(): embedding for name, embedding in others.items()}
     for lora in loras:
         for bundled in lora.embeddings:
-            word = bundled.name.lower()
-            if word in owners:
-                why = f"bundles the embedding '{bundled.name[:120]}', a word that stands for {owners[word]} here too"
-                raise LoraError("LoRA", lora.name, why, "leave one of the two out of this picture")
-            owners[word] = f"one of the LoRA {lora.name}"
             file = TensorFile(lora.path, lora.data_offset)
             first, second = (file.read(info).float() for info in bundled.vectors)
-            found[bundled.name] = Embedding(bundled.name, (first, second))
+            other = known.setdefault(bundled.name.lower(), Embedding(bundled.name, (first, second)))
+            if not all(a.shape == b.shape and a.equal(b) for a, b in zip(other.vectors, (first, second), strict=True)):
+                why = (
+                    f"bundles the embedding '{bundled.name[:120]}', a word that stands for another one in this picture"
+                )
+                raise LoraError("LoRA", lora.name, why, "leave one of the two out of this picture")
+            if other.name == bundled.name and bundled.name not in others:
+                found[bundled.name] = other
     return found
