@@ -160,6 +160,35 @@ def test_pictures_with_the_same_loras_come_after_one_another(project: Project) -
     assert [number % 2 for number in numbers] == [0, 0, 1, 1]
 
 
+FREE_NAMES = """\
+prompts:
+  - {id: plain, prompt: a green star}
+  - {id: style, prompt: "a green star <lora:Dark Style (v1.2):0.8>"}
+  - {id: neon, prompt: a green star, loras: ["[Pony] neon:0.5"]}
+  - {id: night, prompt: "a green star, 暗黒スタイル <lora:線画:1>"}
+"""
+
+
+def test_names_as_prompts_have_them_and_a_folder_of_loras(project: Project) -> None:
+    """The files of a folder count by themselves: an edit of one renders the pictures that use it."""
+    folder = project.folder / "mine"
+    neon = write_lora(folder / "pony/[Pony] neon.safetensors", seed=6)
+    write_lora(folder / "線画.safetensors", seed=7)
+    write_lora(folder / "never used.safetensors", seed=8)
+    loras = {"Dark Style (v1.2)": {"source": "lines.safetensors"}, "all": {"folder": "mine"}}
+    project.configure(loras=loras, embeddings={"暗黒スタイル": {"source": "easy.safetensors"}})
+    project.write("prompts/first.yaml", FREE_NAMES)
+    assert project.rendered_by(project.run) == named({"style", "neon", "night"})
+    assert {path.stem for path in (project.folder / "models/loras").glob("*.safetensors")} == {
+        *("lines", "soft"),
+        *("Dark%20Style%20%28v1.2%29", "%5BPony%5D%20neon", "線画"),
+    }
+    assert nothing_to_do(project)
+    neon.unlink()
+    write_lora(neon, seed=9)
+    assert project.rendered_by(project.run) == named({"neon"})
+
+
 def remake(project: Project, names: set[str], *targets: str, cores: int = 1) -> dict[str, bytes]:
     """The pictures' bytes after they were deleted and made again by a fresh engine."""
     for name in names:

@@ -6,20 +6,27 @@ Unknown keys are refused: ConfigError (E-CONFIG) with the file's name and line, 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from darkroom.base.strict_yaml import load_yaml, locate
-from darkroom.base.text import did_you_mean
+from darkroom.base.text import did_you_mean, file_stem, shorten
 from darkroom.base.validation import first_problem
-from darkroom.errors import ConfigError
+from darkroom.errors import BadNameError, ConfigError
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
 
 SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding"}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
+
+IN_PROMPTS = ("loras", "embeddings")
+"""The sections whose names stand in prompts and may hold any characters."""
+MAX_STEM_BYTES = 200
+_NOT_IN_TAGS = re.compile(r"[<>:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
 Name = str
 
@@ -67,16 +74,38 @@ class Vae(Section):
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
 
-class Lora(Section):
-    source: str
+class _FileOrFolder(Section):
+    """Something that is named in prompts: one file, or every file of a folder by its own name."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["source"]}, {"required": ["folder"]}]})
+
+    source: str = ""
+    folder: str = ""
+    sha256: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if bool(self.source) == bool(self.folder):
+            raise ValueError("needs either source or folder")
+        if self.folder and self.sha256:
+            raise ValueError("sha256 is for one file, given by source")
+        return self
+
+
+class Lora(_FileOrFolder):
+    source: str = ""
     """Where the LoRA comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
+    folder: str = ""
+    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is a LoRA by the file's name."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
 
-class Embedding(Section):
-    source: str
+class Embedding(_FileOrFolder):
+    source: str = ""
     """Where the textual inversion comes from: a safetensors file with vectors for both text encoders, by its path, or `civitai:…`, `hf:…`, `https://…`."""
+    folder: str = ""
+    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an embedding by the file's name."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
@@ -161,7 +190,7 @@ class Config(Section):
     vaes: dict[Name, Vae] = Field(default_factory=dict)
     """VAEs by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
     loras: dict[Name, Lora] = Field(default_factory=dict)
-    """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use."""
+    """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use, such as `Dark Style (v1.2)`."""
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
     models_dir: str = "models"
@@ -177,7 +206,7 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     """The server that answers over HTTP."""
 
-    @field_validator(*SECTIONS)
+    @field_validator("checkpoints", "vaes")
     @classmethod
     def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:
@@ -200,7 +229,35 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
     except ValidationError as error:
         raise _describe(error, path) from None
     _check_vae_names(config, path)
+    for section in IN_PROMPTS:
+        names = (name for name, given in getattr(config, section).items() if not given.folder)
+        check_prompt_names(section, names, partial(_locate_name, path, section))
     return config
+
+
+def _locate_name(path: Path | str, section: str, name: str) -> str:
+    return locate(path, [section, name])
+
+
+def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[str], object]) -> None:
+    """Check the names of LoRAs or embeddings; `place_of` says where one comes from.
+
+    Raises BadNameError (E-NAME) for a name that no prompt or no file can have, and for two names of one file.
+    """
+    taken: dict[str, str] = {}
+    for name in names:
+        stem = file_stem(name)
+        if not name.strip() or name != name.strip() or _NOT_IN_TAGS.search(name):
+            why = f"can't be written in a prompt ({place_of(name)})"
+            hint = "leave out '<', '>', ':', line breaks, and spaces at its ends"
+            raise BadNameError(SECTIONS[section], shorten(name), why, hint)
+        if len(stem.encode()) > MAX_STEM_BYTES:
+            size = f"{len(stem.encode())} bytes of at most {MAX_STEM_BYTES}"
+            why = f"is too long for a file's name: {size} ({place_of(name)})"
+            raise BadNameError(SECTIONS[section], shorten(name), why, "give it a shorter name")
+        if (other := taken.setdefault(stem.casefold(), name)) != name:
+            why = f"differs from '{other}' in letter case alone ({place_of(other)}, {place_of(name)})"
+            raise BadNameError(SECTIONS[section], name, why, "rename one of the two")
 
 
 def _check_vae_names(config: Config, path: Path | str) -> None:

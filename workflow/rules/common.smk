@@ -33,8 +33,8 @@ def one_of(names):
 wildcard_constraints:
     checkpoint=one_of(plan.config.checkpoints),
     vae=one_of(plan.config.vaes),
-    lora=one_of(plan.config.loras),
-    embedding=one_of(plan.config.embeddings),
+    lora=one_of(plan.sources.stems("loras")),
+    embedding=one_of(plan.sources.stems("embeddings")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from darkroom.base.text import (
     did_you_mean,
+    file_stem,
     format_bytes,
     format_duration,
     format_percent,
     format_progress,
+    name_of_stem,
     near_names,
     shorten,
     unknown_name,
@@ -67,3 +71,31 @@ def test_how_far() -> None:
     assert format_progress(500_000, 6_900_000_000) == "500 kB of 6.9 GB"
     assert format_percent(999, 1000) == "99 %"
     assert format_percent(0, 0) == "100 %"
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [
+        ("outline_v1.2-b", "outline_v1.2-b"),
+        ("Dark Style (v1.2)", "Dark%20Style%20%28v1.2%29"),
+        ("[Pony] neon", "%5BPony%5D%20neon"),
+        ("暗黒スタイル", "暗黒スタイル"),
+        ("../../etc", "%2E.%2F..%2Fetc"),
+        ("50%", "50%25"),
+    ],
+)
+def test_a_name_gives_one_component_of_a_path(name: str, stem: str) -> None:
+    assert file_stem(name) == stem
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30))
+def test_different_names_give_different_files_and_files_their_names(name: str) -> None:
+    stem = file_stem(name)
+    assert name_of_stem(stem) == name
+    assert not stem.startswith(".")
+    assert not set(stem) & set('/\\:*?"<>|{}[]() \n\0')
+
+
+@pytest.mark.parametrize("stem", ["Dark Style", "50%", "a%2", "%ff", "a%41"])
+def test_a_file_that_no_name_gives_is_called_as_it_is(stem: str) -> None:
+    assert name_of_stem(stem) == stem

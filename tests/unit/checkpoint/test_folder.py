@@ -143,6 +143,13 @@ def test_flattened_text_encoders_get_their_classic_names_back(model: Path, made:
     assert read_header(model / TEXT).tensors.keys() != classic.keys()  # the source is left as it is
 
 
+def test_a_folder_saved_of_compiled_components_gets_plain_names(model: Path, made: Path, tmp_path: Path) -> None:
+    rewrite(model / UNET, lambda name, info, data: (f"_orig_mod.{name}", info, data))
+    convert(model, tmp_path / "m")
+    plain = {name: data for name, _, data in read_pieces(made / "tiny" / UNET)}
+    assert {name: data for name, _, data in read_pieces(tmp_path / "m" / UNET)} == plain
+
+
 OLD_ATTENTION = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.checkpoint.header import MAX_HEADER_BYTES, MAX_ITEMS, TensorInfo, encode_header, read_header
+from darkroom.checkpoint.header import MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo, encode_header, read_header
 from darkroom.errors import FormatError
 
 
@@ -148,15 +148,44 @@ def test_fault_19_a_header_too_long_or_cut_short_is_told_apart(tmp_path: Path) -
 
 @pytest.mark.parametrize("item", [b"[],", b"{},", b'{"":[]},', b"1,"])
 def test_fault_19_a_header_of_countless_items_is_not_parsed(item: bytes, tmp_path: Path) -> None:
-    header = b'{"a":[' + item * (MAX_ITEMS + 1) + b"1]}"
-    with allocating_at_most(3 * len(header) + 2_000_000), pytest.raises(FormatError, match="at most 500,000"):
+    header = b'{"a":[' + item * (32 * MAX_TENSORS + 1) + b"1]}"
+    with (
+        allocating_at_most(3 * len(header) + 2_000_000),
+        pytest.raises(FormatError, match="more items than 50,000 tensors"),
+    ):
         read_header(raw_file(tmp_path / "x", header))
 
 
-def test_a_long_text_in_the_metadata_is_no_fault(tmp_path: Path) -> None:
-    metadata = {"ss_tag_frequency": "{[,]}" * 50_000}
-    (tmp_path / "x").write_bytes(encode_header([], metadata))
-    assert read_header(tmp_path / "x").metadata == metadata
+@pytest.mark.parametrize("shape", [(), (0,) * 16])
+def test_the_limit_of_a_header_is_its_tensors_whatever_their_shapes(shape: tuple[int, ...], tmp_path: Path) -> None:
+    size = 0 if shape else 1
+    rows = [(f"t{i}", "U8", shape, i * size, (i + 1) * size) for i in range(MAX_TENSORS)]
+    (tmp_path / "x").write_bytes(encode_header(rows, {"format": "pt"}) + bytes(MAX_TENSORS * size))
+    assert len(read_header(tmp_path / "x").tensors) == MAX_TENSORS
+    rows.append(("more", "U8", (0,), MAX_TENSORS * size, MAX_TENSORS * size))
+    (tmp_path / "x").write_bytes(encode_header(rows, {}) + bytes(MAX_TENSORS * size))
+    with pytest.raises(FormatError, match="has 50,001 tensors; at most 50,000"):
+        read_header(tmp_path / "x")
+
+
+TAGS = json.dumps({"train": {f'the "tag" \\ {i}': [i, {"n": 1}] for i in range(200_000)}})
+
+
+def test_training_metadata_of_many_megabytes_is_read(tmp_path: Path) -> None:
+    """sd-scripts writes every tag of a data set as JSON into one text."""
+    metadata = {"ss_tag_frequency": TAGS, "ss_network_dim": "4"}
+    (tmp_path / "x").write_bytes(encode_header([("a", "F16", (2,), 0, 4)], metadata) + bytes(4))
+    found = read_header(tmp_path / "x")
+    assert (found.metadata, list(found.tensors)) == (metadata, ["a"])
+
+
+def test_metadata_that_is_null_is_none(tmp_path: Path) -> None:
+    from safetensors import safe_open
+
+    path = raw_file(tmp_path / "x.safetensors", {"__metadata__": None, "a": entry()}, bytes(4))
+    with safe_open(path, "numpy") as file:
+        assert list(file.keys()) == ["a"]
+    assert read_header(path).metadata == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 4, b"\0" * 100, b"GGUF" + bytes(100), b"hello, this is text"])

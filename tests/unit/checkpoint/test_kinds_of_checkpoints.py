@@ -15,6 +15,7 @@ from darkroom.checkpoint import convert, verify_model
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.numbers import convert_numbers
 from tests.fixtures.checkpoints import encode_numbers, extra_tensors, random_tensors, write_tensors
+from tests.fixtures.exporters import A1111_SIDECAR
 from tests.fixtures.folders import read_pieces
 from tests.fixtures.tiers import full_except
 
@@ -26,6 +27,14 @@ CLIP, OPEN_CLIP = "conditioner.embedders.0.transformer.", "conditioner.embedders
 @pytest.fixture(scope="module")
 def tensors() -> Tensors:
     return random_tensors() | extra_tensors()
+
+
+@pytest.fixture(scope="module")
+def plain(tensors: Tensors, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model folder of these tensors under their original names."""
+    folder = tmp_path_factory.mktemp("plain")
+    convert(write_tensors(folder / "c.safetensors", tensors), folder / "m")
+    return folder / "m"
 
 
 def without(tensors: Tensors, prefix: str) -> Tensors:
@@ -190,11 +199,41 @@ def test_without_a_vae_the_error_says_how_to_name_one(tensors: Tensors, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("prefixes", "words"),
+    [
+        ([CLIP, OPEN_CLIP], "it has no first text encoder (CLIP-L) and no second text encoder (OpenCLIP bigG) ("),
+        ([OPEN_CLIP], "it has no second text encoder (OpenCLIP bigG) ("),
+        ([CLIP, VAE], "it has no first text encoder (CLIP-L) and no VAE ("),
+        ([UNET], "found a checkpoint without a UNet; needed an SDXL checkpoint"),
+    ],
+)
+def test_a_missing_component_is_named_and_the_hint_does_not_lead_to_the_next_error(
+    prefixes: list[str], words: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    for prefix in prefixes:
+        tensors = without(tensors, prefix)
+    with pytest.raises(errors.CheckpointError) as raised:
+        convert(write_tensors(tmp_path / "c.safetensors", tensors), tmp_path / "m")
+    assert words in str(raised.value)
+    assert "the whole checkpoint" in raised.value.hint
+
+
+def test_a_vae_file_without_a_vae_is_not_told_to_give_one_with_an_option(tensors: Tensors, tmp_path: Path) -> None:
+    source = write_tensors(tmp_path / "c.safetensors", tensors)
+    other = write_tensors(tmp_path / "other.safetensors", {"lora_unet_x.lora_up.weight": np.zeros((1, 1), np.float32)})
+    with pytest.raises(errors.KeysError, match=r"other\.safetensors.*no VAE.*Hint: give a VAE's file"):
+        convert(source, tmp_path / "m", vae=other)
+
+
+@pytest.mark.parametrize(
     "layout",
     [
         "original",
         "older diffusers",
-        *(pytest.param(name, marks=pytest.mark.full) for name in ("prefixed", "diffusers")),
+        *(
+            pytest.param(name, marks=pytest.mark.full)
+            for name in ("prefixed", "diffusers", "diffusers, prefixed", "vae.")
+        ),
     ],
 )
 def test_a_named_vae_takes_the_place_of_a_missing_one_or_the_checkpoints_own(
@@ -224,9 +263,13 @@ def _vae_in(layout: str, vae: Tensors, converted: Path) -> Tensors:
         return vae
     if layout == "prefixed":
         return renamed(vae, lambda key: VAE + key)
+    if layout == "vae.":
+        return renamed(vae, lambda key: "vae." + key)
     saved = numbers(converted, "vae")
     if layout == "diffusers":
         return saved
+    if layout == "diffusers, prefixed":
+        return renamed(saved, lambda key: VAE + key)
     older = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
     for new, old in older.items():
         saved = renamed(saved, lambda key, new=new, old=old: key.replace(new, old))  # type: ignore[misc]
@@ -268,6 +311,79 @@ def test_a_second_text_encoder_as_transformers_saves_it_gives_the_same_model(
     audit = convert(source, tmp_path / "saved")
     assert audit.layouts["text_encoder_2"] == ("flattened" if flat else "classic")
     assert_same_numbers(tmp_path / "saved", tmp_path / "open_clip", "text_encoder_2")
+
+
+def test_a_projection_as_diffusers_export_writes_it_gives_the_same_folder(
+    tensors: Tensors, plain: Path, tmp_path: Path
+) -> None:
+    """convert_diffusers_to_original_sdxl.py renames all of OpenCLIP but `text_projection.weight`, not transposed."""
+    name = OPEN_CLIP + "text_projection"
+    exported = without(tensors, name) | {f"{name}.weight": tensors[name].T}
+    audit = convert(write_tensors(tmp_path / "e.safetensors", exported), tmp_path / "exported")
+    assert audit.layouts["text_encoder_2"] == "open_clip, projection as saved"
+    assert weights(tmp_path / "exported") == weights(plain)
+    both = tensors | {f"{name}.weight": tensors[name].T}
+    with pytest.raises(errors.KeysError, match="1 tensor left over"):
+        convert(write_tensors(tmp_path / "both.safetensors", both), tmp_path / "both")
+
+
+WRAPPED: dict[str, Callable[[str], str]] = {
+    "torch.compile, whole": lambda key: "_orig_mod." + key,
+    "torch.compile, a component": lambda key: key.replace(UNET, UNET + "_orig_mod.").replace(CLIP, CLIP + "_orig_mod."),
+    "torch.compile, a block": lambda key: key.replace("middle_block.", "middle_block._orig_mod."),
+    "DataParallel": lambda key: "module." + key,
+    "DataParallel of a compiled UNet": lambda key: key.replace(UNET, UNET + "module._orig_mod."),
+    "FSDP": lambda key: key.replace(UNET, UNET + "_fsdp_wrapped_module."),
+    "gradient checkpointing": lambda key: key.replace("resblocks.0.", "resblocks.0._checkpoint_wrapped_module."),
+    "a module that holds the model": lambda key: "model." + key,
+    "both": lambda key: "_orig_mod.model." + key,
+    "vae": lambda key: key.replace(VAE, "vae."),
+}
+
+
+@pytest.mark.parametrize(
+    "wrapper",
+    [
+        name if name in ("vae", "both") or "component" in name else pytest.param(name, marks=pytest.mark.full)
+        for name in WRAPPED
+    ],
+)
+def test_what_training_wraps_around_a_model_leaves_the_same_folder(
+    wrapper: str, tensors: Tensors, plain: Path, tmp_path: Path
+) -> None:
+    wrapped = renamed(tensors, WRAPPED[wrapper])
+    assert wrapped.keys() != tensors.keys()
+    convert(write_tensors(tmp_path / "w.safetensors", wrapped), tmp_path / "wrapped")
+    for component in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        assert_same_numbers(tmp_path / "wrapped", plain, component)
+
+
+def test_a_tensor_that_is_there_wrapped_and_not_is_refused(tensors: Tensors, tmp_path: Path) -> None:
+    key = UNET + "out.2.bias"
+    source = write_tensors(tmp_path / "c.safetensors", tensors | {"_orig_mod." + key: tensors[key]})
+    with pytest.raises(errors.KeysError, match=f"holds the tensor '{key}' twice, as"):
+        convert(source, tmp_path / "m")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_vae_under_diffusers_names_within_a_checkpoint_gives_the_same_one(
+    older: bool, tensors: Tensors, plain: Path, tmp_path: Path
+) -> None:
+    saved = renamed(_vae_in("older" if older else "diffusers", {}, plain), lambda key: VAE + key)
+    convert(write_tensors(tmp_path / "s.safetensors", without(tensors, VAE) | saved), tmp_path / "saved")
+    assert_same_numbers(tmp_path / "saved", plain, "vae")
+
+
+def test_ema_weights_whose_names_kept_their_dots_are_found(tensors: Tensors, plain: Path, tmp_path: Path) -> None:
+    ema = {
+        "model_ema." + key.removeprefix("model."): value * np.float32(0.5)
+        for key, value in tensors.items()
+        if key.startswith(UNET)
+    }
+    source = write_tensors(tmp_path / "c.safetensors", tensors | ema)
+    assert convert(source, tmp_path / "ema", extract_ema=True).ema == "used"
+    expected, found = numbers(plain, "unet"), numbers(tmp_path / "ema", "unet")
+    np.testing.assert_allclose(found["conv_in.weight"], expected["conv_in.weight"] * 0.5, atol=1e-5)
 
 
 def test_what_training_leaves_behind_is_ignored_counted_and_named(tensors: Tensors, tmp_path: Path) -> None:
@@ -340,7 +456,14 @@ def test_a_marker_without_values_is_refused(tensors: Tensors, tmp_path: Path) ->
         convert(source, tmp_path / "m")
 
 
+def scaling(name: str) -> str:
+    return A1111_SIDECAR.replace("VScaling", name)
+
+
 SIDECARS = {
+    scaling("VScaling"): ("v_prediction", "denoiser_scaling.VScaling"),
+    scaling("EpsScaling"): ("epsilon", "assumed"),
+    scaling("EpsScaling") + "  parameterization: v\n": ("v_prediction", "parameterization: v"),
     "model:\n  params:\n    parameterization: v\n": ("v_prediction", "sidecar"),
     "model: {params: [{parameterization: eps}]}\n": ("epsilon", "sidecar"),
     "prompts: [a fox]\n": ("epsilon", "assumed"),
@@ -355,6 +478,27 @@ def test_a_sidecar_tells_the_prediction_type(text: str, tensors: Tensors, tmp_pa
     expected, evidence = SIDECARS[text]
     assert audit.prediction_type == expected == scheduler(tmp_path / "m")["prediction_type"]
     assert evidence in audit.prediction_evidence
+
+
+@pytest.mark.parametrize("name", ["EDMScaling", pytest.param("VScalingWithEDMcNoise", marks=pytest.mark.full)])
+def test_a_sidecar_of_edm_noise_counts_only_with_a_file_that_holds_the_values(
+    name: str, tensors: Tensors, tmp_path: Path
+) -> None:
+    source = write_tensors(tmp_path / "c.safetensors", tensors)
+    source.with_suffix(".yaml").write_text(scaling(name))
+    with pytest.raises(errors.ConfigError, match=f"E-CONFIG .*'{name}': means EDM noise.*remove the sidecar"):
+        convert(source, tmp_path / "m")
+    assert convert(source, tmp_path / "m", prediction="v_prediction").prediction_type == "v_prediction"
+    marked = tensors | {"edm_vpred.sigma_max": np.array(80, np.float32)}
+    write_tensors(source, marked, _by_marker)
+    assert "edm_vpred.sigma_max" in convert(source, tmp_path / "n").prediction_evidence
+
+
+def test_an_unknown_scaling_is_refused(tensors: Tensors, tmp_path: Path) -> None:
+    source = write_tensors(tmp_path / "c.safetensors", tensors)
+    source.with_suffix(".yaml").write_text(scaling("VideoScaling"))
+    with pytest.raises(errors.ConfigError, match=r"'VideoScaling': is not one that SDXL can have\..*VScaling"):
+        convert(source, tmp_path / "m")
 
 
 def test_metadata_goes_before_a_sidecar_and_a_strange_sidecar_is_refused(tensors: Tensors, tmp_path: Path) -> None:

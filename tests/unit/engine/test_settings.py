@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from darkroom.engine import Engine, Library
 from darkroom.engine.denoise import slerp
-from darkroom.errors import KeysError, NanImageError, RequestError
+from darkroom.errors import KeysError, LoraError, NanImageError, RequestError
 from darkroom.request.render_request import RenderRequest
-from tests.fixtures.assets import write_lora, write_vae
+from tests.fixtures.assets import write_embedding, write_lora, write_vae
 from tests.fixtures.checkpoints import random_tensors, write_tensors
 from tests.fixtures.plain import plain_output, plain_pipeline
 
@@ -183,3 +184,28 @@ def test_a_lora_whose_file_was_touched_or_replaced_is_read_again(
     second = engine.render(with_lora)
     assert second.image.tobytes() != first.image.tobytes()
     assert second.facts.assets[0].sha256 != first.facts.assets[0].sha256
+
+
+def test_a_lora_and_the_embedding_bundled_with_it_are_both_taken(
+    model_dir: Path, tmp_path: Path, request_: RenderRequest
+) -> None:
+    """The same pixels as with the LoRA and the embedding in files of their own, and no trace afterwards."""
+    lora, embedding = write_lora(tmp_path / "loras/plain.safetensors"), tmp_path / "embeddings/glowing.safetensors"
+    write_embedding(embedding)
+    tensors = {**load_file(lora), **{f"bundle_emb.Glowing.{key}": value for key, value in load_file(embedding).items()}}
+    save_file(tensors, tmp_path / "loras/both.safetensors")
+    engine = Engine.load(model_dir, device="cpu", library=Library(tmp_path))
+    words = changed(request_, prompt="a glowing fox")
+    apart = pixels(engine, changed(words, loras=["plain"], embeddings=["glowing"]))
+    without = pixels(engine, changed(words, loras=["plain"]))
+    assert pixels(engine, changed(words, loras=["both"])) == apart != without
+    assert pixels(engine, changed(words, loras=["plain"])) == without
+    assert pixels(engine, changed(words, loras=["both:0"])) != pixels(engine, words)
+    assert pixels(engine, changed(words, loras=["both"], embeddings=["glowing"])) == apart
+    save_file(tensors, tmp_path / "embeddings/named.safetensors")
+    named = changed(words, prompt="a named fox", loras=["plain"], embeddings=["named"])
+    assert pixels(engine, named) == apart  # the file of the LoRA is the embedding too, under any name
+    embedding.unlink()
+    write_embedding(embedding, seed=5)
+    with pytest.raises(LoraError, match="LoRA 'both': bundles the embedding 'Glowing', a word that stands for another"):
+        engine.render(changed(words, loras=["both"], embeddings=["glowing"]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -141,12 +142,15 @@ def test_all_layouts_are_read(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        (["lora_unet_x.on_input", "lora_unet_x.weight"], "IA3"),
-        ([f"lora_unet_x.{part}.weight" for part in ("a1", "a2", "b1", "b2")], "GLoRA"),
-        (["lora_unet_x.oft_blocks", "lora_unet_x.alpha"], "OFT or BOFT"),
+        (["base_model.model.x.ia3_l"], "IA3 as PEFT writes it"),
         (["lora_unet_x.oft_diag"], "OFT or BOFT"),
         (["base_model.model.x.boft_R"], "OFT or BOFT"),
-        ([*pair(), "bundle_emb.word.clip_l"], "a bundled textual inversion"),
+        (["lora_unet_x.oft_R.weight"], "OFT or BOFT"),
+        (
+            [*pair(), *(f"bundle_emb.word.clip_{end}" for end in ("l", "g", "g_out"))],
+            "a bundled textual inversion for other",
+        ),
+        ([*pair(), "bundle_emb.word.string_to_param.*"], "a bundled textual inversion for other"),
         (["base_model.model.x.lora_E", "base_model.model.x.lora_A.weight"], "AdaLoRA"),
         (["base_model.model.x.vera_lambda_b"], "VeRA"),
         ([*pair(), "unet.x.lora_B.bias"], "a LoRA with biases of its own"),
@@ -154,7 +158,6 @@ def test_all_layouts_are_read(tmp_path: Path, layout: str) -> None:
         ([*pair(), "diffusion_model.x.set_weight"], "weights that replace the model's"),
         ([*pair(), f"{MODULE}.lora_down.weight.absmax"], "a quantised LoRA"),
         ([*pair(), f"{MODULE}.scale_weight"], "a quantised LoRA"),
-        ([*pair(), f"{MODULE}.scalar"], "a scalar of LyCORIS"),
     ],
 )
 def test_kinds_that_cannot_be_applied_are_refused_by_name(tmp_path: Path, keys: list[str], words: str) -> None:
@@ -196,7 +199,7 @@ def test_an_empty_file_is_no_lora(tmp_path: Path) -> None:
         (ones(m__lora_down__weight=(2, 8)), "its module m has down without up"),
         (ones(m__lora_up__weight=(8, 2), m__alpha=()), "its module m has up without down"),
         (ones(m__lora_mid__weight=(2, 2, 3, 3)), "has mid without up, down"),
-        (ones(m__alpha=()), "has an alpha and no weights"),
+        (ones(m__alpha=()), "has alpha, and no weights"),
         (ones(m__hada_w1_a=(8, 2), m__hada_w1_b=(2, 8)), "without hada_w2_a, hada_w2_b"),
         (ones(m__lokr_w1=(2, 2)), "has lokr_w1 without lokr_w2_a, lokr_w2_b"),
         (ones(m__lokr_w1=(2, 2), m__lokr_w1_a=(2, 2), m__lokr_w2=(4, 4)), "lokr_w1 whole and in parts"),
@@ -216,10 +219,89 @@ def test_an_empty_file_is_no_lora(tmp_path: Path) -> None:
             "its two factors differ in shape",
         ),
         (pair() | ones(m__lora_down__weight=(2, 8)), "its module m has down without up"),
+        (ones(m__diff=(8, 8), m__scalar=()), "has a scalar beside diff"),
+        (ones(m__a1__weight=(8, 2), m__a2__weight=(2, 8), m__b1__weight=(8, 2)), "has a1, a2, b1 without b2"),
+        (
+            ones(m__a1__weight=(8, 2), m__a2__weight=(2, 8), m__b1__weight=(8, 3), m__b2__weight=(3, 8)),
+            "a1, a2, b1 and b2 differ in rank",
+        ),
+        (ones(m__rescale=(8, 1)), "has rescale without oft_blocks"),
+        (ones(m__oft_blocks=(2, 4, 3)), "its oft_blocks are of shape 2x4x3"),
+        (ones(m__oft_blocks=(2, 4, 4), m__rescale=(7, 1)), "its rescale is not for 8 rows"),
+        (ones(m__oft_blocks=(3, 2, 4, 4)), "3 factors of 2 blocks of 4"),
+        (ones(m__oft_blocks=(2, 4, 4), m__dora_scale=(8, 1)), "has dora_scale beside oft"),
+        (ones(m__oft_blocks=(2, 4, 4), m__scale=()), "has a scale beside oft"),
+        (ones(m__on_input=()), "has on_input, and no weights"),
+        (pair("m") | ones(m__on_input=()), "has on_input beside lora"),
+        (ones(m__on_input=(), m__weight=(2, 4)), "its weight is of shape 2x4"),
     ],
 )
 def test_parts_that_make_no_whole_are_refused(tmp_path: Path, tensors: Tensors, words: str) -> None:
     assert words in refused(tmp_path, tensors)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ["bundle_emb.word.clip_l"],
+        ["bundle_emb.word.clip_g"],
+        ["bundle_emb.word.clip_l", "bundle_emb.word.clip_g"],
+    ],
+)
+def test_a_bundled_embedding_that_is_not_whole_is_refused(tmp_path: Path, keys: list[str]) -> None:
+    vectors = {key: np.ones((2 + i, 4), np.float32) for i, key in enumerate(keys)}
+    assert "bundles the embedding 'word' without" in refused(tmp_path, pair() | vectors)
+
+
+def test_embeddings_alone_are_no_lora(tmp_path: Path) -> None:
+    vectors = {f"bundle_emb.word.clip_{end}": np.ones((1, 4), np.float32) for end in "lg"}
+    assert "holds embeddings alone" in refused(tmp_path, vectors)
+
+
+def test_bundled_embeddings_are_known_by_their_words(tmp_path: Path) -> None:
+    vectors = {f"bundle_emb.{word}.clip_{end}": np.ones((2, 4), np.float32) for word in ("b.2", "a") for end in "lg"}
+    lora = read(tmp_path, pair() | vectors)
+    assert [(e.name, [info.shape for info in e.vectors]) for e in lora.embeddings] == [
+        ("a", [(2, 4), (2, 4)]),
+        ("b.2", [(2, 4), (2, 4)]),
+    ]
+    assert [module.name for module in lora.modules] == [MODULE]
+
+
+def test_a_dora_as_diffusers_converts_it_to_kohyas_names_is_one_module(tmp_path: Path) -> None:
+    """convert_state_dict_to_kohya leaves the last dot in the name of a magnitude's module."""
+    import torch
+    from diffusers.utils import convert_state_dict_to_kohya
+    from safetensors.torch import save_file
+
+    for stem in ("unet.mid_block.attentions.0.proj_in", "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"):
+        peft = {
+            f"{stem}.lora_A.weight": torch.ones(2, 8),
+            f"{stem}.lora_B.weight": torch.ones(8, 2),
+            f"{stem}.lora_magnitude_vector": torch.ones(8),
+        }
+        save_file(convert_state_dict_to_kohya(peft), tmp_path / "my.safetensors")
+        module = only(read_lora(tmp_path / "my.safetensors", "mine"))
+        assert (module.kind, sorted(module.parts), module.scale) == ("lora", ["down", "magnitude", "up"], 1.0)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "lora_unet__orig_mod_mid_block_attentions_0_proj_in",
+        "_orig_mod.unet.mid_block.attentions.0.proj_in",
+        "unet._orig_mod.mid_block.attentions.0.proj_in",
+        "module.unet.mid_block.attentions.0.proj_in",
+        "unet.mid_block._orig_mod.attentions.0.proj_in",
+    ],
+)
+def test_what_training_wraps_around_a_model_is_not_part_of_a_modules_name(tmp_path: Path, wrapped: str) -> None:
+    assert only(read(tmp_path, pair(wrapped))).name.replace(".", "_").removeprefix("lora_") == MODULE[5:]
+
+
+def test_megabytes_of_training_tags_are_no_fault(tmp_path: Path) -> None:
+    tags = json.dumps({"train": {f"tag_{i}": 1 for i in range(600_000)}})
+    assert only(read(tmp_path, pair(), metadata={"ss_tag_frequency": tags})).kind == "lora"
 
 
 def test_two_adapters_in_one_file_are_refused(tmp_path: Path) -> None:

@@ -37,6 +37,14 @@ def test_whole_text_stands_in_the_order_of_the_format() -> None:
     )
 
 
+def test_hashes_of_names_with_commas_can_be_told_apart() -> None:
+    used = [UsedAsset("loras", name, "1" * 64, "a" * 12) for name in ("50% grey, flat", "Dark Style (v1.2)")]
+    text = write_infotext(REQUEST, model="alpha", model_hash=None, version="0.1.0", assets=used)
+    settings = read_infotext(text)["settings"]
+    assert settings["Lora hashes"].split(", ") == [f"50% grey flat: {'a' * 12}", f"Dark Style (v1.2): {'a' * 12}"]
+    assert json.loads(settings["Hashes"])["lora:50% grey, flat"] == "1" * 10
+
+
 def test_what_else_a_picture_was_made_with_stands_under_the_names_that_other_tools_know() -> None:
     request = RenderRequest(
         prompt="a fox <lora:outline:0.5>",

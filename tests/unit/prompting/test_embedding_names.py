@@ -51,6 +51,30 @@ def test_break_is_no_embedding() -> None:
     assert find_embeddings("a BREAK b", ("break",)) == []
 
 
+FREE = ("Dark Style (v1.2)", "[Pony] neon", "暗黒スタイル", "Dark", "easy")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (r"a fox, Dark Style \(v1.2\), x", ["Dark Style (v1.2)"]),
+        (r"(dark style \(v1.2\):1.3)", ["Dark Style (v1.2)"]),
+        (r"embedding:Dark Style \(v1.2\) fox", ["Dark Style (v1.2)"]),
+        (r"\[Pony\] neon, easy", ["[Pony] neon", "easy"]),
+        ("狐、暗黒スタイル、夜", ["暗黒スタイル"]),
+        ("狐、embedding:暗黒スタイル、夜", ["暗黒スタイル"]),
+        ("embedding:easy.safetensors, dark", ["easy", "Dark"]),
+    ],
+)
+def test_names_may_hold_spaces_brackets_and_letters_of_all_scripts(text: str, found: list[str]) -> None:
+    assert find_embeddings(text, FREE) == found
+
+
+def test_an_unknown_name_in_another_script_is_refused_too() -> None:
+    with pytest.raises(EmbeddingError, match="'暗黒': there is none of that name"):
+        find_embeddings("embedding:暗黒", FREE)
+
+
 @pytest.mark.parametrize("text", ["embedding:easynge", "a (embedding:easynge:1.2)", "Embedding:EasyNge."])
 def test_an_unknown_name_is_refused_with_the_near_ones(text: str) -> None:
     with pytest.raises(EmbeddingError, match=r"E-EMBEDDING embedding '(?i:easynge)\.?'.*did you mean 'easyneg"):

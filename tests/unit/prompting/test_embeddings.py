@@ -17,7 +17,7 @@ from darkroom.prompting.embeddings import Embedding, check_embedding_file, read_
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import Emphasis
 from tests.fixtures.assets import write_lora
-from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.fixtures.checkpoints import write_random_checkpoint, write_tensors
 from tests.unit.prompting.golden import TENSORS
 
 MODES = ("lpw", "a1111", "no_norm", "comfy")
@@ -106,6 +106,13 @@ def test_a_checkpoint_and_a_lora_are_refused(tmp_path: Path) -> None:
     for name in ("checkpoint", "lora"):
         with pytest.raises(EmbeddingError, match=f"E-EMBEDDING embedding '{name}': has no 'clip_l' and 'clip_g' among"):
             check_embedding_file(tmp_path / f"{name}.safetensors", name)
+
+
+def test_several_embeddings_bundled_with_a_lora_are_none_for_one_name(tmp_path: Path) -> None:
+    vectors = {f"bundle_emb.{word}.clip_{end}": np.ones((1, 4), np.float32) for word in "ab" for end in "lg"}
+    path = write_tensors(tmp_path / "x.safetensors", vectors)
+    with pytest.raises(EmbeddingError, match="is a LoRA with 2 embeddings bundled in it"):
+        check_embedding_file(path, "x")
 
 
 def test_a_pickle_is_refused_unopened(tmp_path: Path) -> None:

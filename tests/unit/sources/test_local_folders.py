@@ -14,6 +14,7 @@ import pytest
 from darkroom import errors
 from darkroom.cli import command
 from darkroom.sources import FetchReceipt, fetch, inspect, inspect_source
+from tests.fixtures.exporters import A1111_SIDECAR
 from tests.fixtures.folders import as_snapshot
 
 UNET = "unet/diffusion_pytorch_model.fp16.safetensors"
@@ -145,14 +146,24 @@ def test_a_folder_is_hashed_once_until_a_file_changes(
     assert hashed == ["scheduler_config.json"]
 
 
-def test_a_sidecar_is_remembered_when_the_source_is_gone(model_dir: Path, tmp_path: Path, store: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {params: {parameterization: v}}\n", "v"),
+        (A1111_SIDECAR, "VScaling"),
+        (A1111_SIDECAR.replace("VScaling", "EDMScaling"), "EDMScaling"),  # the checkpoint's own values decide
+    ],
+)
+def test_a_sidecar_is_remembered_when_the_source_is_gone(
+    text: str, said: str, model_dir: Path, tmp_path: Path, store: Path
+) -> None:
     source = tmp_path / "x.safetensors"
     shutil.copy(model_dir.with_name("tiny.safetensors"), source)
-    source.with_suffix(".yaml").write_text("model: {params: {parameterization: v}}\n")
+    source.with_suffix(".yaml").write_text(text)
     receipt = fetch(str(source), store / "x.safetensors", store / "x.json")
-    assert receipt.parameterization == "v"
+    assert receipt.parameterization == said
     now = inspect_source(str(source), store / "x.json", store / "cache.json")
-    assert (now.sha256, now.parameterization, now.is_folder) == (receipt.sha256, "v", False)
+    assert (now.sha256, now.parameterization, now.is_folder) == (receipt.sha256, said, False)
     source.with_suffix(".yaml").unlink()
     assert inspect_source(str(source), store / "x.json", store / "cache.json").parameterization is None
     source.unlink()

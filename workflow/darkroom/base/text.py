@@ -44,6 +44,28 @@ def shorten(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def file_stem(name: str) -> str:
+    """A name as that of a file, without suffix: letters and digits of all scripts, `.`, `_` and `-` stay.
+
+    Anything else, and a dot at the beginning, becomes `%XX` for each of its bytes in UTF-8, so that different names give
+    different files and `name_of_stem` finds the name again.
+    """
+    stem = "".join(
+        sign if sign.isalnum() or sign in "._-" else "".join(f"%{byte:02X}" for byte in sign.encode()) for sign in name
+    )
+    return f"%2E{stem[1:]}" if stem.startswith(".") else stem
+
+
+def name_of_stem(stem: str) -> str:
+    """The name whose file has this stem; one that `file_stem` can't have made stands for itself."""
+    from urllib.parse import unquote  # here, since every picture would pay for it
+
+    if "%" not in stem:
+        return stem
+    name = unquote(stem)
+    return name if file_stem(name) == stem else stem
+
+
 def format_percent(done: int, total: int) -> str:
     """`41 %`, rounded down, so that only everything is 100 %."""
     return f"{100 * done // total if total else 100} %"

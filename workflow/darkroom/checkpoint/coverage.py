@@ -15,6 +15,14 @@ from darkroom.errors import FormatError, KeysError
 
 _HINT = "the file may be damaged or of another model; set architecture if it is a variant of SDXL"
 _VAE_HINT = "give one with --vae, or list it under vaes and name it in checkpoints.NAME.vae in the configuration"
+_PART_HINT = "use the whole checkpoint; only a VAE can come from a file of its own"
+_NO_VAE_HINT = "give a VAE's file"
+_NAMES = {
+    "unet": "UNet",
+    "text_encoder": "first text encoder (CLIP-L)",
+    "text_encoder_2": "second text encoder (OpenCLIP bigG)",
+    "vae": "VAE",
+}
 _EMA_HINT = "leave extract_ema out, or use the version of the checkpoint that has them"
 _QUANTISED = re.compile(
     r"scaled_fp8|.*\.(scale_weight|scale_input|weight_scale|comfy_quant|absmax|quant_map|quant_state\..*)"
@@ -84,14 +92,15 @@ def _check_missing(source: SourceFile, parts: Sequence[Part]) -> None:
     missing = {component: keys for component, keys in missing.items() if keys}
     if not missing:
         return
-    whole = {part.component: len(_sources(part)) for part in parts}
-    ema = any(part.layout.name == EMA for part in parts)
-    if len(missing.get("vae", ())) == whole.get("vae") and set(missing) == {"vae"}:
-        why = f"it has no VAE ({_tensors(missing['vae'])} missing: {_first_five(missing['vae'])})"
-        raise KeysError("checkpoint", source.path, why, _VAE_HINT)
-    if ema and len(missing.get("unet", ())) == whole["unet"]:
+    if any(part.layout.name == EMA and missing.get("unet") == _sources(part) for part in parts):
         raise KeysError("checkpoint", source.path, "it has no EMA weights (model_ema.*)", _EMA_HINT)
+    absent = [part.component for part in parts if missing.get(part.component) == _sources(part)]
     keys = [key for found in missing.values() for key in found]
+    if absent and set(absent) == missing.keys():
+        names = " and no ".join(_NAMES[component] for component in _NAMES if component in absent)
+        why = f"it has no {names} ({_tensors(keys)} missing: {_first_five(keys)})"
+        hint = _VAE_HINT if absent == ["vae"] else _PART_HINT
+        raise KeysError("checkpoint", source.path, why, _NO_VAE_HINT if len(parts) == 1 else hint)
     counts = ", ".join(f"{component} {len(found)}" for component, found in missing.items())
     raise KeysError("checkpoint", source.path, f"{_tensors(keys)} missing ({counts}): {_first_five(keys)}", _HINT)
 

@@ -109,6 +109,7 @@ _BY_ALL_TENSORS = (
         _VAE,
         r"(first_stage_model|vae)\.|(encoder|decoder|(post_)?quant_conv|conv[12]|loss|model_ema|bn)\b",
     ),
+    ("a checkpoint without a UNet", _PART, r"(conditioner|first_stage_model)\."),
 )
 """Parts of checkpoints, in which the name of every tensor begins like this."""
 

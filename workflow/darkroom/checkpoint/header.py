@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -21,9 +22,11 @@ from darkroom.errors import FormatError, NotWeightsError, PickleError
 
 Shape = tuple[int, ...]
 MAX_HEADER_BYTES = 100_000_000
-MAX_ITEMS = 500_000
-"""The most commas and brackets in a header: parsed, each may take 100 bytes. The header of SDXL base has 19,000."""
+MAX_TENSORS = 50_000
+"""SDXL base has 2,516, and a LoRA of all its layers with alphas 8,000."""
 MAX_DIMENSIONS = 16
+_MAX_TOKENS = (MAX_DIMENSIONS + 16) * MAX_TENSORS
+"""The most texts, commas and opening brackets: parsed, each may take 100 bytes."""
 DTYPE_BYTES = {
     **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 1),
     **dict.fromkeys(("U16", "I16", "F16", "BF16"), 2),
@@ -36,6 +39,7 @@ _DOWNLOAD_HINT = "download the file again; a token may be missing"
 _OLD_PICKLE = re.compile(rb"\A(?:c[A-Za-z_][\w.]*\n[\w.]+\n|\((?:[cild]|dp|lp)|[\]})][qr])")
 _PIECE_BYTES = 2**20
 _NOT_IN_JSON = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|[,\[{]', re.DOTALL)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -129,6 +133,8 @@ class _Reader:
         data_offset = 8 + len(raw)
         entries = self._parse(raw)
         metadata = self._metadata(entries.pop("__metadata__", {}))
+        if len(entries) > MAX_TENSORS:
+            self.fail(f"has {len(entries):,} tensors; at most {MAX_TENSORS:,} are allowed")
         tensors = {name: self._tensor(name, entry, size) for name, entry in entries.items()}
         self._check_coverage(tensors, size - data_offset)
         return Header(tensors, metadata, data_offset, size)
@@ -153,9 +159,9 @@ class _Reader:
         return raw
 
     def _parse(self, raw: bytearray) -> dict[str, Any]:
-        items = raw.count(b",") + raw.count(b"[") + raw.count(b"{")
-        if items > MAX_ITEMS:
-            self.fail(f"has a header of {items:,} items; at most {MAX_ITEMS:,} are allowed")
+        # A text counts once, however long: training tools write megabytes of JSON as one text into the metadata.
+        if sum(1 for _ in islice(_TOKEN.finditer(raw), _MAX_TOKENS + 1)) > _MAX_TOKENS:
+            self.fail(f"has a header of more items than {MAX_TENSORS:,} tensors need, which is the most allowed")
 
         def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
             found = dict(pairs)
@@ -179,6 +185,8 @@ class _Reader:
         return data
 
     def _metadata(self, data: Any) -> dict[str, str]:
+        if data is None:  # as some writers put it for no metadata
+            return {}
         if not isinstance(data, dict) or not all(_is_text(text) for pair in data.items() for text in pair):
             self.fail("has a __metadata__ that is not a mapping of text to text")
         return data

@@ -12,7 +12,7 @@ from darkroom.checkpoint.conversion import Conversion, Copy, Output, Part, Sourc
 from darkroom.checkpoint.coverage import check_parts, sort_leftovers
 from darkroom.checkpoint.header import DTYPE_BYTES, Header, encode_header, read_header
 from darkroom.checkpoint.keymap import Entry
-from darkroom.checkpoint.layouts import EMA, best_layout, checkpoint_layouts, vae_layouts
+from darkroom.checkpoint.layouts import EMA, best_layout, checkpoint_layouts, plain_header, vae_layouts
 from darkroom.checkpoint.numbers import FP8
 from darkroom.checkpoint.prediction import find_prediction, read_sidecar
 from darkroom.checkpoint.weights import DTYPES, weight_path
@@ -48,7 +48,7 @@ def _open_source(path: Path, what: str) -> SourceFile:
         raise SourceError(what, path, "does not exist", "check the path, or fetch it first")
     if not path.is_file():
         raise SourceError(what, path, "is not a file", "give the path of a .safetensors file")
-    return SourceFile(path, read_header(path))
+    return SourceFile(path, plain_header(read_header(path), path))
 
 
 def _choose_part(conversion: Conversion, component: str) -> Part:

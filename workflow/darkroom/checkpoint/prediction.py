@@ -2,13 +2,15 @@
 
 Markers as trainers write them: `v_pred` and `ztsnr` as empty tensors, `edm_mean` and `edm_std` (Playground v2.5),
 `edm_vpred.sigma_max` (CosXL), Stability's ModelSpec metadata. A1111 reads a sidecar, `NAME.yaml` beside
-`NAME.safetensors`; only its `parameterization` counts here (`v` or `eps`), at any depth, usually below `model.params`.
+`NAME.safetensors`; what counts here, at any depth, is its `parameterization` (`v` or `eps`), usually below
+`model.params`, or else the class of its denoiser's scaling (sgm/modules/diffusionmodules/denoiser_scaling.py).
 The noise of EDM models is that of Karras et al., arXiv:2206.00364; its values are those that their authors publish.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,9 @@ EDM_SIGMA_MAX, EDM_SIGMA_MIN = "edm_vpred.sigma_max", "edm_vpred.sigma_min"
 V_PREDICTION, ZERO_SNR = "v_pred", "ztsnr"
 PARAMETERIZATIONS = {"v": "v_prediction", "eps": "epsilon", "epsilon": "epsilon", "v_prediction": "v_prediction"}
 """The values of a sidecar's `parameterization`."""
+_SCALING_MODULE = ".denoiser_scaling."
+_SCALINGS = {"VScaling": "v_prediction", "EDMScaling": None, "VScalingWithEDMcNoise": None}
+"""What models with a scaling predict; None for EDM noise, whose sigmas a sidecar doesn't give. EpsScaling is SDXL's own."""
 _MAX_VALUES = 64
 _SPELLINGS = {**PARAMETERIZATIONS, "v-prediction": "v_prediction", "velocity": "v_prediction"}
 _PLAYGROUND_SCHEDULER = {
@@ -84,7 +89,8 @@ class Prediction:
 def find_prediction(path: Path, header: Header, override: str, parameterization: str | None) -> Prediction:
     """By the user's `override` (`auto` for none), else by marker keys, metadata or the sidecar's `parameterization`.
 
-    Without any of these it is epsilon. Raises FormatError (E-FORMAT) for a marker without values.
+    Without any of these it is epsilon. Raises FormatError (E-FORMAT) for a marker without values, ConfigError (E-CONFIG)
+    for a sidecar of a model with EDM noise whose file doesn't give the sigmas.
     """
     tensors, metadata = header.tensors, header.metadata
     zero_snr = ZERO_SNR in tensors
@@ -102,9 +108,7 @@ def find_prediction(path: Path, header: Header, override: str, parameterization:
         if found:
             return Prediction(found, f"metadata {key} = {metadata[key][:40]}", zero_snr and found == "v_prediction")
     if parameterization is not None:
-        found = PARAMETERIZATIONS[parameterization]
-        evidence = f"the sidecar says parameterization: {parameterization}"
-        return Prediction(found, evidence, zero_snr and found == "v_prediction")
+        return _by_sidecar(path, parameterization, zero_snr)
     return Prediction("epsilon", "assumed: nothing says otherwise")
 
 
@@ -114,18 +118,39 @@ def sidecar_path(checkpoint: Path) -> Path:
 
 
 def read_sidecar(checkpoint: Path) -> str | None:
-    """The `parameterization` in a checkpoint's sidecar, one of PARAMETERIZATIONS; None if there is none.
+    """What a checkpoint's sidecar says of its prediction: a parameterization, or the name of another scaling than SDXL's.
 
-    Raises ConfigError (E-CONFIG) for a sidecar that can't be read or has an unknown parameterization.
+    None if it says nothing or there is none. Raises ConfigError (E-CONFIG) for a sidecar that can't be read or that
+    gives a parameterization or a scaling that SDXL can't have.
     """
     path = sidecar_path(checkpoint)
     if not path.is_file():
         return None
-    found = _find(load_yaml(path))
-    if found is None or found in PARAMETERIZATIONS:
-        return found
-    known = ", ".join(PARAMETERIZATIONS)
-    raise ConfigError(f"parameterization in {path} =", found, "is not one that SDXL can have", f"known are {known}")
+    data = load_yaml(path)
+    found = next(_values(data, "parameterization"), None)
+    if found is not None:
+        _check_known(f"parameterization in {path} =", str(found), PARAMETERIZATIONS)
+        return str(found)
+    targets = (str(target) for target in _values(data, "target"))
+    scaling = next((target.rpartition(".")[2] for target in targets if _SCALING_MODULE in f".{target}"), "EpsScaling")
+    _check_known(f"scaling in {path} =", scaling, ["EpsScaling", *_SCALINGS])
+    return None if scaling == "EpsScaling" else scaling
+
+
+def _check_known(what: str, found: str, known: Collection[str]) -> None:
+    if found not in known:
+        raise ConfigError(what, found, "is not one that SDXL can have", f"known are {', '.join(known)}")
+
+
+def _by_sidecar(path: Path, said: str, zero_snr: bool) -> Prediction:
+    found = PARAMETERIZATIONS.get(said) or _SCALINGS[said]
+    if found is None:
+        why = f"means EDM noise, whose values {path.name} doesn't hold (edm_mean and edm_std, or edm_vpred.sigma_max)"
+        hint = "use a version of the checkpoint with these keys, or remove the sidecar if it isn't this checkpoint's"
+        raise ConfigError("the sidecar's denoiser_scaling =", said, why, hint)
+    is_named = said in PARAMETERIZATIONS
+    evidence = f"the sidecar says {'parameterization: ' if is_named else 'denoiser_scaling.'}{said}"
+    return Prediction(found, evidence, zero_snr and found == "v_prediction")
 
 
 def _playground(path: Path, header: Header) -> Prediction:
@@ -165,12 +190,13 @@ def _read_values(path: Path, header: Header, key: str) -> list[float]:
     return values
 
 
-def _find(data: Any) -> str | None:
-    """The first value of the key `parameterization` in a tree of mappings and lists."""
+def _values(data: Any, key: str) -> Iterator[Any]:
+    """The values of a key in a tree of mappings and lists, those of outer mappings first."""
     if isinstance(data, dict):
-        if "parameterization" in data:
-            return str(data["parameterization"])
-        data = list(data.values())
-    if isinstance(data, list):
-        return next((found for found in map(_find, data) if found is not None), None)
-    return None
+        if key in data:
+            yield data[key]
+        data = data.values()
+    elif not isinstance(data, list):
+        return
+    for each in data:
+        yield from _values(each, key)

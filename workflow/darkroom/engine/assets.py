@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ from darkroom.engine.library import Asset, Library
 from darkroom.engine.load import load_vae
 from darkroom.engine.loras import LoraWeights
 from darkroom.engine.rendered import UsedAsset
-from darkroom.engine.weights import WeightFiles
+from darkroom.engine.weights import TensorFile, WeightFiles
+from darkroom.errors import LoraError
 from darkroom.loras import LoraFile, read_lora
 from darkroom.prompting.embeddings import Embedding, read_embedding
 from darkroom.request.render_request import RenderRequest
@@ -56,15 +57,17 @@ class Assets:
         loras = [(self._library.find("loras", use.name), use) for use in request.all_loras]
         embeddings = [self._library.find("embeddings", name) for name in request.embeddings]
         vae = None if request.vae is None else self._library.find("vaes", request.vae)
-        read = {asset.name: read_embedding(asset.path, asset.name) for asset in embeddings}
         chosen = [(self._read_lora(asset), use.unet, use.te) for asset, use in loras]
+        read = {asset.name: read_embedding(asset.path, asset.name) for asset in embeddings}
+        read |= _bundled([lora for lora, _, _ in chosen], read)
         used = [UsedAsset("loras", lora.name, lora.sha256, lora.short_hash) for lora, _, _ in chosen]
         used += [UsedAsset(a.kind, a.name, a.sha256, a.sha256[:12]) for a in embeddings]
         if vae is not None:
             used.append(UsedAsset(vae.kind, vae.name, vae.sha256, autov2(vae.sha256)))
         decoder = self._pipeline.vae if vae is None else self._own_vae(vae)
         self._weights.use(chosen)
-        state = (self._weights.text_key, tuple(asset.sha256 for asset in embeddings))
+        files = (*(asset.sha256 for asset in embeddings), *(lora.sha256 for lora, _, _ in chosen if lora.embeddings))
+        state = (self._weights.text_key, files)
         return Prepared(decoder, read, state, tuple(used))
 
     def _read_lora(self, asset: Asset) -> LoraFile:
@@ -78,3 +81,25 @@ class Assets:
             self._vae = None  # two at once would need the memory of both
             self._vae = (asset.sha256, load_vae(asset.path, self._model, self._dtype))
         return self._vae[1]
+
+
+def _bundled(loras: Iterable[LoraFile], others: Mapping[str, Embedding]) -> dict[str, Embedding]:
+    """The embeddings that LoRA files bring along, by the words that stand for them, whatever the LoRAs' weights.
+
+    Raises LoraError (E-LORA) for a word that stands for another embedding in this picture, letter case aside.
+    """
+    found: dict[str, Embedding] = {}
+    known = {name.lower(): embedding for name, embedding in others.items()}
+    for lora in loras:
+        for bundled in lora.embeddings:
+            file = TensorFile(lora.path, lora.data_offset)
+            first, second = (file.read(info).float() for info in bundled.vectors)
+            other = known.setdefault(bundled.name.lower(), Embedding(bundled.name, (first, second)))
+            if not all(a.shape == b.shape and a.equal(b) for a, b in zip(other.vectors, (first, second), strict=True)):
+                why = (
+                    f"bundles the embedding '{bundled.name[:120]}', a word that stands for another one in this picture"
+                )
+                raise LoraError("LoRA", lora.name, why, "leave one of the two out of this picture")
+            if other.name == bundled.name and bundled.name not in others:
+                found[bundled.name] = other
+    return found

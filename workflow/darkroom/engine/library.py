@@ -7,7 +7,7 @@ from pathlib import Path
 
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import hash_file
-from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
+from darkroom.request.assets import ASSETS, AssetNames, asset_error, assets_in, unknown_asset
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,10 @@ class Library:
         Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) if there is none or it can't
         be read.
         """
-        known = getattr(self.names(), kind)
-        if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
-            raise unknown_asset(kind, name, known)
-        path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
+        # A look into the folder's list: nothing in a name can lead out of it.
+        path = self._added.get((kind, name)) or assets_in(self.models_dir, kind).get(name)
+        if path is None:
+            raise unknown_asset(kind, name, getattr(self.names(), kind))
         try:
             stamp = file_stamp(path.stat())
             known_as = self._hashes.get(path)

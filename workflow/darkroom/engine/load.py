@@ -20,10 +20,10 @@ from darkroom.checkpoint.conversion import Part, SourceFile
 from darkroom.checkpoint.coverage import check_parts
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.keymap import COMPONENTS
-from darkroom.checkpoint.layouts import best_layout, classic_names, vae_layouts
+from darkroom.checkpoint.layouts import best_layout, classic_names, plain_header, vae_layouts
 from darkroom.checkpoint.verify import VerifiedModel, open_model
 from darkroom.engine.devices import MemoryPlan, torch_dtype
-from darkroom.engine.weights import WeightFiles, WeightReader
+from darkroom.engine.weights import TensorFile, WeightFiles, WeightReader
 from darkroom.errors import KeysError, NanWeightError
 
 _READ_AHEAD_BYTES = 64 * 2**20
@@ -66,20 +66,19 @@ def load_vae(path: Path, model: VerifiedModel, dtype: str) -> Any:
     """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from safetensors import safe_open
 
     config = model.configs.components["vae"]
-    header = read_header(path)
+    header = plain_header(read_header(path), path)
     layout = best_layout(vae_layouts(model.entries["vae"]), header.tensors)
     check_parts([SourceFile(path, header)], [Part("vae", layout, 0)])
     target = torch_dtype(vae_dtype(config, dtype))
     weights = {}
-    with safe_open(path, framework="pt") as file:
-        for entry in layout.entries:
-            tensor = file.get_tensor(entry.source).reshape(entry.shape)
-            if not tensor.float().isfinite().all():
-                raise NanWeightError("tensor", entry.source, f"{path.name} holds NaN or Inf there", "use another VAE")
-            weights[entry.name] = tensor.to(target)
+    file = TensorFile(path, header.data_offset)
+    for entry in layout.entries:
+        tensor = file.read(header.tensors[entry.source]).reshape(entry.shape)
+        if not tensor.float().isfinite().all():
+            raise NanWeightError("tensor", entry.source, f"{path.name} holds NaN or Inf there", "use another VAE")
+        weights[entry.name] = tensor.to(target)
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(deepcopy(config))
     vae.load_state_dict(weights, assign=True)

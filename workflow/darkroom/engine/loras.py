@@ -1,5 +1,6 @@
 """LoRAs in a pipeline's weights: W = W₀ + Σ weight · D, added up in fp32 and rounded once to the pipeline's format.
 
+What a LoRA of some kinds adds, D, depends on the weight itself (`darkroom.loras.kinds` has the formulas); that is always W₀.
 A DoRA keeps a magnitude m for each row, or each column, of the weight W (Liu et al., arXiv:2402.09353): it adds
 m · (W + D) / ‖W + D‖ − W, where D is already scaled. A user's weight multiplies the whole sum, as in A1111 and ComfyUI.
 
@@ -19,6 +20,7 @@ from darkroom.checkpoint.layouts import TEXT_MODEL
 from darkroom.engine.weights import TensorFile, WeightFiles
 from darkroom.errors import LoraError
 from darkroom.loras import LoraFile
+from darkroom.loras.kinds import ANY, LoraModule, is_old_glora
 from darkroom.loras.targets import LORA_COMPONENTS, Change, Targets, match
 
 Parts = Mapping[str, Any]
@@ -36,7 +38,7 @@ def delta(change: Change, read: Callable[[str], Any], base: Any) -> Any:
     if change.is_bias:
         return read("diff_b").reshape(base.shape)
     parts = {part: read(part) for part in module.parts if part != "diff_b"}
-    difference = _DIFFERENCES[module.kind or ""](parts).reshape(base.shape).mul_(module.scale)
+    difference = _DIFFERENCES[module.kind or ""](parts, base, module).reshape(base.shape).mul_(module.scale)
     if change.axis is None:
         return difference
     magnitudes = parts["magnitude"] if "magnitude" in parts else parts["dora_scale"]
@@ -52,17 +54,17 @@ def _decompose(weight: Any, magnitudes: Any, axis: int) -> Any:
     return weight.mul_(magnitudes.reshape(norms.shape) / (norms + torch.finfo(torch.float32).eps))
 
 
-def _lora(parts: Parts) -> Any:
+def _lora(parts: Parts, *_: Any) -> Any:
     up, down = parts["up"].flatten(1), parts["down"].flatten(1)
     return up @ down if "mid" not in parts else _tucker(parts["mid"], up.T, down)
 
 
-def _loha(parts: Parts) -> Any:
+def _loha(parts: Parts, *_: Any) -> Any:
     first, second = (_product(parts, f"hada_w{i}_a", f"hada_w{i}_b", f"hada_t{i}") for i in "12")
     return first * second
 
 
-def _lokr(parts: Parts) -> Any:
+def _lokr(parts: Parts, *_: Any) -> Any:
     (rows, columns), first = _lokr_factor(parts, "1")
     (inner_rows, inner_columns, *kernel), second = _lokr_factor(parts, "2")
     first = first.reshape(rows, 1, columns, 1, *[1] * len(kernel))
@@ -90,11 +92,69 @@ def _tucker(core: Any, rows: Any, columns: Any) -> Any:
     return torch.einsum("ij...,ir,jc->rc...", core, rows, columns)
 
 
-def _diff(parts: Parts) -> Any:
+def _diff(parts: Parts, *_: Any) -> Any:
     return parts["diff"]
 
 
-_DIFFERENCES: dict[str, Callable[[Parts], Any]] = {"lora": _lora, "loha": _loha, "lokr": _lokr, "diff": _diff}
+def _glora(parts: Parts, base: Any, _: LoraModule) -> Any:
+    import torch
+
+    if is_old_glora({part: tuple(tensor.shape) for part, tensor in parts.items()}):
+        parts = {"a1": parts["a2"], "a2": parts["a1"], "b1": parts["b2"], "b2": parts["b1"]}
+    a1, a2, b1 = (parts[part].flatten(1) for part in ("a1", "a2", "b1"))
+    b2 = parts["b2"].flatten(1)
+    own = _tucker(parts["bm"], b1.T, b2) if "bm" in parts else b1 @ b2
+    return torch.einsum("oi...,ir,rj->oj...", base, a1, a2).add_(own.reshape(base.shape))
+
+
+def _ia3(parts: Parts, base: Any, module: LoraModule) -> Any:
+    by_column = module.shape is not None and module.shape[0] == ANY
+    shape = [-1 if dimension == int(by_column) else 1 for dimension in range(base.dim())]
+    return parts["weight"].reshape(shape) * base
+
+
+def _oft(parts: Parts, base: Any, module: LoraModule) -> Any:
+    """Rotations of blocks of rows: a single one (k, n, n), or several in butterfly order (m, k, n, n)."""
+    import torch
+
+    blocks = parts["oft_blocks"]
+    skew = blocks - blocks.mT
+    norm = torch.linalg.vector_norm(skew) + _LYCORIS_EPS
+    if 0 < module.limit < norm:
+        skew = skew * (module.limit / norm)
+    identity = torch.eye(blocks.shape[-1], device=blocks.device)
+    rotations = (identity + skew) @ torch.linalg.inv(identity - skew)
+    rows = base.flatten(1)
+    if rotations.dim() == 3:
+        turned = (rotations.mT @ rows.unflatten(0, rotations.shape[:2])).flatten(0, 1)
+    else:
+        turned = _butterfly(rotations, rows)
+    if "rescale" in parts:
+        turned = turned * parts["rescale"].reshape(-1, 1)
+    return turned - rows
+
+
+def _butterfly(rotations: Any, rows: Any) -> Any:
+    """Rotate (rows, columns) factor by factor: block d of factor i takes rows that are 2ⁱ half-blocks apart."""
+    size = rotations.shape[-1]
+    for i, factor in enumerate(rotations):
+        apart = 2**i * size // 2
+        shuffled = rows.unflatten(0, (-1, 2, apart)).transpose(1, 2).flatten(0, 2)
+        turned = (factor @ shuffled.unflatten(0, (-1, size))).flatten(0, 1)
+        rows = turned.unflatten(0, (-1, apart, 2)).transpose(1, 2).flatten(0, 2)
+    return rows
+
+
+_LYCORIS_EPS = 1e-8
+_DIFFERENCES: dict[str, Callable[[Parts, Any, LoraModule], Any]] = {
+    "lora": _lora,
+    "loha": _loha,
+    "lokr": _lokr,
+    "glora": _glora,
+    "ia3": _ia3,
+    "oft": _oft,
+    "diff": _diff,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from darkroom.checkpoint.keymap import UNET_PREFIX, Entry
 from darkroom.checkpoint.layouts import TEXT_MODEL
 from darkroom.errors import LoraError
 from darkroom.loras.file import SHOWN, LoraFile
-from darkroom.loras.kinds import LoraModule, PartsError, is_whole, magnitude_axis
+from darkroom.loras.kinds import ANY, LoraModule, PartsError, is_whole, magnitude_axis
 
 Module = tuple[str, str]
 """Component and module; a text encoder's modules without `text_model.`, which some libraries leave out."""
@@ -24,7 +24,9 @@ _PEFT = "base_model.model."
 _PREFIXES = (
     ("lora_unet_", "unet"),
     ("unet.", "unet"),
+    ("oft_unet_", "unet"),  # sd-scripts
     ("diffusion_model.", "unet"),  # ComfyUI
+    ("model.diffusion_model.", "unet"),
     ("lycoris_", "unet"),  # SimpleTuner
     ("lora_te1_", "text_encoder"),
     ("lora_te_", "text_encoder"),  # as diffusers and ComfyUI read it
@@ -144,4 +146,4 @@ def _misfit(lora: LoraFile, misfits: list[str]) -> LoraError:
 
 
 def _text(shape: Shape | None) -> str:
-    return "none" if shape is None else "x".join(map(str, shape))
+    return "none" if shape is None else "x".join("…" if size == ANY else str(size) for size in shape)

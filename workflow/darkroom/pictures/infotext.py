@@ -76,7 +76,8 @@ def write_infotext(
     settings["RNG"] = "CPU"
     for key, kind in (("Lora hashes", "loras"), ("TI hashes", "embeddings")):
         if found := _of_kind(assets, kind):
-            settings[key] = ", ".join(f"{asset.name}: {asset.short}" for asset in found)
+            # A1111 leaves a name's commas out: here they part the entries.
+            settings[key] = ", ".join(f"{asset.name.replace(',', '')}: {asset.short}" for asset in found)
     pairs = [f"{key}: {_quote(value)}" for key, value in settings.items()]
     if hashes := _hashes(model_hash, assets):
         pairs.append("Hashes: " + json.dumps(hashes))

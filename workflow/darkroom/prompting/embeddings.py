@@ -2,11 +2,12 @@
 
 ComfyUI, A1111 and sd-scripts (sdxl_train_textual_inversion.py) use the keys `clip_l` and `clip_g`, diffusers' training
 script for SDXL `text_encoders_0` and `text_encoders_1`
-(train_dreambooth_lora_sdxl_advanced.py).
+(train_dreambooth_lora_sdxl_advanced.py). A LoRA of OneTrainer's with one embedding bundled in it counts as that embedding too.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from darkroom.checkpoint.header import Header, read_header
 from darkroom.errors import CheckpointError, EmbeddingError, NanWeightError
 
 _KEYS = (("clip_l", "clip_g"), ("text_encoders_0", "text_encoders_1"))
+_BUNDLED = re.compile(r"(bundle_emb\..+\.)clip_l")
 _FLOATS = ("F16", "BF16", "F32", "F64")
 _BY_WIDTH = {768: "SD 1.x", 1024: "SD 2.x", 1280: "SDXL's second text encoder alone"}
 MAX_VECTORS = 75
@@ -46,11 +48,13 @@ def check_embedding_file(path: Path, name: str) -> tuple[str, str]:
     except CheckpointError as error:
         what = error.what.replace("checkpoint", "embedding")
         raise type(error)(what, name, error.why, error.hint.replace("checkpoint", "embedding")) from None
-    keys = next((pair for pair in _KEYS if set(pair) <= header.tensors.keys()), None)
+    stems = [bundled[1] for key in header.tensors if (bundled := _BUNDLED.fullmatch(key)) is not None]
+    pairs = [(f"{stem}clip_l", f"{stem}clip_g") for stem in stems] if len(stems) == 1 else _KEYS
+    keys = next((pair for pair in pairs if set(pair) <= header.tensors.keys()), None)
     if keys is None:
         raise EmbeddingError("embedding", name, _describe(header), _HINT)
     left = sorted(header.tensors.keys() - set(keys))
-    if left:
+    if left and not stems:
         raise EmbeddingError("embedding", name, f"has more than vectors in it, such as '{left[0][:120]}'", _HINT)
     infos = [header.tensors[key] for key in keys]
     if any(info.dtype not in _FLOATS or len(info.shape) != 2 for info in infos):
@@ -96,5 +100,7 @@ def _describe(header: Header) -> str:
     widths = [info.shape[-1] for info in header.tensors.values() if 1 <= len(info.shape) <= 2]
     if len(header.tensors) <= 2 and widths and widths[0] in _BY_WIDTH:
         return f"is an embedding for {_BY_WIDTH[widths[0]]}"
+    if bundled := sum(1 for key in header.tensors if _BUNDLED.fullmatch(key)):
+        return f"is a LoRA with {bundled} embeddings bundled in it; a picture that uses the LoRA can use them by their words"
     first = next(iter(header.tensors), "none")
     return f"has no 'clip_l' and 'clip_g' among its {len(header.tensors)} tensors, such as '{first[:120]}'"

@@ -29,7 +29,8 @@ _TOKEN = re.compile(
 )
 _BREAK = re.compile(r"\bBREAK\b")
 _PREFIX = "embedding:"
-_NAME = r"[a-z0-9][a-z0-9._-]*"
+_NAME = r"(?:[a-z0-9][a-z0-9._-]*|\w[\w.-]*)"
+_PLAIN_NAME = re.compile(_NAME, re.IGNORECASE)
 _ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
 
 
@@ -185,8 +186,10 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     by_key = {name.lower(): name for name in names}
     longest_first = sorted(by_key, key=len, reverse=True)
     bare = "|".join(map(re.escape, longest_first)) or "(?!)"
+    other = "|".join(re.escape(name) for name in longest_first if not _PLAIN_NAME.fullmatch(name)) or "(?!)"
+    explicit = rf"(?:{other})(?![\w-])|{_NAME}"
     # A LoRA's tag comes first, so that a name in it is ignored.
-    pattern = rf"(?P<tag><lora:[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{_NAME})|(?P<bare>{bare})(?![\w-]))"
+    pattern = rf"(?P<tag><lora:[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{explicit})|(?P<bare>{bare})(?![\w-]))"
     return re.compile(pattern, re.IGNORECASE), by_key
 
 

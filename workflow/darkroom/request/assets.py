@@ -1,7 +1,7 @@
 """Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs and embeddings, by their configured names.
 
-They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`.
-A request holds names only: never a path, never a URL.
+They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`; some
+characters of a name stand there as `%XX` (`darkroom.base.text.file_stem`). A request holds names only: never a path, never a URL.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from darkroom.base.text import did_you_mean
+from darkroom.base.text import did_you_mean, file_stem, name_of_stem
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
 from darkroom.request.render_request import RenderRequest
 
@@ -34,12 +34,19 @@ class AssetNames:
     @classmethod
     def of_folder(cls, models_dir: Path) -> AssetNames:
         """The names of the files fetched into a models folder."""
-        return cls(*(sorted(path.stem for path in (models_dir / kind).glob("*.safetensors")) for kind in ASSETS))
+        return cls(*(sorted(assets_in(models_dir, kind)) for kind in ASSETS))
 
 
 def asset_path(models_dir: Path | str, kind: str, name: str) -> Path:
     """The path of an asset of that kind (`vaes`, `loras`, `embeddings`) and name once it is fetched."""
-    return Path(models_dir) / kind / f"{name}.safetensors"
+    return Path(models_dir) / kind / f"{file_stem(name)}.safetensors"
+
+
+def assets_in(models_dir: Path, kind: str) -> dict[str, Path]:
+    """The fetched assets of that kind by name."""
+    # A file that somebody put there under its plain name comes before the one fetched for that name, which wins.
+    paths = sorted((models_dir / kind).glob("*.safetensors"), key=lambda path: "%" in path.stem)
+    return {name_of_stem(path.stem): path for path in paths}
 
 
 def used_assets(request: RenderRequest) -> list[tuple[str, str]]:

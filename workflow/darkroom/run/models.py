@@ -32,7 +32,8 @@ class ModelState:
 def outputs(sources: Sources, key: Key) -> tuple[list[Path], list[Path]]:
     """What is made of a source: the large files and folders, and the receipts and audits that describe them."""
     section, name = key
-    models, is_folder = Path(sources.config.models_dir), sources.states[key].is_folder
+    models = Path(sources.config.models_dir)
+    is_folder = section == "checkpoints" and sources.states[key].is_folder
     large, small = [copy_path(models, section, name, is_folder=is_folder)], [receipt_path(models, section, name)]
     if section == "checkpoints":
         large.append(models / "diffusers" / name)

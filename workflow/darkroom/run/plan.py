@@ -27,6 +27,7 @@ from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG, format_of
 from darkroom.request.assets import used_assets
 from darkroom.revisions import RENDER
+from darkroom.run.asset_folders import expand_folders
 from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sheets.read import PlannedPicture, load_pictures
 from darkroom.warm.lease import make_lease
@@ -126,7 +127,11 @@ def _outfit(picture: PlannedPicture) -> Hashable:
 
 
 def make_plan(config: Config) -> Plan:
-    """Read the sheets and inspect every source. Raises what `load_pictures` and `inspect_sources` raise."""
+    """Read the sheets and inspect every source.
+
+    Raises what `expand_folders`, `load_pictures` and `inspect_sources` raise.
+    """
+    config = expand_folders(config)
     sheets = load_pictures(config)
     sources = inspect_sources(config)
     return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import write_bytes
 from darkroom.base.hashing import check_sha256
+from darkroom.base.text import file_stem, name_of_stem
 from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
+from darkroom.run.asset_folders import is_from_folder
 from darkroom.sources import FetchReceipt, Source, SourceState, inspect_source, parse_reference
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
 
@@ -51,7 +54,7 @@ class Pin:
 
 def pin_path(section: str, name: str) -> Path:
     """The path of a source's pin."""
-    return PINS / section / f"{name}.json"
+    return PINS / section / f"{file_stem(name)}.json"
 
 
 def write_pin(pin: Pin, path: Path, receipt: Path) -> None:
@@ -81,6 +84,25 @@ def _write(path: Path, data: Mapping[str, Any]) -> None:
         write_bytes(path, text)
 
 
+class States(Mapping[Key, SourceState]):
+    """The state of each source, found out when it is first asked for: hashing a folder of LoRAs takes long."""
+
+    def __init__(self, inspections: Mapping[Key, Callable[[], SourceState]]) -> None:
+        self._inspections = inspections
+        self._known: dict[Key, SourceState] = {}
+
+    def __getitem__(self, key: Key) -> SourceState:
+        if key not in self._known:
+            self._known[key] = self._inspections[key]()
+        return self._known[key]
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._inspections)
+
+    def __len__(self) -> int:
+        return len(self._inspections)
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """The configured sources by section and name, with look-ups for the rules.
@@ -95,6 +117,10 @@ class Sources:
     def names(self, *, folders: bool) -> list[str]:
         """The checkpoints whose sources are Diffusers folders, or those whose sources are single files."""
         return [name for name in self.config.checkpoints if self.states["checkpoints", name].is_folder == folders]
+
+    def stems(self, section: str) -> list[str]:
+        """The names of the files, without suffix, that a section's sources are fetched to."""
+        return [file_stem(name) for name in getattr(self.config, section)]
 
     def kind(self, wildcards: Any) -> str:
         """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora` or `embedding`."""
@@ -166,7 +192,7 @@ class Sources:
 
     def _key(self, wildcards: Any) -> Key:
         named = ((section, wildcards.get(kind)) for section, kind in SECTIONS.items())
-        return next((section, name) for section, name in named if name is not None)
+        return next((section, name_of_stem(stem)) for section, stem in named if stem is not None)
 
     def _paths(self, name: str, ending: str, vae_ending: str) -> list[str]:
         vae, models = self.config.checkpoints[name].vae, self.config.models_dir
@@ -176,16 +202,16 @@ class Sources:
 
 def copy_path(models_dir: Path | str, section: str, name: str, *, is_folder: bool = False) -> Path:
     """The path that a source is fetched to."""
-    return Path(models_dir) / section / (name if is_folder else f"{name}.safetensors")
+    return Path(models_dir) / section / (name if is_folder else f"{file_stem(name)}.safetensors")
 
 
 def receipt_path(models_dir: Path | str, section: str, name: str) -> Path:
     """The path of the receipt of what `copy_path` names."""
-    return Path(models_dir) / section / f"{name}.receipt.json"
+    return Path(models_dir) / section / f"{file_stem(name)}.receipt.json"
 
 
 def inspect_sources(config: Config) -> Sources:
-    """Find out the state of every configured source, without the network.
+    """Find out the state of every configured source, without the network; of those in folders once a run needs them.
 
     Raises SourceError (E-SOURCE) for a source that is missing, of the wrong kind or at the path of its own copy,
     HashError (E-HASH) for a wrong SHA256, ConfigError (E-CONFIG) for options that don't apply to a source, a broken
@@ -194,8 +220,11 @@ def inspect_sources(config: Config) -> Sources:
     """
     given = {(section, name): each for section in SECTIONS for name, each in getattr(config, section).items()}
     references = {key: parse_reference(each.source) for key, each in given.items()}
-    states = {key: _inspect(config, *key, given[key], reference) for key, reference in references.items()}
-    for (section, name), state in states.items():
+    states = States(
+        {key: partial(_inspect, config, *key, given[key], reference) for key, reference in references.items()}
+    )
+    for section, name in (key for key, each in given.items() if not is_from_folder(each)):
+        state = states[section, name]
         if state.is_folder and section == "checkpoints":
             _check_options(name, config.checkpoints[name])
         elif state.is_folder:
@@ -209,7 +238,7 @@ def inspect_sources(config: Config) -> Sources:
 def _inspect(config: Config, section: str, name: str, given: Given, reference: Source) -> SourceState:
     models = Path(config.models_dir)
     if reference.is_local:
-        outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
+        outputs = [copy_path(models, section, name), models / section / name, models / "diffusers" / name]
         _check_place(given.source, outputs, f"{section}.{name}")
     state = inspect_source(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
     if state.sha256 is not None:

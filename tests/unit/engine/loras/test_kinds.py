@@ -221,6 +221,149 @@ def test_lokr_of_a_convolution(weights: LoraWeights, pipeline: Any, tmp_path: Pa
     assert_added(weights, pipeline, CONV, lora, 2 * kronecker(first, second))
 
 
+@pytest.mark.parametrize("kind", ["lora", "loha", "lokr", "glora"])
+def test_a_scalar_of_lycoris_training_multiplies_the_change(
+    weights: LoraWeights, pipeline: Any, tmp_path: Path, kind: str
+) -> None:
+    parts: dict[str, Any] = {
+        "lora": {"lora_down__weight": random(4, 128), "lora_up__weight": random(112, 4), "alpha": 2},
+        "loha": hadamard(LINEAR)[0],
+        "lokr": {"lokr_w1": random(8, 4), "lokr_w2": random(14, 32)},
+        "glora": glora_parts(LINEAR),
+    }[kind]
+    plain = Applied(weights, pipeline, LINEAR, read(tmp_path, named(LINEAR, **parts))).difference
+    assert_added(weights, pipeline, LINEAR, read(tmp_path, named(LINEAR, **parts, scalar=-0.25)), -0.25 * plain)
+
+
+def glora_parts(target: Layer, rank: int = 4, *, old: bool = False) -> dict[str, Array]:
+    rows, columns, *kernel = target.shape
+    ones = [1] * len(kernel)
+    a1, a2 = random(columns, rank, *ones), random(rank, columns, *ones, seed=1) * np.float32(0.1)
+    b1, b2 = random(rows, rank, *ones, seed=2), random(rank, columns, *kernel, seed=3) * np.float32(0.1)
+    values = (a2, a1, b2, b1) if old else (a1, a2, b1, b2)
+    return {f"{name}__weight": value for name, value in zip(("a1", "a2", "b1", "b2"), values, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("target", "old"),
+    [(LINEAR, False), (SQUARE, False), (CONV, False), (LINEAR, True), (SQUARE, True), (POINT, True)],
+    ids=lambda value: getattr(value, "name", "old" if value else "new"),
+)
+def test_glora(weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, old: bool) -> None:
+    """W + s · (B₁ B₂ + W A₁ A₂), for every place of a convolution's kernel."""
+    parts = glora_parts(target, old=old)
+    first = glora_parts(target)
+    a1, a2, b1, b2 = (first[f"{name}__weight"].astype(float) for name in ("a1", "a2", "b1", "b2"))
+    lora = read(tmp_path, named(target, **parts, alpha=2))
+    base = Applied(weights, pipeline, target, lora).before
+    expected = np.zeros(target.shape).reshape(*target.shape[:2], -1)
+    rows, columns, places = expected.shape
+    for place in range(places):
+        w = base.reshape(rows, columns, places)[..., place]
+        own = b1.reshape(rows, 4) @ b2.reshape(4, columns, -1)[..., place]
+        expected[..., place] = own + w @ a1.reshape(columns, 4) @ a2.reshape(4, columns)
+    assert_added(weights, pipeline, target, lora, 0.5 * expected)
+
+
+def test_glora_in_tucker_form(weights: LoraWeights, pipeline: Any, tmp_path: Path) -> None:
+    parts = glora_parts(CONV) | {"b2__weight": random(4, 32, 1, 1), "bm__weight": random(4, 4, 3, 3)}
+    lora = read(tmp_path, named(CONV, **parts))
+    base = Applied(weights, pipeline, CONV, lora).before
+    a1, a2, b1, b2 = (
+        parts[f"{name}__weight"].astype(float).reshape(-1, parts[f"{name}__weight"].shape[1])
+        for name in ("a1", "a2", "b1", "b2")
+    )
+    own = np.einsum("or,rqkl,qc->ockl", b1, parts["bm__weight"].astype(float), b2)
+    assert_added(weights, pipeline, CONV, lora, own + np.einsum("oikl,ir,rj->ojkl", base, a1, a2))
+
+
+@pytest.mark.parametrize("on_input", [0, 1])
+@pytest.mark.parametrize("target", [LINEAR, CONV], ids=lambda target: target.name)
+def test_ia3(weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, on_input: int) -> None:
+    rows, columns, *kernel = target.shape
+    count = columns if on_input else rows
+    learned = random(count)
+    shaped = learned.reshape(1, count, 1, 1) if kernel else learned  # as LyCORIS has them
+    lora = read(tmp_path, named(target, weight=shaped, on_input=on_input))
+    expected = Applied(weights, pipeline, target, lora).before.copy()
+    for i in range(count):
+        expected[(slice(None), i) if on_input else (i,)] *= float(learned[i])
+    assert_added(weights, pipeline, target, lora, expected)
+
+
+def rotation(block: Array) -> Array:
+    """Cayley's transform of a block's skew-symmetric part."""
+    skew = block.astype(float) - block.T
+    return np.asarray((np.eye(len(block)) + skew) @ np.linalg.inv(np.eye(len(block)) - skew))
+
+
+@pytest.mark.parametrize("target", [SQUARE, CONV], ids=lambda target: target.name)
+@pytest.mark.parametrize("rescaled", [False, True])
+def test_oft(weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, rescaled: bool) -> None:
+    rows, size = target.shape[0], 16
+    blocks = random(rows // size, size, size) * np.float32(0.1)
+    rescale = abs(random(rows)) + 0.5
+    extra = {"rescale": rescale.reshape(rows, *[1] * (len(target.shape) - 1))} if rescaled else {}
+    lora = read(tmp_path, named(target, oft_blocks=blocks, **extra, alpha=0))
+    before = Applied(weights, pipeline, target, lora).before.reshape(rows, -1)
+    turned = before.copy()
+    for number, block in enumerate(blocks):
+        where = slice(number * size, (number + 1) * size)
+        turned[where] = rotation(block).T @ before[where]
+    if rescaled:
+        turned *= rescale[:, None].astype(float)
+    assert_added(weights, pipeline, target, lora, turned - before)
+
+
+@pytest.mark.parametrize(("alpha", "is_bounded"), [(1e-3, True), (10.0, False)])
+def test_alpha_times_rows_bounds_the_rotations_of_oft(
+    weights: LoraWeights, pipeline: Any, tmp_path: Path, alpha: float, is_bounded: bool
+) -> None:
+    """As sd-scripts and LyCORIS have it: the constraint is of all blocks together."""
+    rows = SQUARE.shape[0]
+    blocks = random(4, rows // 4, rows // 4) * np.float32(0.1)
+    norm = np.sqrt(((blocks.astype(float) - blocks.transpose(0, 2, 1)) ** 2).sum())
+    assert (norm > alpha * rows) == is_bounded
+    shrunk = blocks.astype(float) * min(1.0, alpha * rows / norm)
+    lora = read(tmp_path, named(SQUARE, oft_blocks=blocks, alpha=alpha))
+    before = Applied(weights, pipeline, SQUARE, lora).before
+    turned = np.concatenate([rotation(b).T @ w for b, w in zip(shrunk, np.split(before, 4), strict=True)])
+    assert_added(weights, pipeline, SQUARE, lora, turned - before)
+
+
+def test_oft_under_the_names_of_sd_scripts(weights: LoraWeights, pipeline: Any, tmp_path: Path) -> None:
+    blocks = {f"oft_unet_{kohya(SQUARE)[10:]}.oft_blocks": random(4, 28, 28) * np.float32(0.1)}
+    plain = Applied(weights, pipeline, SQUARE, read(tmp_path, named(SQUARE, oft_blocks=next(iter(blocks.values())))))
+    assert_added(weights, pipeline, SQUARE, read(tmp_path, blocks), plain.difference)
+
+
+@pytest.mark.parametrize(("target", "size", "factors"), [(SQUARE, 14, 4), (SQUARE, 56, 2), (CONV, 8, 3)])
+def test_boft(weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, size: int, factors: int) -> None:
+    """Each factor written as one matrix over all rows, index by index."""
+    rows = target.shape[0]
+    blocks = random(factors, rows // size, size, size) * np.float32(0.1)
+    rescale = (abs(random(rows)) + 0.5).reshape(rows, *[1] * (len(target.shape) - 1))
+    lora = read(tmp_path, named(target, oft_blocks=blocks, rescale=rescale))
+    before = Applied(weights, pipeline, target, lora).before.reshape(rows, -1)
+    turned = before
+    for i in range(factors):
+        apart = 2**i * size // 2
+
+        def place(row: int, apart: int = apart) -> int:
+            group, rest = divmod(row, 2 * apart)
+            half, inside = divmod(rest, apart)
+            return group * 2 * apart + inside * 2 + half
+
+        matrix = np.zeros((rows, rows))
+        rotations = [rotation(block) for block in blocks[i]]
+        for row, column in itertools.product(range(rows), repeat=2):
+            p, q = place(row), place(column)
+            if p // size == q // size:
+                matrix[row, column] = rotations[p // size][p % size, q % size]
+        turned = matrix @ turned
+    assert_added(weights, pipeline, target, lora, turned * rescale.reshape(rows, 1) - before)
+
+
 def decomposed(weight: Array, change: Array, magnitudes: Array, *, by_row: bool) -> Array:
     """DoRA's change, slice by slice."""
     new = np.zeros_like(weight)
@@ -261,6 +404,36 @@ def test_pefts_magnitudes_are_by_row(weights: LoraWeights, pipeline: Any, tmp_pa
     before = Applied(weights, pipeline, target, read(tmp_path, parts)).before
     expected = decomposed(before, change, magnitudes.astype(float), by_row=True)
     assert_added(weights, pipeline, target, read(tmp_path, parts), expected)
+
+
+EQUAL = layer("mid_block.resnets.0.conv1")  # 112 x 112 x 3 x 3: by row and by column differ in nothing but the meaning
+
+
+@pytest.mark.parametrize("prefix", ["unet.", ""])
+@pytest.mark.parametrize("target", [SQUARE, EQUAL], ids=lambda target: target.name)
+def test_a_dora_that_diffusers_converted_to_kohyas_names_is_the_same(
+    weights: LoraWeights, pipeline: Any, tmp_path: Path, target: Layer, prefix: str
+) -> None:
+    import torch
+    from diffusers.utils import convert_state_dict_to_kohya
+    from safetensors.torch import save_file
+
+    rows, columns, *kernel = target.shape
+    stem = f"{prefix}{target.name}"
+    peft = {
+        f"{stem}.lora_A.weight": torch.from_numpy(random(4, columns, *kernel)),
+        f"{stem}.lora_B.weight": torch.from_numpy(random(rows, 4, *[1] * len(kernel))),
+        f"{stem}.lora_magnitude_vector": torch.from_numpy(abs(random(rows)) + 0.1).reshape(
+            (1, rows, 1, 1) if kernel else (rows,)
+        ),
+    }
+    save_file(peft, tmp_path / "peft.safetensors")
+    converted = {key: value.clone() for key, value in convert_state_dict_to_kohya(peft).items()}
+    assert converted.keys() != peft.keys()
+    save_file(converted, tmp_path / "kohya.safetensors")
+    expected = Applied(weights, pipeline, target, read_lora(tmp_path / "peft.safetensors", "peft")).difference
+    found = Applied(weights, pipeline, target, read_lora(tmp_path / "kohya.safetensors", "kohya")).difference
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("kind", ["loha", "lokr"])

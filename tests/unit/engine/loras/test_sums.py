@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -215,8 +216,6 @@ def open_files() -> int:
 
 @pytest.mark.full
 def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_path: Path) -> None:
-    import gc
-
     import torch
 
     three = [make(tmp_path, f"lora{i}", lora_tensors(LAYERS[i::12], seed=i)) for i in range(3)]
@@ -241,6 +240,7 @@ def test_200_changes_take_no_more_memory_than_a_few(weights: LoraWeights, tmp_pa
 
 
 def test_dropping_the_weights_closes_the_models_files(pipeline: Any, model_dir: Path) -> None:
+    gc.collect()  # else other tests' weights may go at any moment
     before = open_files()
     weights = LoraWeights(pipeline, weight_files(model_dir))
     assert open_files() == before + 4
