@@ -75,6 +75,7 @@ SEAMS = {
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
+    "pictures/lossy": "JPEG and WebP, which no run writes",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
     "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",

@@ -11,13 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_readings, locate, quote, read_yaml
+from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_keys, locate, quote, read_yaml
 from darkroom.base.text import did_you_mean, shorten
 from darkroom.base.validation import Mistakes, Problem, StrictModel, all_problems
 from darkroom.errors import ConfigError
 
 NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
+_STAND_IN = "hf:owner/name"
+"""A source in place of one that is wrong, so that the sheets can be read."""
 _SHEET_FILES = ("contact-sheet.png",)
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
@@ -209,7 +211,9 @@ class Config(Section):
         taken: dict[str, str] = {}
         for name in value:
             if is_reserved(name):
-                raise ValueError(f"'{name}' can't be a folder's name: Windows keeps it for a device")
+                raise ValueError(
+                    f"'{name}' can't be a folder's name, because Windows keeps it for a device; use another name"
+                )
             if name.casefold() in _SHEET_FILES:
                 raise ValueError(f"'{name}' is what a sheet's contact sheet is called; use another name")
             for path in (f"{name}{ending}".casefold() for ending in _MODEL_FILES):
@@ -233,10 +237,10 @@ def load_config(path: Path | str) -> Config:
 def read_config(path: Path | str) -> YamlFile:
     """A configuration's file, not validated yet.
 
-    Raises ConfigError (E-CONFIG) for what isn't YAML, and for values that Snakemake would read as others.
+    Raises ConfigError (E-CONFIG) for what isn't YAML, and for names that Snakemake would read as numbers or booleans.
     """
     file = read_yaml(path, missing="create it, or name another with --configfile (of `darkroom`: --config)")
-    mistakes = Mistakes(list(find_other_readings(file)))
+    mistakes = Mistakes([*find_other_keys(file)])
     mistakes.raise_all()
     return file
 
@@ -280,7 +284,7 @@ def _without(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
         section = kept.get(str(keys[0])) if keys else None
         if len(keys) > 1 and isinstance(section, dict):
             if keys[0] in SECTIONS:
-                section[keys[1]] = {"source": "unknown"}
+                section[keys[1]] = {"source": _STAND_IN}
             else:
                 section.pop(keys[1], None)
         elif keys:
@@ -312,10 +316,15 @@ def _describe(problem: Problem, path: Path | str) -> ConfigError:
     hint = _example(keys, problem.value) or "see docs/reference/config.md"
     if problem.is_missing:
         return ConfigError("key", problem.name, f"is missing ({place})", hint)
-    reason = "is empty" if problem.value in ({}, []) else problem.reason
-    if isinstance(problem.value, bool | int | float) and problem.reason == "is no text":
+    if named := re.match(r"'([^']*)'", problem.reason):  # one of a section's names
+        reason, _, hint = problem.reason.partition("; ")
+        return ConfigError(
+            "name", named[1], f"{reason} ({locate(path, [*keys, named[1]])})", hint or "use another name"
+        )
+    reason = "is empty" if problem.value in ({}, [], None) else problem.reason
+    if problem.reason == "is no text" and not isinstance(problem.value, dict | list):
         hint = f"{PUT_IN_QUOTES}: {keys[-1]}: {quote(str(problem.value))}"
-    return ConfigError(f"{problem.name} =", shorten(problem.value), f"{reason} ({place})", hint)
+    return ConfigError(f"{problem.name} =", problem.value and shorten(problem.value), f"{reason} ({place})", hint)
 
 
 def _example(keys: list[str], value: Any) -> str | None:

@@ -190,11 +190,8 @@ def quote(text: str) -> str:
     return f'"{text}"'
 
 
-def find_other_readings(file: YamlFile) -> list[ConfigError]:
-    """What YAML 1.1, by which Snakemake reads the configuration, takes for something else than is written there.
-
-    That is `010` (8), `0x10` (16), `12:30` (750), and names such as `no` or `7` as keys.
-    """
+def find_other_keys(file: YamlFile) -> list[ConfigError]:
+    """An error for each key that YAML 1.1, by which Snakemake reads the configuration, takes for no text: `no`, `7`."""
     found, stack = [], [file.root] if file.root else []
     while stack:
         node = stack.pop()
@@ -202,25 +199,25 @@ def find_other_readings(file: YamlFile) -> list[ConfigError]:
             stack.extend(node.value)
         elif isinstance(node, yaml.MappingNode):
             stack.extend(value for _, value in node.value)
-            found += [_other_reading(file, key, "key") for key, _ in node.value if _is_other_key(key)]
-        elif isinstance(node, yaml.ScalarNode) and _is_other_number(node):
-            found.append(_other_reading(file, node, "number"))
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.style):
+                read = _read_as_yaml_1_1(key.value)
+                if not isinstance(read, str):
+                    why = f"YAML reads it as {read} ({file.path}:{key.start_mark.line + 1})"
+                    found.append(ConfigError("key", key.value, why, f"{PUT_IN_QUOTES}: {quote(key.value)}:"))
     return found
 
 
-def _is_other_key(key: yaml.Node) -> bool:
-    return isinstance(key, yaml.ScalarNode) and not key.style and _read_as_yaml_1_1(key.value) != key.value != "<<"
+def restore_text(data: Any, written: Any) -> Any:
+    """Data that YAML 1.1 was read into, with the texts that are `written` in place of what it took them for.
 
-
-def _is_other_number(node: yaml.ScalarNode) -> bool:
-    """True for a number that is another one, or none, when it is read as a decimal number."""
-    value = None if node.style or node.tag == _NULL else _read_as_yaml_1_1(node.value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return value == value and type(value)(node.value) != value
-    except ValueError:
-        return True
+    A value that differs from what is written stays: it was given elsewhere, such as on the command line.
+    """
+    if isinstance(data, dict) and isinstance(written, dict):
+        return {key: restore_text(value, written.get(key)) for key, value in data.items()}
+    if isinstance(data, list) and isinstance(written, list) and len(data) == len(written):
+        return [restore_text(*pair) for pair in zip(data, written, strict=True)]
+    is_other = isinstance(written, str) and not isinstance(data, str)
+    return written if is_other and _read_as_yaml_1_1(written) == data else data
 
 
 def _read_as_yaml_1_1(text: str) -> Any:
@@ -229,15 +226,7 @@ def _read_as_yaml_1_1(text: str) -> Any:
     try:
         return loader.construct_object(yaml.ScalarNode(tag, text))
     except (ValueError, KeyError, yaml.YAMLError):
-        return None
-
-
-def _other_reading(file: YamlFile, node: yaml.Node, what: str) -> ConfigError:
-    line = node.start_mark.line + 1
-    why = f"YAML reads it as {_read_as_yaml_1_1(node.value)} ({file.path}:{line})"
-    is_decimal = what == "number" and re.fullmatch(r"[+-]?\d+", node.value)
-    hint = f"write {int(node.value)}, or {quote(node.value)} for a text" if is_decimal else f"write {quote(node.value)}"
-    return ConfigError(what, node.value, why, hint)
+        return text
 
 
 def _parse(lines: Sequence[str]) -> tuple[yaml.Node | None, Any]:

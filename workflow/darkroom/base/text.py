@@ -90,6 +90,11 @@ def shorten(value: object, most: int = 80) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def format_count(count: int, noun: str) -> str:
+    """`1 sheet`, `1,200 pictures`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def format_percent(done: int, total: int) -> str:
     """`41 %`, rounded down, so that only everything is 100 %."""
     return f"{100 * done // total if total else 100} %"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli import render_job
+from darkroom.errors import RequestError
 
 if TYPE_CHECKING:
     from darkroom.engine.library import Library
@@ -32,12 +33,16 @@ _SETTINGS = {
     "emphasis": (str, "how weights act: lpw, a1111, no_norm or comfy"),
 }
 """Settings of a picture that are single values."""
+_FORMATS = {"": "png", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+"""Formats by the suffix of --output."""
+_QUALITY = 95
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom render`."""
     sub.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a converted model's folder")
-    sub.add_argument("--output", "-o", type=Path, required=True, help="the PNG to write")
+    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
+    sub.add_argument("--output", "-o", type=Path, required=True, help=text)
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="what to draw")
     what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
@@ -65,10 +70,15 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Render; returns a line about the picture, or None for a job, whose log has it."""
-    return render_job.run(arguments) if arguments.request else _render_once(arguments)
+    known = [".png"] if arguments.request else [suffix for suffix in _FORMATS if suffix]
+    suffix = arguments.output.suffix.lower()
+    if suffix and suffix not in known:
+        why = f"'{suffix}' is no format that can be written"
+        raise RequestError("output", arguments.output, why, f"end its name in {', '.join(known)}")
+    return render_job.run(arguments) if arguments.request else _render_once(arguments, _FORMATS[suffix])
 
 
-def _render_once(arguments: argparse.Namespace) -> str:
+def _render_once(arguments: argparse.Namespace, output_format: str) -> str:
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
     from darkroom.sheets.settings import SETTING_KEYS, unfold
@@ -79,11 +89,12 @@ def _render_once(arguments: argparse.Namespace) -> str:
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
     from darkroom.engine import Engine
+    from darkroom.pictures.lossy import convert_png
     from darkroom.serve.answers import encode
 
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
     rendered = encode(engine, engine.render(request))
-    write_bytes(arguments.output, rendered.png)
+    write_bytes(arguments.output, convert_png(rendered.png, output_format, _QUALITY))
     render_job.print_warnings(rendered.warnings, arguments.output)
     return rendered.summary
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
+from darkroom.base.strict_yaml import load_yaml, restore_text
 from darkroom.base.validation import lines_of
 from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config, read_config
@@ -142,7 +143,10 @@ def check_config_files(given: Sequence[str | Path], default: str) -> None:
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
-        plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
+        paths = [path for path in files or ["config/config.yaml"] if Path(path).is_file()]
+        for path in paths:
+            config = restore_text(config, load_yaml(path))
+        plan = make_plan(parse_config(config, str(paths[-1]) if paths else "config/config.yaml"))
         plan.write()
         plan.sources.write_pins()
         return plan
