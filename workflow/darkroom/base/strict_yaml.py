@@ -28,6 +28,7 @@ _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 _ITEM = re.compile(r"(\s*(?:- +)*)((?:[\w-]+: +)?)(\S.*?)\s*")
 _SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # word processors put them inside of lines
 _TEXT_KEY = re.compile(r"(?:negative_)?prompt(?:_2)?: +")
+_ANCHOR, _COMMENT, _WORD_AS_COMMENT = re.compile(r"&(\S+)"), re.compile(r"\s*#"), re.compile(r"\s*#\S")
 _TRAILING_COMMENT = re.compile(r"\s+# .*$")
 _TEXT_KEYS = re.compile(r"(\{|, *)((?:negative_)?prompt(?:_2)?: +)(?![\"'])(.*?)(?=, *\w+: |, *\w+:$|\} *(?:#.*)?$)")
 
@@ -130,12 +131,13 @@ class YamlFile:
         _, node = self.find(keys)
         if not isinstance(node, yaml.ScalarNode):
             return None
-        anchor = re.match(r"&(\S+)", self.written(keys))
+        start, end = node.start_mark, node.end_mark
+        anchor = start.line < len(self.lines) and _ANCHOR.match(self.lines[start.line], start.column)
         if anchor and not any(f"*{anchor[1]}" in line for line in self.lines):
             return f"the word {anchor[0]}"
-        end, cut = node.end_mark, r"\s*#" if node.value else r"\s*#\S"
-        is_cut = end.line < len(self.lines) and re.match(cut, self.lines[end.line][end.column :])
-        return "all from the # on" if is_cut and not node.style else None
+        cut = _COMMENT if node.value else _WORD_AS_COMMENT
+        is_cut = end.line < len(self.lines) and not node.style and cut.match(self.lines[end.line], end.column)
+        return "all from the # on" if is_cut else None
 
 
 def load_yaml(path: Path | str) -> Any:

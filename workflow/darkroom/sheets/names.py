@@ -56,12 +56,12 @@ def _why_not(name: str) -> tuple[str, str] | None:
     return None
 
 
-def make_id(text: object, where: str) -> str:
+def make_id(text: object) -> str:
     """The file name of a given id: lower case, spaces as '-'. Raises BadNameError (E-NAME) if it can't be one."""
     slug = re.sub(r"\s+", "-", str(text).strip()).lower()
     usable = re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) and ".." not in slug and not slug.endswith(".")
     if not usable or len(slug) > MAX_ID or is_reserved(slug):
-        why, hint = f"can't be a file's name ({where})", f"use letters, digits, '-' and '_', at most {MAX_ID}"
+        why, hint = "can't be a file's name", f"use letters, digits, '-' and '_', at most {MAX_ID}"
         raise BadNameError("prompt id", text, why, hint)
     return slug
 
