@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_keys, locate, quote, read_yaml
-from darkroom.base.text import did_you_mean, shorten
+from darkroom.base.text import UTF_16_MARKS, did_you_mean, shorten
 from darkroom.base.validation import Mistakes, Problem, StrictModel, all_problems
 from darkroom.errors import ConfigError
 
@@ -203,6 +203,8 @@ class Config(Section):
         for name in value:
             if not NAME_PATTERN.fullmatch(name) or ".." in name or name.endswith("."):
                 raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
+            if is_reserved(name):
+                raise ValueError(f"'{name}' is kept by Windows for a device; use another name")
         return value
 
     @field_validator("checkpoints")
@@ -210,10 +212,6 @@ class Config(Section):
     def _names_of_their_own(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         taken: dict[str, str] = {}
         for name in value:
-            if is_reserved(name):
-                raise ValueError(
-                    f"'{name}' can't be a folder's name, because Windows keeps it for a device; use another name"
-                )
             if name.casefold() in _SHEET_FILES:
                 raise ValueError(f"'{name}' is what a sheet's contact sheet is called; use another name")
             for path in (f"{name}{ending}".casefold() for ending in _MODEL_FILES):
@@ -240,6 +238,8 @@ def read_config(path: Path | str) -> YamlFile:
     Raises ConfigError (E-CONFIG) for what isn't YAML, and for names that Snakemake would read as numbers or booleans.
     """
     file = read_yaml(path, missing="create it, or name another with --configfile (of `darkroom`: --config)")
+    if Path(path).read_bytes()[:2] in UTF_16_MARKS:
+        raise ConfigError("configuration", path, "is UTF-16, which Snakemake doesn't read", "save it as UTF-8")
     mistakes = Mistakes([*find_other_keys(file)])
     mistakes.raise_all()
     return file

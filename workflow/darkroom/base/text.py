@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_TEXT_BYTES = 64 * 2**20
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _BOM = "\ufeff"
 _LONGEST_NAME = 200  # comparing takes time, and names come from anybody
 _SEPARATORS = str.maketrans("", "", " _-")
@@ -43,7 +44,7 @@ def read_text(
 
 def decode_text(data: bytes, path: object, *, what: str = "file", error: type[DarkroomError] = ConfigError) -> str:
     """As `read_text`, for bytes that have been read from `path` already."""
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
+    encoding = "utf-16" if data[:2] in UTF_16_MARKS else "utf-8"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as failure:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.cli import render_job
-from darkroom.errors import RequestError
 
 if TYPE_CHECKING:
     from darkroom.engine.library import Library
@@ -33,7 +32,7 @@ _SETTINGS = {
     "emphasis": (str, "how weights act: lpw, a1111, no_norm or comfy"),
 }
 """Settings of a picture that are single values."""
-_FORMATS = {"": "png", ".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
 """Formats by the suffix of --output."""
 _QUALITY = 95
 
@@ -70,15 +69,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Render; returns a line about the picture, or None for a job, whose log has it."""
-    known = [".png"] if arguments.request else [suffix for suffix in _FORMATS if suffix]
-    suffix = arguments.output.suffix.lower()
-    if suffix and suffix not in known:
-        why = f"'{suffix}' is no format that can be written"
-        raise RequestError("output", arguments.output, why, f"end its name in {', '.join(known)}")
-    return render_job.run(arguments) if arguments.request else _render_once(arguments, _FORMATS[suffix])
+    return render_job.run(arguments) if arguments.request else _render_once(arguments)
 
 
-def _render_once(arguments: argparse.Namespace, output_format: str) -> str:
+def _render_once(arguments: argparse.Namespace) -> str:
+    output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
     from darkroom.sheets.settings import SETTING_KEYS, unfold
