@@ -91,7 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
-    parser.add_argument("--version", action="version", version=f"darkroom {__version__}")
+    parser.add_argument("--version", action="version", version=f"darkroom {__version__}", help="show the version")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, verb: Callable[[argparse.Namespace], str | int | None], text: str) -> argparse.ArgumentParser:
