@@ -63,7 +63,27 @@ def test_thumbnails_load(page: Any) -> None:
 
 @pytest.mark.parametrize(
     ("words", "matches"),
-    [("lighthouse fog", 1), ("fog nowhere", 0), ("ddim", 1), ("beta", 5), ("103", 1), ("beta 103", 1), ("  ", COUNT)],
+    [
+        ("lighthouse fog", 1),
+        ("fog nowhere", 0),
+        ("ddim", 1),
+        ("beta", 5),
+        ("103", 1),
+        ("beta 103", 1),
+        ("  ", COUNT),
+        ("seed 103", 1),
+        ("seed:103", 1),
+        ("Seed: 103", 1),
+        ("seed=103", 1),
+        ("seed 10", 0),
+        ("seed:10", 0),
+        ("beta seed 103", 1),
+        ("alpha seed:103", 0),
+        ("checkpoint:beta", 5),
+        ("sampler:ddim", 1),
+        ("prompt:lighthouse fog", 1),
+        ("sheet:nowhere", 0),
+    ],
 )
 def test_filter_shows_what_has_all_the_words(page: Any, words: str, matches: int) -> None:
     type_filter(page, words)

@@ -61,6 +61,24 @@ def test_an_old_name_of_a_sampler_says_its_schedule_too(models: Path, tmp_path: 
     assert "Sampler: DPM++ 2M, Schedule type: Karras," in text
 
 
+@pytest.mark.parametrize(("name", "found"), [("x.jpg", "JPEG"), ("x.WEBP", "WEBP")])
+def test_a_picture_has_the_format_that_its_name_says(models: Path, tmp_path: Path, name: str, found: str) -> None:
+    command = ["render", str(models / "diffusers/tiny"), *QUICK, "--prompt", "star", "--output", str(tmp_path / name)]
+    assert main(command) == 0
+    with Image.open(tmp_path / name) as picture:
+        assert picture.format == found
+
+
+@pytest.mark.parametrize("how", [["--prompt", "x"], ["--request", "{}"]])
+@pytest.mark.parametrize("name", ["x.bmp", "x.png.tmp", "x.gif"])
+def test_another_format_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, how: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["render", "nowhere", *how, "--output", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("E-REQUEST output ") and "end its name in .png" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from darkroom import errors
 
 
@@ -33,3 +36,15 @@ def test_every_error_survives_the_way_over_a_socket() -> None:
 def test_only_wrong_input_exits_with_2() -> None:
     assert errors.SheetError("x").exit_code == 2
     assert errors.ServerDiedError("x").exit_code == 1
+
+
+def test_every_code_that_can_appear_stands_in_the_documents_table() -> None:
+    """Also those that are written out, in a rule, a page or a document."""
+    root = Path(__file__).parents[2]
+    table = set(re.findall(r"^\| <a id=[^>]*></a>`(E-[A-Z-]+)`", (root / "docs/reference/errors.md").read_text(), re.M))
+    assert table == {kind.code for kind in errors._all_kinds(errors.DarkroomError)}
+    endings = (".py", ".smk", ".md", ".js", ".html", ".j2", ".yaml")
+    named = [path for folder in ("workflow", "docs", "profiles") for path in (root / folder).rglob("*")]
+    for path in (path for path in named if path.suffix in endings):
+        written = set(re.findall(r"\bE-[A-Z]{2,}(?:-[A-Z]+)*\b", path.read_text(encoding="utf-8")))
+        assert written - {"E-CODE"} <= table, path

@@ -9,7 +9,9 @@ import pytest
 
 from darkroom import errors
 from darkroom.config import parse_config
+from darkroom.request.render_request import FreeU, RenderRequest
 from darkroom.sheets.read import PlannedPicture, load_pictures
+from darkroom.sheets.settings import SETTING_KEYS
 
 
 def pictures(folder: Path, text: str, name: str = "sheet.yaml", **config: Any) -> list[PlannedPicture]:
@@ -70,6 +72,18 @@ def test_same_request_same_json_whatever_the_number_format(tmp_path: Path) -> No
         ("- {prompt: x, seeds: []}\n", errors.RequestError),
         ("- {prompt: x, seeds: 3}\n", errors.RequestError),
         ("- {prompt: x, seed: -1}\n", errors.RequestError),
+        ("- {prompt: x, seeds: [1, 1.0]}\n", errors.RequestError),
+        ("- {prompt: x, seeds: [1, 01]}\n", errors.RequestError),
+        ("- {prompt: x, seeds: [0x10]}\n", errors.RequestError),
+        ("- {prompt: x, seeds: [12:30]}\n", errors.RequestError),
+        ("- {prompt: x, seed: yes}\n", errors.RequestError),
+        ("- {prompt: x, seed: true}\n", errors.RequestError),
+        ("- {prompt: x, cfg_scale: on}\n", errors.RequestError),
+        ("- {prompt: x, cfg_scale: true}\n", errors.RequestError),
+        ("- {prompt: x, freeu: {b1: true}}\n", errors.RequestError),
+        ("- {prompt: x, loras: {one: true}}\n", errors.RequestError),
+        ("- {prompt: x, checkpoints: []}\n", errors.ConfigError),
+        ("- {prompt: x, checkpoints: [{one: two}]}\n", errors.ConfigError),
         ("- {prompt: x, steps: 0}\n", errors.RequestError),
         ("- {prompt: x, cfg_scale: .nan}\n", errors.RequestError),
         ("- {prompt: x, id: aux}\n", errors.BadNameError),
@@ -99,6 +113,60 @@ prompts:
     assert (a.sampler, a.schedule, a.steps, a.cfg_scale) == ("Euler", "SGM Uniform", 8, 1)
     assert (b.steps, b.cfg_scale) == (8, 2)
     assert (c.sampler, c.schedule, c.steps, c.cfg_scale) == ("DDIM", "SGM Uniform", 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("render", "defaults", "prompt", "seeds"),
+    [
+        ({"seeds": [1, 2]}, "{seed: 3}", "{}", [3]),
+        ({"seed": 7}, "{seeds: [3, 4]}", "{}", [3, 4]),
+        ({"seeds": [1, 2]}, "{}", "{seed: 3}", [3]),
+        ({"seed": 7}, "{seeds: [3, 4]}", "{seed: 5}", [5]),
+        ({"seed": 7}, "{seed: 8}", "{seeds: [9]}", [9]),
+        ({"seeds": [1, 2]}, "{seed: }", "{seeds: }", [1, 2]),
+        ({}, "{}", "{seeds: [010, 2]}", [10, 2]),
+    ],
+)
+def test_of_rival_keys_the_later_layers_counts(
+    tmp_path: Path, render: dict[str, Any], defaults: str, prompt: str, seeds: list[int]
+) -> None:
+    text = f"checkpoints: one\ndefaults: {defaults}\nprompts:\n  - {{prompt: x, {prompt[1:]}\n"
+    assert [p.seed for p in pictures(tmp_path, text, render=render)] == seeds
+
+
+@pytest.mark.parametrize("layer", ["render", "defaults", "prompt"])
+def test_rival_keys_in_one_layer_are_refused(tmp_path: Path, layer: str) -> None:
+    both = {name: "seed: 1, seeds: [2]" if name == layer else "" for name in ("defaults", "prompt")}
+    text = f"defaults: {{{both['defaults']}}}\nprompts:\n  - {{prompt: x, {both['prompt']}}}\n"
+    with pytest.raises(errors.RequestError, match="seed and seeds: stand side by side"):
+        pictures(tmp_path, text, render={"seed": 1, "seeds": [2]} if layer == "render" else {})
+
+
+def test_a_schedule_in_a_samplers_name_goes_with_it(tmp_path: Path) -> None:
+    text = """\
+checkpoints: one
+defaults: {sampler: DPM++ 2M Karras}
+prompts:
+  - {id: a, prompt: x}
+  - {id: b, prompt: x, sampler: Euler}
+  - {id: c, prompt: x, schedule: Exponential}
+"""
+    found = [(p.request.sampler, p.request.schedule) for p in pictures(tmp_path, text, render={"schedule": "Uniform"})]
+    assert found == [("DPM++ 2M", "Karras"), ("Euler", "Automatic"), ("DPM++ 2M", "Exponential")]
+
+
+def test_an_empty_setting_is_one_left_out(tmp_path: Path) -> None:
+    settings = ", ".join(f"{key}: " for key in SETTING_KEYS)
+    text = f"checkpoints: one\ndefaults: {{steps: 9, {settings.replace('steps: , ', '')}}}\nprompts:\n  - {{id: , prompt: x, {settings}}}\n"
+    (found,) = pictures(tmp_path, text)
+    assert found.request == RenderRequest(prompt="x", steps=9)
+
+
+def test_what_may_be_nothing_can_be_set_to_nothing(tmp_path: Path) -> None:
+    text = "checkpoints: one\ndefaults: {vae: soft, freeu: yes}\nprompts:\n  - {id: a, prompt: x, vae: null, freeu: no}\n  - {id: b, prompt: x}\n"
+    a, b = (p.request for p in pictures(tmp_path, text, vaes={"soft": {"source": "x"}}))
+    assert (a.vae, a.freeu) == (None, None)
+    assert (b.vae, b.freeu) == ("soft", FreeU())
 
 
 def test_a_samplers_old_name_brings_its_schedule_unless_one_stands_beside_it(tmp_path: Path) -> None:

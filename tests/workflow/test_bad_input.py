@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr
+from typing import Any
 
 import pytest
 
@@ -133,6 +134,41 @@ def test_size_that_is_no_multiple_of_8(empty: Project) -> None:
 def test_unknown_sampler_names_the_near_ones(empty: Project) -> None:
     empty.configure(render=SETTINGS | {"sampler": "Eulr"})
     refused_in_planning(empty, "E-REQUEST", "sampler", "'Eulr'", "Euler")
+
+
+@pytest.mark.parametrize(
+    ("render", "code", "words"),
+    [
+        ({"width": 100}, "E-REQUEST", ["width '100'", "multiple of 8"]),
+        ({"stpes": 3}, "E-CONFIG", ["render.stpes", "did you mean 'steps'"]),
+        ({"seeds": 5}, "E-REQUEST", ["seeds '5'", "write seeds: [5]"]),
+        ({"vae": "nowhere"}, "E-REQUEST", ["VAE 'nowhere'"]),
+        ({"loras": ["nowhere"]}, "E-LORA", ["LoRA 'nowhere'"]),
+        ({"seed": True}, "E-REQUEST", ["seed 'True'", "is a boolean, not a number"]),
+    ],
+)
+def test_a_wrong_default_of_all_pictures_has_its_line(
+    empty: Project, render: dict[str, Any], code: str, words: list[str]
+) -> None:
+    empty.configure(render=SETTINGS | render)
+    lines = (empty.folder / CONFIG).read_text(encoding="utf-8").splitlines()
+    number = next(i for i, line in enumerate(lines, start=1) if line.startswith(f"  {next(iter(render))}:"))
+    refused_in_planning(empty, code, f"({CONFIG}:{number})", *words)
+
+
+def test_numbers_in_the_configuration_are_decimal_although_snakemake_reads_it_by_yaml_1_1(empty: Project) -> None:
+    text = (empty.folder / CONFIG).read_text(encoding="utf-8")
+    empty.write(CONFIG, text.replace("render:\n", "render:\n  seeds: [010, 12:30]\n"))
+    refused(empty, "E-REQUEST", "seed '12:30': is no whole number", f"{CONFIG}:")
+
+
+def test_every_mistake_in_the_sheets_is_a_line_of_its_own(empty: Project) -> None:
+    empty.write("prompts/first.yaml", "- a wall in #ff8800\n- true\n- a cat: the return\n")
+    done = empty.run()
+    lines = [line for line in done.stdout.splitlines() if line.startswith("E-")]
+    assert done.returncode == 2
+    assert [line.partition("prompts/first.yaml:")[2].partition(")")[0] for line in lines] == ["1", "2", "3"]
+    assert "Traceback" not in done.stdout and not empty.pictures()
 
 
 def test_missing_sheet(empty: Project) -> None:

@@ -20,7 +20,7 @@ ACTIONS = {
     "E-INPUT": "Follow the hint.",
     "E-CONFIG": "Correct the key at the line that the message names.",
     "E-NAME": "Choose another name.",
-    "E-SHEET": "Check the sheet's path and that it is UTF-8.",
+    "E-SHEET": "Correct the sheet at the line that the message names, or its path.",
     "E-REQUEST": "Correct the setting that the message names.",
     "E-LIMIT": "Ask for less, or raise the limit in `serve`.",
     "E-UNKNOWN": "Use one of the names that the hint lists.",

@@ -11,14 +11,20 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from darkroom.base.strict_yaml import load_yaml, locate
-from darkroom.base.text import did_you_mean, file_stem, shorten
-from darkroom.base.validation import first_problem
+from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_keys, locate, quote, read_yaml
+from darkroom.base.text import UTF_16_MARKS, did_you_mean, file_stem, shorten
+from darkroom.base.validation import Mistakes, Problem, StrictModel, all_problems
 from darkroom.errors import BadNameError, ConfigError
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE)
+NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
+_STAND_IN = "hf:owner/name"
+"""A source in place of one that is wrong, so that the sheets can be read."""
+_SHEET_FILES = ("contact-sheet.png",)
+_MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
+"""What stands behind a checkpoint's name in the names of its files in the models folder."""
 
 SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding"}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
@@ -46,8 +52,15 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Devices = Annotated[list[Device], AfterValidator(_each_once)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+class Section(StrictModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_left_out(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
 
 
 class Checkpoint(Section):
@@ -206,33 +219,110 @@ class Config(Section):
     serve: ServeConfig = ServeConfig()
     """The server that answers over HTTP."""
 
+    _path: str = PrivateAttr("config/config.yaml")
+
+    @property
+    def path(self) -> str:
+        """The file that it came from, to point at lines of."""
+        return self._path
+
     @field_validator("checkpoints", "vaes")
     @classmethod
     def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:
-            if not NAME_PATTERN.fullmatch(name) or ".." in name:
+            if not NAME_PATTERN.fullmatch(name) or ".." in name or name.endswith("."):
                 raise ValueError(f"'{name}' can't be a folder's name; use letters, digits, '-', '_' and '.'")
+            if is_reserved(name):
+                raise ValueError(f"'{name}' is kept by Windows for a device; use another name")
+        return value
+
+    @field_validator("checkpoints")
+    @classmethod
+    def _names_of_their_own(cls, value: dict[Name, Any]) -> dict[Name, Any]:
+        taken: dict[str, str] = {}
+        for name in value:
+            if name.casefold() in _SHEET_FILES:
+                raise ValueError(f"'{name}' is what a sheet's contact sheet is called; use another name")
+            for path in (f"{name}{ending}".casefold() for ending in _MODEL_FILES):
+                if taken.setdefault(path, name) != name:
+                    raise ValueError(
+                        f"'{name}' and '{taken[path]}' would have files of the same name; rename one of them"
+                    )
         return value
 
 
+def is_reserved(name: str) -> bool:
+    """True for a name that Windows keeps for a device, whatever its suffix."""
+    return name.split(".")[0].strip().casefold() in _RESERVED
+
+
 def load_config(path: Path | str) -> Config:
-    """Read and validate a configuration's file. Raises ConfigError (E-CONFIG)."""
-    return parse_config(load_yaml(path), path)
+    """Read and validate a configuration's file. Raises ConfigError (E-CONFIG) as `parse_config` does."""
+    return parse_config(read_config(path).data, path)
+
+
+def read_config(path: Path | str) -> YamlFile:
+    """A configuration's file, not validated yet.
+
+    Raises ConfigError (E-CONFIG) for what isn't YAML, and for names that Snakemake would read as numbers or booleans.
+    """
+    file = read_yaml(path, missing="create it, or name another with --configfile (of `darkroom`: --config)")
+    if Path(path).read_bytes()[:2] in UTF_16_MARKS:
+        raise ConfigError("configuration", path, "is UTF-16, which Snakemake doesn't read", "save it as UTF-8")
+    mistakes = Mistakes([*find_other_keys(file)])
+    mistakes.raise_all()
+    return file
 
 
 def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
-    """Validate a configuration; `path` is the file it came from, to point at lines. Raises ConfigError (E-CONFIG)."""
+    """Validate a configuration; `path` is the file it came from, to point at lines.
+
+    Raises ConfigError (E-CONFIG): the first of all mistakes, with the others as its notes.
+    """
+    mistakes = Mistakes()
+    config = read_valid(data, path, mistakes)
+    mistakes.raise_all()
+    assert config is not None
+    return config
+
+
+def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None:
+    """The configuration without what is wrong in it, which goes to `mistakes`; None if too little is left."""
     if not isinstance(data, dict):
-        raise ConfigError("configuration", path, "is not a mapping of keys to values", "see docs/reference/config.md")
+        why = "is empty" if data is None else "is not a mapping of keys to values"
+        mistakes.add(ConfigError("configuration", path, why, "write checkpoints: and sheets:, as in config/README.md"))
+        return None
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
-        raise _describe(error, path) from None
-    _check_vae_names(config, path)
+        problems = all_problems(error, unknown_keys_first=True)
+        mistakes.add(*_describe_all(problems, path))
+        try:
+            config = Config.model_validate(_without(data, problems))
+        except ValidationError:
+            return None
+    config._path = str(path)
+    _check_vae_names(config, path, mistakes)
     for section in IN_PROMPTS:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
-        check_prompt_names(section, names, partial(_locate_name, path, section))
+        with mistakes.collect():
+            check_prompt_names(section, names, partial(_locate_name, path, section))
     return config
+
+
+def _without(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
+    """The configuration without the values that are wrong; a source that is wrong keeps its name."""
+    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
+    for keys in (problem.keys for problem in problems):
+        section = kept.get(str(keys[0])) if keys else None
+        if len(keys) > 1 and isinstance(section, dict):
+            if keys[0] in SECTIONS:
+                section[keys[1]] = {"source": _STAND_IN}
+            else:
+                section.pop(keys[1], None)
+        elif keys:
+            kept.pop(str(keys[0]), None)
+    return kept
 
 
 def _locate_name(path: Path | str, section: str, name: str) -> str:
@@ -260,28 +350,52 @@ def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[s
             raise BadNameError(SECTIONS[section], name, why, "rename one of the two")
 
 
-def _check_vae_names(config: Config, path: Path | str) -> None:
+def _check_vae_names(config: Config, path: Path | str, mistakes: Mistakes) -> None:
     for name, checkpoint in config.checkpoints.items():
         if checkpoint.vae is not None and checkpoint.vae not in config.vaes:
             known = f"known are {', '.join(config.vaes)}" if config.vaes else "list it under vaes"
             place = locate(path, ["checkpoints", name, "vae"])
-            raise ConfigError(
-                f"checkpoints.{name}.vae =",
-                checkpoint.vae,
-                f"is not among vaes ({place})",
-                did_you_mean(checkpoint.vae, config.vaes, known, most=1),
-            )
+            hint = did_you_mean(checkpoint.vae, config.vaes, known, most=1)
+            why = f"is not among vaes ({place})"
+            mistakes.add(ConfigError(f"checkpoints.{name}.vae =", checkpoint.vae, why, hint))
 
 
-def _describe(error: ValidationError, path: Path | str) -> ConfigError:
-    first = first_problem(error, unknown_keys_first=True)
-    keys = [str(key) for key in first.keys]
+def _describe_all(problems: list[Problem], path: Path | str) -> list[ConfigError]:
+    """An error for each problem; a key that is missing may be meant by an unknown one beside it."""
+    misspelt = {problem.keys[:-1] for problem in problems if problem.is_unknown_key}
+    return [_describe(each, path) for each in problems if not (each.is_missing and each.keys[:-1] in misspelt)]
+
+
+def _describe(problem: Problem, path: Path | str) -> ConfigError:
+    keys = [str(key) for key in problem.keys]
     place = locate(path, keys)
-    if first.is_unknown_key:
-        return unknown_key(first.name, _known_keys(keys[:-1]), place)
-    if first.is_missing:
-        return ConfigError("key", first.name, f"is missing ({place})", "see docs/reference/config.md")
-    return ConfigError(f"{first.name} =", first.value, f"{first.reason} ({place})", "see docs/reference/config.md")
+    if problem.is_unknown_key:
+        return unknown_key(problem.name, _known_keys(keys[:-1]), place)
+    hint = _example(keys, problem.value) or "see docs/reference/config.md"
+    if problem.is_missing:
+        return ConfigError("key", problem.name, f"is missing ({place})", hint)
+    if named := re.match(r"'([^']*)'", problem.reason):  # one of a section's names
+        reason, _, hint = problem.reason.partition("; ")
+        return ConfigError(
+            "name", named[1], f"{reason} ({locate(path, [*keys, named[1]])})", hint or "use another name"
+        )
+    reason = "is empty" if problem.value in ({}, [], None) else problem.reason
+    if problem.reason == "is no text" and not isinstance(problem.value, dict | list):
+        hint = f"{PUT_IN_QUOTES}: {keys[-1]}: {quote(str(problem.value))}"
+    return ConfigError(f"{problem.name} =", problem.value and shorten(problem.value), f"{reason} ({place})", hint)
+
+
+def _example(keys: list[str], value: Any) -> str | None:
+    """What to write for a key of the configuration that is missing or of another kind."""
+    if keys == ["sheets"]:
+        return f"write sheets: [{value if isinstance(value, str) else 'prompts/demo.yaml'}]"
+    if keys[0] in SECTIONS and len(keys) == 1:
+        return f"write {keys[0]}: and below it NAME: {{source: PATH}}"
+    if keys[0] in SECTIONS and len(keys) == 2:
+        return f"write {keys[1]}: {{source: {value if isinstance(value, str) else 'PATH'}}}"
+    if keys[0] in SECTIONS and keys[2:] == ["source"]:
+        return f"write {keys[1]}: {{source: PATH}}"
+    return None
 
 
 def unknown_key(name: str, known: list[str], place: str) -> ConfigError:

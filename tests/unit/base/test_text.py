@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +12,58 @@ from darkroom.base.text import (
     did_you_mean,
     file_stem,
     format_bytes,
+    format_count,
     format_duration,
     format_percent,
     format_progress,
     name_of_stem,
     near_names,
+    read_text,
     shorten,
     unknown_name,
 )
+from darkroom.errors import SheetError
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"a\nb\n", "a\nb\n"),
+        (b"a\r\nb\rc", "a\nb\nc"),
+        (b"\xef\xbb\xbfa", "a"),
+        (b"a\n\xef\xbb\xbfb", "a\nb"),  # two files that were joined
+        ("a ä\r\nb".encode("utf-16"), "a ä\nb"),
+        (b"\xfe\xff" + "a 猫\nb".encode("utf-16-be"), "a 猫\nb"),
+        ("a\u2028b\x85c".encode(), "a\u2028b\x85c"),
+        (b"", ""),
+    ],
+)
+def test_a_text_is_read_whatever_editor_saved_it(tmp_path: Path, data: bytes, text: str) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+    assert read_text(tmp_path / "x.txt") == text
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"ok\ncaf\xe9\n", "is not UTF-8 text (line 2)"),
+        ("a".encode("utf-16-le"), "zero bytes"),
+        ("a".encode("utf-32"), "zero bytes"),
+        (b"\xff\xfea", "is not UTF-8 text"),
+    ],
+)
+def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, why: str) -> None:
+    (tmp_path / "x.txt").write_bytes(data)
+    with pytest.raises(SheetError) as caught:
+        read_text(tmp_path / "x.txt", what="prompt sheet", error=SheetError)
+    assert why in caught.value.why
+    assert (caught.value.what, caught.value.hint) == ("prompt sheet", "save it as UTF-8")
+
+
+def test_a_folder_and_a_missing_file_are_told_apart(tmp_path: Path) -> None:
+    for path, why in ((tmp_path, "is a folder"), (tmp_path / "gone", "does not exist")):
+        with pytest.raises(SheetError, match=why):
+            read_text(path, error=SheetError)
 
 
 def test_near_names_come_first_and_are_few() -> None:
@@ -64,6 +110,10 @@ def test_sizes(count: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (95, "2 min"), (11_100, "3 h 05 min")])
 def test_times(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
+
+
+def test_counts() -> None:
+    assert [format_count(number, "sheet") for number in (0, 1, 1200)] == ["0 sheets", "1 sheet", "1,200 sheets"]
 
 
 def test_how_far() -> None:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from darkroom.base.text import decode_text
 from darkroom.errors import ConfigError
 
 MASK = "***"
@@ -83,14 +84,13 @@ def read_private_file(variable: str, path: Path) -> str:
     Raises ConfigError (E-CONFIG) for a file that other users can read, that is missing or that isn't text.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
                 raise ConfigError(variable, path, "others can read that file", f"chmod 600 {path}")
-            return file.read()
-    except UnicodeDecodeError:
-        raise ConfigError(variable, path, "is not a text", "write the secret into it, and nothing else") from None
+            data = file.read()
     except OSError as error:
         raise ConfigError(variable, path, error.strerror or "can't be read", "check the path") from None
+    return decode_text(data, path, what=variable)
 
 
 def _known() -> list[str]:

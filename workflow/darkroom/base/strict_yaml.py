@@ -1,74 +1,291 @@
-"""YAML: read strictly (duplicate keys, tags and alias bombs are refused with their line), and written plainly."""
+"""YAML: read strictly and as it is written, with the line of every value; and written plainly.
+
+Duplicate keys, tags and alias bombs are refused with their line. Numbers are decimal numbers: a plain scalar that is
+no number in its usual form (`010`, `0x10`, `12:30`, `1.50`), no `true` or `false` and not empty is the text that stands
+there, so `no` and `007` are texts; where a number is wanted, the text is read as a decimal one.
+"""
 
 from __future__ import annotations
 
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
+from darkroom.base.text import read_text
+from darkroom.base.validation import Mistakes
 from darkroom.errors import ConfigError
 
-MAX_FILE_BYTES = 64 * 2**20
 MAX_NODES = 1_000_000
+_NULL = "tag:yaml.org,2002:null"
+PUT_IN_QUOTES = "put it in quotes"
+_NUMBERS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
+_TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
+_ITEM = re.compile(r"(\s*(?:- +)*)((?:[\w-]+: +)?)(\S.*?)\s*")
+_SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # word processors put them inside of lines
+_TEXT_KEY = re.compile(r"(?:negative_)?prompt(?:_2)?: +")
+_ANCHOR, _COMMENT, _WORD_AS_COMMENT = re.compile(r"&(\S+)"), re.compile(r"\s*#"), re.compile(r"\s*#\S")
+_TRAILING_COMMENT = re.compile(r"\s+# .*$")
+_TEXT_KEYS = re.compile(r"(\{|, *)((?:negative_)?prompt(?:_2)?: +)(?![\"'])(.*?)(?=, *\w+: |, *\w+:$|\} *(?:#.*)?$)")
 
-_Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml where it is compiled in
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # libyaml where it is compiled in
+    """Resolves what JSON has, and merge keys; any other plain scalar is a text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_constructors: ClassVar[dict[Any, Any]] = {
+        tag: make
+        for tag, make in yaml.SafeLoader.yaml_constructors.items()
+        if tag is None or tag.rpartition(":")[2] in ("null", "str", "seq", "map")
+    }
+
+
+def _construct_number(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    text = str(loader.construct_scalar(node))
+    try:
+        value = _NUMBERS[node.tag](text)
+    except ValueError:
+        return text
+    return value if str(value) == text else text
+
+
+def _construct_boolean(loader: _Loader, node: yaml.ScalarNode) -> bool | str:
+    text = str(loader.construct_scalar(node))
+    return text in _TRUE if text in _TRUE + _FALSE else text
+
+
+for _tag, _pattern, _first in (
+    ("bool", "|".join(_TRUE + _FALSE), "tTfF"),
+    ("int", r"-?\d{1,20}", "-0123456789"),
+    ("float", r"-?\d{1,20}\.\d{1,20}", "-0123456789"),
+    ("null", "~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", "<<", "<"),
+):
+    _Loader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"^(?:{_pattern})$"), list(_first))
+for _tag in _NUMBERS:
+    _Loader.add_constructor(_tag, _construct_number)
+_Loader.add_constructor("tag:yaml.org,2002:bool", _construct_boolean)
+_Loader.add_constructor("tag:yaml.org,2002:merge", yaml.SafeLoader.construct_yaml_str)
+
+
+@dataclass(frozen=True, slots=True)
+class YamlFile:
+    """A YAML file that was read: its data, and where each value of it stands."""
+
+    path: Path | str
+    data: Any
+    lines: tuple[str, ...]
+    root: yaml.Node | None
+
+    def find(self, keys: Sequence[str | int]) -> tuple[yaml.Node | None, yaml.Node | None]:
+        """The key's node (an item's own) and the value's, as far down as `keys` lead."""
+        found, node = None, self.root
+        for key in keys:
+            if isinstance(node, yaml.MappingNode):
+                pairs = [(k, v) for k, v in node.value if k.value == str(key)]
+                if not pairs:
+                    return found, None
+                found, node = pairs[-1]
+            elif isinstance(node, yaml.SequenceNode) and str(key).isdigit() and int(key) < len(node.value):
+                found = node = node.value[int(key)]
+            else:
+                return found, None
+        return found, node
+
+    def locate(self, keys: Sequence[str | int]) -> str:
+        """`FILE:LINE` of a nested key as far as it can be found in the file, else the file's name."""
+        found, _ = self.find(keys)
+        return f"{self.path}:{found.start_mark.line + 1}" if found else str(self.path)
+
+    def quoted(self, keys: Sequence[str | int]) -> str | None:
+        """The line of a value with the value in quotes, as it has to be for YAML to read it as text; None if unknown.
+
+        An unquoted `#` that is followed by no space, and all text behind it, counts as part of the value.
+        """
+        _, node = self.find(keys)
+        text = self.written(keys)
+        if node is None or not text:
+            return None
+        line, start = self.lines[node.start_mark.line], node.start_mark.column
+        after = line[start + len(text) :] if line[start:].startswith(text) else ""
+        return (
+            f"{line[:start].rstrip()} {quote(text)}{after.rstrip() if after.strip()[:1] in list(',}]') else ''}".strip()
+        )
+
+    def written(self, keys: Sequence[str | int]) -> str:
+        """A value's text as it stands in its first line, up to the line's end."""
+        _, node = self.find(keys)
+        if node is None or node.start_mark.line >= len(self.lines):
+            return ""
+        line, start, end = self.lines[node.start_mark.line], node.start_mark.column, _end_of(node)
+        rest = line[start:]
+        is_last = end.line != node.start_mark.line or re.fullmatch(r"\s*(#.*)?", line[end.column :])
+        return _TRAILING_COMMENT.sub("", rest if is_last else line[start : end.column]).strip()
+
+    def find_loss(self, keys: Sequence[str | int]) -> str | None:
+        """What YAML leaves out of a text: all behind a `#` if it has no quotes, or an anchor that nothing refers to."""
+        _, node = self.find(keys)
+        if not isinstance(node, yaml.ScalarNode):
+            return None
+        start, end = node.start_mark, node.end_mark
+        anchor = start.line < len(self.lines) and _ANCHOR.match(self.lines[start.line], start.column)
+        if anchor and not any(f"*{anchor[1]}" in line for line in self.lines):
+            return f"the word {anchor[0]}"
+        cut = _COMMENT if node.value else _WORD_AS_COMMENT
+        is_cut = end.line < len(self.lines) and not node.style and cut.match(self.lines[end.line], end.column)
+        return "all from the # on" if is_cut else None
 
 
 def load_yaml(path: Path | str) -> Any:
     """Read a YAML file strictly. Raises ConfigError (E-CONFIG) with line and column."""
-    path = Path(path)
+    return read_yaml(path).data
+
+
+def read_yaml(
+    path: Path | str, *, mistakes: Mistakes | None = None, missing: str = "create it, or name another"
+) -> YamlFile:
+    """Read a YAML file strictly, with the places of its values; `missing` is the hint if there is no such file.
+
+    Raises ConfigError (E-CONFIG) with line and column, and with the corrected line where a text needs quotes. With
+    `mistakes` such errors are added to it, and the file is read as if its lines were corrected.
+    """
+    lines = _SEPARATORS.sub(" ", read_text(Path(path), missing=missing)).split("\n")
+    found = Mistakes()
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError("file", path, "is larger than 64 MiB", "split it")
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError("file", path, "does not exist", "create it, or name another with --configfile") from None
-    except UnicodeDecodeError:
-        raise ConfigError("file", path, "is not UTF-8 text", "save it as UTF-8") from None
-    except OSError as error:
-        raise ConfigError("file", path, error.strerror or "can't be read", "check the path") from None
-    try:
-        loader = _Loader(text)
-        root = loader.get_single_node()
-        if root is None:
-            return None
-        _check_nodes(root)
-        return loader.construct_document(root)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-        raise ConfigError("YAML error at", place, error.problem or "can't be parsed", "fix that line") from None
+        root, data = _parse_corrected(path, lines, found)
+    except ConfigError as error:
+        found.add(error)
+        root, data = None, None
+        mistakes = None
     except yaml.YAMLError as error:
         raise ConfigError("YAML error in", path, str(error), "fix the file") from None
     except RecursionError:
         raise ConfigError("YAML error in", path, "is nested too deeply", "fix the file") from None
+    if mistakes is None:
+        found.raise_all()
+    else:
+        mistakes.add(*found.errors)
+    return YamlFile(path, data, tuple(lines), root)
 
 
-def locate(path: Path | str, keys: list[str]) -> str:
+def locate(path: Path | str, keys: Sequence[str | int]) -> str:
     """`FILE:LINE` of a nested key as far as it can be found in the file, else the file's name."""
     try:
-        node = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return read_yaml(path).locate(keys)
+    except ConfigError:
         return str(path)
-    line = None
-    for key in keys:
-        if isinstance(node, yaml.MappingNode):
-            pairs = [(k, v) for k, v in node.value if k.value == key]
-            if not pairs:
-                break
-            line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
-        elif isinstance(node, yaml.SequenceNode) and key.isdigit() and int(key) < len(node.value):
-            node = node.value[int(key)]
-            line = node.start_mark.line + 1
-        else:
-            break
-    return f"{path}:{line}" if line else str(path)
 
 
 def dump_yaml(data: Any) -> str:
     """Plain data as YAML, in its own order, one entry a line."""
     return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def quote(text: str) -> str:
+    """The text as a quoted YAML scalar."""
+    if '"' in text or "\\" in text:
+        return "'" + text.replace("'", "''") + "'"
+    return f'"{text}"'
+
+
+def find_other_keys(file: YamlFile) -> list[ConfigError]:
+    """An error for each key that YAML 1.1, by which Snakemake reads the configuration, takes for no text: `no`, `7`."""
+    found, stack = [], [file.root] if file.root else []
+    while stack:
+        node = stack.pop()
+        if isinstance(node, yaml.SequenceNode):
+            stack.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            stack.extend(value for _, value in node.value)
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.style):
+                read = _read_as_yaml_1_1(key.value)
+                if not isinstance(read, str):
+                    why = f"YAML reads it as {read} ({file.path}:{key.start_mark.line + 1})"
+                    found.append(ConfigError("key", key.value, why, f"{PUT_IN_QUOTES}: {quote(key.value)}:"))
+    return found
+
+
+def restore_text(data: Any, written: Any) -> Any:
+    """Data that YAML 1.1 was read into, with the texts that are `written` in place of what it took them for.
+
+    A value that differs from what is written stays: it was given elsewhere, such as on the command line.
+    """
+    if isinstance(data, dict) and isinstance(written, dict):
+        return {key: restore_text(value, written.get(key)) for key, value in data.items()}
+    if isinstance(data, list) and isinstance(written, list) and len(data) == len(written):
+        return [restore_text(*pair) for pair in zip(data, written, strict=True)]
+    is_other = isinstance(written, str) and not isinstance(data, str)
+    return written if is_other and _read_as_yaml_1_1(written) == data else data
+
+
+def _read_as_yaml_1_1(text: str) -> Any:
+    loader = yaml.SafeLoader("")
+    tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    try:
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except (ValueError, KeyError, yaml.YAMLError):
+        return text
+
+
+def _parse(lines: Sequence[str]) -> tuple[yaml.Node | None, Any]:
+    loader = _Loader("\n".join(lines))
+    root = loader.get_single_node()
+    if root is None:
+        return None, None
+    _check_nodes(root)
+    return root, loader.construct_document(root)
+
+
+def _parse_corrected(path: Path | str, lines: list[str], found: Mistakes) -> tuple[yaml.Node | None, Any]:
+    """Parse the lines; a text that needs quotes gets them, in `lines`, and is one of the mistakes found.
+
+    Raises ConfigError (E-CONFIG) for a mistake that quotes don't mend.
+    """
+    while True:
+        try:
+            return _parse(lines)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+            problem, number = error.problem or "can't be parsed", _quote_line(lines, error)
+        if number is None:
+            is_tab = mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
+            hint = "write spaces in place of the tab" if is_tab else "fix that line"
+            raise ConfigError("YAML error at", place, problem, hint)
+        where = "" if mark and mark.line == number else f" (line {number + 1})"
+        found.add(ConfigError("YAML error at", place, problem, f"{PUT_IN_QUOTES}{where}: {lines[number].strip()}"))
+
+
+def _quote_line(lines: list[str], error: yaml.MarkedYAMLError) -> int | None:
+    """Put quotes round the text that YAML can't read, if that mends the error; the line's number, else None."""
+    if type(error) is yaml.MarkedYAMLError:  # found by this module: no text is the reason
+        return None
+    marks = [mark.line for mark in (error.problem_mark, error.context_mark) if mark]
+    for number in dict.fromkeys([*marks, *(line - 1 for line in marks)]):
+        if not 0 <= number < len(lines):
+            continue
+        for corrected in _corrections(lines[number], lines[number + 1 : number + 2]):
+            after = [*lines[:number], *corrected, *lines[number + len(corrected) :]]
+            if _first_error(after) > marks[0]:
+                lines[:] = after
+                return number
+    return None
+
+
+def _first_error(lines: Sequence[str]) -> float:
+    """The number of the line in which parsing fails; infinity if it doesn't."""
+    try:
+        _parse(lines)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        return mark.line if mark else 0
+    except (yaml.YAMLError, RecursionError):
+        return 0
+    return math.inf
 
 
 def _check_nodes(root: yaml.Node) -> None:
@@ -82,11 +299,39 @@ def _check_nodes(root: yaml.Node) -> None:
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
-                if key.value in seen and isinstance(key, yaml.ScalarNode):
-                    problem = f"the key '{key.value}' stands here twice"
-                    raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 if isinstance(key, yaml.ScalarNode):
+                    if key.value in seen:
+                        problem = f"the key '{key.value}' stands here twice"
+                        raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                     seen.add(key.value)
                 stack.append(value)
         elif isinstance(node, yaml.SequenceNode):
             stack.extend(node.value)
+
+
+def _end_of(node: yaml.Node) -> yaml.Mark:
+    """Where a value ends; a block's own mark is at the next thing after it."""
+    while isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
+        last = node.value[-1]
+        node = last[1] if isinstance(last, tuple) else last
+    return node.end_mark
+
+
+def _corrections(line: str, after: Sequence[str]) -> Iterator[list[str]]:
+    """What may have been meant: the line with quotes, or together with the line after it, where a `#` came between."""
+    item = _ITEM.fullmatch(line)
+    if item is None or item[3].startswith("#"):
+        return
+    indent, key, rest = item.groups()
+    is_text = _TEXT_KEY.fullmatch(key) if key else bool(indent.strip())
+    if rest.startswith("{"):
+        in_braces = _TEXT_KEYS.sub(lambda found: f"{found[1]}{found[2]}{quote(found[3].strip())}", line)
+        if in_braces != line:
+            yield [in_braces]
+    if rest[0] in "\"'" and rest.count(rest[0]) % 2:
+        yield [indent + key + rest + rest[0]]
+    opening, closing = ("{", "}") if rest[0] == "{" else ("[", "]")
+    if is_text or (key and rest.count(opening) <= rest.count(closing) and not rest.startswith("!!")):
+        yield [indent + key + quote(_TRAILING_COMMENT.sub("", rest))]
+    if is_text and " #" in rest and after:
+        yield [indent + key + quote(f"{rest} {after[0].strip()}"), ""]

@@ -1,11 +1,58 @@
-"""Text for people: names compared loosely, near names as hints, long values cut short, amounts with units."""
+"""Text: files that people wrote, names compared loosely, near names as hints, long values cut short, amounts with units."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from darkroom.errors import ConfigError, DarkroomError
+
+TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MAX_TEXT_BYTES = 64 * 2**20
+UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_BOM = "\ufeff"
 _LONGEST_NAME = 200  # comparing takes time, and names come from anybody
 _SEPARATORS = str.maketrans("", "", " _-")
+
+
+def read_text(
+    path: Path,
+    *,
+    what: str = "file",
+    error: type[DarkroomError] = ConfigError,
+    missing: str = "check its name, or write the file",
+) -> str:
+    """The text of a file that a person wrote, whatever editor saved it: UTF-8, or UTF-16 with a byte order mark.
+
+    Byte order marks are left out, and every line ends with `\\n`. `what` names the file in a message, and `missing` is the
+    hint if there is none. Raises `error` for a file that is missing, a folder, larger than 64 MiB or no such text.
+    """
+    try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise error(what, path, "is larger than 64 MiB", "split it")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise error(what, path, "does not exist", missing) from None
+    except IsADirectoryError:
+        raise error(what, path, "is a folder", "name a file in it") from None
+    except OSError as failure:
+        raise error(what, path, failure.strerror or "can't be read", "check the path") from None
+    return decode_text(data, path, what=what, error=error)
+
+
+def decode_text(data: bytes, path: object, *, what: str = "file", error: type[DarkroomError] = ConfigError) -> str:
+    """As `read_text`, for bytes that have been read from `path` already."""
+    encoding = "utf-16" if data[:2] in UTF_16_MARKS else "utf-8"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as failure:
+        line = data[: failure.start].count(b"\n") + 1
+        raise error(what, path, f"is not UTF-8 text (line {line})", "save it as UTF-8") from None
+    if "\0" in text:
+        raise error(what, path, "is not UTF-8 text: it holds zero bytes", "save it as UTF-8")
+    return text.replace(_BOM, "").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def loose(name: object) -> str:
@@ -64,6 +111,11 @@ def name_of_stem(stem: str) -> str:
         return stem
     name = unquote(stem)
     return name if file_stem(name) == stem else stem
+
+
+def format_count(count: int, noun: str) -> str:
+    """`1 sheet`, `1,200 pictures`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def format_percent(done: int, total: int) -> str:

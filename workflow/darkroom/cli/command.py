@@ -87,10 +87,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every verb; it sets `verb` to the function that runs."""
     import argparse
 
-    from darkroom.cli import convert, fetch, init, pages, render, runpod, serve, verify
+    from darkroom.cli import check, convert, fetch, init, pages, render, runpod, serve, show, verify
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
+    parser.add_argument("--version", action="version", version=f"darkroom {__version__}", help="show the version")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def add(name: str, verb: Callable[[argparse.Namespace], str | int | None], text: str) -> argparse.ArgumentParser:
@@ -101,6 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     text = "Make a new project: a folder with a configuration, a prompt sheet and the demo's checkpoint."
     init.add_arguments(add("init", init.run, text))
+    text = "Tell every mistake in the configuration and its prompt sheets, without running anything."
+    check.add_arguments(add("check", check.run, text))
     text = "Fetch a checkpoint, VAE, LoRA, embedding or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
     text = "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked."
@@ -108,6 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Check a Diffusers folder, a picture, or all pictures of a results folder."
     verify.add_arguments(add("verify", verify.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
+    show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
     serve.add_arguments(add("serve", serve.run, "Answer requests for pictures over HTTP."))
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))
     text = "Make the contact sheet of one prompt sheet."

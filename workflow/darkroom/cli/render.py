@@ -32,12 +32,16 @@ _SETTINGS = {
     "emphasis": (str, "how weights act: lpw, a1111, no_norm or comfy"),
 }
 """Settings of a picture that are single values."""
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+"""Formats by the suffix of --output."""
+_QUALITY = 95
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom render`."""
     sub.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a converted model's folder")
-    sub.add_argument("--output", "-o", type=Path, required=True, help="the PNG to write")
+    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
+    sub.add_argument("--output", "-o", type=Path, required=True, help=text)
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--prompt", help="what to draw")
     what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
@@ -69,6 +73,7 @@ def run(arguments: argparse.Namespace) -> str | None:
 
 
 def _render_once(arguments: argparse.Namespace) -> str:
+    output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
     from darkroom.sheets.settings import SETTING_KEYS, unfold
@@ -79,11 +84,12 @@ def _render_once(arguments: argparse.Namespace) -> str:
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
     from darkroom.engine import Engine
+    from darkroom.pictures.lossy import convert_png
     from darkroom.serve.answers import encode
 
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
     rendered = encode(engine, engine.render(request))
-    write_bytes(arguments.output, rendered.png)
+    write_bytes(arguments.output, convert_png(rendered.png, output_format, _QUALITY))
     render_job.print_warnings(rendered.warnings, arguments.output)
     return rendered.summary
 

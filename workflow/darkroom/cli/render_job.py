@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+
+from darkroom.errors import RequestError
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     """Render the picture; returns a line for the log only if the engine hasn't written one."""
     from darkroom.warm.client import EngineSpec, render
 
+    check_suffix(arguments.output, [".png"])
     if arguments.kept:
         from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
 
@@ -50,6 +53,15 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
         keep_picture(arguments.output, arguments.kept)
     print_warnings(facts["warnings"], arguments.output)
     return None
+
+
+def check_suffix(output: Path, known: Iterable[str]) -> str:
+    """The output's suffix in lower case, `.png` if it has none. Raises RequestError (E-REQUEST) if it isn't `known`."""
+    suffix = output.suffix.lower() or ".png"
+    if suffix not in known:
+        why = f"'{suffix}' is no format that can be written"
+        raise RequestError("output", output, why, f"end its name in {', '.join(known)}")
+    return suffix
 
 
 def print_warnings(warnings: Sequence[str], output: Path) -> None:

@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from darkroom.base.validation import StrictModel
 from darkroom.errors import LoraError
 
 MAX_LORA_WEIGHT = 100.0
@@ -20,7 +21,7 @@ _TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
 _HINT = "write <lora:NAME:0.8>, or <lora:NAME:0.8:0.5> for UNet and text encoders"
 
 
-class LoraUse(BaseModel):
+class LoraUse(StrictModel):
     """A LoRA by its name in the configuration, and how strongly it acts on the UNet and on the text encoders."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
@@ -15,7 +14,7 @@ from pydantic import (
 )
 
 from darkroom.base.text import shorten
-from darkroom.base.validation import first_problem
+from darkroom.base.validation import StrictModel, first_problem
 from darkroom.errors import LoraError, RequestError
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
@@ -35,7 +34,7 @@ MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a j
 _MODEL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
-class FreeU(BaseModel):
+class FreeU(StrictModel):
     """FreeU's factors (Si et al., arXiv:2309.11497): `b1`, `b2` of the backbone, `s1`, `s2` of the skip connections.
 
     The defaults are the authors' for SDXL.
@@ -49,10 +48,11 @@ class FreeU(BaseModel):
     s2: float = Field(0.2, ge=0, le=10)
 
 
+_SWITCHES = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _FREEU_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "boolean"}, FreeU.model_json_schema(), {"type": "null"}]}
 
 
-class RenderRequest(BaseModel):
+class RenderRequest(StrictModel):
     """One picture: frozen, hashable, to and from JSON (`to_json`, `from_json`).
 
     `sampler` and `schedule` hold A1111's names, whichever spelling was given.
@@ -119,12 +119,23 @@ class RenderRequest(BaseModel):
     @field_validator("freeu", mode="before")
     @classmethod
     def _switch(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = _SWITCHES.get(value.lower(), value)
         return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="before")
     @classmethod
     def _schedule_in_the_samplers_name(cls, settings: Any) -> Any:
         return separate_schedule(settings) if isinstance(settings, dict) else settings
+
+    @field_validator("seed", "variation_seed", mode="before")
+    @classmethod
+    def _a_number_of_its_own(cls, value: Any) -> Any:
+        if str(value) == "-1":
+            raise ValueError(
+                "A1111 draws a random seed for -1; here a picture can be made again, so its seed is a number"
+            )
+        return value
 
     @field_validator("sampler")
     @classmethod
@@ -185,7 +196,7 @@ class RenderRequest(BaseModel):
             first = first_problem(error)
             if not (key := first.name):
                 raise RequestError(where, None, first.reason, "change one of the two") from None
-            hint = f"give {key} another value"
+            hint = "write a decimal number" if first.reason.endswith("number") else f"give {key} another value"
             raise RequestError(f"{where}: {key}", shorten(first.value), first.reason, hint) from None
 
     @classmethod

@@ -20,9 +20,10 @@ from typing import Any, NoReturn
 from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
-from darkroom.base.strict_yaml import load_yaml
+from darkroom.base.strict_yaml import load_yaml, restore_text
+from darkroom.base.validation import lines_of
 from darkroom.cluster import earlier_attempts
-from darkroom.config import Checkpoint, Config, parse_config
+from darkroom.config import Checkpoint, Config, parse_config, read_config
 from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG, format_of
 from darkroom.request.assets import used_assets
@@ -141,13 +142,16 @@ def check_config_files(given: Sequence[str | Path], default: str) -> None:
     """Read the configuration files strictly, before Snakemake reads and merges them leniently."""
     with exit_on_error():
         for path in given or [default]:
-            load_yaml(path)
+            read_config(path)
 
 
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
-        plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
+        paths = [path for path in files or ["config/config.yaml"] if Path(path).is_file()]
+        for path in paths:
+            config = restore_text(config, load_yaml(path))
+        plan = make_plan(parse_config(config, str(paths[-1]) if paths else "config/config.yaml"))
         plan.write()
         plan.sources.write_pins()
         return plan
@@ -187,7 +191,7 @@ def drop_damaged(path: str) -> None:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process with one line and the error's exit code if a DarkroomError is raised."""
+    """End the process with one line a mistake and the error's exit code if a DarkroomError is raised."""
     try:
         yield
     except DarkroomError as error:
@@ -196,6 +200,6 @@ def exit_on_error() -> Iterator[None]:
 
 def _exit(error: DarkroomError) -> NoReturn:
     """Snakemake would turn any exception, SystemExit too, into its exit code 1. No job has started yet."""
-    print(redact(str(error)), file=sys.stderr, flush=True)
+    print(redact("\n".join(lines_of([error]))), file=sys.stderr, flush=True)
     sys.stdout.flush()
     os._exit(error.exit_code)

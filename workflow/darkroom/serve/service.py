@@ -22,7 +22,7 @@ from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
 from darkroom.serve.supervisor import Job
-from darkroom.sheets.settings import unfold
+from darkroom.sheets.settings import merge_layers, unfold
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Service:
     @property
     def defaults(self) -> RenderRequest:
         """The settings of a request that names none. Raises RequestError (E-REQUEST)."""
-        return RenderRequest.from_settings({"prompt": "", **self._defaults})
+        return RenderRequest.from_settings({"prompt": "", **unfold(self._defaults, "config render")})
 
     @property
     def is_broken(self) -> bool:
@@ -146,7 +146,7 @@ class Service:
         return len(jobs)
 
     def _read(self, settings: dict[str, Any]) -> RenderRequest:
-        request = RenderRequest.from_settings({**self._defaults, **unfold(settings, "request")})
+        request = RenderRequest.from_settings(merge_layers({"config render": self._defaults, "request": settings}))
         check_limits(request, self.config)
         return settle(request, self.asset_names())
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from darkroom.base.validation import first_problem
+from darkroom.base.validation import Mistakes, first_problem
 from darkroom.config import Config, EngineConfig, ServeConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.catalog import Models
@@ -18,7 +18,7 @@ from darkroom.serve.engines import EngineOptions
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.service import Service
 from darkroom.serve.supervisor import DEFAULT_COMMAND
-from darkroom.sheets.settings import unfold
+from darkroom.sheets.read import read_render
 
 RESULTS = Path("results")
 
@@ -42,7 +42,9 @@ class Setup:
 
         Raises ConfigError (E-CONFIG) for a wrong value.
         """
-        render = unfold(config.render, "config render") if config else {}
+        mistakes = Mistakes()
+        render = read_render(config, mistakes) if config else {}
+        mistakes.raise_all()
         render.pop("seeds", None)
         given = {**(config.serve if config else ServeConfig()).model_dump(), **changes}
         try:

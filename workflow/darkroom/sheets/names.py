@@ -7,50 +7,71 @@ sheet renders nothing again.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from darkroom.config import NAME_PATTERN
+from darkroom.base.validation import Mistakes
+from darkroom.config import NAME_PATTERN, is_reserved
 from darkroom.errors import BadNameError
 
 MAX_ID = 80
-RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
-"""Names that Windows refuses for a file, whatever its suffix."""
+_TAKEN = ("index.html", "manifest.jsonl", "thumbnails")
+"""What Darkroom itself writes to results/."""
 
 
-def name_sheets(paths: list[str]) -> dict[str, Path]:
+def name_sheets(paths: list[str], mistakes: Mistakes) -> dict[str, Path]:
     """The sheets' paths by name, which is a file's name without its suffix.
 
-    Raises BadNameError (E-NAME) for a name that can't be a folder's, and for two that differ in case only.
+    A name that can't be a folder's, and one of two that differ in case only, is an error (E-NAME) in `mistakes`.
     """
     sheets: dict[str, Path] = {}
-    taken: dict[str, str] = {}
+    by_key: dict[str, str] = {}
     for path in paths:
         name = Path(path).stem
-        if not NAME_PATTERN.fullmatch(name) or name.casefold() == "thumbnails":  # results/thumbnails is the gallery's
-            why, hint = "a sheet's file name becomes a folder's name", "use letters, digits, '-' and '_'"
-            raise BadNameError("sheet", name, why, hint)
-        if name.casefold() in taken:
-            raise BadNameError(
-                "sheet", path, f"has the same name as {taken[name.casefold()]}", "rename one of the two files"
-            )
-        taken[name.casefold()] = path
-        sheets[name] = Path(path)
+        key = name.casefold()
+        if key in by_key:
+            why = "is listed twice" if path == by_key[key] else f"has the same name as {by_key[key]}"
+            hint = "list it once" if path == by_key[key] else "rename one of the two files"
+            mistakes.add(BadNameError("sheet", path, why, hint))
+        elif reason := _why_not(name):
+            why, hint = f"its pictures can't be in results/{name}/: {reason[0]}", f"rename the file; {reason[1]}"
+            mistakes.add(BadNameError("sheet", path, why, hint))
+        else:
+            by_key[key] = path
+            sheets[name] = Path(path)
     return sheets
 
 
-def make_id(text: object, where: str) -> str:
+def _why_not(name: str) -> tuple[str, str] | None:
+    """The reason why no sheet can be called that, and what to do."""
+    if not NAME_PATTERN.fullmatch(name) or name.endswith("."):
+        return "that is no folder's name on every file system", "use letters, digits, '-' and '_'"
+    if is_reserved(name):
+        return f"Windows keeps the name {name.split('.')[0]} for a device", f"{name.split('.')[0]}-sheet would do"
+    if name.casefold() in _TAKEN:
+        return "Darkroom writes a file or folder of that name", f"{name.split('.')[0]}-sheet would do"
+    return None
+
+
+def make_id(text: object) -> str:
     """The file name of a given id: lower case, spaces as '-'. Raises BadNameError (E-NAME) if it can't be one."""
     slug = re.sub(r"\s+", "-", str(text).strip()).lower()
     usable = re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) and ".." not in slug and not slug.endswith(".")
-    if not usable or len(slug) > MAX_ID or slug.split(".")[0] in RESERVED:
-        why, hint = f"can't be a file's name ({where})", f"use letters, digits, '-' and '_', at most {MAX_ID}"
+    if not usable or len(slug) > MAX_ID or is_reserved(slug):
+        why, hint = "can't be a file's name", f"use letters, digits, '-' and '_', at most {MAX_ID}"
         raise BadNameError("prompt id", text, why, hint)
     return slug
 
 
-def derive_id(prompt: str) -> str:
-    """The id of a prompt that has none: up to five words of at most 16 letters, and 8 hex digits of its SHA256."""
+def derive_id(prompt: str, options: Mapping[str, Any] | None = None) -> str:
+    """The id of a prompt that has none: up to five words of at most 16 letters, and 8 hex digits of its SHA256.
+
+    `options` are the settings on the prompt's line, which are hashed too.
+    """
     words = re.findall(r"[a-z0-9]+", prompt.lower())[:5]
-    digest = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    whole = prompt + (json.dumps(options, sort_keys=True) if options else "")
+    digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return "-".join([*(word[:16] for word in words), digest])

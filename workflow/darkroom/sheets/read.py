@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.strict_yaml import load_yaml
+from darkroom.base.strict_yaml import locate
 from darkroom.base.text import did_you_mean
+from darkroom.base.validation import Mistakes
 from darkroom.config import Config
-from darkroom.errors import BadNameError, ConfigError, SheetError
+from darkroom.errors import BadNameError, ConfigError, InputError, SheetError
 from darkroom.pictures.formats import PNG
 from darkroom.request.assets import AssetNames
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.names import derive_id, make_id, name_sheets
-from darkroom.sheets.settings import SETTING_KEYS, check_defaults, check_settings, make_requests, unfold
+from darkroom.sheets.settings import (
+    SETTING_KEYS,
+    check_keys,
+    check_layer,
+    find_wrong_keys,
+    make_requests,
+    overlay,
+    placed,
+)
+from darkroom.sheets.sheet_file import SheetFile, check_path, open_sheet
 
 SHEET_KEYS = ["checkpoints", "defaults", "prompts"]
 PROMPT_KEYS = ["id", "prompt", "checkpoints", *SETTING_KEYS]
+_TEXT_KEYS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,89 +55,152 @@ class PlannedPicture:
 def load_pictures(config: Config) -> dict[str, list[PlannedPicture]]:
     """All pictures of all sheets, by sheet name, in the sheets' order.
 
-    Raises SheetError (E-SHEET), ConfigError (E-CONFIG), BadNameError (E-NAME) or RequestError (E-REQUEST).
+    Raises the first of all mistakes, with the others as its notes: SheetError (E-SHEET), ConfigError (E-CONFIG),
+    BadNameError (E-NAME), RequestError (E-REQUEST), LoraError (E-LORA) or EmbeddingError (E-EMBEDDING).
     """
-    check_defaults(config.render, "config render")
-    sheets: dict[str, list[PlannedPicture]] = {}
-    for name, path in name_sheets(config.sheets).items():
-        sheets[name] = read_sheet(path, name, config)
+    mistakes = Mistakes()
+    sheets = read_sheets(config, mistakes)
+    mistakes.raise_all()
     return sheets
 
 
-def read_sheet(path: Path, name: str, config: Config) -> list[PlannedPicture]:
-    """The pictures of one sheet. Raises as `load_pictures` does."""
-    data = _read_file(path)
-    defaults = data.get("defaults") or {}
-    check_settings(defaults, SETTING_KEYS, "defaults", str(path))
-    checkpoints = _choose_checkpoints(data.get("checkpoints"), list(config.checkpoints), path, config)
-    settings = {**unfold(config.render, "config render"), **unfold(defaults, f"{path}: defaults")}
-    assets = AssetNames(config.vaes, config.loras, config.embeddings)
-    pictures: list[PlannedPicture] = []
-    ids: dict[str, str] = {}
-    for number, entry in enumerate(data["prompts"]):
-        where = f"{path}: prompt {number + 1}"
-        prompt = _read_prompt(entry, where)
-        check_settings(prompt, PROMPT_KEYS, f"prompts.{number}", str(path))
-        slug = _choose_id(prompt, ids, where, path)
-        chosen = _choose_checkpoints(prompt.get("checkpoints"), checkpoints, path, config)
-        merged = {**settings, **unfold({k: v for k, v in prompt.items() if k not in ("id", "checkpoints")}, where)}
-        if "seed" in prompt and "seeds" not in prompt:
-            merged.pop("seeds", None)
-        requests = make_requests(merged, assets, f"{where} ({slug})")
-        pictures += [PlannedPicture(name, checkpoint, slug, r.seed, r) for checkpoint in chosen for r in requests]
-    return pictures
+def read_sheets(config: Config, mistakes: Mistakes) -> dict[str, list[PlannedPicture]]:
+    """As `load_pictures`, without the pictures that have something wrong, which goes to `mistakes`."""
+    settings = overlay({}, read_render(config, mistakes), "config render")
+    assets = _assets(config)
+    sheets: dict[str, list[PlannedPicture]] = {}
+    paths: list[str] = []
+    for listed in config.sheets:
+        with mistakes.collect():
+            check_path(Path(listed))
+            paths.append(listed)
+    for name, path in name_sheets(paths, mistakes).items():
+        sheets[name] = []
+        with mistakes.collect():
+            file = open_sheet(path, mistakes)
+            sheets[name] = _Reader(file, name, config, assets, mistakes, settings).read()
+    return sheets
 
 
-def _read_file(path: Path) -> dict[str, Any]:
-    """A sheet as a mapping with a list of `prompts` that isn't empty, and no unknown keys."""
-    if not path.is_file():
-        hint = "correct 'sheets' in the configuration, or write the file"
-        raise SheetError("prompt sheet", path, "does not exist", hint)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        data = load_yaml(path)
-        data = {"prompts": data} if isinstance(data, list) else data
-    elif path.suffix.lower() == ".txt":
-        data = {"prompts": _read_lines(path)}
-    else:
-        raise SheetError("prompt sheet", path, "is neither .yaml nor .txt", "rename it, or convert it")
-    if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
-        raise SheetError("prompt sheet", path, "has no list of prompts", "write 'prompts:' and a list below it")
-    check_settings(data, SHEET_KEYS, "", str(path))
-    return data
+def read_render(config: Config, mistakes: Mistakes) -> dict[str, Any]:
+    """The configuration's `render` without what is wrong in it, which goes to `mistakes`."""
+
+    def find(key: str) -> str:
+        return locate(config.path, ["render", key])
+
+    return check_layer(config.render, "render", "config render", find, _assets(config), mistakes)
 
 
-def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise SheetError("prompt sheet", path, "is not UTF-8 text", "save it as UTF-8") from None
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+def _assets(config: Config) -> AssetNames:
+    return AssetNames(config.vaes, config.loras, config.embeddings)
 
 
-def _read_prompt(entry: object, where: str) -> dict[str, Any]:
-    prompt = {"prompt": entry} if isinstance(entry, str) else entry
-    if not isinstance(prompt, dict) or not isinstance(prompt.get("prompt"), str):
-        raise SheetError("prompt", where, "is neither a text nor a mapping with 'prompt'", "write 'prompt: …'")
-    return prompt
+@dataclass(slots=True)
+class _Reader:
+    """Reads the prompts of one sheet; what is wrong goes to `mistakes`. `ids` holds the ids so far, by file name."""
+
+    file: SheetFile
+    name: str
+    config: Config
+    assets: AssetNames
+    mistakes: Mistakes
+    settings: dict[str, Any]
+    ids: dict[str, str] = field(default_factory=dict)
+
+    def read(self) -> list[PlannedPicture]:
+        """The pictures of the sheet."""
+        data, where = self.file.data, f"{self.file.path}: defaults"
+
+        with self.mistakes.collect():
+            check_keys(data, SHEET_KEYS, "", self.file.locate)
+
+        def locate_default(key: str) -> str:
+            return self.file.locate("defaults", key)
+
+        defaults = check_layer(data.get("defaults"), "defaults", where, locate_default, self.assets, self.mistakes)
+        self.settings = overlay(self.settings, defaults, where)
+        checkpoints = list(self.config.checkpoints)
+        with self.mistakes.collect():
+            checkpoints = self.choose_checkpoints(data.get("checkpoints"), checkpoints, "checkpoints")
+        pictures: list[PlannedPicture] = []
+        for number, entry in enumerate(data["prompts"]):
+            with self.mistakes.collect():
+                pictures += self.read_prompt(number, _as_prompt(self.file, number, entry), checkpoints)
+        return pictures
+
+    def read_prompt(self, number: int, prompt: dict[str, Any], checkpoints: list[str]) -> list[PlannedPicture]:
+        """The pictures of a prompt. Raises an InputError for its id or its checkpoints."""
+        where = f"{self.file.path}: prompt {number + 1}"
+        slug = self.choose_id(number, prompt)
+        chosen = self.choose_checkpoints(prompt.get("checkpoints"), checkpoints, "prompts", number, "checkpoints")
+        own = {key: value for key, value in prompt.items() if key not in ("id", "checkpoints")}
+        requests = self.make_requests(number, own, f"{where} ({slug})")
+        return [PlannedPicture(self.name, checkpoint, slug, r.seed, r) for checkpoint in chosen for r in requests]
+
+    def make_requests(self, number: int, own: dict[str, Any], where: str) -> list[RenderRequest]:
+        """The requests of a prompt with its `own` settings; none if something in them is wrong."""
+        try:
+            return make_requests(overlay(self.settings, own, where), self.assets, where)
+        except InputError as error:
+
+            def locate_own(key: str) -> str:
+                return self.file.locate("prompts", number, key)
+
+            if not find_wrong_keys(own, where, locate_own, self.assets, self.mistakes):
+                self.mistakes.add(placed(error, self.file.locate("prompts", number)))
+            return []
+
+    def choose_id(self, number: int, prompt: dict[str, Any]) -> str:
+        """The prompt's id as a file name. Raises BadNameError (E-NAME)."""
+        if self.file.lines:
+            return self.file.lines[number].id
+        given = prompt.get("id")
+        slug = derive_id(prompt["prompt"]) if given is None else self.make_id(given, number)
+        if slug in self.ids:
+            why = f"is the same file name as '{self.ids[slug]}' ({self.file.locate('prompts', number, 'id')})"
+            raise BadNameError("prompt id", given or slug, why, "give one of the two prompts another id")
+        self.ids[slug] = str(given or slug)
+        return slug
+
+    def make_id(self, given: object, number: int) -> str:
+        """The file name of a given id. Raises BadNameError (E-NAME)."""
+        try:
+            return make_id(given)
+        except BadNameError as error:
+            raise placed(error, self.file.locate("prompts", number, "id")) from None
+
+    def choose_checkpoints(self, wanted: object, default: list[str], *keys: str | int) -> list[str]:
+        """The checkpoints that are named at `keys`, or the default. Raises ConfigError (E-CONFIG)."""
+        if wanted is None:
+            return default
+        names = [str(name) for name in wanted] if isinstance(wanted, list) else [str(wanted)]
+        known = self.config.checkpoints
+        if not names:
+            why = f"names none ({self.file.locate(*keys)})"
+            raise ConfigError("checkpoints", "[]", why, "leave checkpoints out for all of them")
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known, f"known are {', '.join(known)}", most=1)
+                why = f"is none that the configuration knows ({self.file.locate(*keys)})"
+                raise ConfigError("checkpoint", name, why, hint)
+        return list(dict.fromkeys(names))
 
 
-def _choose_id(prompt: dict[str, Any], ids: dict[str, str], where: str, path: Path) -> str:
-    """The prompt's id as a file name; `ids` holds those of the prompts before, and gets it."""
-    given = prompt.get("id")
-    slug = derive_id(prompt["prompt"]) if given is None else make_id(given, where)
-    if slug in ids:
-        why = f"is the same file name as '{ids[slug]}' in {path}"
-        raise BadNameError("prompt id", given or slug, why, "give one of the two prompts another id")
-    ids[slug] = str(given or slug)
-    return slug
-
-
-def _choose_checkpoints(wanted: object, default: list[str], path: Path, config: Config) -> list[str]:
-    if wanted is None:
-        return default
-    names = wanted if isinstance(wanted, list) else [wanted]
-    for name in names:
-        if name not in config.checkpoints:
-            hint = did_you_mean(name, config.checkpoints, f"known are {', '.join(config.checkpoints)}", most=1)
-            raise ConfigError("checkpoint", name, f"{path} names one that the configuration doesn't know", hint)
-    return list(dict.fromkeys(names))
+def _as_prompt(file: SheetFile, number: int, entry: object) -> dict[str, Any]:
+    keys = ("prompts", number)
+    if isinstance(entry, str) or entry is None:
+        file.refuse_loss(*keys)
+        if entry is None:
+            raise SheetError("prompt", file.locate(*keys), "is empty", "write a text, or delete the '-'")
+        return {"prompt": entry}
+    if not isinstance(entry, dict) or not entry.keys() & set(PROMPT_KEYS):
+        file.refuse_no_text(entry, *keys)
+    assert isinstance(entry, dict)
+    check_keys(entry, PROMPT_KEYS, f"prompts.{number}", lambda key: file.locate(*keys, key))
+    for key in _TEXT_KEYS:
+        if key in entry:
+            file.refuse_loss(*keys, key)
+            file.refuse_no_text(entry[key], *keys, key)
+    if entry.get("prompt") is None:
+        raise SheetError("prompt", file.locate(*keys), "has no text", "write prompt: and the text")
+    return entry

@@ -5,16 +5,26 @@
   const filter = byId("filter"), viewer = byId("viewer"), image = byId("viewer-image"), copy = byId("copy");
   const cards = [...document.querySelectorAll(".card")];
   const groups = [...document.querySelectorAll(".group")];
-  const haystacks = pictures.map((p) =>
-    [p.prompt, p.negative, p.sheet, p.checkpoint, p.id, p.seed, p.sampler].join("\n").toLowerCase());
+  const fields = ["prompt", "negative", "sheet", "checkpoint", "id", "seed", "sampler"];
+  const haystacks = pictures.map((p) => fields.map((field) => p[field]).join("\n").toLowerCase());
+  // One field: seed:3, seed 3, sampler:euler. A seed is compared as a whole.
+  const named = new RegExp(`(?<!\\S)(?:(seed) +(\\d+)|(${fields.join("|")})[:=] *(\\S+))`, "g");
   let shown = cards.map((_, place) => place);
   let current = 0;
 
   const plural = (n) => `${n.toLocaleString("en")} picture${n === 1 ? "" : "s"}`;
 
   function applyFilter() {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const matches = haystacks.map((text) => words.every((word) => text.includes(word)));
+    const wanted = [];
+    const rest = filter.value.toLowerCase().replace(named, (_, seed, number, field, value) => {
+      wanted.push([seed ?? field, number ?? value]);
+      return " ";
+    });
+    const words = rest.split(/\s+/).filter(Boolean);
+    const has = (picture, [field, value]) =>
+      field === "seed" ? picture.seed === value : picture[field].toLowerCase().includes(value);
+    const matches = haystacks.map((text, place) =>
+      words.every((word) => text.includes(word)) && wanted.every((one) => has(pictures[place], one)));
     shown = [];
     cards.forEach((card, place) => {
       card.parentElement.hidden = !matches[place];
@@ -26,7 +36,7 @@
       group.querySelector(".tally").textContent = left.toLocaleString("en");
     }
     byId("nothing").hidden = shown.length > 0 || pictures.length === 0;
-    byId("count").textContent = words.length
+    byId("count").textContent = words.length + wanted.length
       ? `${shown.length.toLocaleString("en")} of ${plural(pictures.length)}` : plural(pictures.length);
   }
 

@@ -1,0 +1,85 @@
+"""A sheet's file, YAML or text: its data, and where each value stands in it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, read_yaml
+from darkroom.base.text import shorten
+from darkroom.base.validation import Mistakes
+from darkroom.errors import SheetError
+from darkroom.sheets.lines import Line, read_lines
+
+
+@dataclass(frozen=True, slots=True)
+class SheetFile:
+    """A sheet as it was read: a mapping with the keys of a sheet, and where each value stands."""
+
+    path: Path
+    data: dict[str, Any]
+    yaml: YamlFile | None = None
+    lines: tuple[Line, ...] = ()
+
+    def locate(self, *keys: str | int) -> str:
+        """`FILE:LINE` of a value below `prompts` or `defaults`, as near as it can be found."""
+        if self.yaml is None:
+            return f"{self.path}:{self.lines[int(keys[1])].number}" if len(keys) > 1 else str(self.path)
+        return self.yaml.locate(self._in_file(keys))
+
+    def refuse_loss(self, *keys: str | int) -> None:
+        """Raise SheetError (E-SHEET) for a text that YAML leaves something out of."""
+        lost = self.yaml and self.yaml.find_loss(self._in_file(keys))
+        if lost:
+            why = f"YAML drops {lost} ({self.locate(*keys)})"
+            raise SheetError("text", self._shown(keys), why, self._quoted(keys))
+
+    def refuse_no_text(self, value: object, *keys: str | int) -> None:
+        """Raise SheetError (E-SHEET) for a value that YAML read as something else than text."""
+        kind = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a mapping"}.get(
+            type(value)
+        )
+        if kind is not None:
+            raise SheetError(
+                "text", self._shown(keys), f"YAML reads it as {kind} ({self.locate(*keys)})", self._quoted(keys)
+            )
+
+    def _quoted(self, keys: tuple[str | int, ...]) -> str:
+        line = self.yaml and self.yaml.quoted(self._in_file(keys))
+        return f"{PUT_IN_QUOTES}: {line}" if line else PUT_IN_QUOTES
+
+    def _shown(self, keys: tuple[str | int, ...]) -> str:
+        return shorten(self.yaml.written(self._in_file(keys))) if self.yaml else ""
+
+    def _in_file(self, keys: tuple[str | int, ...]) -> tuple[str | int, ...]:
+        """The keys that lead to a value; a YAML sheet may be a mere list of prompts."""
+        return keys[1:] if self.yaml and isinstance(self.yaml.data, list) else keys
+
+
+def check_path(path: Path) -> None:
+    """Raise SheetError (E-SHEET) for what can't be a sheet's file."""
+    if path.is_dir():
+        raise SheetError("prompt sheet", path, "is a folder", "list the files in it under 'sheets'")
+    if not path.exists():
+        is_pattern = re.search(r"[*?\[]", str(path))
+        hint = "list the files one by one" if is_pattern else "correct 'sheets' in the configuration, or write the file"
+        raise SheetError("prompt sheet", path, "does not exist", hint)
+    if path.suffix.lower() not in (".txt", ".yaml", ".yml"):
+        raise SheetError("prompt sheet", path, "is neither .yaml nor .txt", "rename it, or convert it")
+
+
+def open_sheet(path: Path, mistakes: Mistakes) -> SheetFile:
+    """A sheet with a list of `prompts` that isn't empty. Raises SheetError, ConfigError."""
+    if path.suffix.lower() == ".txt":
+        before = len(mistakes.errors)
+        lines = tuple(read_lines(path, mistakes))
+        if not lines and len(mistakes.errors) == before:
+            raise SheetError("prompt sheet", path, "has no prompts", "write a prompt a line")
+        return SheetFile(path, {"prompts": [line.settings for line in lines]}, lines=lines)
+    yaml = read_yaml(path, mistakes=mistakes)
+    data = {"prompts": yaml.data} if isinstance(yaml.data, list) else yaml.data
+    if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
+        raise SheetError("prompt sheet", path, "has no list of prompts", "write 'prompts:' and a list below it")
+    return SheetFile(path, data, yaml)
