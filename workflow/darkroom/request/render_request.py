@@ -17,6 +17,7 @@ from pydantic import (
 from darkroom.base.text import shorten
 from darkroom.base.validation import first_problem
 from darkroom.errors import LoraError, RequestError
+from darkroom.prompting.editing import Timeline, read_timeline, refuse_and
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
     LoraUse,
@@ -25,7 +26,7 @@ from darkroom.request.lora_tags import (
     sum_up,
     take_out_loras,
 )
-from darkroom.request.samplers import check_combination, find_schedule, split_sampler
+from darkroom.request.samplers import check_combination, find_sampler, find_schedule, split_sampler
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -159,6 +160,20 @@ class RenderRequest(BaseModel):
         """All texts that aren't empty: prompt, negative prompt, and those of the second text encoder."""
         texts = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
         return tuple(text for text in texts if text)
+
+    @property
+    def timelines(self) -> tuple[Timeline | None, ...]:
+        """The texts of prompt, negative prompt and those of the second text encoder, without LoRA tags, over the steps.
+
+        None for one that is left out. Raises LoraError (E-LORA) for a broken tag, UnsupportedError (E-UNSUPPORTED) for
+        another tag or for `AND` in a prompt, RequestError (E-REQUEST) for too much text.
+        """
+        calls = self.steps * find_sampler(self.sampler).calls_per_step
+        given = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
+        texts = [None if text is None else take_out_loras(text)[0] for text in given]
+        for text in (texts[0], texts[2]):
+            refuse_and(text or "")
+        return tuple(None if text is None else read_timeline(text, calls) for text in texts)
 
     @property
     def all_loras(self) -> tuple[LoraUse, ...]:

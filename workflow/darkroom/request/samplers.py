@@ -41,6 +41,7 @@ class Sampler:
 
     `schedules` are those that the diffusers class can follow; it would silently ignore others. `edm_scheduler`
     is the class for models with EDM's noise (Karras et al., arXiv:2206.00364), None where diffusers has none.
+    `calls_per_step` is 2 where the model is called twice a step.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Sampler:
     schedules: tuple[str, ...] = _ALL
     edm_scheduler: str | None = None
     max_steps: int = MAX_STEPS
+    calls_per_step: int = 1
 
 
 def _dpm(algorithm: str, order: int) -> dict[str, Any]:
@@ -76,13 +78,14 @@ SAMPLERS = (
         aliases=("Euler ancestral", "K_EULER_ANCESTRAL", "k_euler_a"),
         schedules=_SPACED,
     ),
-    Sampler("Heun", "HeunDiscreteScheduler", {"clip_sample": False}, ("k_heun",)),
+    Sampler("Heun", "HeunDiscreteScheduler", {"clip_sample": False}, ("k_heun",), calls_per_step=2),
     Sampler("LMS", "LMSDiscreteScheduler", aliases=("KLMS",)),
-    Sampler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2",)),
+    Sampler("DPM2", "KDPM2DiscreteScheduler", aliases=("k_dpm_2",), calls_per_step=2),
     Sampler(
         "DPM2 a",
         "KDPM2AncestralDiscreteScheduler",
         aliases=("dpm_2_ancestral", "k_dpm_2_a", "k_dpm_2_ancestral"),
+        calls_per_step=2,
     ),
     Sampler(
         "DPM++ 2M",
