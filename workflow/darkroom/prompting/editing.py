@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from darkroom.errors import RequestError, UnsupportedError
 
 MAX_TEXT = 100_000
-"""Characters of a prompt's texts together, as for prompts that don't change."""
+"""Characters of all texts of a prompt that changes together."""
 MAX_WORK = 300_000
 """Steps at which a prompt may change, times its brackets and the texts between them."""
 _TOKEN = re.compile(r"[\[\]():|]|(?:[^\\\[\]():|]|\\.)+|\\")
@@ -81,7 +82,7 @@ def read_timeline(prompt: str, steps: int) -> Timeline:
     """The texts of a prompt without LoRA tags while so many steps are made.
 
     For a sampler that calls the model twice a step, A1111 counts twice the steps. Raises RequestError (E-REQUEST) for a
-    prompt of more text than MAX_TEXT.
+    prompt that changes too often for its length.
     """
     items = _read(prompt) if "[" in prompt else None
     choices = [item for item in items or () if isinstance(item, _Choice)]
@@ -93,11 +94,34 @@ def read_timeline(prompt: str, steps: int) -> Timeline:
     ends = {end for end in ends if end >= 1}
     if len(ends) * len(items) > MAX_WORK:
         raise _too_much(f"changes at {len(ends)} steps and has {len(items):,} brackets and texts between them")
-    texts = {end: _text_at(items, end, steps) for end in sorted(ends)}
-    size = sum(map(len, set(texts.values())))
-    if size > max(MAX_TEXT, len(prompt)):
-        raise _too_much(f"becomes {size:,} characters in all its texts; at most {MAX_TEXT:,} are allowed")
+    texts = _texts(items, sorted(ends), steps)
     return Timeline(tuple(texts), tuple(texts.values()))
+
+
+def check_size(timelines: Iterable[Timeline | None]) -> None:
+    """Raise RequestError (E-REQUEST) for prompts whose texts together have more than MAX_TEXT characters.
+
+    Each counts as much as the longest, to which all are filled.
+    """
+    texts = [set(timeline.texts) for timeline in timelines if timeline is not None]
+    count, longest = max(map(len, texts)), max(len(text) for some in texts for text in some)
+    if count > 1 and count * longest > MAX_TEXT:
+        raise _too_much(f"becomes {count} texts of up to {longest:,} characters; {MAX_TEXT:,} together are allowed")
+
+
+def _texts(items: Items, ends: Sequence[int], steps: int) -> dict[int, str]:
+    """The text until each of these steps. Raises RequestError (E-REQUEST) as soon as they are too much."""
+    texts: dict[int, str] = {}
+    different: set[str] = set()
+    size = 0
+    for end in ends:
+        text = texts[end] = _text_at(items, end, steps)
+        if text not in different:
+            different.add(text)
+            size += len(text)
+        if len(different) > 1 and size > MAX_TEXT:
+            raise _too_much(f"becomes more than {MAX_TEXT:,} characters in all its texts")
+    return texts
 
 
 def refuse_and(prompt: str) -> None:

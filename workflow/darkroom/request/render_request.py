@@ -17,7 +17,7 @@ from pydantic import (
 from darkroom.base.text import shorten
 from darkroom.base.validation import first_problem
 from darkroom.errors import LoraError, RequestError
-from darkroom.prompting.editing import Timeline, read_timeline, refuse_and
+from darkroom.prompting.editing import Timeline, check_size, read_timeline, refuse_and
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
     LoraUse,
@@ -173,7 +173,9 @@ class RenderRequest(BaseModel):
         texts = [None if text is None else take_out_loras(text)[0] for text in given]
         for text in (texts[0], texts[2]):
             refuse_and(text or "")
-        return tuple(None if text is None else read_timeline(text, calls) for text in texts)
+        timelines = tuple(None if text is None else read_timeline(text, calls) for text in texts)
+        check_size(timelines)
+        return timelines
 
     @property
     def all_loras(self) -> tuple[LoraUse, ...]:
