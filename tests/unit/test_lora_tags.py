@@ -123,7 +123,12 @@ def test_tags_are_written_so_that_a1111_reads_the_same(ours: str, theirs: str) -
 
 @pytest.mark.parametrize(
     ("theirs", "unet", "te"),
-    [("<lora:x:1:0.1>", 0.1, 1), ("<lora:x:te=0.5>", 0.5, 0.5), ("<lora:x:0.3:unet=1>", 1, 0.3), ("<lyco:x:1:2>", 2, 1)],
+    [
+        ("<lora:x:1:0.1>", 0.1, 1),
+        ("<lora:x:te=0.5>", 0.5, 0.5),
+        ("<lora:x:0.3:unet=1>", 1, 0.3),
+        ("<lyco:x:1:2>", 2, 1),
+    ],
 )
 def test_a1111_reads_the_text_encoders_weight_first(theirs: str, unet: float, te: float) -> None:
     assert take_out_loras(name_weights(theirs, te_first=True))[1] == [LoraUse(name="x", unet=unet, te=te)]

@@ -83,7 +83,7 @@ def denoise(
     import torch
 
     watch.ask()
-    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps)
+    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps, request.eta)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     scale = pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
@@ -95,6 +95,7 @@ def denoise(
             num_inference_steps=request.steps,
             guidance_scale=request.cfg_scale,
             guidance_rescale=request.cfg_rescale,
+            eta=request.eta or 0.0,
             generator=generator,
             latents=starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype),
             output_type="latent",

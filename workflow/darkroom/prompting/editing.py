@@ -131,7 +131,9 @@ def refuse_and(prompt: str) -> None:
     """
     if _AND.search(prompt):
         why = "Darkroom doesn't combine several prompts in one picture, as A1111 does for this word in capital letters"
-        raise UnsupportedError("word", "AND", why, "write it in small letters to have it read as text, which draws the same")
+        raise UnsupportedError(
+            "word", "AND", why, "write it in small letters to have it read as text, which draws the same"
+        )
 
 
 def _too_much(why: str) -> RequestError:

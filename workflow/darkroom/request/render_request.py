@@ -8,9 +8,11 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -26,7 +28,7 @@ from darkroom.request.lora_tags import (
     sum_up,
     take_out_loras,
 )
-from darkroom.request.samplers import check_combination, find_sampler, find_schedule, split_sampler
+from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -97,6 +99,8 @@ class RenderRequest(BaseModel):
     """The names of the textual inversions in the prompts. Sheets and commands fill it in automatically."""
     vae: str | None = Field(None, max_length=200)
     """A VAE by its name in the configuration, in place of the checkpoint's own."""
+    eta: float | None = Field(None, ge=0, le=1)
+    """How much noise a sampler adds in each step, as in A1111: DDIM 0 to 1, others that add noise 0 or 1."""
     cfg_rescale: float = Field(0.0, ge=0, le=1)
     """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
     freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
@@ -140,6 +144,8 @@ class RenderRequest(BaseModel):
     @model_validator(mode="after")
     def _possible_combination(self) -> Self:
         check_combination(self.sampler, self.schedule, self.steps)
+        if self.eta is not None:
+            check_eta(self.sampler, self.eta)
         return self
 
     @model_validator(mode="after")
@@ -154,6 +160,12 @@ class RenderRequest(BaseModel):
         if self.variation_strength and self.variation_seed is None:
             raise ValueError("variation_strength needs a variation_seed")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an eta that isn't set: requests are compared as texts with those of earlier versions."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "eta" or value is not None}
 
     @property
     def prompts(self) -> tuple[str, ...]:
