@@ -125,13 +125,20 @@ def test_what_is_unknown_is_refused_with_the_near_names(find: Callable[[str], An
         "Restart",
         "restart karras",
         "DPM fast",
-    ]
-    + ["DPM adaptive", "heunpp2", "euler_cfg_pp", "ddpm", "ipndm_v", "er_sde", "res_multistep", "DPM++ 2S a Beta"],
+        "DPM adaptive",
+        "heunpp2",
+        "euler_cfg_pp",
+        "ddpm",
+        "ipndm_v",
+        "er_sde",
+        "res_multistep",
+        "DPM++ 2S a Beta",
+    ],
 )
 @pytest.mark.parametrize("find", [find_sampler, split_sampler])
 def test_a_sampler_of_another_kind_is_never_suggested(find: Callable[[str], Any], name: str) -> None:
     with pytest.raises(
-        ValueError, match="other programs have the sampler .*, Darkroom doesn't; known are Euler,"
+        ValueError, match=r"other programs have the sampler .*, Darkroom doesn't; known are Euler,"
     ) as caught:
         find(name)
     assert "did you mean" not in str(caught.value)

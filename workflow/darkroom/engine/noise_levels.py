@@ -24,7 +24,7 @@ def follow(scheduler: Any, schedule: str) -> None:
     Euler a can't, so its levels are replaced after they are set.
     """
     if hasattr(scheduler, "_convert_to_exponential"):
-        scheduler._convert_to_exponential = lambda in_sigmas, num_inference_steps: _levels(  # noqa: SLF001
+        scheduler._convert_to_exponential = lambda in_sigmas, num_inference_steps: _levels(
             schedule, scheduler, num_inference_steps
         )
         return

@@ -17,7 +17,7 @@ SCHEDULES: dict[str, dict[str, Any]] = {
     "SGM Uniform": {"timestep_spacing": "trailing"},
     "Simple": {"timestep_spacing": "trailing"},
     "Uniform": {"timestep_spacing": "linspace"},
-    **dict.fromkeys(DRAWN_SCHEDULES, {"use_exponential_sigmas": True, "timestep_spacing": "linspace"}),
+    **{key: {"use_exponential_sigmas": True, "timestep_spacing": "linspace"} for key in DRAWN_SCHEDULES},
 }
 """A1111's schedule types as scheduler config values, by the table in diffusers' documentation of its schedulers.
 
