@@ -16,7 +16,7 @@ from PIL import Image
 
 from darkroom.pictures.infotext import read_infotext
 from darkroom.request.samplers import SAMPLERS
-from tests.fixtures.serving import wait_for
+from tests.fixtures.serving import LIMIT_S, wait_for
 
 QUICK: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
 
@@ -128,7 +128,9 @@ def test_what_is_left_out_has_the_servers_defaults(server: str) -> None:
         ({"styles": ["photo"]}, "E-UNSUPPORTED", "styles"),
         ({"script_name": "Prompt matrix"}, "E-UNSUPPORTED", "script_name"),
         ({"adetailer": [webuiapi.ADetailer()]}, "E-UNSUPPORTED", "alwayson_scripts"),
-        ({"sampler_name": "DDIM"}, "E-UNSUPPORTED", "eta"),
+        ({"sampler_name": "Euler a", "eta": 0.5}, "E-REQUEST", "eta of 0 or 1"),
+        ({"prompt": "a cat AND a dog"}, "E-UNSUPPORTED", "AND"),
+        ({"prompt": "a cat <hypernet:x:1>"}, "E-UNSUPPORTED", "hypernet"),
         ({"override_settings": {"samples_format": "webp"}}, "E-UNSUPPORTED", "samples_format"),
         ({"override_settings": {"sd_hypernetwork": "x"}}, "E-REQUEST", "sd_hypernetwork"),
         ({"sampler_name": "Restart"}, "E-REQUEST", "Restart"),
@@ -145,6 +147,41 @@ def test_what_cannot_be_done_is_an_error_with_a_code(
     status, error = refusal(caught)
     assert (status, error["code"]) == (422, code)
     assert named in error["message"]
+
+
+def pixels_of(png: bytes) -> bytes:
+    return Image.open(io.BytesIO(png)).tobytes()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"prompt": "a red circle <lora:outline:1:0.1>"},
+        {"loras": {"outline": {"unet": 1, "te": 0.1}}},
+        {"sampler": "DPM++ 2M"},
+        {"sampler": "DPM++ SDE"},
+        {"sampler": "DPM++ 2M SDE"},
+        {"sampler": "DDIM", "eta": 1},
+        {"variation_seed": 5, "variation_strength": 0.25},
+        {"prompt": "a (red:1.5) circle", "emphasis": "comfy"},
+        {"prompt": "a [red:green:0.5] circle", "clip_skip": 2},
+    ],
+    ids=str,
+)
+def test_a_pictures_infotext_gives_the_same_picture(server: str, settings: dict[str, Any]) -> None:
+    request = {**QUICK, "steps": 3, **settings}
+    first = requests.post(f"{server}/render", json={"request": request}, timeout=LIMIT_S)
+    assert first.status_code == 200, first.text
+    infotext = Image.open(io.BytesIO(first.content)).info["parameters"]
+    again = requests.post(f"{server}/sdapi/v1/txt2img", json={"infotext": infotext}, timeout=LIMIT_S)
+    assert again.status_code == 200, again.text
+    assert pixels_of(base64.b64decode(again.json()["images"][0])) == pixels_of(first.content)
+
+
+def test_ddim_with_the_etas_that_clients_send(api: webuiapi.WebUIApi) -> None:
+    pictures = [api.txt2img(**QUICK, sampler_name="DDIM", scheduler="normal", eta=eta) for eta in (1, 0)]
+    assert [settings_of(picture.image).get("Eta DDIM") for picture in pictures] == ["1", None]
+    assert pictures[0].image.tobytes() != pictures[1].image.tobytes()
 
 
 def test_an_unknown_model_is_not_found(api: webuiapi.WebUIApi) -> None:

@@ -14,6 +14,7 @@ LIGHT = {
     "darkroom.checkpoint",
     "darkroom.checkpoint.audit",
     "darkroom.checkpoint.verified",
+    "darkroom.prompting.editing",
     "darkroom.prompting.grammar",
 }
 """Of the packages that convert, encode and render, all that planning may import."""

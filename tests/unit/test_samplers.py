@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from darkroom.base.text import loose
+from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import (
     EDM_SCHEDULES,
@@ -33,10 +34,12 @@ SPELLINGS = {
     "DPM2 a": ["dpm_2_ancestral", "k_dpm_2_a", "KDPM2AncestralDiscreteScheduler", "dpm2 A"],
     "DPM++ 2M": ["dpm++ 2m", "DPM++2M", "dpmpp_2m", "k_dpmpp_2m", "DPMSolverMultistep", "DPMSolverMultistepScheduler"],
     "DPM++ 2M SDE": ["dpmpp_2m_sde", "k_dpmpp_2m_sde", "DPM++-2M-SDE"],
+    "DPM++ 2M SDE Heun": ["dpmpp_2m_sde_heun", "k_dpmpp_2m_sde_heun"],
     "DPM++ 3M SDE": ["dpmpp_3m_sde", "k_dpmpp_3m_sde"],
     "DPM++ 2S": ["DPMSolverSinglestep", "DPMSolverSinglestepScheduler"],
     "DPM++ SDE": ["dpmpp_sde", "k_dpmpp_sde"],
     "UniPC": ["uni_pc", "uni_pc_bh2", "UniPCMultistepScheduler"],
+    "DEIS": ["deis", "DEISMultistep", "DEISMultistepScheduler"],
     "DDIM": ["ddim", "DDIMScheduler"],
     "PLMS": ["plms", "PNDM", "PNDMScheduler"],
     "LCM": ["lcm", "LCMScheduler"],
@@ -74,6 +77,12 @@ def test_no_name_stands_for_two_samplers() -> None:
         ("euler_sgm_uniform", ("Euler", "SGM Uniform")),
         ("euler uniform", ("Euler", "Uniform")),
         ("Euler a Automatic", ("Euler a", "Automatic")),
+        ("Euler a Karras", ("Euler a", "Karras")),
+        ("Euler a Normal", ("Euler a", "Normal")),
+        ("DPM++ 2M Beta", ("DPM++ 2M", "Beta")),
+        ("DPM++ 2M Align Your Steps", ("DPM++ 2M", "Align Your Steps")),
+        ("euler_kl_optimal", ("Euler", "KL Optimal")),
+        ("DPM++ 2M SDE Heun Karras", ("DPM++ 2M SDE Heun", "Karras")),
     ],
 )
 def test_an_older_name_is_a_sampler_and_a_schedule(name: str, expected: tuple[str, str]) -> None:
@@ -96,7 +105,7 @@ def test_a_schedule_is_found_by_every_spelling(name: str) -> None:
         (split_sampler, "Karras", "unknown sampler"),
         (split_sampler, "", "unknown sampler; known are Euler, .*LCM"),
         (find_schedule, "karas", "unknown schedule; did you mean Karras"),
-        (find_schedule, "beta", "unknown schedule; known are Automatic, .*Uniform"),
+        (find_schedule, "turbo", "unknown schedule; known are Automatic, .*Uniform"),
         (find_preset, "lighting-4", "unknown preset; did you mean .*lightning-4"),
         (find_preset, "dmd2", "unknown preset; known are lightning, .*hyper-cfg-12"),
     ],
@@ -104,6 +113,60 @@ def test_a_schedule_is_found_by_every_spelling(name: str) -> None:
 def test_what_is_unknown_is_refused_with_the_near_names(find: Callable[[str], Any], name: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         find(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DPM++ 2S a",
+        "DPM++ 2S a Karras",
+        "k_dpmpp_2s_a_ka",
+        "dpmpp_2s_ancestral",
+        "Restart",
+        "restart karras",
+        "DPM fast",
+        "DPM adaptive",
+        "heunpp2",
+        "euler_cfg_pp",
+        "ddpm",
+        "ipndm_v",
+        "er_sde",
+        "res_multistep",
+        "DPM++ 2S a Beta",
+    ],
+)
+@pytest.mark.parametrize("find", [find_sampler, split_sampler])
+def test_a_sampler_of_another_kind_is_never_suggested(find: Callable[[str], Any], name: str) -> None:
+    with pytest.raises(
+        ValueError, match=r"other programs have the sampler .*, Darkroom doesn't; known are Euler,"
+    ) as caught:
+        find(name)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("spelling", "name"), [("ays", "Align Your Steps"), ("polyexponential", "Exponential")])
+def test_other_names_of_a_schedule(spelling: str, name: str) -> None:
+    assert find_schedule(spelling) == name
+
+
+@pytest.mark.parametrize(
+    ("sampler", "eta", "words"),
+    [
+        ("Euler", 0, "eta has no effect on the sampler Euler"),
+        ("LCM", 1, "eta has no effect on the sampler LCM"),
+        ("Euler a", 0.5, "the sampler Euler a can only have an eta of 0 or 1"),
+        ("DPM++ 3M SDE", 0, r"the sampler DPM\+\+ 3M SDE can only have an eta of 1"),
+        ("DDIM", 1.5, "less than or equal to 1"),
+    ],
+)
+def test_an_eta_that_would_change_nothing_or_can_not_be_had_is_refused(sampler: str, eta: float, words: str) -> None:
+    with pytest.raises(RequestError, match=words):
+        RenderRequest.from_settings({"prompt": "", "sampler": sampler, "eta": eta})
+
+
+def test_a_request_without_eta_is_the_same_text_as_before_there_was_one() -> None:
+    assert "eta" not in RenderRequest(prompt="a", sampler="DDIM").to_json()
+    assert RenderRequest.from_json(RenderRequest(prompt="a", sampler="DDIM", eta=0.5).to_json()).eta == 0.5
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise, product
@@ -216,7 +217,7 @@ def test_no_schedule_is_silently_ignored(sampler: Sampler, schedule: str) -> Non
         with pytest.raises(RequestError, match="can't follow the schedule"):
             RenderRequest.from_settings(settings)
     elif schedule != "Automatic":
-        assert steps_of(build(sampler.name, schedule, SDXL)) != steps_of(build(sampler.name, "Automatic", SDXL))
+        assert steps_of(build(sampler.name, schedule, SDXL), 3) != steps_of(build(sampler.name, "Automatic", SDXL), 3)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler.name)
@@ -246,7 +247,7 @@ def test_automatic_keeps_a_models_own_schedule() -> None:
     assert own == steps_of(build("DPM++ 2M", "Karras", SDXL))
 
 
-@pytest.mark.parametrize("name", ["Heun", "LMS", "DPM2", "DPM2 a", "DPM++ 2S", "DPM++ SDE", "PLMS"])
+@pytest.mark.parametrize("name", ["Heun", "LMS", "DPM2", "DPM2 a", "DPM++ 2S", "DPM++ SDE", "DEIS", "PLMS"])
 def test_what_can_not_follow_a_zero_terminal_snr_is_refused_by_name(name: str) -> None:
     words = (
         "the model has a zero terminal SNR, which only Euler or Euler a or .* can follow. Hint: set sampler to Euler"
@@ -256,13 +257,16 @@ def test_what_can_not_follow_a_zero_terminal_snr_is_refused_by_name(name: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["Euler", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 3M SDE", "UniPC", "DDIM", "LCM"]
+    "name",
+    ["Euler", "Euler a", "DPM++ 2M", "DPM++ 2M SDE", "DPM++ 2M SDE Heun", "DPM++ 3M SDE", "UniPC", "DDIM", "LCM"],
 )
 def test_a_zero_terminal_snr_is_followed_where_it_is_accepted(name: str) -> None:
     assert build(name, "Automatic", ZERO_SNR).alphas_cumprod[-1] < 1e-7
 
 
-@pytest.mark.parametrize("schedule", ["SGM Uniform", "Simple", "Uniform"])
+@pytest.mark.parametrize(
+    "schedule", ["SGM Uniform", "Simple", "Uniform", "Normal", "Beta", "Align Your Steps", "KL Optimal"]
+)
 def test_what_can_not_follow_edm_noise_is_refused_by_name(schedule: str) -> None:
     words = (
         f"E-REQUEST schedule '{schedule}': the model has EDM's noise, which only Automatic or Karras or Exponential can"
@@ -276,3 +280,98 @@ def test_edm_noise_has_an_exponential_schedule(name: str) -> None:
     levels = steps_of(build(name, "Exponential", EDM))[1][:-1]
     ratios = [after / before for before, after in pairwise(levels)]
     assert ratios == pytest.approx([(0.002 / 80) ** (1 / 6)] * 6, rel=1e-4)
+
+
+def levels_of(scheduler: Any, steps: int) -> list[float]:
+    """The noise levels of a picture, each once, without the 0 at the end."""
+    scheduler.set_timesteps(steps)
+    return list(dict.fromkeys(scheduler.sigmas.tolist()))[:-1]
+
+
+ALL_LEVELS = [((1 - a) / a) ** 0.5 for a in build("Euler", "Automatic", SDXL).alphas_cumprod.double().tolist()]
+FOLLOWERS = [sampler.name for sampler in SAMPLERS if "Normal" in sampler.schedules]
+
+
+def restated(schedule: str, steps: int) -> list[float]:
+    """The schedule by its published formula, number by number."""
+    strongest, weakest = ALL_LEVELS[-1], ALL_LEVELS[0]
+    shares = [step / (steps - 1) for step in range(steps)]
+    if schedule == "Karras":
+        return [(strongest ** (1 / 7) + x * (weakest ** (1 / 7) - strongest ** (1 / 7))) ** 7 for x in shares]
+    if schedule == "Exponential":
+        return [math.exp(math.log(strongest) + x * math.log(weakest / strongest)) for x in shares]
+    if schedule == "KL Optimal":
+        return [math.tan(x * math.atan(weakest) + (1 - x) * math.atan(strongest)) for x in shares]
+    if schedule == "Normal":
+        return [math.exp(between([math.log(level) for level in ALL_LEVELS], (1 - x) * 999)) for x in shares]
+    table = [14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113, 0.029]
+    return [math.exp(between([math.log(level) for level in table], x * 10)) for x in shares]
+
+
+def between(numbers: list[float], place: float) -> float:
+    low = min(int(place), len(numbers) - 2)
+    return numbers[low] + (place - low) * (numbers[low + 1] - numbers[low])
+
+
+@pytest.mark.parametrize("steps", [2, 7, 11, 20])
+@pytest.mark.parametrize("schedule", ["Karras", "Exponential", "Normal", "KL Optimal", "Align Your Steps"])
+def test_noise_levels_are_those_of_the_published_formula_or_table(schedule: str, steps: int) -> None:
+    assert levels_of(build("Euler a", schedule, SDXL), steps) == pytest.approx(restated(schedule, steps), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule"),
+    [
+        pytest.param(sampler, schedule, marks=[pytest.mark.full] if sampler in SLOW and schedule != "Beta" else [])
+        for sampler in FOLLOWERS
+        for schedule in ("Normal", "Beta", "KL Optimal", "Align Your Steps")
+    ],
+)
+def test_every_sampler_follows_the_same_noise_levels(sampler: str, schedule: str) -> None:
+    expected = levels_of(build("Euler a", schedule, SDXL), 5)
+    scheduler = build(sampler, schedule, SDXL)
+    scheduler.set_timesteps(5)
+    found = scheduler.sigmas.tolist()
+    assert [level for level in expected if not any(math.isclose(level, one, rel_tol=1e-4) for one in found)] == []
+    assert len(set(found) - {0.0}) == 5
+
+
+def test_the_beta_schedule_is_diffusers() -> None:
+    from diffusers import EulerDiscreteScheduler
+
+    settings = {key: value for key, value in SDXL.items() if not key.startswith("_")}
+    theirs = EulerDiscreteScheduler(**{**settings, "use_beta_sigmas": True, "timestep_spacing": "linspace"})
+    ours = build("Euler", "Beta", SDXL)
+    theirs.set_timesteps(10)
+    ours.set_timesteps(10)
+    assert ours.sigmas.tolist() == pytest.approx(theirs.sigmas.tolist(), rel=1e-4)
+    assert ours.timesteps.tolist() == pytest.approx(theirs.timesteps.tolist(), abs=0.1)
+
+
+def test_the_table_for_other_noise_is_refused_for_a_zero_terminal_snr() -> None:
+    with pytest.raises(RequestError, match=r"E-REQUEST schedule 'Align Your Steps': .*zero terminal SNR"):
+        build("Euler", "Align Your Steps", ZERO_SNR)
+
+
+@pytest.mark.parametrize(("sampler", "schedule"), CASES)
+def test_one_step_is_made_from_noise_and_not_from_the_last_timestep(sampler: str, schedule: str) -> None:
+    scheduler = build(sampler, schedule, SDXL, 1)
+    scheduler.set_timesteps(1)
+    assert scheduler.timesteps.max() >= 500
+
+
+@pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS if sampler.without_noise])
+def test_a_sampler_with_an_eta_of_0_is_the_one_without_noise(small: Engine, sampler: str) -> None:
+    twin = next(one.without_noise for one in SAMPLERS if one.name == sampler)
+    found = small.render(request_for(sampler, "Automatic", eta=0)).image.tobytes()
+    assert found == small.render(request_for(str(twin), "Automatic")).image.tobytes()
+    assert found != small.render(request_for(sampler, "Automatic", eta=1)).image.tobytes()
+
+
+def test_ddim_adds_as_much_noise_as_eta_says(small: Engine) -> None:
+    pictures = [
+        small.render(request_for("DDIM", "Automatic", **{"eta": eta} if eta is not None else {})).image.tobytes()
+        for eta in (None, 0, 0.5, 1)
+    ]
+    assert pictures[0] == pictures[1]
+    assert len(set(pictures)) == 3

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from darkroom.engine import UsedAsset
 from darkroom.errors import DarkroomError, RequestError, UnsupportedError
+from darkroom.pictures.infotext import read_infotext, write_infotext
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.samplers import SAMPLERS, SCHEDULES
+from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, SAMPLERS, SCHEDULES
 from darkroom.serve.a1111 import read_options
 from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
-from darkroom.serve.a1111_settings import AUTOMATIC, FIXED, PictureSettings, present_options, read_txt2img
+from darkroom.serve.a1111_settings import FIXED, PictureSettings, present_options, read_txt2img
 
 PRESENT = present_options("tiny.safetensors [0123456789]", "0" * 64)
 FROM_WEBUIAPI = {
@@ -114,8 +116,8 @@ def test_a_schedule_alone_leaves_the_sampler_to_the_server() -> None:
 
 
 def test_every_sampler_can_be_asked_for_as_a1111_would_with_its_automatic_schedule() -> None:
-    assert AUTOMATIC.keys() <= {sampler.name for sampler in SAMPLERS}
-    assert set(AUTOMATIC.values()) <= SCHEDULES.keys()
+    assert A1111_AUTOMATIC.keys() <= {sampler.name for sampler in SAMPLERS}
+    assert set(A1111_AUTOMATIC.values()) <= SCHEDULES.keys()
     for sampler in SAMPLERS:
         RenderRequest.from_settings(read(sampler_name=sampler.name, scheduler="automatic").settings[0])
 
@@ -126,10 +128,10 @@ def test_every_sampler_can_be_asked_for_as_a1111_would_with_its_automatic_schedu
         ("<lora:outline:1:0.5>", "<lora:outline:te=1:unet=0.5>"),
         ("<lora:outline:0.8>", "<lora:outline:0.8>"),
         ("<lora:outline>", "<lora:outline>"),
-        ("<lora:outline:te=0.5>", "<lora:outline:te=0.5:unet=0.5>"),
+        ("<lora:outline:te=0.5>", "<lora:outline:0.5>"),
         ("<lora:outline:unet=0.5>", "<lora:outline:te=1:unet=0.5>"),
-        ("<lora:outline:0.8:unet=0.5>", "<lora:outline:te=0.8:unet=0.5>"),
-        ("<lora:outline:1:2:3>", "<lora:outline:1:2:3>"),
+        ("<lora:outline:0.8:unet=0.5>", "<lora:outline:0.8:unet=0.5>"),
+        ("<lyco:outline:1:0.5>", "<lora:outline:te=1:unet=0.5>"),
         ("(a:1.2) <b> [c]", "(a:1.2) <b> [c]"),
     ],
 )
@@ -191,7 +193,6 @@ def test_what_asks_for_nothing_is_accepted(field: str) -> None:
         ("script_args", [1]),
         ("alwayson_scripts", {"ControlNet": {"args": ["x" * 1000]}}),
         ("refiner_checkpoint", "refiner"),
-        ("infotext", "a square\nSteps: 4"),
         ("disable_extra_networks", True),
         ("seed_resize_from_w", 512),
         ("firstphase_width", 512),
@@ -208,30 +209,150 @@ def test_what_cannot_be_done_is_refused_by_name(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sampler", "eta", "is_accepted"),
+    ("sampler", "eta", "expected"),
     [
-        ("Euler a", 1, True),
-        ("Euler a", 0.5, False),
-        ("Euler a", None, True),
-        ("DDIM", 0, True),
-        ("DDIM", 1, False),
-        ("Euler", 0.3, True),
-        ("DPM++ 2M SDE Karras", 0.5, False),
+        ("Euler a", 1, None),
+        ("Euler a", 0, 0),
+        ("Euler a", None, None),
+        ("DDIM", 0, None),
+        ("DDIM", 1, 1),
+        ("DDIM", 0.3, 0.3),
+        ("Euler", 0.3, None),
+        ("DPM++ 2M SDE Karras", 0, 0),
     ],
 )
-def test_eta_is_refused_where_it_would_make_another_picture(sampler: str, eta: float | None, is_accepted: bool) -> None:
-    if is_accepted:
-        assert read(sampler_name=sampler, eta=eta).settings == read(sampler_name=sampler).settings
-    else:
-        with pytest.raises(UnsupportedError, match=sampler.split()[0].replace("+", r"\+")):
-            read(sampler_name=sampler, eta=eta)
+def test_eta_means_what_it_means_in_a1111(sampler: str, eta: float | None, expected: float | None) -> None:
+    settings = read(sampler_name=sampler, eta=eta).settings[0]
+    assert settings.get("eta") == expected
+    assert RenderRequest.from_settings(settings).eta == expected
+
+
+def test_an_eta_that_a_sampler_can_not_have_is_refused() -> None:
+    with pytest.raises(RequestError, match="Euler a can only have an eta of 0 or 1"):
+        RenderRequest.from_settings(read(sampler_name="Euler a", eta=0.5).settings[0])
+
+
+@pytest.mark.parametrize("sampler", ["DDIM", "PLMS", "UniPC"])
+@pytest.mark.parametrize("scheduler", ["normal", "Karras", "automatic", "simple", "beta", None])
+def test_samplers_with_timesteps_of_their_own_take_every_scheduler(sampler: str, scheduler: str | None) -> None:
+    """SillyTavern sends DDIM with "normal"; in A1111 DDIM, PLMS and UniPC don't look at it."""
+    RenderRequest.from_settings(read(sampler_name=sampler, scheduler=scheduler).settings[0])
+
+
+def pixels_of(request: RenderRequest) -> dict[str, Any]:
+    """What decides the pixels: the texts without tags, the LoRAs, and every other setting."""
+    settings = request.model_dump(exclude={"prompt", "prompt_2", "loras"})
+    texts = [timeline and [text.strip() for text in timeline.texts] for timeline in request.timelines]
+    return {**settings, "clip_skip": max(request.clip_skip, 1), "texts": texts, "all_loras": request.all_loras}
+
+
+ROUND_TRIPS: list[dict[str, Any]] = [
+    {"prompt": "a red circle <lora:outline:1:0.1>"},
+    {"prompt": "a red circle", "loras": {"outline": {"unet": 1, "te": 0.1}}},
+    {"prompt": "a red circle <lora:outline:te=0.123456789>", "prompt_2": "a line <lora:b:0.5:0.25>"},
+    {"prompt": "a (red: 1.5) circle", "emphasis": "comfy"},
+    {"emphasis": "a1111"},
+    {"emphasis": "no_norm"},
+    {"clip_skip": 2},
+    {"negative_prompt": "dull, [grey|brown]", "negative_prompt_2": "noise: none"},
+    {"steps": 7, "cfg_scale": 3.25, "width": 72, "height": 128},
+    {"variation_seed": 5, "variation_strength": 0.25},
+    {"sampler": "DDIM", "eta": 1},
+    {"sampler": "Euler a", "eta": 0},
+    {"sampler": "DDIM", "eta": 0.25, "schedule": "SGM Uniform"},
+    {"cfg_rescale": 0.7, "freeu": {"b1": 1.2, "b2": 1.3, "s1": 0.8, "s2": 0.3}},
+    {"vae": "soft"},
+    {"prompt": 'a, "quoted": word\n[red:blue:0.5]', "embeddings": ["style"]},
+    *({"sampler": sampler.name, "schedule": schedule} for sampler in SAMPLERS for schedule in sampler.schedules),
+]
+
+
+def infotext_of(settings: dict[str, Any]) -> tuple[RenderRequest, str]:
+    request = RenderRequest.from_settings({"prompt": "a circle", "seed": 5, **settings})
+    vaes = [UsedAsset("vaes", request.vae, "0" * 64, "0" * 10)] if request.vae else []
+    return request, write_infotext(request, model="tiny", model_hash="0" * 10, version="1", assets=vaes)
+
+
+def test_the_round_trips_try_every_setting() -> None:
+    tried = {name for settings in ROUND_TRIPS for name in settings}
+    assert tried | {"seed"} == RenderRequest.model_fields.keys()
+
+
+@pytest.mark.parametrize("settings", ROUND_TRIPS, ids=str)
+def test_a_pictures_infotext_asks_for_the_same_picture(settings: dict[str, Any]) -> None:
+    request, infotext = infotext_of(settings)
+    wanted = read_txt2img(Txt2Img(infotext=infotext))
+    assert wanted.model == "tiny"
+    names = {"embeddings": request.embeddings}  # filled in from the prompts
+    assert pixels_of(RenderRequest.from_settings(wanted.settings[0] | names)) == pixels_of(request)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [one for one in ROUND_TRIPS if not one.keys() & {"prompt_2", "cfg_rescale", "negative_prompt_2"}],
+    ids=str,
+)
+def test_the_fields_that_clients_make_of_an_infotext_ask_for_the_same_picture(settings: dict[str, Any]) -> None:
+    request, infotext = infotext_of(settings)
+    known = read_infotext(infotext)
+    written = known["settings"]
+    width, _, height = written["Size"].partition("x")
+    options = {"Clip skip": "CLIP_stop_at_last_layers", "Emphasis": "emphasis", "VAE": "sd_vae"}
+    fields = {
+        "prompt": known["prompt"],
+        "negative_prompt": known["negative_prompt"],
+        "steps": written["Steps"],
+        "sampler_name": written["Sampler"],
+        "scheduler": written["Schedule type"],
+        "cfg_scale": written["CFG scale"],
+        "seed": written["Seed"],
+        "width": width,
+        "height": height,
+        "subseed": written.get("Variation seed", -1),
+        "subseed_strength": written.get("Variation seed strength", 0),
+        "eta": written.get("Eta", written.get("Eta DDIM")),
+        "override_settings": {option: written[name] for name, option in options.items() if name in written},
+    }
+    names = {"embeddings": request.embeddings}
+    wanted = read_txt2img(Txt2Img.model_validate(fields)).settings[0]
+    assert pixels_of(RenderRequest.from_settings(wanted | names)) == pixels_of(request)
+
+
+def test_what_a_request_says_itself_takes_precedence_over_its_infotext() -> None:
+    _, infotext = infotext_of({"steps": 7, "clip_skip": 2})
+    body = Txt2Img(infotext=infotext, steps=3, seed=None, override_settings={"sd_model_checkpoint": "other"})
+    wanted = read_txt2img(body)
+    assert (wanted.model, wanted.settings[0]["steps"], wanted.settings[0]["seed"]) == ("other", 3, 5)
+    assert wanted.settings[0]["clip_skip"] == 2
+
+
+def test_an_infotext_of_a1111_has_a1111s_meanings() -> None:
+    text = "a <lora:x:1:0.5>\nSteps: 4, Sampler: DPM++ 2M, Schedule type: Automatic, CFG scale: 7, Seed: 3, Size: 64x64"
+    settings = read_txt2img(Txt2Img(infotext=f"{text}, Version: v1.10.1")).settings[0]
+    assert (settings["schedule"], settings["prompt"]) == ("Karras", "a <lora:x:te=1:unet=0.5>")
+    assert "emphasis" not in settings
+
+
+@pytest.mark.parametrize(
+    ("pair", "named"), [("Hires upscale: 2", "Hires upscale"), ("RNG: GPU", "RNG"), ("Steps: many", "Steps")]
+)
+def test_what_an_infotext_says_that_can_not_be_done_is_refused_by_name(pair: str, named: str) -> None:
+    text = f"a\nSampler: Euler, CFG scale: 7, Seed: 3, {pair}"
+    with pytest.raises(DarkroomError, match=f"request: infotext: {named} '{pair.split()[-1]}'"):
+        read_txt2img(Txt2Img(infotext=text))
+
+
+def test_the_models_own_schedule_has_a_name_that_a1111_has_not() -> None:
+    _, infotext = infotext_of({"sampler": "DPM++ 2M"})
+    assert read_infotext(infotext)["settings"]["Schedule type"] == MODELS_OWN
+    assert read(sampler_name="DPM++ 2M", scheduler=MODELS_OWN).settings[0]["schedule"] == "Automatic"
 
 
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
         ({"sampler_name": "Eular"}, "Eular"),
-        ({"scheduler": "polyexponential"}, "polyexponential"),
+        ({"scheduler": "turbo_sgm"}, "turbo_sgm"),
         ({"override_settings": {"sd_model_chekpoint": "x"}}, "sd_model_chekpoint"),
         ({"override_settings": {"sd_hypernetwork": "x"}}, "sd_hypernetwork"),
     ],

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from darkroom.engine.decode import check_latents
+from darkroom.engine.prompts import Conditioning
 from darkroom.engine.schedulers import build
-from darkroom.prompting import PromptEmbeddings
 from darkroom.request.render_request import FreeU, RenderRequest
 
 _NEARLY_PARALLEL = 0.9995
@@ -74,7 +74,7 @@ class Watch:
 
 
 def denoise(
-    pipeline: Any, scheduler_config: Mapping[str, Any], request: RenderRequest, prompt: PromptEmbeddings, watch: Watch
+    pipeline: Any, scheduler_config: Mapping[str, Any], request: RenderRequest, prompt: Conditioning, watch: Watch
 ) -> Any:
     """Latents (1, 4, h/8, w/8) after the last step.
 
@@ -83,29 +83,48 @@ def denoise(
     import torch
 
     watch.ask()
-    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps)
+    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps, request.eta)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     scale = pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
     with _freeu(pipeline, request.freeu):
         latents = pipeline(
-            prompt_embeds=prompt.prompt_embeds,
-            negative_prompt_embeds=prompt.negative_prompt_embeds,
-            pooled_prompt_embeds=prompt.pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
+            **prompt.at_call(0),
             width=request.width,
             height=request.height,
             num_inference_steps=request.steps,
             guidance_scale=request.cfg_scale,
             guidance_rescale=request.cfg_rescale,
+            eta=request.eta or 0.0,
             generator=generator,
-            latents=starting_noise(request, generator, shape, prompt.prompt_embeds.dtype),
+            latents=starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype),
             output_type="latent",
             return_dict=False,
-            callback_on_step_end=watch,
+            callback_on_step_end=_with_changes(prompt, watch),
+            callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "add_text_embeds"],
         )[0]
     check_latents(watch.finite)
     return latents
+
+
+def _with_changes(prompt: Conditioning, watch: Watch) -> Callable[..., dict[str, Any]]:
+    """The callback after each call of the model, which puts the next call's texts in place of the last one's."""
+    import torch
+
+    def on_step_end(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        tensors = watch(pipeline, step, timestep, tensors)
+        if not prompt.changes(step + 1):
+            return tensors
+        given = prompt.at_call(step + 1)
+        states, pooled = [given["prompt_embeds"]], [given["pooled_prompt_embeds"]]
+        if pipeline.do_classifier_free_guidance:
+            states.insert(0, given["negative_prompt_embeds"])
+            pooled.insert(0, given["negative_pooled_prompt_embeds"])
+        tensors["prompt_embeds"] = torch.cat(states).to(tensors["prompt_embeds"])
+        tensors["add_text_embeds"] = torch.cat(pooled).to(tensors["add_text_embeds"])
+        return tensors
+
+    return on_step_end
 
 
 @contextmanager

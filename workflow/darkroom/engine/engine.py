@@ -176,9 +176,9 @@ class Engine:
             latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
             ended = time.perf_counter()
         facts = RenderFacts(
-            prompt_tokens=prompt.prompt_tokens,
-            negative_tokens=prompt.negative_tokens,
-            chunks=prompt.chunks,
+            prompt_tokens=prompt.embeddings.prompt_tokens,
+            negative_tokens=prompt.embeddings.negative_tokens,
+            chunks=prompt.embeddings.chunks,
             apply_s=applied - started,
             encode_s=encoded - applied,
             denoise_s=ended - encoded,
@@ -227,7 +227,8 @@ class Engine:
 
 def _warnings(request: RenderRequest, *, is_retried: bool, is_uniform: bool) -> tuple[str, ...]:
     found = []
-    weight = max(map(largest_weight, request.prompts), default=0.0)
+    texts = {text for timeline in request.timelines if timeline is not None for text in timeline.texts}
+    weight = max(map(largest_weight, texts), default=0.0)
     if weight > LARGE_WEIGHT:
         found.append(f"a prompt's weight of {weight:g} is over {LARGE_WEIGHT:g}")
     if is_retried:

@@ -11,8 +11,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from darkroom.engine.noise_levels import LEVELS, follow
 from darkroom.errors import RequestError
 from darkroom.request.samplers import (
+    DRAWN_SCHEDULES,
     EDM_SCHEDULES,
     SAMPLERS,
     SCHEDULES,
@@ -24,34 +26,55 @@ from darkroom.request.samplers import (
 
 _EDM_CLASSES = frozenset(sampler.edm_scheduler for sampler in SAMPLERS if sampler.edm_scheduler is not None)
 _ZERO_SNR = "rescale_betas_zero_snr"
+_EXPONENTIAL = "use_exponential_sigmas"
 # A model's own config may have any of these on; the requested schedule replaces them.
 _NO_NOISE_LEVELS = dict.fromkeys(
     ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"), False
 )
 
 
-def build(sampler: str, schedule: str, config: Mapping[str, Any], steps: int | None = None) -> Any:
+def build(
+    sampler: str, schedule: str, config: Mapping[str, Any], steps: int | None = None, eta: float | None = None
+) -> Any:
     """The scheduler object of a sampler and schedule by their A1111 names (or any other known spelling).
 
     `config` is the model's scheduler_config.json; the values that the sampler's class has are used, as in diffusers'
     own `from_config`, and replaced by the sampler's and the schedule's. Raises RequestError (E-REQUEST) for a sampler
-    or schedule that the model's noise or the number of `steps` doesn't allow.
+    or schedule that the model's noise or the number of `steps` doesn't allow. With an `eta` of 0 a sampler that adds
+    noise is another sampler.
     """
     import diffusers
 
     kind, schedule = find_sampler(sampler), find_schedule(schedule)
+    if eta == 0 and kind.without_noise is not None:
+        kind = find_sampler(kind.without_noise)
     is_edm = config.get("_class_name") in _EDM_CLASSES
     name, options = _edm(kind, schedule) if is_edm else _usual(kind, schedule)
     scheduler_class = getattr(diffusers, name)
     if config.get(_ZERO_SNR) and _ZERO_SNR not in _known_values(scheduler_class):
         possible = [s.name for s in SAMPLERS if _ZERO_SNR in _known_values(getattr(diffusers, s.scheduler))]
         raise _impossible("sampler", kind.name, "a zero terminal SNR", possible)
-    settings = {**config, **kind.options, **options}
+    if config.get(_ZERO_SNR) and schedule == "Align Your Steps":
+        raise RequestError("schedule", schedule, "is a table for models without a zero terminal SNR", "set another one")
     known = _known_values(scheduler_class)
-    scheduler = scheduler_class(**{key: value for key, value in settings.items() if key in known})
+    settings = {key: value for key, value in {**config, **kind.options, **options}.items() if key in known}
+    scheduler = scheduler_class(**settings)
+    if steps == 1 and not is_edm and _begins_without_noise(scheduler):
+        scheduler = scheduler_class(**settings | {"timestep_spacing": "trailing"})
+    if not is_edm and (schedule in DRAWN_SCHEDULES or (schedule in LEVELS and _EXPONENTIAL not in known)):
+        follow(scheduler, schedule)
     if steps is not None:
         _check_steps(scheduler, kind, schedule, steps, is_edm)
     return scheduler
+
+
+def _begins_without_noise(scheduler: Any) -> bool:
+    """Whether the only step of a picture would be made at one of the model's last timesteps.
+
+    Leading and linspace spacing both have that step at their end. A1111 begins with the strongest noise.
+    """
+    scheduler.set_timesteps(1)
+    return bool(scheduler.timesteps.max() < scheduler.config.num_train_timesteps / 100)
 
 
 def _known_values(scheduler_class: Any) -> Mapping[str, Any]:

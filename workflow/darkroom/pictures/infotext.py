@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Protocol, TypedDict
 
 from darkroom.base.hashing import autov2
-from darkroom.request.lora_tags import write_tag
+from darkroom.request.lora_tags import name_weights, write_tag
 from darkroom.request.render_request import RenderRequest
+from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler
 
 NEGATIVE = "Negative prompt: "
 _KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
@@ -57,12 +58,13 @@ def write_infotext(
 
     `model_hash` is the first 10 hex digits of the checkpoint file's SHA256 (Civitai's AutoV2), None if it isn't known;
     `version` is Darkroom's; `assets` are the VAE, LoRAs and embeddings used. LoRAs of the request that aren't tags in
-    its prompt are written as tags after it, where other tools look for them. The same arguments give the same text.
+    its prompt are written as tags after it, where other tools look for them. Every word has the meaning that A1111 gives
+    it: tags whose weights A1111 would read in another order have them named. The same arguments give the same text.
     """
     settings: dict[str, str] = {
         "Steps": str(request.steps),
         "Sampler": request.sampler,
-        "Schedule type": request.schedule,
+        "Schedule type": written_schedule(request),
         "CFG scale": _number(request.cfg_scale),
         "Seed": str(request.seed),
         "Size": f"{request.width}x{request.height}",
@@ -82,11 +84,17 @@ def write_infotext(
     if hashes := _hashes(model_hash, assets):
         pairs.append("Hashes: " + json.dumps(hashes))
     pairs.append("Version: " + _quote(f"darkroom {version}"))
-    prompt = " ".join(filter(None, [request.prompt, *map(write_tag, request.loras)]))
+    prompt = " ".join(filter(None, [name_weights(request.prompt), *map(write_tag, request.loras)]))
     lines = [prompt] if prompt else []
     if request.negative_prompt:
         lines.append(NEGATIVE + request.negative_prompt)
     return "\n".join([*lines, ", ".join(pairs)])
+
+
+def written_schedule(request: RenderRequest) -> str:
+    """The schedule in A1111's words, whose Automatic is a schedule of its own for some samplers."""
+    is_other = request.schedule == "Automatic" and request.sampler in A1111_AUTOMATIC
+    return MODELS_OWN if is_other else request.schedule
 
 
 def _special_settings(request: RenderRequest) -> dict[str, str]:
@@ -99,12 +107,15 @@ def _special_settings(request: RenderRequest) -> dict[str, str]:
         settings["Clip skip"] = str(request.clip_skip)
     if request.emphasis in _EMPHASIS:
         settings["Emphasis"] = _EMPHASIS[request.emphasis]
+    own = find_sampler(request.sampler).eta
+    if request.eta is not None and request.eta != own:
+        settings["Eta DDIM" if request.sampler == "DDIM" else "Eta"] = _number(request.eta)
     if request.cfg_rescale:
         settings["CFG rescale"] = _number(request.cfg_rescale)
     if request.freeu is not None:
         settings["FreeU"] = ", ".join(f"{key} {_number(value)}" for key, value in request.freeu)
     if request.prompt_2 is not None:
-        settings["Prompt 2"] = request.prompt_2
+        settings["Prompt 2"] = name_weights(request.prompt_2)
     if request.negative_prompt_2 is not None:
         settings["Negative prompt 2"] = request.negative_prompt_2
     return settings

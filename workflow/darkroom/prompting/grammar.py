@@ -1,27 +1,35 @@
 """The attention grammar of prompts, as A1111 users write it, and the textual inversions in them. No torch.
 
-Round brackets multiply a weight by 1.1, square brackets by 1/1.1, `(text:number)` by the number. A bracket that is
-never closed extends to the end; a closing bracket without an opening one is plain text.
+Round brackets multiply a weight by 1.1, square brackets by 1/1.1, `(text:number)` by the number, around which there
+may be spaces. A bracket that is never closed extends to the end; a closing bracket without an opening one is plain text.
+
+Reading takes time in proportion to the text's length.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
-from darkroom.base.text import did_you_mean
+from darkroom.base.text import did_you_mean, shorten
 from darkroom.errors import EmbeddingError
 
 ROUND = 1.1
 SQUARE = 1 / 1.1
 LARGE_WEIGHT = 10.0
 """A larger weight is applied, but is probably a mistake."""
+MAX_MIXED_BRACKETS = 200
+"""Around one piece, if their factors differ. More get an infinite weight, which nothing can be drawn with."""
 _TOKEN = re.compile(
     r"""
     \\[()\[\]\\]?          # an escaped bracket or backslash; a lone backslash vanishes
-    | :[+-]?[.\d]+\)       # the number that ends a round bracket
+    | :\s*[+-]?[.\d]+\s*\) # the number that ends a round bracket
     | [()\[\]:]
     | [^\\()\[\]:]+
     """,
@@ -32,6 +40,10 @@ _PREFIX = "embedding:"
 _NAME = r"(?:[a-z0-9][a-z0-9._-]*|\w[\w.-]*)"
 _PLAIN_NAME = re.compile(_NAME, re.IGNORECASE)
 _ENDINGS = re.compile(r"(\.safetensors)?[._-]*", re.IGNORECASE)
+
+
+Bracket = tuple[int, int, float]
+"""The first of its pieces, the first one after it, and the factor of their weights."""
 
 
 class Piece(NamedTuple):
@@ -58,9 +70,9 @@ def parse_pieces(text: str) -> tuple[Piece, ...]:
     Cached, since planning, both tokenizers and the check for large weights parse the same prompt.
     """
     pieces = _Pieces()
-    for match in _TOKEN.finditer(text):
-        pieces.read(match.group())
-    return tuple(_merge(pieces.finish()))
+    for token in _TOKEN.findall(text):
+        pieces.read(token)
+    return tuple(pieces.finish())
 
 
 def largest_weight(text: str) -> float:
@@ -105,17 +117,17 @@ def split_embeddings(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, s
 
 
 class _Pieces:
-    """The texts (None for BREAK) and weights read so far, and the positions of the brackets that are still open."""
+    """The texts (None for BREAK) read so far, the brackets that are open, and those that have closed."""
 
     def __init__(self) -> None:
         self.texts: list[str | None] = []
-        self.weights: list[float] = []
         self.round: list[int] = []
         self.square: list[int] = []
+        self.closed: list[Bracket] = []
 
     def read(self, token: str) -> None:
         if token[0] == "\\":
-            self._append(token[1:])
+            self.texts.append(token[1:])
         elif token == "(":
             self.round.append(len(self.texts))
         elif token == "[":
@@ -123,19 +135,25 @@ class _Pieces:
         elif token[0] == ":" and token[-1] == ")" and self.round:
             self._close_with_number(token)
         elif token == ")" and self.round:
-            self._multiply(self.round.pop(), ROUND)
+            self._close(self.round.pop(), ROUND)
         elif token == "]" and self.square:
-            self._multiply(self.square.pop(), SQUARE)
+            self._close(self.square.pop(), SQUARE)
         else:
             self._append_text(token)
 
     def finish(self) -> list[Piece]:
-        for start in self.round:
-            self._multiply(start, ROUND)
-        for start in self.square:
-            self._multiply(start, SQUARE)
-        read = zip(self.texts, self.weights, strict=True)
-        pieces = [Piece("BREAK", -1, is_break=True) if text is None else Piece(text, weight) for text, weight in read]
+        """Neighbours of equal weight are one piece."""
+        for starts, factor in ((self.round, ROUND), (self.square, SQUARE)):
+            while starts:
+                self._close(starts.pop(), factor)
+        read = zip(self.texts, _weights(len(self.texts), self.closed), strict=True)
+        runs = groupby(read, key=lambda one: None if one[0] is None else one[1])
+        pieces: list[Piece] = []
+        for weight, run in runs:
+            if weight is None:
+                pieces += [Piece("BREAK", -1, is_break=True) for _ in run]
+            else:
+                pieces.append(Piece("".join(text for text, _ in run if text is not None), weight))
         return pieces or [Piece("", 1.0)]
 
     def _close_with_number(self, token: str) -> None:
@@ -144,41 +162,80 @@ class _Pieces:
         except ValueError:  # such as `1.2.3`, which belongs to the text
             self._append_text(token[:-1])
             factor = ROUND
-        self._multiply(self.round.pop(), factor)
+        self._close(self.round.pop(), factor)
+
+    def _close(self, start: int, factor: float) -> None:
+        if start < len(self.texts):
+            self.closed.append((start, len(self.texts), factor))
 
     def _append_text(self, text: str) -> None:
-        first, *others = _BREAK.split(text)
+        first, *others = _BREAK.split(text) if "BREAK" in text else (text,)
         if not others:
-            self._append(text)
+            self.texts.append(text)
             return
         # White space around a BREAK is dropped, but not by `\s*` in the pattern: that takes quadratic time.
-        self._append(first.rstrip())
+        self.texts.append(first.rstrip())
         for number, part in enumerate(others, start=1):
-            self._append(None)
-            self._append(part.lstrip() if number == len(others) else part.strip())
-
-    def _append(self, text: str | None) -> None:
-        self.texts.append(text)
-        self.weights.append(1.0)
-
-    def _multiply(self, start: int, factor: float) -> None:
-        # Factor by factor, from the inside out, as A1111 does: one product of all would differ in its last bits.
-        self.weights[start:] = [weight * factor for weight in self.weights[start:]]
+            self.texts += [None, part.lstrip() if number == len(others) else part.strip()]
 
 
-def _merge(pieces: list[Piece]) -> list[Piece]:
-    merged: list[Piece] = []
-    texts: list[str] = []
-    for piece in pieces:
-        if merged and merged[-1].weight == piece.weight and not (piece.is_break or merged[-1].is_break):
-            texts.append(piece.text)
-            continue
-        if texts:
-            merged[-1] = merged[-1]._replace(text="".join(texts))
-        merged.append(piece)
-        texts = [piece.text]
-    merged[-1] = merged[-1]._replace(text="".join(texts))
-    return merged
+def _weights(count: int, closed: Sequence[Bracket]) -> list[float]:
+    """The weight of each of `count` pieces. `closed` are the brackets in the order in which they close.
+
+    A weight is multiplied factor by factor, from the inside out, as A1111 does: one product of all would differ in its
+    last bits.
+    """
+    starting = deque(sorted(reversed(range(len(closed))), key=lambda number: closed[number][0]))
+    ending = deque(range(len(closed)))  # they have closed in the order of their ends
+    places = sorted({place for start, end, _ in closed for place in (start, end)} | {count})
+    around = _Around()
+    weights: list[float] = []
+    for place, next_place in pairwise([0, *places]):
+        while ending and closed[ending[0]][1] == place:
+            number = ending.popleft()
+            around.leave(number, closed[number][2])
+        while starting and closed[starting[0]][0] == place:
+            number = starting.popleft()
+            around.enter(number, closed[number][2])
+        weights += [around.weight()] * (next_place - place)
+    return weights
+
+
+class _Around:
+    """The brackets around a piece, the last to close first."""
+
+    def __init__(self) -> None:
+        self._numbers: list[int] = []  # negative, so that brackets which only enclose each other come at the end
+        self._factors: list[float] = []
+        self._counts: dict[float, int] = {}
+        self._powers: dict[float, list[float]] = {}
+
+    def enter(self, number: int, factor: float) -> None:
+        place = bisect_left(self._numbers, -number)
+        self._numbers.insert(place, -number)
+        self._factors.insert(place, factor)
+        self._counts[factor] = self._counts.get(factor, 0) + 1
+
+    def leave(self, number: int, factor: float) -> None:
+        place = bisect_left(self._numbers, -number)
+        del self._numbers[place], self._factors[place]
+        self._counts[factor] -= 1
+        if not self._counts[factor]:
+            del self._counts[factor]
+
+    def weight(self) -> float:
+        if len(self._counts) > 1:
+            return math.prod(reversed(self._factors)) if len(self._factors) <= MAX_MIXED_BRACKETS else math.inf
+        for factor, count in self._counts.items():
+            return self._power(factor, count)
+        return 1.0
+
+    def _power(self, factor: float, count: int) -> float:
+        """`factor` multiplied `count` times, one by one."""
+        powers = self._powers.setdefault(factor, [1.0])
+        while len(powers) <= count:
+            powers.append(powers[-1] * factor)
+        return powers[count]
 
 
 @lru_cache(maxsize=16)
@@ -189,7 +246,9 @@ def _pattern(names: tuple[str, ...]) -> tuple[re.Pattern[str], dict[str, str]]:
     other = "|".join(re.escape(name) for name in longest_first if not _PLAIN_NAME.fullmatch(name)) or "(?!)"
     explicit = rf"(?:{other})(?![\w-])|{_NAME}"
     # A LoRA's tag comes first, so that a name in it is ignored.
-    pattern = rf"(?P<tag><lora:[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{explicit})|(?P<bare>{bare})(?![\w-]))"
+    pattern = (
+        rf"(?P<tag><(?:lora|lyco):[^<>]*>)|(?<![\w-])(?:{_PREFIX}(?P<explicit>{explicit})|(?P<bare>{bare})(?![\w-]))"
+    )
     return re.compile(pattern, re.IGNORECASE), by_key
 
 
@@ -198,8 +257,9 @@ def _resolve(found: str, by_key: dict[str, str]) -> tuple[str, int]:
     key = found.lower()
     if key in by_key:
         return by_key[key], len(found)
-    for length in range(len(key) - 1, 0, -1):
-        if key[:length] in by_key and _ENDINGS.fullmatch(key[length:]):
+    longest = max(map(len, by_key), default=0)
+    for length in range(min(len(key) - 1, longest), 0, -1):
+        if key[:length] in by_key and _ENDINGS.fullmatch(key, length):
             return by_key[key[:length]], len(found) if key.endswith("safetensors") else length
     hint = did_you_mean(found, by_key.values(), "list it under embeddings in the configuration")
-    raise EmbeddingError("embedding", found, "there is none of that name", hint)
+    raise EmbeddingError("embedding", shorten(found), "there is none of that name", hint)

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from darkroom.base.text import shorten
 from darkroom.errors import RequestError
 from darkroom.prompting.embeddings import Embedding
 from darkroom.prompting.grammar import Piece, parse_pieces, split_embeddings
@@ -71,7 +72,8 @@ def tokenize(tokenizer: Any, prompt: str, vectors: Vectors, mode: str = "lpw") -
             parts.append(Break())
             continue
         if not abs(piece.weight) <= LARGEST:
-            raise RequestError("weight", piece.weight, "is out of range", "use weights around 1, such as (word:1.3)")
+            why = f"'{shorten(piece.text, 20)}' has a weight out of range, or too many brackets around it"
+            raise RequestError("weight", piece.weight, why, "use weights around 1, such as (word:1.3)")
         for text, name in split_embeddings(piece.text, vectors.names):
             if name is not None:
                 parts.append(Run(vectors.ids(name), piece.weight, is_embedding=True))

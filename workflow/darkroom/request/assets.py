@@ -12,6 +12,7 @@ from pathlib import Path
 
 from darkroom.base.text import did_you_mean, file_stem, name_of_stem
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
+from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
 
 _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
@@ -60,14 +61,11 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     """The request with the embeddings of its prompts listed in `embeddings`, so that it alone decides its picture.
 
     Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) for an unknown name, with the
-    nearest known ones.
+    nearest known ones, and what `RenderRequest.timelines` raises.
     """
-    found = set(request.embeddings)
-    if names.embeddings or any("embedding:" in text.lower() for text in request.prompts):
-        from darkroom.prompting.grammar import find_embeddings
-
-        usable = tuple(names.embeddings)
-        found.update(name for text in request.prompts for name in find_embeddings(text, usable))
+    found, usable = set(request.embeddings), tuple(names.embeddings)
+    for text in {text for timeline in request.timelines if timeline for text in timeline.texts}:
+        found.update(find_embeddings(text, usable))
     if found != set(request.embeddings):
         request = request.model_copy(update={"embeddings": tuple(sorted(found))})
     for kind, name in used_assets(request):

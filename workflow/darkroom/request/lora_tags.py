@@ -1,8 +1,9 @@
 """Which LoRAs a picture uses: LoraUse, and the tags `<lora:NAME>`, `<lora:NAME:UNET>`, `<lora:NAME:UNET:TE>`.
 
 A tag is removed from the prompt before it is parsed. The text encoders' weight is the UNet's unless given. As in A1111
-a weight can be named: `<lora:NAME:te=0.5:unet=1>`. A1111 reads two bare weights in the opposite order
-(extra_networks_lora.py), so tags written for other tools name both.
+a weight can be named, `<lora:NAME:te=0.5:unet=1>`, and `<lyco:…>` means the same. A1111 reads two bare weights in the
+opposite order (extra_networks_lora.py), so tags written for other tools name both. Other tags of the form
+`<word:…>`, which A1111 takes out of the prompt too (modules/extra_networks.py), are refused.
 """
 
 from __future__ import annotations
@@ -13,11 +14,14 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
+from darkroom.base.text import shorten
 from darkroom.base.validation import StrictModel
-from darkroom.errors import LoraError
+from darkroom.errors import LoraError, UnsupportedError
 
 MAX_LORA_WEIGHT = 100.0
-_TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
+MAX_NAME = 200
+_TAG = re.compile(r"<(?P<kind>\w+):(?P<inside>[^<>]*)(?P<end>>?)")
+_KINDS = ("lora", "lyco")
 _HINT = "write <lora:NAME:0.8>, or <lora:NAME:0.8:0.5> for UNet and text encoders"
 
 
@@ -26,7 +30,7 @@ class LoraUse(StrictModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
     unet: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
     te: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
 
@@ -54,35 +58,80 @@ SHORT_FORMS_SCHEMA: dict[str, Any] = {
 def take_out_loras(prompt: str) -> tuple[str, list[LoraUse]]:
     """The prompt without its LoRA tags, and the LoRAs of the tags, in order.
 
-    Raises LoraError (E-LORA) for a tag without a name or with a weight that isn't a number.
+    Raises LoraError (E-LORA) for a tag that isn't closed, without a name or with a weight that isn't a number,
+    UnsupportedError (E-UNSUPPORTED) for a tag of another kind.
     """
-    if "<" not in prompt:
-        return prompt, []
-    uses = [_read(match[1], match[0]) for match in _TAG.finditer(prompt)]
-    return _TAG.sub("", prompt), uses
+    uses = [_read(tag["inside"], tag[0]) for tag in _find_tags(prompt)]
+    return (_TAG.sub(lambda tag: "" if _is_lora(tag) else tag[0], prompt) if uses else prompt), uses
 
 
 def refuse_loras(prompt: str) -> None:
-    """Raise LoraError (E-LORA) for a LoRA tag in a text where it would have no effect."""
-    if match := _TAG.search(prompt):
+    """Raise LoraError (E-LORA) for a LoRA tag in a text where it would have no effect; otherwise as `take_out_loras`."""
+    for tag in _find_tags(prompt):
         why = "stands in a negative prompt, but a LoRA acts on the whole picture"
-        raise LoraError("tag", match[0], why, "move it to the prompt; a negative weight turns a LoRA round")
+        raise LoraError("tag", shorten(tag[0]), why, "move it to the prompt; a negative weight turns a LoRA round")
+
+
+def _find_tags(prompt: str) -> list[re.Match[str]]:
+    """The LoRA tags of a prompt. Raises as `take_out_loras` does for what is no complete tag, or one of another kind."""
+    if "<" not in prompt:
+        return []
+    for tag in _TAG.finditer(prompt):
+        shown = shorten(tag[0])
+        if _is_lora(tag) and not tag["end"]:
+            raise LoraError("tag", shown, "has no '>' at its end", _HINT)
+        if tag["end"] and not _is_lora(tag):
+            why = f"Darkroom has no {tag['kind']}; A1111 would take the tag out of the prompt"
+            hint = "take it out, or write a space after '<' if it is to be drawn as text"
+            raise UnsupportedError("tag", shown, why, hint)
+    return [tag for tag in _TAG.finditer(prompt) if _is_lora(tag)]
+
+
+def _is_lora(tag: re.Match[str]) -> bool:
+    return tag["kind"].lower() in _KINDS
 
 
 def sum_up(uses: Iterable[LoraUse]) -> tuple[LoraUse, ...]:
-    """Each LoRA once, sorted by name: the weights of one that is named twice add up."""
+    """Each LoRA once, sorted by name: the weights of one that is named twice add up.
+
+    Raises LoraError (E-LORA) for a sum over the limit of a weight.
+    """
     sums: dict[str, tuple[float, float]] = {}
     for use in uses:
         unet, te = sums.get(use.name, (0.0, 0.0))
         sums[use.name] = (unet + use.unet, te + use.te)
-    return tuple(LoraUse.model_construct(name=name, unet=unet, te=te) for name, (unet, te) in sorted(sums.items()))
+    for name, (unet, te) in sums.items():
+        if max(abs(unet), abs(te)) > MAX_LORA_WEIGHT:
+            why = f"its weights add up to {unet:g} and {te:g}; at most {MAX_LORA_WEIGHT:g} is allowed"
+            raise LoraError("LoRA", name, why, "name it once, with one weight")
+    return tuple(LoraUse(name=name, unet=unet, te=te) for name, (unet, te) in sorted(sums.items()))
 
 
 def write_tag(use: LoraUse) -> str:
     """A tag with the same meaning in A1111 and Darkroom."""
     if use.unet == use.te:
-        return f"<lora:{use.name}:{use.unet:g}>"
-    return f"<lora:{use.name}:te={use.te:g}:unet={use.unet:g}>"
+        return f"<lora:{use.name}:{_shortest(use.unet)}>"
+    return f"<lora:{use.name}:te={_shortest(use.te)}:unet={_shortest(use.unet)}>"
+
+
+def name_weights(prompt: str, *, te_first: bool = False) -> str:
+    """The prompt with both weights named in each tag that Darkroom and A1111 would read differently.
+
+    It is in Darkroom's words, or with `te_first` in A1111's. Raises what `take_out_loras` raises.
+    """
+
+    def rewrite(tag: re.Match[str]) -> str:
+        if not _is_lora(tag):
+            return tag[0]
+        use = _read(tag["inside"], tag[0], te_first=te_first)
+        return tag[0] if _read(tag["inside"], tag[0], te_first=not te_first) == use else write_tag(use)
+
+    _find_tags(prompt)
+    return _TAG.sub(rewrite, prompt)
+
+
+def _shortest(value: float) -> str:
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def read_short_forms(given: Any) -> Any:
@@ -111,18 +160,26 @@ def _with_te(one: Any) -> Any:
     return {"te": one["unet"], **one} if isinstance(one, Mapping) and "unet" in one else one
 
 
-def _read(inside: str, shown: str) -> LoraUse:
-    name, *arguments = (part.strip() for part in inside.split(":"))
+def _read(inside: str, shown: str, *, te_first: bool = False) -> LoraUse:
+    name, *arguments = (part.strip() for part in inside.split(":", 4))
+    shown = shorten(shown)
     if not name:
         raise LoraError("tag", shown, "names no LoRA", _HINT)
+    if len(name) > MAX_NAME:
+        raise LoraError("tag", shown, f"a name has at most {MAX_NAME} characters", _HINT)
+    order = ("te", "unet") if te_first else ("unet", "te")
+    split = [argument.rpartition("=") for argument in arguments]
+    named = [key.strip().lower() for key, equals, _ in split if equals]
+    bare = iter([key for key in order if key not in named])
     weights: dict[str, float] = {}
-    for position, argument in zip(("unet", "te"), arguments, strict=False):
-        key, equals, value = argument.partition("=")
-        weights[key.strip().lower() if equals else position] = _number(value if equals else argument, shown)
-    if len(arguments) > 2 or not weights.keys() <= {"unet", "te"}:
-        raise LoraError("tag", shown, "has more than a name and two weights", _HINT)
-    unet = weights.get("unet", 1.0)
-    return LoraUse(name=name, unet=unet, te=weights.get("te", unet))
+    for key, equals, value in split:
+        known = key.strip().lower() if equals else next(bare, None)
+        if known not in order or known in weights or len(arguments) > 2:
+            raise LoraError("tag", shown, "has more than a name and two weights", _HINT)
+        weights[known] = _number(value, shown)
+    first = weights.get(order[0], 1.0)
+    second = weights.get(order[1], first)
+    return LoraUse.model_validate({"name": name, order[0]: first, order[1]: second})
 
 
 def _number(text: str, shown: str) -> float:

@@ -7,15 +7,18 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import (
     ConfigDict,
     Field,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
 from darkroom.base.text import shorten
 from darkroom.base.validation import StrictModel, first_problem
 from darkroom.errors import LoraError, RequestError
+from darkroom.prompting.editing import Timeline, check_size, read_timeline, refuse_and
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
     LoraUse,
@@ -24,7 +27,7 @@ from darkroom.request.lora_tags import (
     sum_up,
     take_out_loras,
 )
-from darkroom.request.samplers import check_combination, find_schedule, split_sampler
+from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -96,6 +99,8 @@ class RenderRequest(StrictModel):
     """The names of the textual inversions in the prompts. Sheets and commands fill it in automatically."""
     vae: str | None = Field(None, max_length=200)
     """A VAE by its name in the configuration, in place of the checkpoint's own."""
+    eta: float | None = Field(None, ge=0, le=1)
+    """How much noise a sampler adds in each step, as in A1111: DDIM 0 to 1, others that add noise 0 or 1."""
     cfg_rescale: float = Field(0.0, ge=0, le=1)
     """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
     freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
@@ -150,6 +155,8 @@ class RenderRequest(StrictModel):
     @model_validator(mode="after")
     def _possible_combination(self) -> Self:
         check_combination(self.sampler, self.schedule, self.steps)
+        if self.eta is not None:
+            check_eta(self.sampler, self.eta)
         return self
 
     @model_validator(mode="after")
@@ -165,11 +172,33 @@ class RenderRequest(StrictModel):
             raise ValueError("variation_strength needs a variation_seed")
         return self
 
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without an eta that isn't set: requests are compared as texts with those of earlier versions."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if key != "eta" or value is not None}
+
     @property
     def prompts(self) -> tuple[str, ...]:
         """All texts that aren't empty: prompt, negative prompt, and those of the second text encoder."""
         texts = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
         return tuple(text for text in texts if text)
+
+    @property
+    def timelines(self) -> tuple[Timeline | None, ...]:
+        """The texts of prompt, negative prompt and those of the second text encoder, without LoRA tags, over the steps.
+
+        None for one that is left out. Raises LoraError (E-LORA) for a broken tag, UnsupportedError (E-UNSUPPORTED) for
+        another tag or for `AND` in a prompt, RequestError (E-REQUEST) for too much text.
+        """
+        calls = self.steps * find_sampler(self.sampler).calls_per_step
+        given = (self.prompt, self.negative_prompt, self.prompt_2, self.negative_prompt_2)
+        texts = [None if text is None else take_out_loras(text)[0] for text in given]
+        for text in (texts[0], texts[2]):
+            refuse_and(text or "")
+        timelines = tuple(None if text is None else read_timeline(text, calls) for text in texts)
+        check_size(timelines)
+        return timelines
 
     @property
     def all_loras(self) -> tuple[LoraUse, ...]:

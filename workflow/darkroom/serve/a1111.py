@@ -14,9 +14,9 @@ from fastapi import APIRouter, Request
 
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
-from darkroom.pictures.infotext import NEGATIVE, read_infotext
+from darkroom.pictures.infotext import NEGATIVE, read_infotext, written_schedule
 from darkroom.pictures.png import text_of_png
-from darkroom.request.samplers import SAMPLERS, SCHEDULES
+from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, SAMPLERS, SCHEDULES
 from darkroom.serve.a1111_schemas import (
     Lora,
     PngInfo,
@@ -31,7 +31,6 @@ from darkroom.serve.a1111_schemas import (
     Txt2ImgAnswer,
 )
 from darkroom.serve.a1111_settings import (
-    AUTOMATIC,
     PER_PICTURE,
     check_fixed,
     count_pictures,
@@ -172,15 +171,15 @@ async def list_samplers() -> list[Sampler]:
         Sampler(
             name=sampler.name,
             aliases=list(sampler.aliases),
-            options={"scheduler": AUTOMATIC[sampler.name].lower()} if sampler.name in AUTOMATIC else {},
+            options={"scheduler": A1111_AUTOMATIC[sampler.name].lower()} if sampler.name in A1111_AUTOMATIC else {},
         )
         for sampler in SAMPLERS
     ]
 
 
 async def list_schedulers() -> list[Scheduler]:
-    """All schedules."""
-    return [Scheduler(name=label.lower().replace(" ", "_"), label=label) for label in SCHEDULES]
+    """All schedules, and the word for the model's own where "automatic" is another one."""
+    return [Scheduler(name=label.lower().replace(" ", "_"), label=label) for label in (*SCHEDULES, MODELS_OWN)]
 
 
 async def get_memory() -> dict[str, dict[str, Any]]:
@@ -218,7 +217,7 @@ def write_answer(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], s
     """A1111's answer: the pictures, the request with its missing fields filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
-    used |= {"sampler_name": first.sampler, "scheduler": first.schedule}
+    used |= {"sampler_name": first.sampler, "scheduler": written_schedule(first)}
     sent = {name: value for name, value in body.model_dump().items() if value is not None}
     images = [] if body.send_images is False else [base64.b64encode(picture.png).decode() for picture in pictures]
     info = json.dumps(_write_info(body, pictures, subseeds, started))
@@ -255,7 +254,7 @@ def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], st
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": None,
-        "extra_generation_params": {"Schedule type": first.schedule},
+        "extra_generation_params": {"Schedule type": written_schedule(first)},
         "index_of_first_image": 0,
         "infotexts": infotexts,
         "styles": [],

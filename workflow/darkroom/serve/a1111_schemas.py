@@ -23,7 +23,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "script_args": ([],),
     "alwayson_scripts": ({},),
     "refiner_checkpoint": ("", "None", "none"),
-    "infotext": ("",),
     "disable_extra_networks": (False,),
     "seed_resize_from_h": (-1, 0),
     "seed_resize_from_w": (-1, 0),
@@ -81,7 +80,7 @@ class Txt2Img(BaseModel):
     """If false, the answer has no pictures, only how they were made."""
 
     eta: float | None = None
-    """Only A1111's own value: 0 for DDIM, 1 for the samplers that add noise."""
+    """0 to 1 for DDIM, 0 or 1 for others that add noise; has no effect on the rest, as in A1111."""
     enable_hr: bool | None = False
     restore_faces: bool | None = False
     tiling: bool | None = False
@@ -90,7 +89,8 @@ class Txt2Img(BaseModel):
     script_args: list[Any] | None = None
     alwayson_scripts: dict[str, Any] | None = None
     refiner_checkpoint: str | None = None
-    infotext: str | None = None
+    infotext: str | None = Field(None, max_length=200_000)
+    """A picture's metadata, as in its PNG: what it says holds where the request leaves a field out."""
     disable_extra_networks: bool | None = False
     seed_resize_from_h: int | None = -1
     seed_resize_from_w: int | None = -1

@@ -6,27 +6,19 @@ and extensions-builtin/Lora/extra_networks_lora.py.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.base.text import shorten, unknown_name
+from darkroom.base.text import loose, shorten, unknown_name
 from darkroom.errors import RequestError, UnsupportedError
+from darkroom.pictures.infotext import read_infotext
+from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.samplers import find_schedule, split_sampler
+from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler, find_schedule, split_sampler
 from darkroom.serve.a1111_schemas import NEUTRAL, SAME, Txt2Img
 from darkroom.serve.adapters import choose_seed, refuse_wishes
 
-AUTOMATIC = {
-    "DPM++ 2M": "Karras",
-    "DPM++ SDE": "Karras",
-    "DPM++ 2M SDE": "Exponential",
-    "DPM++ 3M SDE": "Exponential",
-    "DPM2": "Karras",
-    "DPM2 a": "Karras",
-}
-"""The schedule that A1111 uses for "Automatic"."""
 FIXED: dict[str, Any] = {
     "samples_format": "png",
     "enable_pnginfo": True,
@@ -51,8 +43,8 @@ FIXED: dict[str, Any] = {
 }
 """Options with a fixed value, which a client may send."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
-_ETA = {"DDIM": 0.0, **dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE"), 1.0)}
-_TAG = re.compile(r"<lora:([^<>:]*):([^<>]*)>", re.IGNORECASE)
+_WITHOUT_SCHEDULE = ("DDIM", "PLMS", "UniPC")
+"""A1111's samplers that have their own timesteps, whatever `scheduler` says (modules/sd_samplers_timesteps.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +66,17 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
     """
     refuse_wishes(body.model_dump(), NEUTRAL)
-    settings = {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    body, settings = _with_infotext(body)
+    settings |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
     settings |= _read_sampler(body.sampler_name or body.sampler_index, body.scheduler)
-    _check_eta(body.eta, settings.get("sampler"))
+    if body.eta is not None and _has_effect(body.eta, settings.get("sampler")):
+        settings["eta"] = body.eta
     model, overrides = read_overrides(body.override_settings or {})
     if body.override_settings_restore_afterwards is False and overrides:
         name = "override_settings_restore_afterwards"
         why = f"{', '.join(overrides)} can't be kept for everybody"
         raise UnsupportedError(f"request: {name}", False, why, f"send {name} as true")
-    settings |= {**overrides, "prompt": _read_tags(body.prompt or "")}
+    settings |= {**overrides, "prompt": name_weights(body.prompt or "", te_first=True)}
     count = count_pictures(body)
     seed, subseed = choose_seed(body.seed, count), choose_seed(body.subseed, count)
     subseeds = [subseed + number for number in range(count)]
@@ -154,28 +148,87 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
         sampler, own_schedule = split_sampler(name)
     except ValueError as error:
         raise RequestError("request: sampler_name", name, str(error), "name one of /sdapi/v1/samplers") from None
+    if own_schedule is None and loose(scheduler or "") == loose(MODELS_OWN):
+        return {"sampler": sampler, "schedule": "Automatic"}
     schedule = own_schedule or schedule
-    return {"sampler": sampler, "schedule": AUTOMATIC.get(sampler, schedule) if schedule == "Automatic" else schedule}
+    if sampler in _WITHOUT_SCHEDULE and schedule not in find_sampler(sampler).schedules:
+        schedule = "Automatic"
+    if schedule == "Automatic":
+        schedule = A1111_AUTOMATIC.get(sampler, schedule)
+    return {"sampler": sampler, "schedule": schedule}
 
 
-def _check_eta(eta: float | None, sampler: str | None) -> None:
-    """Raise UnsupportedError (E-UNSUPPORTED) for another eta than the sampler's own."""
-    own = _ETA.get(sampler or "")
-    if eta is not None and own is not None and eta != own:
-        raise UnsupportedError("request: eta", eta, f"it is always {own:g} for {sampler}", f"send {own:g}")
+def _has_effect(eta: float, sampler: str | None) -> bool:
+    """Whether it is another eta than the sampler's own. Validation looks at the server's default sampler."""
+    return sampler is None or find_sampler(sampler).eta not in (None, eta)
 
 
-def _read_tags(prompt: str) -> str:
-    """Name the weights in LoRA tags: in A1111 the text encoders' weight comes first, in Darkroom the UNet's."""
-    return _TAG.sub(_name_weights, prompt)
+def _with_infotext(body: Txt2Img) -> tuple[Txt2Img, dict[str, Any]]:
+    """The request with what its `infotext` says in the fields that it leaves out, and settings that A1111 has no field for.
+
+    Raises RequestError (E-REQUEST) for a value that can't be read, UnsupportedError (E-UNSUPPORTED) for a name that
+    Darkroom doesn't know.
+    """
+    if not body.infotext:
+        return body, {}
+    fields, settings = read_infotext_fields(body.infotext)
+    given = {name for name in body.model_fields_set if getattr(body, name) is not None}
+    options = {**fields.pop("override_settings"), **(body.override_settings or {})}
+    left_out = {name: value for name, value in fields.items() if name not in given}
+    return body.model_copy(update={**left_out, "override_settings": options}), settings
 
 
-def _name_weights(tag: re.Match[str]) -> str:
-    arguments = tag[2].split(":")
-    bare = [argument for argument in arguments if "=" not in argument]
-    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    if len(bare) > 2 or not named.keys() <= {"te", "unet"} or (len(bare) < 2 and not named):
-        return tag[0]
-    te = named.get("te", bare[0] if bare else "1")
-    unet = named.get("unet", bare[1] if len(bare) > 1 else te)
-    return f"<lora:{tag[1]}:te={te}:unet={unet}>"
+_FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "Steps": ("steps", int),
+    "Sampler": ("sampler_name", str),
+    "Schedule type": ("scheduler", str),
+    "CFG scale": ("cfg_scale", float),
+    "Seed": ("seed", int),
+    "Clip skip": ("clip_skip", int),
+    "Variation seed": ("subseed", int),
+    "Variation seed strength": ("subseed_strength", float),
+    "Eta": ("eta", float),
+    "Eta DDIM": ("eta", float),
+}
+_OPTIONS = {"Model": "sd_model_checkpoint", "VAE": "sd_vae", "Emphasis": "emphasis"}
+_ONLY_OURS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "CFG rescale": ("cfg_rescale", float),
+    "FreeU": ("freeu", lambda text: {key: float(value) for key, value in map(str.split, text.split(","))}),
+    "Prompt 2": ("prompt_2", lambda text: name_weights(text, te_first=True)),
+    "Negative prompt 2": ("negative_prompt_2", str),
+}
+_ABOUT = ("Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "TI", "Version", "User")
+_DEFAULTS = {"emphasis": "lpw", "cfg_rescale": 0.0, "freeu": False, "clip_skip": 0}
+"""What Darkroom's infotexts leave out, whatever the server's defaults are."""
+
+
+def read_infotext_fields(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields of Txt2Img that an infotext sets, and settings that A1111 has no field for. Raises as `_with_infotext`."""
+    known = read_infotext(text)
+    written = dict(known["settings"])
+    fields: dict[str, Any] = {"prompt": known["prompt"], "negative_prompt": known["negative_prompt"]}
+    fields["override_settings"] = {option: written.pop(name) for name, option in _OPTIONS.items() if name in written}
+    settings: dict[str, Any] = dict(_DEFAULTS) if written.get("Version", "").startswith("darkroom ") else {}
+    width, cross, height = written.pop("Size", "").partition("x")
+    if cross:
+        fields |= {"width": _read_value("Size", width, int), "height": _read_value("Size", height, int)}
+    for name, value in written.items():
+        if name in _FIELDS:
+            field, read = _FIELDS[name]
+            fields[field] = _read_value(name, value, read)
+        elif name in _ONLY_OURS:
+            setting, read = _ONLY_OURS[name]
+            settings[setting] = _read_value(name, value, read)
+        elif name not in _ABOUT and (name, value) != ("RNG", "CPU"):
+            why = "Darkroom doesn't do that"
+            raise UnsupportedError(
+                f"request: infotext: {shorten(name)}", shorten(value), why, "take it out of the infotext"
+            )
+    return fields, settings
+
+
+def _read_value(name: str, value: str, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(value)
+    except ValueError:
+        raise RequestError(f"request: infotext: {name}", shorten(value), "can't be read", "correct it") from None

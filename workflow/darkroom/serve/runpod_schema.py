@@ -42,7 +42,7 @@ _INTEGERS = {
     *("width", "height", "steps", "num_inference_steps", "num_images"),
     *("seed", "variation_seed", "clip_skip"),
 }
-_NUMBERS = {"cfg_scale", "guidance_scale", "cfg_rescale", "variation_strength"}
+_NUMBERS = {"cfg_scale", "guidance_scale", "cfg_rescale", "eta", "variation_strength"}
 _TEXTS = {
     *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
     *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model"),
