@@ -15,7 +15,7 @@ rule make_contact_sheet:
     input:
         pictures=get_pictures,
     output:
-        image="results/{sheet}/contact-sheet.png",
+        image=update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
     conda:
@@ -35,10 +35,10 @@ rule make_contact_sheet:
 
 rule build_gallery:
     input:
-        sheets=expand(rules.make_contact_sheet.output.image, sheet=plan.sheets),
+        sheets=get_contact_sheets,
     output:
-        page="results/index.html",
-        manifest="results/manifest.jsonl",
+        page=update("results/index.html"),
+        manifest=update("results/manifest.jsonl"),
     log:
         "logs/gallery/index.log",
     conda:

@@ -6,16 +6,20 @@ Earlier runs may have been killed, on this machine or another. Their leftovers a
 from __future__ import annotations
 
 import atexit
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
-from darkroom.base.files import remove_unfinished_files
+from darkroom.base.files import remove_unfinished_files, write_bytes
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
 from darkroom.run.models import outputs
 from darkroom.run.plan import Plan, exit_on_error
+from darkroom.run.results import Results
 from darkroom.run.shared_models import SharedModels
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Key, dtype_of, receipt_path
@@ -37,7 +41,9 @@ class Lifecycle:
     def __init__(self, plan: Plan, snakemake: SnakemakeRun) -> None:
         self._plan = plan
         self._snakemake = snakemake
-        self._shared = SharedModels(plan.sources)
+        self._shared = SharedModels(plan.sources, snakemake.recorded_params)
+        self._remade: set[Path] = set()
+        self.results = Results(plan, snakemake)
         self._presence: Presence | None = None
         self._is_started = False
 
@@ -51,6 +57,8 @@ class Lifecycle:
                 _remove_leftovers(self._plan)
                 for key in self._shared.join():
                     self._adopt(key)
+                for key, broken in self._shared.broken.items():
+                    self._make_again(key, broken)
                 self._plan.sources.write_pins()
             except DarkroomError:
                 self.end()
@@ -75,8 +83,28 @@ class Lifecycle:
         """After the last job, or instead of the first."""
         submit.leave()
         self._shared.leave()
+        with suppress(DiskError, OSError):
+            self.results.save()
         if self._presence is not None:
             self._presence.leave()
+
+    def is_remade(self, path: str) -> bool:
+        """Whether a file is made again as it was, so that nothing has to follow it."""
+        return Path(path) in self._remade
+
+    def _make_again(self, key: Key, broken: Sequence[Path]) -> None:
+        """Force what is missing or damaged of a source, and nothing that was made of it.
+
+        Snakemake runs what follows a missing file, so a missing receipt is given an empty file, which counts as damaged.
+        """
+        _, small = outputs(self._plan.sources, key)
+        for path in broken:
+            state = "is damaged" if path.exists() else "is missing"
+            print(f"{path} {state}. It is made again, and no picture for it.", file=sys.stderr, flush=True)
+            self._snakemake.force(path)
+            if path in small and not path.exists():
+                write_bytes(path, b"")
+        self._remade.update(small)
 
     def _take_over(self) -> Presence:
         """Register this run, and unlock the folder if the earlier run was killed. Raises DiskError (E-DISK)."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from darkroom import revisions
 from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
-from darkroom.checkpoint.verified import VerifiedReceipt, recall
+from darkroom.checkpoint.verified import VerifiedReceipt, recall, sample_file
 from darkroom.errors import DarkroomError
 from darkroom.run.sources import Key, Sources, copy_path, receipt_path
-from darkroom.sources import FetchReceipt
+from darkroom.sources import FetchReceipt, source_identity
+
+
+Recorded = Callable[[Path], Collection[str]]
+"""The params, as text, that Snakemake recorded when it made a file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,12 +25,14 @@ class ModelState:
 
     `is_current`: everything exists and is what the configuration asks for. `difference` says how a finished model
     differs from that. `stale` are receipts and audits to delete, because they describe something else or something that
-    no longer exists.
+    no longer exists. `broken` are files and folders to make again as they were: they are missing or damaged, and what
+    was made of them is right.
     """
 
     is_current: bool
     difference: str | None = None
     stale: tuple[Path, ...] = ()
+    broken: tuple[Path, ...] = ()
 
 
 def outputs(sources: Sources, key: Key) -> tuple[list[Path], list[Path]]:
@@ -40,26 +46,47 @@ def outputs(sources: Sources, key: Key) -> tuple[list[Path], list[Path]]:
     return large, small
 
 
-def inspect_model(sources: Sources, key: Key) -> ModelState:
+def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
     """What the models folder holds for a source now."""
     large, small = outputs(sources, key)
     _refresh_listings({path.parent for path in large + small})
-    receipt = _read_receipt(small[0])
+    copy, receipt_file = large[0], small[0]
+    receipt = _read_receipt(receipt_file)
     if receipt is not None and (difference := _find_other_source(sources, key, receipt)):
         return ModelState(False, difference, _existing(small))
+    is_damaged = receipt is not None and copy.exists() and not _is_copy(sources, copy, receipt, receipt_file)
     if key[0] != "checkpoints":
-        return ModelState(receipt is not None and large[0].exists(), stale=() if receipt else _existing(small))
+        if receipt is None:
+            is_same = copy.is_file() and _is_wanted(sources, key, copy)
+            return ModelState(False, broken=(receipt_file,)) if is_same else ModelState(False, stale=_existing(small))
+        broken = () if copy.exists() and not is_damaged else (copy,)
+        return ModelState(not broken, broken=broken)
     asked = _asked(sources, key, receipt)
     if asked is None:
         return ModelState(False, stale=_existing(small[1:]))
-    return _inspect_folder(asked, receipt, large[1], *small[1:])
+    state = _inspect_folder(asked, receipt, large[1], *small[1:], is_recorded=_is_recorded(sources, key, large[1], recorded))
+    if receipt is None and (state.is_current or state.broken):  # the audit says that the bytes are the same
+        state = replace(state, is_current=False, broken=(receipt_file, *state.broken))
+    if is_damaged:
+        state = replace(state, is_current=False, broken=(copy, *state.broken))
+    return state
 
 
 def _inspect_folder(
-    asked: ConversionInputs, receipt: FetchReceipt | None, model: Path, audit_file: Path, verified: Path
+    asked: ConversionInputs,
+    receipt: FetchReceipt | None,
+    model: Path,
+    audit_file: Path,
+    verified: Path,
+    *,
+    is_recorded: bool,
 ) -> ModelState:
     audit = _read_audit(model)
-    if audit is None:  # without it neither the folder nor the verified receipt can be trusted
+    if audit is None:
+        # Without it neither the folder nor the verified receipt can be trusted; Snakemake's record says if both were
+        # made as they would be now.
+        if receipt is not None and is_recorded and _read_verified(verified) is not None:
+            return ModelState(False, broken=(audit_file, model, verified))
         return ModelState(False, stale=_existing([audit_file, verified]))
     if audit.asked is not None and audit.asked != asked:
         there, here = audit.asked.model_dump(), asked.model_dump()
@@ -68,11 +95,15 @@ def _inspect_folder(
         ]
         # A folder without a receipt isn't ours and may be replaced.
         return ModelState(False, "; ".join(differences) if receipt else None, _existing([audit_file, verified]))
-    if not (model.is_dir() and verified.exists()):
+    if audit.revision < revisions.CONVERT:
         return ModelState(False)
-    if not _is_receipt_of(verified, model):
+    known = _read_verified(verified)
+    if known is None:
+        return ModelState(False, broken=(verified,) if model.is_dir() else (model, verified))
+    if known.revision < revisions.VERIFY:
         return ModelState(False, stale=(verified,))
-    return ModelState(audit.revision >= revisions.CONVERT)
+    is_whole = model.is_dir() and _is_folder_of(known, model)
+    return ModelState(is_whole, broken=() if is_whole else (model, verified))
 
 
 def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
@@ -111,19 +142,62 @@ def _find_other_source(sources: Sources, key: Key, receipt: FetchReceipt) -> str
     return None
 
 
-def _is_receipt_of(verified: Path, model: Path) -> bool:
-    """Whether a verified receipt describes the model folder as it is now, not an earlier one."""
-    try:
-        receipt = VerifiedReceipt.read(verified)
-        if known := recall(model):
-            files = {path: identity.sha256 for path, identity in receipt.files.items()}
-            return receipt.revision >= revisions.VERIFY and files == {path: each.sha256 for path, each in known.items()}
-        from darkroom.checkpoint.verify import check_receipt  # only without remembered hashes
+def _is_folder_of(verified: VerifiedReceipt, model: Path) -> bool:
+    """Whether a model folder is as its verified receipt describes it; files of another time are read in part."""
+    known = recall(model)
+    for relative, identity in verified.files.items():
+        path, print_ = model / relative, known.get(relative)
+        try:
+            status = path.stat()
+            if status.st_size != identity.size:
+                return False
+            if print_ is not None and print_.mtime_ns == status.st_mtime_ns:
+                if print_.sha256 != identity.sha256:
+                    return False
+            elif sample_file(path) != identity.sample:
+                return False
+        except OSError:
+            return False
+    return True
 
-        check_receipt(model, receipt)
-    except DarkroomError:
+
+def _is_copy(sources: Sources, copy: Path, receipt: FetchReceipt, receipt_file: Path) -> bool:
+    """Whether a fetched copy has its receipt's bytes; only files changed since the receipt was written are read."""
+    files = receipt.files or {"": receipt}
+    since = receipt_file.stat().st_mtime_ns
+    try:
+        for relative, identity in files.items():
+            path = copy / relative if relative else copy
+            status = path.stat()
+            if status.st_size != identity.size:
+                return False
+            if status.st_mtime_ns > since and _hash(sources, path) != identity.sha256:
+                return False
+    except OSError:
         return False
     return True
+
+
+def _is_wanted(sources: Sources, key: Key, copy: Path) -> bool:
+    """Whether a fetched copy without a receipt has the bytes that are configured."""
+    pin, state = sources.pins.get(key), sources.states[key]
+    return _hash(sources, copy) == (pin.sha256 if pin else state.sha256)
+
+
+def _hash(sources: Sources, path: Path) -> str:
+    return source_identity(path, Path(sources.config.models_dir) / ".cache/sources.json")
+
+
+def _is_recorded(sources: Sources, key: Key, model: Path, recorded: Recorded) -> bool:
+    """Whether Snakemake made a model with the options that are configured."""
+    return repr(sources.conversion(key[1])) in recorded(model)
+
+
+def _read_verified(path: Path) -> VerifiedReceipt | None:
+    try:
+        return VerifiedReceipt.read(path)
+    except DarkroomError:
+        return None
 
 
 def _read_receipt(path: Path) -> FetchReceipt | None:

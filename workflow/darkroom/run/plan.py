@@ -13,7 +13,7 @@ import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,10 +21,11 @@ from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml
+from darkroom.base.text import did_you_mean
 from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config
-from darkroom.errors import DarkroomError
-from darkroom.pictures.formats import PNG, format_of
+from darkroom.errors import BadNameError, DarkroomError
+from darkroom.pictures.formats import PNG
 from darkroom.request.assets import used_assets
 from darkroom.revisions import RENDER
 from darkroom.run.sources import Sources, inspect_sources
@@ -55,9 +56,17 @@ class Plan:
         return self.config.checkpoints[name]
 
     def picture(self, wildcards: Any) -> PlannedPicture:
-        """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
+        """The picture that the wildcards sheet, checkpoint, picture and seed name.
+
+        Raises BadNameError (E-NAME) with the nearest one if no sheet asks for it.
+        """
         folder, name = f"{wildcards.sheet}/{wildcards.checkpoint}", f"{wildcards.picture}-{wildcards.seed}"
-        return self._by_path[f"{folder}/{name}{PNG.suffix}"]
+        path = f"{folder}/{name}{PNG.suffix}"
+        if path not in self._by_path:
+            known = [f"results/{other}" for other in self._by_path if other.startswith(f"{folder}/")]
+            hint = did_you_mean(f"results/{path}", known, "add it to a prompt sheet", most=1)
+            raise BadNameError("picture", f"results/{path}", "no prompt sheet asks for it", hint)
+        return self._by_path[path]
 
     def asset_receipts(self, wildcards: Any) -> list[str]:
         """The receipts of the LoRAs, embeddings and the VAE that a picture uses."""
@@ -169,24 +178,15 @@ def tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-@cache
-def drop_damaged(path: str) -> None:
-    """Delete a truncated picture so that this run renders it again, and say so on stderr.
-
-    Checked once a process: several rules ask for the same pictures.
-    """
-    if Path(path).exists() and not format_of(path).is_whole(path):
-        print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
-        Path(path).unlink()
-
-
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process with one line and the error's exit code if a DarkroomError is raised."""
+    """End the process with one line and the error's exit code if a DarkroomError or an OSError is raised."""
     try:
         yield
     except DarkroomError as error:
         _exit(error)
+    except OSError as error:
+        _exit(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"))
 
 
 def _exit(error: DarkroomError) -> NoReturn:

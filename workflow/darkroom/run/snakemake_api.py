@@ -48,6 +48,10 @@ class SnakemakeRun:
         workflow = self._workflow
         return bool(self.is_main and workflow.execution_settings and not (workflow.dryrun or workflow.touch))
 
+    def force(self, path: Path | str) -> None:
+        """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
+        self._workflow.dag.forcefiles.add(str(path))
+
     def unlock(self) -> None:
         """Remove Snakemake's lock from the working folder."""
         self._workflow.persistence.cleanup_locks()
@@ -58,6 +62,12 @@ class SnakemakeRun:
         from snakemake.io import IOFile
 
         self._workflow.persistence.cleanup_metadata(IOFile(str(path)))
+
+    def recorded_params(self, path: Path) -> list[str]:
+        """The params, as text, of the job that made a file; none if there is no record."""
+        from snakemake.io import IOFile
+
+        return [str(each) for each in self._workflow.persistence.params(IOFile(str(path))) or []]
 
     def planned_outputs(self) -> list[str]:
         """The files that the jobs of this run make, once the graph is built."""

@@ -21,6 +21,7 @@ from darkroom.base.hashing import check_sha256
 from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
+from darkroom.revisions import CONVERT
 from darkroom.sources import FetchReceipt, Source, SourceState, inspect_source, parse_reference
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
 
@@ -151,6 +152,11 @@ class Sources:
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]
         assets = [asset_path(models, section, name) for section in ASSETS for name in getattr(self.config, section)]
         return [*folders, *verified, *map(str, assets)]
+
+    def conversion(self, name: str) -> list[Any]:
+        """Everything that decides a conversion in addition to the receipts."""
+        given = self.config.checkpoints[name]
+        return [given.dtype, given.prediction, given.architecture, given.extract_ema, CONVERT]
 
     def conversion_flags(self, name: str) -> list[str]:
         """The options of `darkroom convert` that only some checkpoints need."""
