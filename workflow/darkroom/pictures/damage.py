@@ -86,7 +86,9 @@ class ResultsCheck:
                 is_current = False
                 continue
             hashes.append(digest)
-            is_current = is_current and record is not None and record.sha256 == digest and self._has_thumbnail(picture, record)
+            is_current = (
+                is_current and record is not None and record.sha256 == digest and self._has_thumbnail(picture, record)
+            )
         is_current = is_current and self._is_contact_sheet(f"{sheet}/{CONTACT_SHEET}", hashes)
         return SheetState(damaged, is_current, hashes)
 

@@ -64,7 +64,9 @@ def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
     asked = _asked(sources, key, receipt)
     if asked is None:
         return ModelState(False, stale=_existing(small[1:]))
-    state = _inspect_folder(asked, receipt, large[1], *small[1:], is_recorded=_is_recorded(sources, key, large[1], recorded))
+    state = _inspect_folder(
+        asked, receipt, large[1], *small[1:], is_recorded=_is_recorded(sources, key, large[1], recorded)
+    )
     if receipt is None and (state.is_current or state.broken):  # the audit says that the bytes are the same
         state = replace(state, is_current=False, broken=(receipt_file, *state.broken))
     if is_damaged:

@@ -217,7 +217,9 @@ def _inspect(config: Config, section: str, name: str, given: Given, reference: S
     if reference.is_local:
         outputs = [models / section / f"{name}.safetensors", models / section / name, models / "diffusers" / name]
         _check_place(given.source, outputs, f"{section}.{name}")
-    state = inspect_source(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
+    state = inspect_source(
+        given.source, receipt_path(models, section, name), models / ".cache/sources.json", given.sha256
+    )
     if state.sha256 is not None:
         hint = f"check it, or correct {section}.{name}.sha256 in the configuration"
         check_sha256("source", given.source, state.sha256, given.sha256, hint)
