@@ -11,11 +11,13 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr
+from types import SimpleNamespace
 
 import pytest
 
 from darkroom.base.strict_yaml import load_yaml
-from darkroom.run.plan import check_config_files, load_plan
+from darkroom.run.plan import check_entrance, load_plan
+from darkroom.run.snakemake_api import SnakemakeRun
 from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
 
 CONFIG = "config/config.yaml"
@@ -33,8 +35,11 @@ def refused_in_planning(project: Project, code: str, *words: str) -> str:
     with chdir(project.folder), redirect_stderr(said), pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "_exit", sys.exit)
         with pytest.raises(SystemExit) as ended:
-            check_config_files([], CONFIG)
-            load_plan(load_yaml(CONFIG), [CONFIG])
+            run = SnakemakeRun(
+                SimpleNamespace(configfiles=[], modifier=SimpleNamespace(skip_configfile=False, path_modifier=None))
+            )
+            check_entrance(run)
+            load_plan(load_yaml(CONFIG), run)
     assert isinstance(ended.value.code, int)
     return check_refusal(project, ended.value.code, said.getvalue(), code, words)
 

@@ -6,7 +6,7 @@ from darkroom import revisions
 from darkroom.run.lifecycle import lifecycle_of
 from darkroom.run.plan import PLAN_FILE, exit_on_error, load_plan, prepare_environment, tune_garbage_collection
 
-plan = load_plan(config, this_run.config_files)
+plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)
 
 prepare_environment()
@@ -75,19 +75,9 @@ def get_fetched(wildcards):
     return plan.sources.fetched(wildcards.checkpoint)
 
 
-def settled(paths):
-    """The paths, those that are made again as they were as `ancient`: nothing has to follow them."""
-    return [ancient(path) if lifecycle.is_remade(path) else path for path in paths]
-
-
 def get_receipts(wildcards):
     lifecycle.begin()
-    return settled(plan.sources.receipts(wildcards.checkpoint))
-
-
-def get_audit(wildcards):
-    lifecycle.begin()
-    return settled([f"{plan.model_dir(wildcards.checkpoint)}.audit.json"])
+    return plan.sources.receipts(wildcards.checkpoint)
 
 
 def get_conversion(wildcards):
@@ -108,14 +98,14 @@ def get_verified(wildcards):
     lifecycle.begin()
     with exit_on_error():
         lifecycle.results.check_picture(wildcards.sheet, plan.picture(wildcards).path)
-    return settled([f"{plan.models_dir}/verified/{wildcards.checkpoint}.json"])
+    return f"{plan.models_dir}/verified/{wildcards.checkpoint}.json"
 
 
 def get_asset_receipts(wildcards):
     """The receipts of the LoRAs, embeddings and VAE that one picture uses."""
     lifecycle.begin()
     with exit_on_error():
-        return settled(plan.asset_receipts(wildcards))
+        return plan.asset_receipts(wildcards)
 
 
 def get_request(wildcards):

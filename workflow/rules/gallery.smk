@@ -6,11 +6,6 @@ OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results
 """
 
 
-localrules:  # they take seconds: not worth a cluster job
-    make_contact_sheet,
-    build_gallery,
-
-
 rule make_contact_sheet:
     input:
         pictures=get_pictures,
@@ -18,6 +13,7 @@ rule make_contact_sheet:
         image=update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
+    localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
     params:
@@ -41,6 +37,7 @@ rule build_gallery:
         manifest=update("results/manifest.jsonl"),
     log:
         "logs/gallery/index.log",
+    localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
     params:

@@ -11,7 +11,7 @@ OUTPUTS:         MODELS/verified/NAME.json, the receipt that pictures depend on.
 rule verify_model:
     input:
         model=ancient(rules.convert_checkpoint.output.model),
-        audit=get_audit,
+        audit=rules.convert_checkpoint.output.audit,
         receipts=get_receipts,
     output:
         verified=f"{plan.models_dir}/verified/{{checkpoint}}.json",

@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest

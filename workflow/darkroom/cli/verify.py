@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> str | None:
 def _find_pictures(path: Path) -> Sequence[Path] | None:
     """The pictures that a path names: itself, or those of a results folder's manifest; None for a model folder."""
     from darkroom.pictures.formats import find_format
-    from darkroom.pictures.picture import MANIFEST, read_manifest
+    from darkroom.pictures.picture import read_manifest
+    from darkroom.pictures.records import MANIFEST
 
     if find_format(path) is not None and not path.is_dir():
         return [path]

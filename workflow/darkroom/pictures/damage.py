@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +100,9 @@ class ResultsCheck:
         known = self._known.get(INDEX)
         if known != [*page, *manifest, digest]:
             try:
-                if not _is_gallery(*((self._results / name).read_bytes() for name in (INDEX, MANIFEST)), digest):
+                if not _is_gallery(
+                    (self._results / INDEX).read_bytes(), (self._results / MANIFEST).read_bytes(), digest
+                ):
                     return False
             except OSError:
                 return False
@@ -134,7 +135,7 @@ class ResultsCheck:
         return str(known[2])
 
     def _has_thumbnail(self, picture: WantedPicture, record: PictureRecord) -> bool:
-        return record.fits_thumbnail(f"{self._results}/{thumbnail_path(picture.name)}")
+        return record.fits_thumbnail(self._results / thumbnail_path(picture.name))
 
     def _is_contact_sheet(self, name: str, hashes: Sequence[str]) -> bool:
         """Whether a contact sheet is whole and shows the pictures of these SHA256."""
@@ -156,7 +157,7 @@ class ResultsCheck:
     def _stamp(self, name: str) -> list[object] | None:
         """Size in bytes and modification time in ns; None if there is no such file."""
         try:
-            status = os.stat(f"{self._results}/{name}")
+            status = Path(self._results, name).stat()
         except OSError:
             return None
         return [status.st_size, status.st_mtime_ns]

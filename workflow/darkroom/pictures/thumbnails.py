@@ -109,9 +109,9 @@ def _update_one(
     except OSError:
         raise ImageError("picture", path, "is missing", "run the same command again") from None
     now = (state.st_size, state.st_mtime_ns, thumbnail_px, _QUALITY)
-    if known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality) == now:
-        if known.fits_thumbnail(thumbnail):
-            return known
+    made_for = known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality)
+    if known and made_for == now and known.fits_thumbnail(thumbnail):
+        return known
     data, kind = read_picture(path), format_of(path)
     image, texts = kind.decode(data, path), kind.read_text(data, path)
     infotext = texts.get("parameters")

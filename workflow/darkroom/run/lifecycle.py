@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
-from darkroom.base.files import remove_unfinished_files, write_bytes
+from darkroom.base.files import remove_unfinished_files
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
-from darkroom.run.models import outputs
+from darkroom.run.models import inspect_model, outputs
 from darkroom.run.plan import Plan, exit_on_error
+from darkroom.run.repair import repair
 from darkroom.run.results import Results
 from darkroom.run.shared_models import SharedModels
 from darkroom.run.snakemake_api import SnakemakeRun
@@ -42,14 +42,17 @@ class Lifecycle:
         self._plan = plan
         self._snakemake = snakemake
         self._shared = SharedModels(plan.sources, snakemake.recorded_params)
-        self._remade: set[Path] = set()
         self.results = Results(plan, snakemake)
         self._presence: Presence | None = None
-        self._is_started = False
+        self._has_begun = self._is_started = False
 
     def begin(self) -> None:
-        """Before Snakemake looks at any file. Does nothing in runs that make no files, nor when called again."""
-        if self._presence is not None or not self._snakemake.makes_files:
+        """Before Snakemake looks at any file. Makes nothing in runs that make no files; does nothing when called again."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if not self._snakemake.makes_files:
+            self._announce_repairs()
             return
         with exit_on_error():
             try:
@@ -58,7 +61,7 @@ class Lifecycle:
                 for key in self._shared.join():
                     self._adopt(key)
                 for key, broken in self._shared.broken.items():
-                    self._make_again(key, broken)
+                    repair(self._plan.sources, key, broken)
                 self._plan.sources.write_pins()
             except DarkroomError:
                 self.end()
@@ -88,23 +91,12 @@ class Lifecycle:
         if self._presence is not None:
             self._presence.leave()
 
-    def is_remade(self, path: str) -> bool:
-        """Whether a file is made again as it was, so that nothing has to follow it."""
-        return Path(path) in self._remade
-
-    def _make_again(self, key: Key, broken: Sequence[Path]) -> None:
-        """Force what is missing or damaged of a source, and nothing that was made of it.
-
-        Snakemake runs what follows a missing file, so a missing receipt is given an empty file, which counts as damaged.
-        """
-        _, small = outputs(self._plan.sources, key)
-        for path in broken:
-            state = "is damaged" if path.exists() else "is missing"
-            print(f"{path} {state}. It is made again, and no picture for it.", file=sys.stderr, flush=True)
-            self._snakemake.force(path)
-            if path in small and not path.exists():
-                write_bytes(path, b"")
-        self._remade.update(small)
+    def _announce_repairs(self) -> None:
+        """In a dry run, say what a run would repair before it does what Snakemake lists."""
+        if self._snakemake.is_main and self._snakemake.is_dry:
+            for key in self._plan.sources.states:
+                for path in inspect_model(self._plan.sources, key, self._snakemake.recorded_params).broken:
+                    print(f"{path} is missing or damaged. A run makes it again.", file=sys.stderr, flush=True)
 
     def _take_over(self) -> Presence:
         """Register this run, and unlock the folder if the earlier run was killed. Raises DiskError (E-DISK)."""

@@ -13,7 +13,7 @@ from darkroom.checkpoint.verified import VerifiedReceipt, recall, sample_file
 from darkroom.errors import DarkroomError
 from darkroom.run.sources import Key, Sources, copy_path, receipt_path
 from darkroom.sources import FetchReceipt, source_identity
-
+from darkroom.sources.receipt import FetchedFile
 
 Recorded = Callable[[Path], Collection[str]]
 """The params, as text, that Snakemake recorded when it made a file."""
@@ -61,12 +61,10 @@ def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
             return ModelState(False, broken=(receipt_file,)) if is_same else ModelState(False, stale=_existing(small))
         broken = () if copy.exists() and not is_damaged else (copy,)
         return ModelState(not broken, broken=broken)
-    asked = _asked(sources, key, receipt)
+    asked, conversion = _asked(sources, key, receipt), repr(sources.conversion(key[1]))
     if asked is None:
         return ModelState(False, stale=_existing(small[1:]))
-    state = _inspect_folder(
-        asked, receipt, large[1], *small[1:], is_recorded=_is_recorded(sources, key, large[1], recorded)
-    )
+    state = _inspect_folder(asked, receipt, large[1], *small[1:], params=recorded(small[2]), conversion=conversion)
     if receipt is None and (state.is_current or state.broken):  # the audit says that the bytes are the same
         state = replace(state, is_current=False, broken=(receipt_file, *state.broken))
     if is_damaged:
@@ -81,13 +79,15 @@ def _inspect_folder(
     audit_file: Path,
     verified: Path,
     *,
-    is_recorded: bool,
+    params: Collection[str],
+    conversion: str,
 ) -> ModelState:
+    """The state of a converted folder; `params` are recorded of its verification, `conversion` is what is among them now."""
     audit = _read_audit(model)
     if audit is None:
-        # Without it neither the folder nor the verified receipt can be trusted; Snakemake's record says if both were
-        # made as they would be now.
-        if receipt is not None and is_recorded and _read_verified(verified) is not None:
+        # Without it neither the folder nor the verified receipt can be trusted, unless Snakemake's record says that
+        # they were made as they would be now.
+        if receipt is not None and conversion in params and _read_verified(verified) is not None:
             return ModelState(False, broken=(audit_file, model, verified))
         return ModelState(False, stale=_existing([audit_file, verified]))
     if audit.asked is not None and audit.asked != asked:
@@ -101,7 +101,8 @@ def _inspect_folder(
         return ModelState(False)
     known = _read_verified(verified)
     if known is None:
-        return ModelState(False, broken=(verified,) if model.is_dir() else (model, verified))
+        missing = (verified,) if model.is_dir() else (model, verified)
+        return ModelState(False, broken=missing if params else ())  # not the first run, which comes to it by itself
     if known.revision < revisions.VERIFY:
         return ModelState(False, stale=(verified,))
     is_whole = model.is_dir() and _is_folder_of(known, model)
@@ -165,7 +166,7 @@ def _is_folder_of(verified: VerifiedReceipt, model: Path) -> bool:
 
 def _is_copy(sources: Sources, copy: Path, receipt: FetchReceipt, receipt_file: Path) -> bool:
     """Whether a fetched copy has its receipt's bytes; only files changed since the receipt was written are read."""
-    files = receipt.files or {"": receipt}
+    files = receipt.files or {"": FetchedFile(size=receipt.size, sha256=receipt.sha256)}
     since = receipt_file.stat().st_mtime_ns
     try:
         for relative, identity in files.items():
@@ -188,11 +189,6 @@ def _is_wanted(sources: Sources, key: Key, copy: Path) -> bool:
 
 def _hash(sources: Sources, path: Path) -> str:
     return source_identity(path, Path(sources.config.models_dir) / ".cache/sources.json")
-
-
-def _is_recorded(sources: Sources, key: Key, model: Path, recorded: Recorded) -> bool:
-    """Whether Snakemake made a model with the options that are configured."""
-    return repr(sources.conversion(key[1])) in recorded(model)
 
 
 def _read_verified(path: Path) -> VerifiedReceipt | None:

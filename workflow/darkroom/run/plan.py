@@ -24,15 +24,17 @@ from darkroom.base.strict_yaml import load_yaml
 from darkroom.base.text import did_you_mean
 from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config
-from darkroom.errors import BadNameError, DarkroomError
+from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.request.assets import used_assets
 from darkroom.revisions import RENDER
+from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sheets.read import PlannedPicture, load_pictures
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
+DEFAULT_CONFIG = "config/config.yaml"
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,31 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 
 
-def check_config_files(given: Sequence[str | Path], default: str) -> None:
-    """Read the configuration files strictly, before Snakemake reads and merges them leniently."""
+def check_entrance(run: SnakemakeRun) -> None:
+    """Refuse what a module can't be told, and read the configuration's files strictly before Snakemake reads them leniently.
+
+    An error ends the process with one line and its exit code.
+    """
     with exit_on_error():
-        for path in given or [default]:
-            load_yaml(path)
+        if run.moved_path is not None:
+            why = "a module's prefix doesn't reach the commands, which write below results/, models/ and logs/"
+            hint = "leave prefix and replace_prefix out; `snakemake --directory FOLDER` runs all in another folder"
+            raise ConfigError("path", run.moved_path, why, hint)
+        if run.config_files or not run.has_config_of_its_own:
+            check_config_files(run.config_files)
 
 
-def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
+def check_config_files(given: Sequence[str | Path]) -> None:
+    """Read configuration files strictly, or the default one. Raises ConfigError (E-CONFIG)."""
+    for path in given or [DEFAULT_CONFIG]:
+        load_yaml(path)
+
+
+def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
     """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
-        plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
+        default = "the module's config" if run.has_config_of_its_own else DEFAULT_CONFIG
+        plan = make_plan(parse_config(config, str([default, *run.config_files][-1])))
         plan.write()
         plan.sources.write_pins()
         return plan

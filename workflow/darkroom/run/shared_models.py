@@ -118,7 +118,8 @@ class SharedModels:
             raise _in_use(*busy)
         for path in (path for key in missing for path in found[key].stale):
             path.unlink(missing_ok=True)
-        self.broken = {key: found[key].broken for key in missing if found[key].broken}
+        assets_first = sorted(missing, key=lambda key: key[0] == "checkpoints")  # a conversion may take a VAE
+        self.broken = {key: found[key].broken for key in assets_first if found[key].broken}
         with self._lock:
             self._makes = {key: {} for key in missing}
             self._uses = found.keys() - self._makes.keys()

@@ -114,18 +114,22 @@ class Sources:
         return [str(pin_path(*key))] if key in self.pins else []
 
     def fetch_flags(self, wildcards: Any) -> list[str]:
-        """The options of `darkroom fetch`: how to fetch, and the expected SHA256 if it is known."""
-        section, name = self._key(wildcards)
+        """The options of `darkroom fetch` for the source that the wildcard names."""
+        return self.fetch_options(self._key(wildcards))[1]
+
+    def fetch_options(self, key: Key) -> tuple[str, list[str]]:
+        """A source as `darkroom fetch` takes it, and its options: how to fetch, and the expected SHA256 if it is known."""
+        section, name = key
         given: Given = getattr(self.config, section)[name]
         models, fetch = self.config.models_dir, self.config.fetch
-        expected = self.states[section, name].sha256 or given.sha256
+        expected = self.states[key].sha256 or given.sha256
         flags = ["--sha256", expected.lower()] if expected else []
         flags += ["--dates", f"{models}/.cache/fetched.json"]
-        if (section, name) not in self.pins:
-            return flags
+        if key not in self.pins:
+            return given.source, flags
         flags += ["--lock", fetch.lock, "--downloads", f"{models}/downloads"]
         flags += ["--dtype", dtype_of(given), "--options", fetch.model_dump_json(exclude={"lock"})]
-        return flags
+        return self.pins[key].source, flags
 
     @property
     def has_assets(self) -> bool:
