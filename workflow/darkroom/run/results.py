@@ -8,13 +8,17 @@ trash.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
+from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.records import CONTACT_SHEET, INDEX
-from darkroom.pictures.trash import move_to_trash, new_trash
+from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
+from darkroom.sheets.read import load_pictures
 
 RESULTS = Path("results")
 _MEMORY = Path(".snakemake/darkroom/whole.json")
@@ -72,3 +76,24 @@ class Results:
             print(f"E-IMAGE picture '{RESULTS / path}': {line}", file=sys.stderr, flush=True)
         else:
             self._snakemake.force(RESULTS / path)
+
+
+def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
+    """The pictures in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
+
+    Raises what `load_pictures` raises.
+    """
+    wanted = {picture.path for config in configs for pictures in load_pictures(config).values() for picture in pictures}
+    return find_unwanted(RESULTS, wanted)
+
+
+def prune_pictures(pictures: Mapping[str, list[str]]) -> Path:
+    """Move pictures and what belongs to them to the trash; returns its folder. Raises DiskError (E-DISK)."""
+    trash = new_trash(RESULTS)
+    paths = [path for picture, others in pictures.items() for path in (picture, *others)]
+    move_to_trash(RESULTS, paths, trash)
+    for folder in sorted({parent for path in paths for parent in (RESULTS / path).parents}, reverse=True):
+        if RESULTS in folder.parents:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+    return trash
