@@ -55,6 +55,29 @@ def asked_for(project: ClusterProject, fact: str) -> list[str]:
     return [dict(re.findall(r"(\S+)=(\S*)", project.slurm.facts(str(job))))[fact] for job in jobs]
 
 
+@pytest.mark.parametrize(
+    ("limit", "unlimited", "reason", "hint"),
+    [
+        ("maxtime=1", "maxtime=infinite", "PartitionTimeLimit", "lower runtime and load_minutes in the profile"),
+        ("maxmempernode=1000", "maxmempernode=0", "MaxMemPerLimit", "lower mem_mb in the profile"),
+    ],
+)
+def test_a_job_that_can_never_start_is_told_and_cancelled(
+    limit: str, unlimited: str, reason: str, hint: str, project: ClusterProject
+) -> None:
+    project.write_pictures(1)
+    project.slurm.ask("scontrol", "update", "partitionname=main", limit)
+    try:
+        done = project.run("results/", "--retries", "0")
+    finally:
+        project.slurm.ask("scontrol", "update", "partitionname=main", unlimited)
+    assert done.returncode == 1, done.stdout
+    said = next(line for line in done.stdout.splitlines() if line.startswith("E-CLUSTER"))
+    assert f"PENDING ({reason})" in said and "it can never start" in said and hint in said
+    project.assert_clean()
+    finish(project, {})
+
+
 def test_fault_46_cancelled_in_the_middle(running: ClusterProject) -> None:
     running.write_pictures(2 * GROUP, STEPS)
     process = running.start("results/", "--retries", "0")
