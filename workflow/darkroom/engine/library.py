@@ -51,6 +51,10 @@ class Library:
         """
         known = getattr(self.names(), kind)
         if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
+            receipts = {path.name for path in (self.models_dir / kind).glob("*.receipt.json")}
+            if f"{name}.receipt.json" in receipts:
+                why = f"it was fetched, but {asset_path(self.models_dir, kind, name)} is missing"
+                raise asset_error(kind, name, why, "run `snakemake --cores 1 models/`, which makes it again")
             raise unknown_asset(kind, name, known)
         path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
         try:

@@ -168,6 +168,9 @@ def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
     with exit_on_error():
         default = "the module's config" if run.has_config_of_its_own else DEFAULT_CONFIG
         plan = make_plan(parse_config(config, str([default, *run.config_files][-1])))
+        for folder in (plan.models_dir, "results", "logs"):
+            if Path(folder).exists() and not Path(folder).is_dir():
+                raise ConfigError("path", folder, "is a file where a folder has to be", "move it elsewhere")
         plan.write()
         plan.sources.write_pins()
         return plan
