@@ -54,6 +54,8 @@ ReqNodeNotAvail, PartitionNodeLimit and PartitionDown are not among them: they e
 what the scheduler's check against the partition's limits gives apart from nodes and time (job_limits_check, job_mgr.c)."""
 _PER_JOB = re.compile(r"(?:Assoc|QOS)Max.+Per(?:Job|Node)(?:Limit)?|QOS(Min).+")
 """A job asks for more than it may, or for less than it must (job_state_reason.c); PerUser, PerAccount and Grp wait."""
+_NOT_ALLOWED = re.compile(r"Job's.(?:account|QOS).not.(?:known|permitted)")
+"""The beginning of the text that stands in place of AccountNotAllowed and QOSNotAllowed; spaces are underscores in it."""
 _ASKED = {
     "Cpu": "set-threads and cores",
     "Mem": "mem_mb",
@@ -130,6 +132,8 @@ def find_never(facts: Mapping[str, str]) -> str | None:
     reason = facts.get("Reason", "")
     if _state(facts) != "PENDING":
         return None
+    if _NOT_ALLOWED.match(reason):
+        return _WHO
     if (found := _PER_JOB.fullmatch(reason)) is None:
         return _NEVER.get(reason)
     asked = [keys for word, keys in _ASKED.items() if word in reason]
