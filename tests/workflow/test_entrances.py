@@ -139,6 +139,8 @@ def test_a_new_project_renders_the_demo_once(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
         assert "profiles/default" in done.stdout
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]
+        assert "results/: 1 picture and all pages" in done.stdout
+        assert "circle-0.png" not in done.stdout  # at its end a run would list every picture on one line
         done = snakemake(project, "results/")
         assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
     finally:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from darkroom import revisions
 from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
-from darkroom.checkpoint.verified import VerifiedReceipt, recall, sample_file
-from darkroom.errors import DarkroomError
+from darkroom.checkpoint.verified import VerifiedReceipt, recall
+from darkroom.errors import DarkroomError, SourceError
 from darkroom.run.sources import Key, Sources, copy_path, receipt_path
 from darkroom.sources import FetchReceipt, source_identity
 from darkroom.sources.receipt import FetchedFile
@@ -57,14 +57,15 @@ def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
     is_damaged = receipt is not None and copy.exists() and not _is_copy(sources, copy, receipt, receipt_file)
     if key[0] != "checkpoints":
         if receipt is None:
-            is_same = copy.is_file() and _is_wanted(sources, key, copy)
+            is_same = copy.is_file() and _hash(sources, copy) == _wanted_sha256(sources, key)
             return ModelState(False, broken=(receipt_file,)) if is_same else ModelState(False, stale=_existing(small))
         broken = () if copy.exists() and not is_damaged else (copy,)
         return ModelState(not broken, broken=broken)
     asked, conversion = _asked(sources, key, receipt), repr(sources.conversion(key[1]))
     if asked is None:
         return ModelState(False, stale=_existing(small[1:]))
-    state = _inspect_folder(asked, receipt, large[1], *small[1:], params=recorded(small[2]), conversion=conversion)
+    is_recorded = conversion in recorded(small[2])
+    state = _inspect_folder(sources, asked, receipt, large[1], *small[1:], is_recorded=is_recorded)
     if receipt is None and (state.is_current or state.broken):  # the audit says that the bytes are the same
         state = replace(state, is_current=False, broken=(receipt_file, *state.broken))
     if is_damaged:
@@ -73,21 +74,21 @@ def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
 
 
 def _inspect_folder(
+    sources: Sources,
     asked: ConversionInputs,
     receipt: FetchReceipt | None,
     model: Path,
     audit_file: Path,
     verified: Path,
     *,
-    params: Collection[str],
-    conversion: str,
+    is_recorded: bool,
 ) -> ModelState:
-    """The state of a converted folder; `params` are recorded of its verification, `conversion` is what is among them now."""
+    """The state of a converted folder. `is_recorded`: Snakemake has once verified it, converted as it would be now."""
     audit = _read_audit(model)
     if audit is None:
         # Without it neither the folder nor the verified receipt can be trusted, unless Snakemake's record says that
         # they were made as they would be now.
-        if receipt is not None and conversion in params and _read_verified(verified) is not None:
+        if receipt is not None and is_recorded and _read_verified(verified) is not None:
             return ModelState(False, broken=(audit_file, model, verified))
         return ModelState(False, stale=_existing([audit_file, verified]))
     if audit.asked is not None and audit.asked != asked:
@@ -102,26 +103,36 @@ def _inspect_folder(
     known = _read_verified(verified)
     if known is None:
         missing = (verified,) if model.is_dir() else (model, verified)
-        return ModelState(False, broken=missing if params else ())  # not the first run, which comes to it by itself
+        return ModelState(
+            False, broken=missing if is_recorded else ()
+        )  # not the first run, which comes to it by itself
     if known.revision < revisions.VERIFY:
         return ModelState(False, stale=(verified,))
-    is_whole = model.is_dir() and _is_folder_of(known, model)
+    is_whole = model.is_dir() and _is_folder_of(sources, known, model)
     return ModelState(is_whole, broken=() if is_whole else (model, verified))
 
 
 def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
     """What a conversion would be asked for; None while the bytes of its sources aren't known."""
-    given, state, pin = sources.config.checkpoints[key[1]], sources.states[key], sources.pins.get(key)
-    checkpoint = receipt.sha256 if receipt else pin.sha256 if pin else state.sha256
-    vae = None if given.vae is None else _read_receipt(receipt_path(sources.config.models_dir, "vaes", given.vae))
-    if checkpoint is None or (vae is None) != (given.vae is None):
+    given = sources.config.checkpoints[key[1]]
+    vae = None if given.vae is None else ("vaes", given.vae)
+    vae_receipt = None if vae is None else _read_receipt(receipt_path(sources.config.models_dir, *vae))
+    checkpoint_sha256 = receipt.sha256 if receipt else _wanted_sha256(sources, key)
+    vae_sha256 = vae_receipt.sha256 if vae_receipt else None if vae is None else _wanted_sha256(sources, vae)
+    if checkpoint_sha256 is None or (vae_sha256 is None) != (vae is None):
         return None
     return ConversionInputs(
-        checkpoint=checkpoint,
-        vae=vae and vae.sha256,
-        parameterization=receipt.parameterization if receipt else state.parameterization,
+        checkpoint=checkpoint_sha256,
+        vae=vae_sha256,
+        parameterization=receipt.parameterization if receipt else sources.states[key].parameterization,
         **given.model_dump(include={"dtype", "prediction", "architecture", "extract_ema"}),
     )
+
+
+def _wanted_sha256(sources: Sources, key: Key) -> str | None:
+    """The bytes that the configuration asks for, as far as it is known without the network."""
+    pin = sources.pins.get(key)
+    return pin.sha256 if pin else sources.states[key].sha256
 
 
 def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
@@ -145,21 +156,20 @@ def _find_other_source(sources: Sources, key: Key, receipt: FetchReceipt) -> str
     return None
 
 
-def _is_folder_of(verified: VerifiedReceipt, model: Path) -> bool:
-    """Whether a model folder is as its verified receipt describes it; files of another time are read in part."""
+def _is_folder_of(sources: Sources, verified: VerifiedReceipt, model: Path) -> bool:
+    """Whether a model folder is as its verified receipt describes it; files of another time are read."""
     known = recall(model)
     for relative, identity in verified.files.items():
-        path, print_ = model / relative, known.get(relative)
+        path, remembered = model / relative, known.get(relative)
         try:
             status = path.stat()
             if status.st_size != identity.size:
                 return False
-            if print_ is not None and print_.mtime_ns == status.st_mtime_ns:
-                if print_.sha256 != identity.sha256:
-                    return False
-            elif sample_file(path) != identity.sample:
-                return False
-        except OSError:
+            is_remembered = remembered is not None and remembered.mtime_ns == status.st_mtime_ns
+            sha256 = remembered.sha256 if remembered is not None and is_remembered else _hash(sources, path)
+        except (OSError, SourceError):
+            return False
+        if sha256 != identity.sha256:
             return False
     return True
 
@@ -179,12 +189,6 @@ def _is_copy(sources: Sources, copy: Path, receipt: FetchReceipt, receipt_file: 
     except OSError:
         return False
     return True
-
-
-def _is_wanted(sources: Sources, key: Key, copy: Path) -> bool:
-    """Whether a fetched copy without a receipt has the bytes that are configured."""
-    pin, state = sources.pins.get(key), sources.states[key]
-    return _hash(sources, copy) == (pin.sha256 if pin else state.sha256)
 
 
 def _hash(sources: Sources, path: Path) -> str:

@@ -80,6 +80,11 @@ class Plan:
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
 
+    def count(self, sheet: str | None = None) -> str:
+        """`1 picture`, `2,000 pictures`: those of one sheet or of all."""
+        number = len(self.paths(sheet))
+        return f"{number:,} picture{'' if number == 1 else 's'}"
+
     def priority(self, wildcards: Any) -> int:
         """A number that orders pictures by checkpoint, LoRAs and VAE, so that an engine loads each of them once.
 
