@@ -7,7 +7,5 @@ include: "workflow/Snakefile"
 rule make_default:  # of a Snakefile that is included, Snakemake ignores the default target
     input:
         get_pictures,
-        get_contact_sheets,
-        rules.build_gallery.output,
     message:
         results_message

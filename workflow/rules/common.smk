@@ -124,11 +124,14 @@ def get_render_priority(wildcards):
 
 
 def get_pictures(wildcards):
-    """The pictures of one sheet, or of all without the wildcard `sheet`."""
+    """The pictures of one sheet; without the wildcard `sheet` everything in results/ that a run promises."""
     lifecycle.begin()
     with exit_on_error():
         lifecycle.results.check_pictures(wildcards.get("sheet"))
-    return plan.paths(wildcards.get("sheet"))
+    pictures = plan.paths(wildcards.get("sheet"))
+    if "sheet" in wildcards.keys():
+        return pictures
+    return [*pictures, *get_contact_sheets(wildcards), "results/index.html", "results/manifest.jsonl"]
 
 
 def get_contact_sheets(wildcards):
