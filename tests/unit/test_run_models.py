@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -128,3 +129,12 @@ def test_a_verification_that_never_ended_is_left_to_snakemake(here: Path) -> Non
     sources = look()
     state = inspect_model(sources, CHECKPOINT, lambda _: [])
     assert (state.is_current, state.broken, state.stale) == (False, (), ())
+
+
+def test_a_receipt_of_the_folder_before_is_left_to_snakemake_and_pictures_follow(here: Path) -> None:
+    receipt = Path(VERIFIED).read_text()
+    sha256 = json.loads(receipt)["files"]["unet/config.json"]["sha256"]
+    Path(VERIFIED).write_text(receipt.replace(sha256, "0" * 64))
+    sources = look()
+    state = inspect_model(sources, CHECKPOINT, lambda _: [repr(sources.conversion("tiny"))])
+    assert (state.is_current, state.broken, state.stale) == (False, (), (Path(VERIFIED),))

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from darkroom import revisions
 from darkroom.checkpoint.audit import ConversionAudit, ConversionInputs, audit_path, read_audit
@@ -108,8 +109,10 @@ def _inspect_folder(
         )  # not the first run, which comes to it by itself
     if known.revision < revisions.VERIFY:
         return ModelState(False, stale=(verified,))
-    is_whole = model.is_dir() and _is_folder_of(sources, known, model)
-    return ModelState(is_whole, broken=() if is_whole else (model, verified))
+    compared = _compare(sources, known, model)
+    if compared == "other":
+        return ModelState(False, stale=(verified,))
+    return ModelState(compared == "same", broken=(model, verified) if compared == "damaged" else ())
 
 
 def _asked(sources: Sources, key: Key, receipt: FetchReceipt | None) -> ConversionInputs | None:
@@ -156,22 +159,28 @@ def _find_other_source(sources: Sources, key: Key, receipt: FetchReceipt) -> str
     return None
 
 
-def _is_folder_of(sources: Sources, verified: VerifiedReceipt, model: Path) -> bool:
-    """Whether a model folder is as its verified receipt describes it; files of another time are read."""
+def _compare(sources: Sources, verified: VerifiedReceipt, model: Path) -> Literal["same", "other", "damaged"]:
+    """How a model folder is, compared with its verified receipt; files of another time than remembered are read.
+
+    It is another one if it differs only in files that are as they were when it was converted: the receipt is older.
+    """
     known = recall(model)
+    found: Literal["same", "other", "damaged"] = "same"
     for relative, identity in verified.files.items():
         path, remembered = model / relative, known.get(relative)
         try:
             status = path.stat()
-            if status.st_size != identity.size:
-                return False
-            is_remembered = remembered is not None and remembered.mtime_ns == status.st_mtime_ns
-            sha256 = remembered.sha256 if remembered is not None and is_remembered else _hash(sources, path)
+            if remembered is not None and (remembered.size, remembered.mtime_ns) == (
+                status.st_size,
+                status.st_mtime_ns,
+            ):
+                if remembered.sha256 != identity.sha256:
+                    found = "other"
+            elif status.st_size != identity.size or _hash(sources, path) != identity.sha256:
+                return "damaged"
         except (OSError, SourceError):
-            return False
-        if sha256 != identity.sha256:
-            return False
-    return True
+            return "damaged"
+    return found
 
 
 def _is_copy(sources: Sources, copy: Path, receipt: FetchReceipt, receipt_file: Path) -> bool:
