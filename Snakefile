@@ -7,4 +7,5 @@ include: "workflow/Snakefile"
 rule make_default:  # of a Snakefile that is included, Snakemake ignores the default target
     input:
         get_pictures,
-        rules.build_gallery.output.page,
+    message:
+        results_message

@@ -55,6 +55,42 @@ def asked_for(project: ClusterProject, fact: str) -> list[str]:
     return [dict(re.findall(r"(\S+)=(\S*)", project.slurm.facts(str(job))))[fact] for job in jobs]
 
 
+def never_starts(project: ClusterProject, output: str, reason: str, hint: str) -> None:
+    """SLURM's reason is told, and nothing is left."""
+    said = next(line for line in output.splitlines() if line.startswith("E-CLUSTER"))
+    assert f"PENDING ({reason})" in said and "it can never start" in said and hint in said
+    project.assert_clean()
+
+
+def test_a_job_with_more_processors_than_any_node_has_is_told_and_cancelled(project: ClusterProject) -> None:
+    project.write_pictures(1)
+    process = project.start_as_documented(
+        "--retries",
+        "0",
+        "--cores",
+        "64",
+        "--set-threads",
+        "render_picture=64",
+        "--set-resources",
+        "render_picture:gpu=0",
+    )
+    output = ended(process)
+    assert process.returncode == 1, output
+    never_starts(project, output, "PartitionConfig", "ask for less in the profile (set-threads, mem_mb, gpu)")
+
+
+def test_a_job_that_asks_for_more_time_than_its_partition_gives_is_told_and_cancelled(project: ClusterProject) -> None:
+    project.write_pictures(1)
+    project.slurm.ask("scontrol", "update", "partitionname=main", "maxtime=1")
+    try:
+        done = project.run("results/", "--retries", "0")
+    finally:
+        project.slurm.ask("scontrol", "update", "partitionname=main", "maxtime=infinite")
+    assert done.returncode == 1, done.stdout
+    never_starts(project, done.stdout, "PartitionTimeLimit", "lower runtime and load_minutes in the profile")
+    finish(project, {})
+
+
 def test_fault_46_cancelled_in_the_middle(running: ClusterProject) -> None:
     running.write_pictures(2 * GROUP, STEPS)
     process = running.start("results/", "--retries", "0")

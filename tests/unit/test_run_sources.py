@@ -13,6 +13,7 @@ import pytest
 from darkroom import errors
 from darkroom.config import parse_config
 from darkroom.run.sources import Sources, inspect_sources
+from darkroom.sources import fetch
 
 
 @pytest.fixture
@@ -91,6 +92,32 @@ def test_other_bytes_of_a_vae_than_expected_are_refused(here: Path) -> None:
 def test_a_missing_vae_stops_before_anything_begins(here: Path) -> None:
     with pytest.raises(errors.SourceError, match=r"nowhere\.safetensors"):
         look({"source": "a.safetensors"}, {"fixed": {"source": "nowhere.safetensors"}})
+
+
+def fetch_as_configured(source: str, name: str = "one") -> None:
+    fetch(source, f"models/checkpoints/{name}.safetensors", f"models/checkpoints/{name}.receipt.json")
+
+
+@pytest.mark.parametrize("typo", ["b.safetensors", "org/name", "nowhere/a.safetensors", "A.safetensors"])
+def test_a_source_that_does_not_exist_does_not_serve_the_old_model(typo: str, here: Path) -> None:
+    fetch_as_configured("a.safetensors")
+    with pytest.raises(errors.SourceError, match=r"is from a\.safetensors") as raised:
+        look({"source": typo})
+    assert ("hf:org/name" in str(raised.value)) == (typo == "org/name")
+
+
+def test_what_was_fetched_serves_in_place_of_a_source_that_is_gone(here: Path) -> None:
+    """By its name however written, by its SHA256, or under another name if it had the same bytes there."""
+    fetch_as_configured("a.safetensors")
+    sha256 = look({"source": "a.safetensors"}).states["checkpoints", "one"].sha256
+    shutil.copy("a.safetensors", "moved.safetensors")
+    assert look({"source": "moved.safetensors"}).states["checkpoints", "one"].sha256 == sha256
+    for path in ("a.safetensors", "moved.safetensors"):
+        Path(path).unlink()
+    for source in ("a.safetensors", "./a.safetensors", str(here / "a.safetensors"), "moved.safetensors"):
+        assert look({"source": source}).states["checkpoints", "one"].sha256 == sha256
+    assert sha256 is not None
+    assert look({"source": "elsewhere.safetensors", "sha256": sha256.upper()}).states["checkpoints", "one"].sha256
 
 
 def test_a_broken_sidecar_stops_before_anything_begins(here: Path) -> None:

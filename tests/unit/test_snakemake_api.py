@@ -14,6 +14,7 @@ import pytest
 import snakemake.api  # else its modules import each other in the wrong order
 from snakemake.io import IOFile
 from snakemake.modules import WorkflowModifier
+from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
 from snakemake.workflow import DAG, Workflow
@@ -50,6 +51,18 @@ def test_the_configuration_files_are_listed() -> None:
     installed("self.configfiles" in inspect.getsource(Workflow), "Workflow.configfiles is gone")
 
 
+def test_files_can_be_forced_while_the_graph_is_built() -> None:
+    source = inspect.getsource(DAG)
+    installed("self.forcefiles = set()" in source, "DAG.forcefiles is gone")
+    installed("not self.forcefiles.isdisjoint(job.output)" in source, "DAG.forcefiles forces no job any more")
+
+
+def test_a_modules_settings_are_attributes_of_its_modifier() -> None:
+    source = inspect.getsource(WorkflowModifier)
+    installed("self.skip_configfile = config is not None" in source, "WorkflowModifier.skip_configfile is gone")
+    installed("self.path_modifier = " in source, "WorkflowModifier.path_modifier is gone")
+
+
 def test_onstart_is_a_function_of_the_log() -> None:
     installed("self._onstart(" in inspect.getsource(Workflow), "Workflow._onstart is gone")
 
@@ -59,7 +72,9 @@ def test_onstart_is_a_function_of_the_log() -> None:
     [
         (PersistenceBase.cleanup_locks, 1),
         (PersistenceBase.cleanup_metadata, 2),
+        (PersistenceBase.params, 2),
         (DAG.needrun_jobs, 1),
+        (PathModifier.replace_prefix, 2),
         (WorkflowModifier.is_main_snakefile, 1),
     ],
     ids=lambda value: getattr(value, "__qualname__", ""),
@@ -126,6 +141,25 @@ def test_a_module_is_started_before_its_workflow(is_main: bool, expected: list[s
     SnakemakeRun(given).start_module(lambda: called.append("start"))
     given._onstart("log")
     assert called == expected
+
+
+@pytest.mark.parametrize(
+    ("prefix", "replaced", "moved"),
+    [(None, None, None), ("study", None, "study/results/"), (None, {"models/": "other/"}, "other/")],
+)
+def test_a_modules_prefix_is_seen(prefix: str | None, replaced: dict[str, str] | None, moved: str | None) -> None:
+    settings = SimpleNamespace(default_storage_provider=None)
+    modifier = PathModifier(replaced, prefix, SimpleNamespace(storage_settings=settings))
+    assert SnakemakeRun(workflow(modifier=SimpleNamespace(path_modifier=modifier))).moved_path == moved
+
+
+def test_forced_files_and_recorded_params() -> None:
+    dag = SimpleNamespace(forcefiles=set())
+    run = SnakemakeRun(workflow(dag=dag, persistence=SimpleNamespace(params={"a": ["1", "'x'"]}.get)))
+    run.force(Path("results/index.html"))
+    assert dag.forcefiles == {"results/index.html"}
+    assert run.recorded_params(Path("a")) == ["1", "'x'"]
+    assert run.recorded_params(Path("b")) == []
 
 
 def test_planned_outputs_are_those_of_all_jobs() -> None:

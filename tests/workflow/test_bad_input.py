@@ -11,12 +11,14 @@ import os
 import sys
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from darkroom.base.strict_yaml import load_yaml
-from darkroom.run.plan import check_config_files, load_plan
+from darkroom.run.plan import check_entrance, load_plan
+from darkroom.run.snakemake_api import SnakemakeRun
 from tests.workflow.project import DEMO_SHEET, SETTINGS, Project
 
 CONFIG = "config/config.yaml"
@@ -29,15 +31,22 @@ def refused(project: Project, code: str, *words: str) -> str:
 
 
 def refused_in_planning(project: Project, code: str, *words: str) -> str:
-    """The same without a Snakemake: what the Snakefile calls when it is read, called in this process."""
+    """The same without a Snakemake."""
+    return check_refusal(project, *planned(project), code, words)
+
+
+def planned(project: Project) -> tuple[int, str]:
+    """Exit code and stderr of what the Snakefile calls when it is read, called in this process; it has to fail."""
     said = io.StringIO()
     with chdir(project.folder), redirect_stderr(said), pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "_exit", sys.exit)
         with pytest.raises(SystemExit) as ended:
-            check_config_files([], CONFIG)
-            load_plan(load_yaml(CONFIG), [CONFIG])
+            modifier = SimpleNamespace(skip_configfile=False, path_modifier=None)
+            run = SnakemakeRun(SimpleNamespace(configfiles=[], modifier=modifier))
+            check_entrance(run)
+            load_plan(load_yaml(CONFIG), run)
     assert isinstance(ended.value.code, int)
-    return check_refusal(project, ended.value.code, said.getvalue(), code, words)
+    return ended.value.code, said.getvalue()
 
 
 def check_refusal(project: Project, exit_code: int, output: str, code: str, words: tuple[str, ...]) -> str:
@@ -188,6 +197,20 @@ def test_other_bytes_than_the_configuration_expects(empty: Project) -> None:
     line = next(line for line in done.stdout.splitlines() if line.startswith("E-HASH"))
     assert f"expected {'0' * 64}" in line
     assert not (empty.folder / "models/checkpoints").exists()
+
+
+def test_a_picture_that_no_sheet_asks_for(empty: Project) -> None:
+    done = empty.run("results/first/tiny/crcle-1.png")
+    words = ("'results/first/tiny/crcle-1.png'", "did you mean 'results/first/tiny/circle-1.png'")
+    check_refusal(empty, done.returncode, done.stdout, "E-NAME", words)
+
+
+@pytest.mark.parametrize("path", ["models", "results", "logs", ".snakemake", ".snakemake/darkroom"])
+def test_a_file_where_a_folder_has_to_be(path: str, empty: Project) -> None:
+    empty.write(path, "mine")
+    said = planned(empty)[1]
+    assert said.startswith("E-") and said.count("\n") == 1, said
+    assert (empty.folder / path).read_text() == "mine"
 
 
 def test_unknown_checkpoint_in_a_sheet(empty: Project) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,7 @@ onstart:
     shell("touch started")
 """
 NOTHING = "Nothing to be done"
+DOCUMENTED = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/project.md").read_text(), re.DOTALL)
 
 
 def snakemake(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -79,6 +81,40 @@ def test_another_workflow_takes_it_as_a_module(changes: str, project: Project) -
     assert picture in project.rendered_by(lambda: snakemake(project, "results/"))
 
 
+def test_the_documented_module_has_names_and_a_configuration_of_its_own(project: Project) -> None:
+    """Without config/config.yaml, and with all rules renamed."""
+    assert DOCUMENTED is not None
+    project.write("Snakefile", DOCUMENTED[1])
+    config = project.folder / "config/config.yaml"
+    project.write("study.yaml", yaml.safe_dump({"pictures": yaml.safe_load(config.read_text())}))
+    config.unlink()
+    (project.results / "first/contact-sheet.png").unlink()
+    done = snakemake(project, "darkroom_results/")
+    assert done.returncode == 0, done.stdout
+    assert "localrules" not in done.stdout
+    assert (project.results / "first/contact-sheet.png").exists()
+
+
+@pytest.mark.parametrize("key", ['prefix: "study"', 'replace_prefix: {"models/": "elsewhere/"}'])
+def test_a_modules_prefix_is_refused_while_planning(key: str, project: Project) -> None:
+    project.write("Snakefile", MODULE.replace("    config:\n", f"    {key}\n    config:\n"))
+    done = snakemake(project, "--dry-run")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[-1].startswith("E-CONFIG path '")
+    assert "leave prefix and replace_prefix out" in done.stdout
+
+
+def test_a_configuration_that_is_given_is_the_whole_configuration(project: Project) -> None:
+    """As for `darkroom serve --config`: nothing of config/config.yaml is mixed in."""
+    config = project.folder / "config/config.yaml"
+    mine = yaml.safe_load(config.read_text())
+    project.write("mine.yaml", yaml.safe_dump(mine))
+    other = {"other": {"source": "checkpoint.safetensors"}}
+    config.write_text(yaml.safe_dump(mine | {"checkpoints": mine["checkpoints"] | other, "render": {"steps": 9}}))
+    done = project.run("--configfile", "mine.yaml", "--", "results/")
+    assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("onstart", ["", OWN_ONSTART])
 def test_a_module_too_says_what_it_makes_in_a_shared_models_folder(onstart: str, empty: Project) -> None:
     empty.write("Snakefile", MODULE + onstart)
@@ -103,6 +139,8 @@ def test_a_new_project_renders_the_demo_once(tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout
         assert "profiles/default" in done.stdout
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]
+        assert "results/: 1 picture and all pages" in done.stdout
+        assert "circle-0.png" not in done.stdout  # at its end a run would list every picture on one line
         done = snakemake(project, "results/")
         assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
     finally:

@@ -109,7 +109,7 @@ def test_it_works_without_a_checkout(python: Path, tmp_path: Path) -> None:
         run(python, "-m", "snakemake", "--cores", "1", "results/")
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]
         assert "Nothing to be done" in run(python, "-m", "snakemake", "--cores", "1", "results/")
-        assert "1 pictures are whole" in run(darkroom, "verify", "results")
+        assert "1 picture is whole" in run(darkroom, "verify", "results")
         run(darkroom, "verify", "models/diffusers/demo", "--deep")
         with (tmp_path / "serve.log").open("wb") as log:
             command = [darkroom, "serve", "--config", "config/config.yaml", "--port", "0"]

@@ -48,7 +48,7 @@ ACTIONS = {
     "E-STALL": "Run the same command again; the download goes on where it was.",
     "E-RANGE": "Run the same command again; if it stays, use another source.",
     "E-OFFLINE": "Allow the network, or fetch on a machine that has it.",
-    "E-MODEL": "`snakemake --cores 1 --force models/diffusers/NAME`, then the same command.",
+    "E-MODEL": "`snakemake --cores 1 models/`, then the same command.",
     "E-INDEX": "Use another folder: this one names code or components that are not allowed.",
     "E-VERSION": "Delete `.snakemake/conda` and run the same command again.",
     "E-IN-USE": "Run it again when the other run has ended.",
@@ -63,7 +63,7 @@ ACTIONS = {
     "E-CLUSTER": "Read the state and the reason; see [a cluster](../how-to/cluster.md#when-something-goes-wrong).",
     "E-OOM": "Make the picture smaller, or set `engine.memory: offload`. The next picture works.",
     "E-NANIMAGE": "Use another VAE, or `engine.dtype: fp32`. Nothing is written; the next picture works.",
-    "E-IMAGE": "Run the same command again; the picture is rendered anew.",
+    "E-IMAGE": "Run the same command again; the picture is rendered anew. The damaged or edited file is moved to `results/.trash`.",
 }
 """What to do, by code."""
 

@@ -4,9 +4,9 @@ import re
 
 from darkroom import revisions
 from darkroom.run.lifecycle import lifecycle_of
-from darkroom.run.plan import PLAN_FILE, drop_damaged, load_plan, prepare_environment, tune_garbage_collection
+from darkroom.run.plan import PLAN_FILE, exit_on_error, load_plan, prepare_environment, tune_garbage_collection
 
-plan = load_plan(config, this_run.config_files)
+plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)
 
 prepare_environment()
@@ -82,8 +82,7 @@ def get_receipts(wildcards):
 
 def get_conversion(wildcards):
     """Everything that decides a conversion in addition to the receipts."""
-    options = get_conversion_options(wildcards, None)
-    return [options.dtype, options.prediction, options.architecture, options.extract_ema, revisions.CONVERT]
+    return plan.sources.conversion(wildcards.checkpoint)
 
 
 def get_conversion_options(wildcards, output):
@@ -94,10 +93,19 @@ def get_conversion_flags(wildcards, output):
     return plan.sources.conversion_flags(wildcards.checkpoint)
 
 
+def get_verified(wildcards):
+    """The receipt of the model that a picture is rendered with."""
+    lifecycle.begin()
+    with exit_on_error():
+        lifecycle.results.check_picture(wildcards.sheet, plan.picture(wildcards).path)
+    return f"{plan.models_dir}/verified/{wildcards.checkpoint}.json"
+
+
 def get_asset_receipts(wildcards):
     """The receipts of the LoRAs, embeddings and VAE that one picture uses."""
     lifecycle.begin()
-    return plan.asset_receipts(wildcards)
+    with exit_on_error():
+        return plan.asset_receipts(wildcards)
 
 
 def get_request(wildcards):
@@ -116,13 +124,22 @@ def get_render_priority(wildcards):
 
 
 def get_pictures(wildcards):
-    """The pictures of one sheet, or of all without the wildcard `sheet`. A truncated one counts as missing."""
+    """The pictures of one sheet; without the wildcard `sheet` everything in results/ that a run promises."""
     lifecycle.begin()
-    paths = plan.paths(wildcards.get("sheet"))
-    if not this_run.is_dry:
-        for path in paths:
-            drop_damaged(path)
-    return paths
+    with exit_on_error():
+        lifecycle.results.check_pictures(wildcards.get("sheet"))
+    pictures = plan.paths(wildcards.get("sheet"))
+    if "sheet" in wildcards.keys():
+        return pictures
+    return [*pictures, *get_contact_sheets(wildcards), "results/index.html", "results/manifest.jsonl"]
+
+
+def get_contact_sheets(wildcards):
+    """The contact sheets of all sheets."""
+    lifecycle.begin()
+    with exit_on_error():
+        lifecycle.results.check_gallery()
+    return [f"results/{sheet}/contact-sheet.png" for sheet in plan.sheets]
 
 
 def get_usable(wildcards):

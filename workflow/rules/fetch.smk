@@ -8,14 +8,6 @@ OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkp
 """
 
 
-localrules:  # a cluster's nodes often have no network
-    fetch_checkpoint,
-    fetch_folder,
-    fetch_vae,
-    fetch_lora,
-    fetch_embedding,
-
-
 rule fetch_checkpoint:
     input:
         pin=get_pin,
@@ -26,6 +18,7 @@ rule fetch_checkpoint:
         "logs/fetch/{checkpoint}.log",
     wildcard_constraints:
         checkpoint=one_of(plan.sources.names(folders=False)),
+    localrule: True  # a cluster's nodes often have no network
     conda:
         "../../envs/darkroom.yaml"
     params:
@@ -50,6 +43,7 @@ use rule fetch_checkpoint as fetch_folder with:
         receipt=f"{plan.models_dir}/checkpoints/{{checkpoint}}.receipt.json",
     wildcard_constraints:
         checkpoint=one_of(plan.sources.names(folders=True)),
+    localrule: True
     message:
         "fetch {wildcards.checkpoint}, a Diffusers folder"
 
@@ -60,6 +54,7 @@ use rule fetch_checkpoint as fetch_vae with:
         receipt=f"{plan.models_dir}/vaes/{{vae}}.receipt.json",
     log:
         "logs/fetch/vaes/{vae}.log",
+    localrule: True
     message:
         "fetch the VAE {wildcards.vae}"
 
@@ -70,6 +65,7 @@ use rule fetch_checkpoint as fetch_lora with:
         receipt=f"{plan.models_dir}/loras/{{lora}}.receipt.json",
     log:
         "logs/fetch/loras/{lora}.log",
+    localrule: True
     message:
         "fetch the LoRA {wildcards.lora}"
 
@@ -80,5 +76,6 @@ use rule fetch_checkpoint as fetch_embedding with:
         receipt=f"{plan.models_dir}/embeddings/{{embedding}}.receipt.json",
     log:
         "logs/fetch/embeddings/{embedding}.log",
+    localrule: True
     message:
         "fetch the embedding {wildcards.embedding}"

@@ -6,18 +6,14 @@ OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results
 """
 
 
-localrules:  # they take seconds: not worth a cluster job
-    make_contact_sheet,
-    build_gallery,
-
-
 rule make_contact_sheet:
     input:
         pictures=get_pictures,
     output:
-        image="results/{sheet}/contact-sheet.png",
+        image=update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
+    localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
     params:
@@ -35,12 +31,13 @@ rule make_contact_sheet:
 
 rule build_gallery:
     input:
-        sheets=expand(rules.make_contact_sheet.output.image, sheet=plan.sheets),
+        sheets=get_contact_sheets,
     output:
-        page="results/index.html",
-        manifest="results/manifest.jsonl",
+        page=update("results/index.html"),
+        manifest=update("results/manifest.jsonl"),
     log:
         "logs/gallery/index.log",
+    localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
     params:

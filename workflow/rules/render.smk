@@ -10,7 +10,7 @@ OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings as metad
 
 rule render_picture:
     input:
-        verified=rules.verify_model.output.verified,
+        verified=get_verified,
         assets=get_asset_receipts if plan.sources.has_assets else [],
     output:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",

@@ -58,9 +58,96 @@ def test_fault_46_a_job_that_its_node_could_not_start_is_not_waited_for(
     assert commands.calls("scancel") == ["7"]
 
 
-def test_a_job_that_somebody_holds_is_waited_for(commands: Commands, capsys: pytest.CaptureFixture[str]) -> None:
-    commands.answer("scontrol", shown("PENDING", "JobHeldUser"))
+NEVER = {
+    "BadConstraints": "SBATCH_PARTITION",
+    "PartitionConfig": "set-threads, mem_mb, gpu",
+    "PartitionTimeLimit": "lower runtime and load_minutes",
+    "MaxMemPerLimit": "lower mem_mb",
+    "AssocMaxCpuPerJobLimit": "less in the profile (set-threads and cores), or set SBATCH_ACCOUNT",
+    "AssocMaxMemPerJob": "less in the profile (mem_mb)",
+    "AssocMaxWallDurationPerJobLimit": "less in the profile (runtime, load_minutes and group-components)",
+    "QOSMaxCpuMinutesPerJobLimit": "less in the profile (set-threads, runtime and group-components)",
+    "QOSMaxGRESPerNode": "less in the profile (gpu), or set SBATCH_QOS",
+    "QOSMaxMemoryPerNode": "less in the profile (mem_mb)",
+    "AssocMaxNodePerJobLimit": "less in the profile (AssocMaxNodePerJobLimit)",
+    "QOSMinCpuNotSatisfied": "more in the profile (set-threads and cores)",
+    "QOSMinGRES": "more in the profile (gpu)",
+    "InvalidAccount": "SBATCH_ACCOUNT",
+    "AccountNotAllowed": "SBATCH_ACCOUNT",
+    "QOSNotAllowed": "SBATCH_QOS",
+    "Job's_account_not_known,_so_it_can't_use_this_partition_(main_allows_nobody)": "SBATCH_ACCOUNT",
+    "Job's_QOS_not_permitted_to_use_this_partition_(main_denies_low_including_low)": "SBATCH_QOS",
+    "InvalidQOS": "SBATCH_QOS",
+    "ReservationDeleted": "SBATCH_RESERVATION",
+    "DependencyNeverSatisfied": "same command again",
+    "JobHoldMaxRequeue": "requeued so often",
+}
+WAITS = (
+    "ReqNodeNotAvail,_UnavailableNodes:node1",
+    "PartitionNodeLimit",
+    "PartitionDown",
+    "Nodes_required_for_job_are_DOWN,_DRAINED_or_reserved_for_jobs_in_higher_priority_partitions",
+    "PartitionInactive",
+    "NodeDown",
+    "JobHeldUser",
+    "JobHeldAdmin",
+    "Licenses",
+    "Reservation",
+    "Constraints",
+    "AssocGrpCpuLimit",
+    "AssocMaxJobsLimit",
+    "QOSGrpGRES",
+    "QOSMaxCpuPerUserLimit",
+    "QOSMaxJobsPerUserLimit",
+    "QOSMaxSubmitJobPerUserLimit",
+    "MaxGRESPerAccount",
+    "AssocGrpMemRunMinutes",
+)
+
+
+@pytest.mark.parametrize(("reason", "meaning"), NEVER.items())
+def test_a_job_that_can_never_start_is_cancelled_and_its_reason_told(
+    reason: str, meaning: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown("PENDING", reason))
+    commands.answer("scancel")
+    answer, said = ask(capsys)
+    assert answer == "failed"
+    assert said.startswith(f"E-CLUSTER cluster job '7': PENDING ({reason})")
+    assert "it can never start" in said
+    assert meaning in said.partition("Hint: ")[2]
+    assert commands.calls("scancel") == ["7"]
+
+
+@pytest.mark.parametrize("reason", WAITS)
+def test_a_reason_that_may_pass_is_waited_for_and_told_once(
+    reason: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown("PENDING", reason))
+    commands.answer("scancel")
+    assert ask(capsys) == ("running", f"cluster job 7 waits: SLURM says {reason}")
     assert ask(capsys) == ("running", "")
+    assert not commands.calls("scancel")
+    commands.answer("scontrol", shown("PENDING", "SomethingElse"))
+    assert ask(capsys)[1].endswith("SomethingElse")
+
+
+@pytest.mark.parametrize("reason", ["None", "Priority", "Resources", "Dependency", "BeginTime"])
+def test_a_job_behind_others_waits_without_a_word(
+    reason: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown("PENDING", reason))
+    assert ask(capsys) == ("running", "")
+
+
+@pytest.mark.parametrize("reason", ["BadConstraints", "AssocMaxCpuPerJobLimit"])
+def test_a_job_that_runs_is_not_cancelled_for_the_reason_it_once_waited_for(
+    reason: str, commands: Commands, capsys: pytest.CaptureFixture[str]
+) -> None:
+    commands.answer("scontrol", shown("RUNNING", reason))
+    commands.answer("scancel")
+    assert ask(capsys) == ("running", "")
+    assert not commands.calls("scancel")
 
 
 def test_fault_46_out_of_memory_is_found_in_the_log_where_there_is_no_state_for_it(

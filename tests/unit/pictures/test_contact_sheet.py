@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.formats import check_picture
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import shorten_middle
-from darkroom.pictures.thumbnails import FOLDER, thumbnail_path
+from darkroom.pictures.records import FOLDER, load_index, save_index, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
 from tests.unit.pictures.spoiling import spoil
 
@@ -117,10 +117,21 @@ def test_without_the_thumbnails_folder_the_page_is_the_same(tmp_path: Path) -> N
     assert make(tmp_path, pictures).tobytes() == page.tobytes()
 
 
-def test_a_damaged_thumbnail_is_named_with_the_folder_to_delete(tmp_path: Path) -> None:
+def test_a_damaged_thumbnail_is_made_again(tmp_path: Path) -> None:
+    pictures = make_pictures(tmp_path, 2)
+    page = make(tmp_path, pictures)
+    path = tmp_path / thumbnail_path(pictures[1].name)
+    path.write_bytes(bytes(path.stat().st_size))
+    assert make(tmp_path, pictures).tobytes() == page.tobytes()
+
+
+def test_a_damaged_thumbnail_of_an_earlier_version_is_named_with_the_folder_to_delete(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 2)
     make(tmp_path, pictures)
-    path = tmp_path / thumbnail_path(pictures[1])
+    index = load_index(tmp_path, pictures[0].sheet)
+    older = {name: replace(each, thumbnail_mtime_ns=0, thumbnail_sha256="") for name, each in index.items()}
+    save_index(tmp_path, pictures[0].sheet, older)
+    path = tmp_path / thumbnail_path(pictures[1].name)
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(ImageError, match=rf"E-IMAGE thumbnail '{path}': .*delete {tmp_path / FOLDER} and run"):
         make(tmp_path, pictures)

@@ -9,7 +9,8 @@ from PIL import Image
 
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import PNG
-from darkroom.pictures.thumbnails import FOLDER, index_path, remove_stale, thumbnail_path, update_thumbnails
+from darkroom.pictures.records import FOLDER, index_path, thumbnail_path
+from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from tests.fixtures.pictures import make_picture, make_pictures
 
 
@@ -39,7 +40,7 @@ def size_of(path: Path) -> tuple[int, int]:
 def test_thumbnails_are_small_and_records_true(tmp_path: Path) -> None:
     pictures = make_pictures(tmp_path, 3, size=128)
     for picture, record in zip(pictures, update_thumbnails(tmp_path, pictures, 48), strict=True):
-        assert size_of(tmp_path / thumbnail_path(picture)) == (48, 48)
+        assert size_of(tmp_path / thumbnail_path(picture.name)) == (48, 48)
         assert (record.thumbnail_width, record.thumbnail_height) == (48, 48)
         assert (record.width, record.height) == (128, 128)
         assert record.sha256 == hashlib.sha256((tmp_path / picture.path).read_bytes()).hexdigest()
@@ -55,7 +56,7 @@ def test_small_pictures_are_not_enlarged(tmp_path: Path) -> None:
 def test_pictures_that_contact_sheets_enlarge_are_kept_to_the_pixel(tmp_path: Path, edge: int, is_exact: bool) -> None:
     (picture,) = make_pictures(tmp_path, 1, size=64)
     update_thumbnails(tmp_path, [picture], edge)
-    with Image.open(tmp_path / picture.path) as whole, Image.open(tmp_path / thumbnail_path(picture)) as small:
+    with Image.open(tmp_path / picture.path) as whole, Image.open(tmp_path / thumbnail_path(picture.name)) as small:
         assert (whole.convert("RGB").tobytes() == small.convert("RGB").tobytes()) is is_exact
 
 
@@ -85,7 +86,7 @@ def test_a_picture_of_the_same_size_but_newer_is_read_again(tmp_path: Path, deco
 
 def test_another_thumbnail_size_or_a_lost_thumbnail_is_made_again(tmp_path: Path) -> None:
     (picture,) = make_pictures(tmp_path, 1)
-    thumbnail = tmp_path / thumbnail_path(picture)
+    thumbnail = tmp_path / thumbnail_path(picture.name)
     for edge in (48, 32):
         update_thumbnails(tmp_path, [picture], edge)
         assert size_of(thumbnail) == (edge, edge)
@@ -112,7 +113,10 @@ def test_thumbnails_without_a_picture_go_and_so_do_their_folders(tmp_path: Path)
 def test_an_update_of_one_sheet_leaves_the_others_alone(tmp_path: Path, decoded: list[str]) -> None:
     shapes, signs = make_pictures(tmp_path, 2), make_pictures(tmp_path, 2, sheet="signs")
     update_thumbnails(tmp_path, shapes + signs, 48)
-    theirs = {name: (tmp_path / name).read_bytes() for name in [index_path("signs"), *map(thumbnail_path, signs)]}
+    theirs = {
+        name: (tmp_path / name).read_bytes()
+        for name in [index_path("signs"), *(thumbnail_path(each.name) for each in signs)]
+    }
     decoded.clear()
     update_thumbnails(tmp_path, shapes, 32)
     assert len(decoded) == 2

@@ -27,7 +27,8 @@ include: darkroom.snakefile()
 rule make_default:  # of a Snakefile that is included, Snakemake ignores the default target
     input:
         get_pictures,
-        rules.build_gallery.output.page,
+    message:
+        results_message
 '''
 _GITIGNORE = """\
 .snakemake/

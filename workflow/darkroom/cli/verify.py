@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
+
+from darkroom.errors import ImageError, InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
     from darkroom.checkpoint.verified import VerifiedReceipt
 
 Rows = Sequence[Sequence[str]]
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -29,30 +33,65 @@ def run(arguments: argparse.Namespace) -> str | None:
     """Verify; returns one line about it, or None if tables already follow that line.
 
     Raises ModelError (E-MODEL), IndexFileError (E-INDEX) or NanWeightError (E-NANWEIGHT) for a model, ImageError
-    (E-IMAGE) for a picture.
+    (E-IMAGE) for a picture and for pictures of a results folder, after a line for each, InputError (E-INPUT) for
+    another kind of file.
     """
-    pictures = _find_pictures(arguments.model_dir)
-    return _verify_model(arguments) if pictures is None else _verify_pictures(pictures)
+    path: Path = arguments.model_dir
+    if path.suffix.lower() in _PICTURES and not path.is_dir():
+        return _verify_picture(path)
+    if path.is_file():
+        what = "a checkpoint before its conversion" if path.suffix == ".safetensors" else "none of these"
+        hint = (
+            f"`darkroom convert {path} FOLDER` verifies it too" if path.suffix == ".safetensors" else "check the path"
+        )
+        raise InputError("path", path, f"verify takes a model folder, a PNG or a results folder; this is {what}", hint)
+    if not path.exists() and path.resolve().parent.name != "diffusers":  # where a missing model is E-MODEL
+        raise InputError("path", path, "does not exist", "give a model folder, a PNG or a results folder")
+    if (results := _find_results(path)) is not None:
+        return _verify_results(*results)
+    return _verify_model(arguments)
 
 
-def _find_pictures(path: Path) -> Sequence[Path] | None:
-    """The pictures that a path names: itself, or those of a results folder's manifest; None for a model folder."""
-    from darkroom.pictures.formats import find_format
-    from darkroom.pictures.picture import MANIFEST, read_manifest
+def _find_results(path: Path) -> tuple[Path, str] | None:
+    """The results folder that a path is or lies in, and the place in it; None for a model folder."""
+    from darkroom.pictures.records import INDEX, MANIFEST
+    from darkroom.pictures.trash import find_pictures
 
-    if find_format(path) is not None and not path.is_dir():
-        return [path]
-    if (path / MANIFEST).is_file():
-        return [path / entry["file"] for entry in read_manifest(path)]
-    return None
+    if not path.is_dir() or (path / "model_index.json").exists():
+        return None
+    folders = [path, *path.resolve().parents[:2]]
+    for folder in folders:
+        if (folder / MANIFEST).is_file():
+            below = path.resolve().relative_to(folder.resolve()).as_posix()
+            return folder, "" if below == "." else f"{below}/"
+    return (path, "") if (path / INDEX).exists() or find_pictures(path) else None
 
 
-def _verify_pictures(pictures: Sequence[Path]) -> str:
+def _verify_picture(path: Path) -> str:
     from darkroom.pictures.formats import check_picture
 
-    for picture in pictures:
-        check_picture(picture)
-    return f"{len(pictures)} pictures are whole"
+    check_picture(path)
+    return _count(1)
+
+
+def _verify_results(results: Path, below: str) -> str:
+    from darkroom.pictures.findings import UNWANTED, check_results
+
+    whole, findings = check_results(results, below)
+    for finding in findings:
+        print(finding)
+    wrong = [finding for finding in findings if finding.kind != UNWANTED]
+    if wrong:
+        kinds = Counter(finding.kind for finding in wrong)
+        why = f"{', '.join(f'{count} {kind}' for kind, count in kinds.items())}; {_count(whole)}"
+        hint = "`snakemake --cores 1 results/` makes them again; a picture that somebody edited goes to .trash in that folder"
+        raise ImageError("results", results / below, why, hint)
+    unwanted = f", {len(findings)} not asked for any more (see `darkroom prune`)" if findings else ""
+    return _count(whole) + unwanted
+
+
+def _count(whole: int) -> str:
+    return "1 picture is whole" if whole == 1 else f"{whole:,} pictures are whole"
 
 
 def _verify_model(arguments: argparse.Namespace) -> str | None:

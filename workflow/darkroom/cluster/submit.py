@@ -39,7 +39,7 @@ from darkroom.errors import ClusterError, DarkroomError
 from darkroom.warm.lease import VARIABLE
 
 FOLDER = Path(".snakemake/darkroom/cluster")
-_TICKETS = FOLDER / "tickets"
+_TICKETS, _SAID = FOLDER / "tickets", FOLDER / "said"
 _JOB_ID = "${SLURM_JOB_ID-${PBS_JOBID-${LSB_JOBID-${JOB_ID-}}}}"
 # The second test is for a job that the scheduler requeued after it had started.
 _GUARD = """\
@@ -103,6 +103,7 @@ def take_over(cancel: str, script: Path) -> None:
         cancel_jobs(cancel, left)
     else:
         shutil.rmtree(earlier_attempts.FOLDER, ignore_errors=True)
+    shutil.rmtree(_SAID, ignore_errors=True)
     shutil.rmtree(_TICKETS, ignore_errors=True)  # a job that couldn't be cancelled doesn't start without its ticket
     for folder in Path(".snakemake").glob("tmp.*"):  # job scripts of a killed Snakemake
         if folder.resolve() != script.parent.resolve():
@@ -123,7 +124,8 @@ def leave() -> None:
         if (FOLDER / "owner").read_text() == os.environ.get(VARIABLE, ""):
             if left := find_left():
                 cancel_jobs((FOLDER / "cancel").read_text(), left)
-            shutil.rmtree(_TICKETS, ignore_errors=True)
+            for folder in (_TICKETS, _SAID):
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def find_left() -> list[str]:
@@ -153,8 +155,20 @@ def forget(job: str) -> None:
     known = FOLDER / "jobs" / Path(job).name
     with suppress(FileNotFoundError):
         ticket = _TICKETS / known.read_text(encoding="utf-8")
-        for path in (ticket, ticket.with_name(f"{ticket.name}.{job}"), known):
+        for path in (ticket, ticket.with_name(f"{ticket.name}.{job}"), known, _SAID / known.name):
             path.unlink(missing_ok=True)
+
+
+def is_news(job: str, reason: str) -> bool:
+    """Whether a job's reason to wait hasn't been said yet; from now on it has."""
+    said = _SAID / Path(job).name
+    with suppress(OSError):
+        if said.read_text(encoding="utf-8") == reason:
+            return False
+    with suppress(OSError):
+        said.parent.mkdir(parents=True, exist_ok=True)
+        said.write_text(reason, encoding="utf-8")
+    return True
 
 
 def read_attempt(script: Path) -> int:

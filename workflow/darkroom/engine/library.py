@@ -7,7 +7,7 @@ from pathlib import Path
 
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import hash_file
-from darkroom.request.assets import ASSETS, AssetNames, asset_error, assets_in, unknown_asset
+from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, assets_in, unknown_asset
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,10 @@ class Library:
         # A look into the folder's list: nothing in a name can lead out of it.
         path = self._added.get((kind, name)) or assets_in(self.models_dir, kind).get(name)
         if path is None:
+            copy = asset_path(self.models_dir, kind, name)
+            if copy.with_suffix(".receipt.json").name in {path.name for path in copy.parent.glob("*.receipt.json")}:
+                why = f"it was fetched, but {copy} is missing"
+                raise asset_error(kind, name, why, "run `snakemake --cores 1 models/`, which makes it again")
             raise unknown_asset(kind, name, getattr(self.names(), kind))
         try:
             stamp = file_stamp(path.stat())

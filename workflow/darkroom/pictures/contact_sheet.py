@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.picture import GalleryPicture, PictureRecord, group_pictures, shorten_middle
+from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
+from darkroom.pictures.records import PictureRecord, digest_pictures
 from darkroom.pictures.thumbnails import in_threads, read_thumbnail, update_thumbnails
 from darkroom.resources import RESOURCES
 
@@ -87,7 +87,7 @@ def _identity(records: list[PictureRecord]) -> PngInfo:
     The gallery is rebuilt when a contact sheet has changed.
     """
     text = PngInfo()
-    text.add_text("pictures", hashlib.sha256(" ".join(record.sha256 for record in records).encode()).hexdigest())
+    text.add_text("pictures", digest_pictures(record.sha256 for record in records))
     return text
 
 

@@ -22,8 +22,9 @@ class PictureFormat:
 
     `suffix` begins with a dot, in lower case. `encode(image, infotext, request_json, facts=…)` gives the bytes of an RGB
     picture with its metadata, the same bytes for the same arguments. `is_whole(path)` tells quickly whether a file was
-    written to its end. `decode(data, path)` gives the RGB picture after checking all bytes, `read_text(data, path)` its
-    metadata by keyword (`parameters`, `darkroom`); both raise ImageError (E-IMAGE) that names `path`.
+    written to its end. `check(data, path)` checks all bytes without decoding, `decode(data, path)` gives the RGB picture
+    after that, `read_text(data, path)` its metadata by keyword (`parameters`, `darkroom`); these raise ImageError
+    (E-IMAGE) that names `path`.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class PictureFormat:
         *,
         encode: Callable[..., bytes],
         is_whole: Callable[[Path | str], bool],
+        check: Callable[[bytes, Path | str], None],
         decode: Callable[[bytes, Path | str], Image.Image],
         read_text: Callable[[bytes, Path | str], dict[str, str]],
     ) -> None:
@@ -40,6 +42,7 @@ class PictureFormat:
         self.mime_type = mime_type
         self.encode = encode
         self.is_whole = is_whole
+        self.check = check
         self.decode = decode
         self.read_text = read_text
 
@@ -49,6 +52,7 @@ PNG = PictureFormat(
     "image/png",
     encode=png.encode_png,
     is_whole=png.is_whole,
+    check=png.check_png,
     decode=png.decode_png,
     read_text=png.text_of_png,
 )

@@ -20,16 +20,15 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.infotext import read_infotext
 from darkroom.pictures.picture import (
     GalleryPicture,
-    PictureRecord,
     group_pictures,
     shorten_middle,
     write_manifest,
 )
-from darkroom.pictures.thumbnails import remove_stale, thumbnail_path, update_thumbnails
+from darkroom.pictures.records import INDEX, PictureRecord, seal_page, thumbnail_path
+from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.resources import RESOURCES
 
 RESULTS = Path("results")
-INDEX = "index.html"
 _CAPTION_CHARACTERS = 90
 _ALT_CHARACTERS = 200
 
@@ -49,8 +48,9 @@ def build_gallery(
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
     remove_stale(results, pictures)
-    write_manifest(results, pictures, records)
-    write_bytes(results / INDEX, render_page(pictures, records, checkpoints, title, thumbnail_px).encode())
+    page = render_page(pictures, records, checkpoints, title, thumbnail_px).encode()
+    manifest = write_manifest(results, pictures, records)
+    write_bytes(results / INDEX, seal_page(page, manifest, (record.sha256 for record in records)))
 
 
 def render_page(
@@ -122,7 +122,7 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
     prompt = str(picture.request.get("prompt", "")) or "(no prompt)"
     return {
         "place": place,
-        "thumbnail": quote(thumbnail_path(picture)),
+        "thumbnail": quote(thumbnail_path(picture.name)),
         "width": record.thumbnail_width,
         "height": record.thumbnail_height,
         "alt": shorten_middle(prompt, _ALT_CHARACTERS),

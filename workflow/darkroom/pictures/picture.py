@@ -15,8 +15,7 @@ from typing import Any
 
 from darkroom.base.files import write_bytes
 from darkroom.pictures.infotext import read_infotext
-
-MANIFEST = "manifest.jsonl"
+from darkroom.pictures.records import MANIFEST, PictureRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,33 +38,12 @@ class GalleryPicture:
         return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
 
 
-@dataclass(frozen=True, slots=True)
-class PictureRecord:
-    """What was read from a picture's file (`size` bytes, `mtime_ns`): its SHA256 and its infotext.
-
-    `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` the thumbnail's bytes. `warnings` are
-    the engine's, for a person to look at. `width` and `height` are the picture's, `thumbnail_width` and
-    `thumbnail_height` the thumbnail's, in pixels.
-    """
-
-    size: int
-    mtime_ns: int
-    thumbnail_px: int
-    quality: int
-    thumbnail_size: int
-    sha256: str
-    infotext: str
-    width: int
-    height: int
-    thumbnail_width: int
-    thumbnail_height: int
-    warnings: list[str]
-
-
-def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> None:
-    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`."""
+def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> bytes:
+    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`. Returns its bytes."""
     lines = [_line(picture, record) for picture, record in zip(pictures, records, strict=True)]
-    write_bytes(results / MANIFEST, "".join(lines).encode())
+    data = "".join(lines).encode()
+    write_bytes(results / MANIFEST, data)
+    return data
 
 
 def read_manifest(results: Path) -> list[dict[str, Any]]:

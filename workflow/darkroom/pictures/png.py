@@ -91,6 +91,15 @@ def decode_png(data: bytes, path: Path | str) -> Image.Image:
     """The RGB picture in a PNG's bytes after checking all of them; `path` is for the ImageError (E-IMAGE)."""
     from PIL import Image
 
+    check_png(data, path)
+    try:
+        return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError("picture", path, f"is damaged ({error})", REDO) from None
+
+
+def check_png(data: bytes, path: Path | str) -> None:
+    """Check all bytes of a PNG by its chunks' checksums, without decoding. Raises ImageError (E-IMAGE) with `path`."""
     width, height = struct.unpack(">II", _first_chunk(data, path))
     if width * height > MAX_PIXELS:
         raise ImageError("picture", path, f"claims {width}x{height} pixels", REDO)
@@ -98,10 +107,6 @@ def decode_png(data: bytes, path: Path | str) -> Image.Image:
         pass
     if not data.endswith(IEND):
         raise ImageError("picture", path, "has bytes after its end", REDO)
-    try:
-        return Image.open(io.BytesIO(data), formats=["PNG"]).convert("RGB")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError("picture", path, f"is damaged ({error})", REDO) from None
 
 
 def read_png_text(path: Path | str) -> dict[str, str]:

@@ -10,39 +10,27 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from PIL import Image
 
 from darkroom.base.files import disk_errors, write_bytes
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
-from darkroom.pictures.picture import GalleryPicture, PictureRecord
+from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import REDO, read_picture, read_warnings
+from darkroom.pictures.records import FOLDER, PictureRecord, index_path, load_index, save_index, thumbnail_path
 
-FOLDER = "thumbnails"
 _QUALITY = 90  # with 82, grain shows blocks where one looks closer
 _EFFORT = 2  # of WebP's 0 to 6; more saves a few percent and takes three times as long
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def thumbnail_path(picture: GalleryPicture) -> str:
-    """Where a picture's thumbnail lies, relative to the results folder."""
-    return f"{FOLDER}/{picture.name}.webp"
-
-
-def index_path(sheet: str) -> str:
-    """Where a sheet's index lies, relative to the results folder; no checkpoint's name begins like that."""
-    return f"{FOLDER}/{sheet}/_index.json"
 
 
 def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_px: int) -> list[PictureRecord]:
@@ -57,7 +45,7 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
             raise BadNameError(
                 "sheet", picture.sheet, f"results/{FOLDER} is the gallery's own folder", "rename the sheet"
             )
-    known = {sheet: _load_index(results, sheet) for sheet in {picture.sheet for picture in pictures}}
+    known = {sheet: load_index(results, sheet) for sheet in {picture.sheet for picture in pictures}}
 
     def update(picture: GalleryPicture) -> PictureRecord:
         return _update_one(results, picture, thumbnail_px, known[picture.sheet].get(picture.name))
@@ -72,13 +60,15 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
             names = [picture.name for picture in pictures if picture.sheet == sheet]
             entries = {name: latest[name] for name in names if name in latest}
             if entries != before:
-                _save_index(results, sheet, entries)
+                save_index(results, sheet, entries)
     return [records[picture.name] for picture in pictures]
 
 
 def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
     """Remove thumbnails and indexes, and folders left empty, that belong to none of `pictures` and their sheets."""
-    wanted = {thumbnail_path(picture) for picture in pictures} | {index_path(picture.sheet) for picture in pictures}
+    wanted = {thumbnail_path(picture.name) for picture in pictures} | {
+        index_path(picture.sheet) for picture in pictures
+    }
     top = results / FOLDER
     for path in _files(top):
         if path.suffix in (".webp", ".json") and path.relative_to(results).as_posix() not in wanted:
@@ -92,7 +82,7 @@ def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
 
 def read_thumbnail(results: Path, picture: GalleryPicture) -> Image.Image:
     """A picture's thumbnail in RGB, after `update_thumbnails`. Raises ImageError (E-IMAGE) if it is damaged."""
-    path = results / thumbnail_path(picture)
+    path = results / thumbnail_path(picture.name)
     try:
         return Image.open(path, formats=["WEBP"]).convert("RGB")
     except (OSError, SyntaxError, ValueError) as error:
@@ -113,25 +103,27 @@ def in_threads(function: Callable[[Item], Result], items: list[Item]) -> Iterato
 def _update_one(
     results: Path, picture: GalleryPicture, thumbnail_px: int, known: PictureRecord | None
 ) -> PictureRecord:
-    path, thumbnail = results / picture.path, results / thumbnail_path(picture)
+    path, thumbnail = results / picture.path, results / thumbnail_path(picture.name)
     try:
         state = path.stat()
     except OSError:
         raise ImageError("picture", path, "is missing", "run the same command again") from None
     now = (state.st_size, state.st_mtime_ns, thumbnail_px, _QUALITY)
-    if known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality) == now:
-        with suppress(OSError):
-            if thumbnail.stat().st_size == known.thumbnail_size:
-                return known
+    made_for = known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality)
+    if known and made_for == now and known.fits_thumbnail(thumbnail):
+        return known
     data, kind = read_picture(path), format_of(path)
     image, texts = kind.decode(data, path), kind.read_text(data, path)
     infotext = texts.get("parameters")
     if infotext is None:
         raise ImageError("picture", path, "does not say how it was made (no 'parameters' text)", REDO)
     small, encoded = make_thumbnail(image, thumbnail_px)
-    write_bytes(thumbnail, encoded)
-    digest = hashlib.sha256(data).hexdigest()
-    return PictureRecord(*now, len(encoded), digest, infotext, *image.size, *small.size, read_warnings(texts))
+    if not (thumbnail.is_file() and thumbnail.read_bytes() == encoded):
+        write_bytes(thumbnail, encoded)
+    digest, thumbnail_digest = (hashlib.sha256(each).hexdigest() for each in (data, encoded))
+    sizes = (*image.size, *small.size)
+    made_ns = thumbnail.stat().st_mtime_ns
+    return PictureRecord(*now, len(encoded), digest, infotext, *sizes, read_warnings(texts), made_ns, thumbnail_digest)
 
 
 def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, bytes]:
@@ -147,20 +139,6 @@ def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, 
     else:
         small.save(buffer, "WEBP", quality=_QUALITY, method=_EFFORT)
     return small, buffer.getvalue()
-
-
-def _load_index(results: Path, sheet: str) -> dict[str, PictureRecord]:
-    """The remembered records by picture name; none if the file is missing, damaged or of another revision."""
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads((results / index_path(sheet)).read_bytes())
-        return {name: PictureRecord(**fields) for name, fields in entries.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _save_index(results: Path, sheet: str, records: dict[str, PictureRecord]) -> None:
-    entries = {name: asdict(record) for name, record in records.items()}
-    write_bytes(results / index_path(sheet), json.dumps(entries, ensure_ascii=False).encode())
 
 
 def _files(top: Path) -> Iterator[Path]:

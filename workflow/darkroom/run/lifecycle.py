@@ -6,6 +6,8 @@ Earlier runs may have been killed, on this machine or another. Their leftovers a
 from __future__ import annotations
 
 import atexit
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from darkroom.base import claims
@@ -14,8 +16,10 @@ from darkroom.base.files import remove_unfinished_files
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
-from darkroom.run.models import outputs
+from darkroom.run.models import inspect_model, outputs
 from darkroom.run.plan import Plan, exit_on_error
+from darkroom.run.repair import repair
+from darkroom.run.results import Results
 from darkroom.run.shared_models import SharedModels
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Key, dtype_of, receipt_path
@@ -37,13 +41,18 @@ class Lifecycle:
     def __init__(self, plan: Plan, snakemake: SnakemakeRun) -> None:
         self._plan = plan
         self._snakemake = snakemake
-        self._shared = SharedModels(plan.sources)
+        self._shared = SharedModels(plan.sources, snakemake.recorded_params)
+        self.results = Results(plan, snakemake)
         self._presence: Presence | None = None
-        self._is_started = False
+        self._has_begun = self._is_started = False
 
     def begin(self) -> None:
-        """Before Snakemake looks at any file. Does nothing in runs that make no files, nor when called again."""
-        if self._presence is not None or not self._snakemake.makes_files:
+        """Before Snakemake looks at any file. Makes nothing in runs that make no files; does nothing when called again."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        if not self._snakemake.makes_files:
+            self._announce_repairs()
             return
         with exit_on_error():
             try:
@@ -51,6 +60,8 @@ class Lifecycle:
                 _remove_leftovers(self._plan)
                 for key in self._shared.join():
                     self._adopt(key)
+                for key, broken in self._shared.broken.items():
+                    repair(self._plan.sources, key, broken)
                 self._plan.sources.write_pins()
             except DarkroomError:
                 self.end()
@@ -75,8 +86,17 @@ class Lifecycle:
         """After the last job, or instead of the first."""
         submit.leave()
         self._shared.leave()
+        with suppress(DiskError, OSError):
+            self.results.save()
         if self._presence is not None:
             self._presence.leave()
+
+    def _announce_repairs(self) -> None:
+        """In a dry run, say what a run would repair before it does what Snakemake lists."""
+        if self._snakemake.is_main and self._snakemake.is_dry:
+            for key in self._plan.sources.states:
+                for path in inspect_model(self._plan.sources, key, self._snakemake.recorded_params).broken:
+                    print(f"{path} is missing or damaged. A run makes it again.", file=sys.stderr, flush=True)
 
     def _take_over(self) -> Presence:
         """Register this run, and unlock the folder if the earlier run was killed. Raises DiskError (E-DISK)."""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,19 +21,22 @@ from darkroom import __version__
 from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml, restore_text
+from darkroom.base.text import did_you_mean
 from darkroom.base.validation import lines_of
 from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, parse_config, read_config
-from darkroom.errors import DarkroomError
-from darkroom.pictures.formats import PNG, format_of
+from darkroom.errors import BadNameError, ConfigError, DarkroomError
+from darkroom.pictures.formats import PNG
 from darkroom.request.assets import used_assets
 from darkroom.revisions import RENDER
 from darkroom.run.asset_folders import expand_folders
+from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sheets.read import PlannedPicture, load_pictures
 from darkroom.warm.lease import make_lease
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
+DEFAULT_CONFIG = "config/config.yaml"
 
 
 @dataclass(frozen=True)
@@ -57,9 +60,17 @@ class Plan:
         return self.config.checkpoints[name]
 
     def picture(self, wildcards: Any) -> PlannedPicture:
-        """The picture that the wildcards sheet, checkpoint, picture and seed name; KeyError if none."""
+        """The picture that the wildcards sheet, checkpoint, picture and seed name.
+
+        Raises BadNameError (E-NAME) with the nearest one if no sheet asks for it.
+        """
         folder, name = f"{wildcards.sheet}/{wildcards.checkpoint}", f"{wildcards.picture}-{wildcards.seed}"
-        return self._by_path[f"{folder}/{name}{PNG.suffix}"]
+        path = f"{folder}/{name}{PNG.suffix}"
+        if path not in self._by_path:
+            known = [f"results/{other}" for other in self._by_path if other.startswith(f"{folder}/")]
+            hint = did_you_mean(f"results/{path}", known, "add it to a prompt sheet", most=1)
+            raise BadNameError("picture", f"results/{path}", "no prompt sheet asks for it", hint)
+        return self._by_path[path]
 
     def asset_receipts(self, wildcards: Any) -> list[str]:
         """The receipts of the LoRAs, embeddings and the VAE that a picture uses."""
@@ -70,6 +81,11 @@ class Plan:
         """The pictures' paths, of one sheet or of all."""
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
+
+    def count(self, sheet: str | None = None) -> str:
+        """`1 picture`, `2,000 pictures`: those of one sheet or of all."""
+        number = len(self.paths(sheet))
+        return f"{number:,} picture{'' if number == 1 else 's'}"
 
     def priority(self, wildcards: Any) -> int:
         """A number that orders pictures by checkpoint, LoRAs and VAE, so that an engine loads each of them once.
@@ -138,20 +154,37 @@ def make_plan(config: Config) -> Plan:
     return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 
 
-def check_config_files(given: Sequence[str | Path], default: str) -> None:
-    """Read the configuration files strictly, before Snakemake reads and merges them leniently."""
+def check_entrance(run: SnakemakeRun) -> None:
+    """Refuse what a module can't be told, and read the configuration's files strictly before Snakemake reads them leniently.
+
+    An error ends the process with one line and its exit code.
+    """
     with exit_on_error():
-        for path in given or [default]:
-            read_config(path)
+        if run.moved_path is not None:
+            why = "a module's prefix doesn't reach the commands, which write below results/, models/ and logs/"
+            hint = "leave prefix and replace_prefix out; `snakemake --directory FOLDER` runs all in another folder"
+            raise ConfigError("path", run.moved_path, why, hint)
+        if run.config_files or not run.has_config_of_its_own:
+            check_config_files(run.config_files)
 
 
-def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
+def check_config_files(given: Sequence[str | Path]) -> None:
+    """Read configuration files strictly, or the default one. Raises ConfigError (E-CONFIG)."""
+    for path in given or [DEFAULT_CONFIG]:
+        read_config(path)
+
+
+def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
     """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
-        paths = [path for path in files or ["config/config.yaml"] if Path(path).is_file()]
-        for path in paths:
-            config = restore_text(config, load_yaml(path))
-        plan = make_plan(parse_config(config, str(paths[-1]) if paths else "config/config.yaml"))
+        default = "the module's config" if run.has_config_of_its_own else DEFAULT_CONFIG
+        for path in run.config_files or [Path(default)]:
+            if Path(path).is_file():
+                config = restore_text(config, load_yaml(path))
+        plan = make_plan(parse_config(config, str([default, *run.config_files][-1])))
+        for folder in (plan.models_dir, "results", "logs"):
+            if Path(folder).exists() and not Path(folder).is_dir():
+                raise ConfigError("path", folder, "is a file where a folder has to be", "move it elsewhere")
         plan.write()
         plan.sources.write_pins()
         return plan
@@ -178,24 +211,15 @@ def tune_garbage_collection() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-@cache
-def drop_damaged(path: str) -> None:
-    """Delete a truncated picture so that this run renders it again, and say so on stderr.
-
-    Checked once a process: several rules ask for the same pictures.
-    """
-    if Path(path).exists() and not format_of(path).is_whole(path):
-        print(f"E-IMAGE picture '{path}': is damaged. It is rendered again.", file=sys.stderr)
-        Path(path).unlink()
-
-
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """End the process with one line a mistake and the error's exit code if a DarkroomError is raised."""
+    """End the process with one line a mistake and the exit code if a DarkroomError or an OSError is raised."""
     try:
         yield
     except DarkroomError as error:
         _exit(error)
+    except OSError as error:
+        _exit(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"))
 
 
 def _exit(error: DarkroomError) -> NoReturn:

@@ -22,7 +22,7 @@ from pathlib import Path
 from darkroom.base.claims import Presence, claim
 from darkroom.base.files import write_bytes, write_json
 from darkroom.errors import DiskError, InUseError, SharedError
-from darkroom.run.models import inspect_model, outputs
+from darkroom.run.models import Recorded, inspect_model, outputs
 from darkroom.run.sources import Key, Sources
 
 _POLL_S = 0.5
@@ -42,8 +42,10 @@ class OtherRun:
 class SharedModels:
     """This run among those that share its models folder."""
 
-    def __init__(self, sources: Sources) -> None:
-        self._sources = sources
+    def __init__(self, sources: Sources, recorded: Recorded) -> None:
+        self._sources, self._recorded = sources, recorded
+        self.broken: dict[Key, tuple[Path, ...]] = {}
+        """After `join`: what has to be made again as it was, by source."""
         self._folder = Path(sources.config.models_dir) / ".runs"
         self._makes: dict[Key, dict[Path, object]] = {}
         self._uses: set[Key] = set()
@@ -105,7 +107,7 @@ class SharedModels:
             self._presence = None
 
     def _decide(self, others: list[OtherRun]) -> list[Key]:
-        found = {key: inspect_model(self._sources, key) for key in self._sources.states}
+        found = {key: inspect_model(self._sources, key, self._recorded) for key in self._sources.states}
         makers = {key: maker for key, maker in self._makers().items() if maker["id"] != self._id()}
         foreign = [key for key in found if _name(key) in makers]
         for key in foreign:
@@ -116,6 +118,8 @@ class SharedModels:
             raise _in_use(*busy)
         for path in (path for key in missing for path in found[key].stale):
             path.unlink(missing_ok=True)
+        assets_first = sorted(missing, key=lambda key: key[0] == "checkpoints")  # a conversion may take a VAE
+        self.broken = {key: found[key].broken for key in assets_first if found[key].broken}
         with self._lock:
             self._makes = {key: {} for key in missing}
             self._uses = found.keys() - self._makes.keys()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+OUR_PATHS = ["results/", "models/", "logs/"]
 DEFAULT_RATE = (100, 1)
 """Snakemake's own limit on job starts, in jobs and seconds, which nobody asked for."""
 
@@ -26,6 +27,18 @@ class SnakemakeRun:
     def config_files(self) -> list[Path]:
         """The configuration files so far, in the order in which they are merged."""
         return [Path(path) for path in self._workflow.configfiles]
+
+    @property
+    def has_config_of_its_own(self) -> bool:
+        """True if another workflow that takes this one as a module gives it `config:`."""
+        return bool(self._workflow.modifier.skip_configfile)
+
+    @property
+    def moved_path(self) -> str | None:
+        """What a module's `prefix:` or `replace_prefix:` makes of one of our paths; None if they leave them alone."""
+        modifier = self._workflow.modifier.path_modifier
+        moved = [str(modifier.replace_prefix(path)) for path in OUR_PATHS] if modifier is not None else OUR_PATHS
+        return next((there for here, there in zip(OUR_PATHS, moved, strict=True) if there != here), None)
 
     @property
     def is_main(self) -> bool:
@@ -48,6 +61,10 @@ class SnakemakeRun:
         workflow = self._workflow
         return bool(self.is_main and workflow.execution_settings and not (workflow.dryrun or workflow.touch))
 
+    def force(self, path: Path | str) -> None:
+        """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
+        self._workflow.dag.forcefiles.add(str(path))
+
     def unlock(self) -> None:
         """Remove Snakemake's lock from the working folder."""
         self._workflow.persistence.cleanup_locks()
@@ -58,6 +75,12 @@ class SnakemakeRun:
         from snakemake.io import IOFile
 
         self._workflow.persistence.cleanup_metadata(IOFile(str(path)))
+
+    def recorded_params(self, path: Path) -> list[str]:
+        """The params, as text, of the job that made a file; none if there is no record."""
+        from snakemake.io import IOFile
+
+        return [str(each) for each in self._workflow.persistence.params(IOFile(str(path))) or []]
 
     def planned_outputs(self) -> list[str]:
         """The files that the jobs of this run make, once the graph is built."""

@@ -23,6 +23,7 @@ from darkroom.base.text import file_stem, name_of_stem
 from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
+from darkroom.revisions import CONVERT
 from darkroom.run.asset_folders import is_from_folder
 from darkroom.sources import FetchReceipt, Source, SourceState, inspect_source, parse_reference
 from darkroom.sources.lock import LockEntry, lock_key, read_lock, variant_of
@@ -139,18 +140,22 @@ class Sources:
         return [str(pin_path(*key))] if key in self.pins else []
 
     def fetch_flags(self, wildcards: Any) -> list[str]:
-        """The options of `darkroom fetch`: how to fetch, and the expected SHA256 if it is known."""
-        section, name = self._key(wildcards)
+        """The options of `darkroom fetch` for the source that the wildcard names."""
+        return self.fetch_options(self._key(wildcards))[1]
+
+    def fetch_options(self, key: Key) -> tuple[str, list[str]]:
+        """A source as `darkroom fetch` takes it, and its options: how to fetch, and the expected SHA256 if it is known."""
+        section, name = key
         given: Given = getattr(self.config, section)[name]
         models, fetch = self.config.models_dir, self.config.fetch
-        expected = self.states[section, name].sha256 or given.sha256
+        expected = self.states[key].sha256 or given.sha256
         flags = ["--sha256", expected.lower()] if expected else []
         flags += ["--dates", f"{models}/.cache/fetched.json"]
-        if (section, name) not in self.pins:
-            return flags
+        if key not in self.pins:
+            return given.source, flags
         flags += ["--lock", fetch.lock, "--downloads", f"{models}/downloads"]
         flags += ["--dtype", dtype_of(given), "--options", fetch.model_dump_json(exclude={"lock"})]
-        return flags
+        return self.pins[key].source, flags
 
     @property
     def has_assets(self) -> bool:
@@ -177,6 +182,11 @@ class Sources:
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]
         assets = [asset_path(models, section, name) for section in ASSETS for name in getattr(self.config, section)]
         return [*folders, *verified, *map(str, assets)]
+
+    def conversion(self, name: str) -> list[Any]:
+        """Everything that decides a conversion in addition to the receipts."""
+        given = self.config.checkpoints[name]
+        return [given.dtype, given.prediction, given.architecture, given.extract_ema, CONVERT]
 
     def conversion_flags(self, name: str) -> list[str]:
         """The options of `darkroom convert` that only some checkpoints need."""
@@ -240,7 +250,9 @@ def _inspect(config: Config, section: str, name: str, given: Given, reference: S
     if reference.is_local:
         outputs = [copy_path(models, section, name), models / section / name, models / "diffusers" / name]
         _check_place(given.source, outputs, f"{section}.{name}")
-    state = inspect_source(given.source, receipt_path(models, section, name), models / ".cache/sources.json")
+    state = inspect_source(
+        given.source, receipt_path(models, section, name), models / ".cache/sources.json", given.sha256
+    )
     if state.sha256 is not None:
         hint = f"check it, or correct {section}.{name}.sha256 in the configuration"
         check_sha256("source", given.source, state.sha256, given.sha256, hint)

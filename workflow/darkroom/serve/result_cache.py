@@ -18,8 +18,8 @@ from typing import Any
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
-from darkroom.pictures.picture import MANIFEST
 from darkroom.pictures.png import read_warnings, text_of_png
+from darkroom.pictures.records import MANIFEST
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered

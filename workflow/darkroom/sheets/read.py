@@ -42,9 +42,14 @@ class PlannedPicture:
     request: RenderRequest
 
     @property
+    def name(self) -> str:
+        """`SHEET/CHECKPOINT/ID-SEED`: its place below results/ without the suffix."""
+        return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
+
+    @property
     def path(self) -> str:
         """Its place below results/."""
-        return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}{PNG.suffix}"
+        return self.name + PNG.suffix
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready data with the fields of `darkroom.pictures.picture.GalleryPicture`."""

@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 
-def inspect_source(source: str, receipt: Path, cache: Path) -> SourceState:
+def inspect_source(source: str, receipt: Path, cache: Path, sha256: str | None = None) -> SourceState:
     """The state of `source` now; if it is gone, the one in `receipt`, which an earlier fetch wrote.
 
-    Hashes are remembered in the file `cache`. Raises SourceError (E-SOURCE) if there is neither source nor receipt and
-    for a text that is no reference, ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a model,
+    The receipt serves only if it names that source, or the same bytes: those of `sha256`, or those that `source` had when
+    it was last there. Hashes are remembered in the file `cache`. Raises SourceError (E-SOURCE) if nothing serves and for a text that is no reference, ModelError (E-MODEL) or IndexFileError (E-INDEX) for a folder that isn't a model,
     ConfigError (E-CONFIG) for a broken sidecar.
     """
-    return parse_reference(source).inspect(receipt, cache)
+    return parse_reference(source).inspect(receipt, cache, sha256 and sha256.lower())
 
 
 def fetch(

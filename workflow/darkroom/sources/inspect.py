@@ -1,7 +1,7 @@
 """Hashes of local sources, for planning a workflow: nothing is fetched, and each file is read once.
 
-The cache is a JSON file: absolute path to file stamp and hash. Losing it costs time only, so a broken one counts as
-empty; of two concurrent writers the later one's entries win.
+The cache is a JSON file: absolute path to file stamp and hash. A broken one counts as empty, and losing it costs time; of
+two concurrent writers the later one's entries win.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ def source_identities(paths: Iterable[Path | str], cache: Path | str) -> list[st
     return found
 
 
+def last_identity(path: Path, cache: Path) -> str | None:
+    """The SHA256 that the file at `path` had when it was last looked at, though it may be gone; None if it never was."""
+    entry = read_json_object(cache).get(str(path.resolve()))
+    found = entry.get("sha256") if isinstance(entry, dict) else None
+    return found if _is_sha256(found) else None
+
+
 def folder_digest(folder: Path, cache: Path) -> str:
     """The content digest of a Diffusers folder; files are read only if `cache` doesn't know them.
 
@@ -86,10 +93,9 @@ def _stamp(path: str) -> list[int]:
 
 
 def _remember(cache: Path, fresh: dict[str, Any]) -> None:
-    """Add entries; a cache that can't be written is no reason to stop."""
-    entries = {key: value for key, value in read_json_object(cache).items() if Path(key).exists()}
+    """Add entries; a cache that can't be written is no reason to stop. Those of files that are gone stay."""
     try:
-        write_json(cache, entries | fresh)
+        write_json(cache, read_json_object(cache) | fresh)
     except (OSError, DiskError):
         return
 

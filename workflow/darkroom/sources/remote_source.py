@@ -39,7 +39,7 @@ class RemoteSource(ABC):
     def resolve(self, *, kind: str, version: str | None, dtype: str, get_json: GetJson) -> Resolved:
         """As `ResolvableSource.resolve`."""
 
-    def inspect(self, receipt: Path, cache: Path) -> SourceState:
+    def inspect(self, receipt: Path, cache: Path, sha256: str | None) -> SourceState:
         return SourceState(None, None, self.is_folder)
 
     def fetch(self, request: FetchRequest) -> FetchReceipt:

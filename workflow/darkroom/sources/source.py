@@ -103,7 +103,7 @@ class Source(Protocol):
     def refuse_unencrypted(self, sha256: str | None) -> None:
         """Raise SourceError (E-SOURCE) if anybody on the way could change the bytes and no SHA256 would show that."""
 
-    def inspect(self, receipt: Path, cache: Path) -> SourceState:
+    def inspect(self, receipt: Path, cache: Path, sha256: str | None) -> SourceState:
         """The source's state now, without the network; see `darkroom.sources.inspect_source`."""
 
     def fetch(self, request: FetchRequest) -> FetchReceipt:

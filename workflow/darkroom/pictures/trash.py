@@ -1,0 +1,54 @@
+"""The trash of a results folder: pictures that were replaced or are not asked for any more, moved and never deleted."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from darkroom.base.files import disk_errors
+from darkroom.pictures.formats import FORMATS
+from darkroom.pictures.records import CONTACT_SHEET, FOLDER, index_path, thumbnail_path
+
+TRASH = ".trash"
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
+
+
+def find_pictures(results: Path) -> list[str]:
+    """The pictures in a results folder, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, sorted."""
+    found = (path for suffix in FORMATS for path in results.glob(f"*/*/*{suffix}"))
+    paths = (path.relative_to(results).parts for path in found if _NAME.fullmatch(path.name))
+    return sorted("/".join(parts) for parts in paths if parts[0] != FOLDER and not parts[0].startswith("."))
+
+
+def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
+
+    A sheet's contact sheet and index belong to its last picture if none of the sheet is wanted. Paths are relative to
+    `results`.
+    """
+    unwanted = [path for path in find_pictures(results) if path not in wanted]
+    sheets = {path.partition("/")[0] for path in wanted}
+    found = {path: [thumbnail_path(path.rpartition(".")[0])] for path in unwanted}
+    for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
+        last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
+        found[last] += [f"{sheet}/{CONTACT_SHEET}", index_path(sheet)]
+    return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
+
+
+def new_trash(results: Path) -> Path:
+    """The folder for what is moved now, `.trash/YEAR-MONTH-DAY_HOURMINUTESECOND`; it isn't made yet."""
+    return results / TRASH / time.strftime("%Y-%m-%d_%H%M%S")
+
+
+def move_to_trash(results: Path, paths: Iterable[str], trash: Path) -> None:
+    """Move files, given relative to `results`, to the same places below `trash`. Raises DiskError (E-DISK)."""
+    for path in paths:
+        place, number = trash / path, 1
+        while place.exists():
+            number += 1
+            place = (trash / path).with_stem(f"{Path(path).stem}.{number}")
+        with disk_errors(place):
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (results / path).rename(place)

@@ -1,0 +1,99 @@
+"""A run's results: which finished pictures and pages have to be made again although they exist, found while planning.
+
+Snakemake sees that a file is missing or older than its inputs, not that it is damaged. What is found here is forced, so
+that nothing is deleted before its successor can be made; a picture that another program may have written goes to the
+trash.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from darkroom.config import Config
+from darkroom.pictures.damage import ResultsCheck, SheetState
+from darkroom.pictures.records import CONTACT_SHEET, INDEX
+from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
+from darkroom.run.plan import Plan
+from darkroom.run.snakemake_api import SnakemakeRun
+from darkroom.sheets.read import load_pictures
+
+RESULTS = Path("results")
+_MEMORY = Path(".snakemake/darkroom/whole.json")
+
+
+class Results:
+    """The results that a run's targets ask for. Each sheet is checked once a process."""
+
+    def __init__(self, plan: Plan, snakemake: SnakemakeRun) -> None:
+        self._plan, self._snakemake = plan, snakemake
+        self._check = ResultsCheck(RESULTS, _MEMORY)
+        self._sheets: dict[str, SheetState] = {}
+        self._trash = new_trash(RESULTS)
+        self._handled: set[str] = set()
+
+    def check_pictures(self, sheet: str | None) -> None:
+        """Force what is damaged or out of date among a sheet's pictures and its contact sheet, or among all."""
+        for name in self._plan.sheets if sheet is None else [sheet]:
+            state = self._inspect(name)
+            for path in state.damaged:
+                self._make_again(path, state)
+            if not state.is_current:
+                self._snakemake.force(RESULTS / name / CONTACT_SHEET)
+
+    def check_picture(self, sheet: str, path: str) -> None:
+        """Force one picture, given below results/, if it is damaged."""
+        self._make_again(path, self._inspect(sheet))
+
+    def check_gallery(self) -> None:
+        """The same for all sheets, index.html and manifest.jsonl."""
+        self.check_pictures(None)
+        states = [self._inspect(sheet) for sheet in self._plan.sheets]
+        hashes = [digest for state in states for digest in state.hashes]
+        if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
+            self._snakemake.force(RESULTS / INDEX)
+
+    def save(self) -> None:
+        """Remember what was found whole. Raises DiskError (E-DISK)."""
+        self._check.save()
+
+    def _inspect(self, sheet: str) -> SheetState:
+        if sheet not in self._sheets:
+            nothing = SheetState({}, True, ())
+            is_main = self._snakemake.is_main
+            self._sheets[sheet] = self._check.check_sheet(sheet, self._plan.sheets[sheet]) if is_main else nothing
+        return self._sheets[sheet]
+
+    def _make_again(self, path: str, state: SheetState) -> None:
+        if path not in state.damaged or path in self._handled:
+            return
+        self._handled.add(path)
+        if self._snakemake.makes_files:
+            move_to_trash(RESULTS, [path], self._trash)
+            line = f"{state.damaged[path]}. It is rendered again; the file is now {self._trash / path}."
+            print(f"E-IMAGE picture '{RESULTS / path}': {line}", file=sys.stderr, flush=True)
+        else:
+            self._snakemake.force(RESULTS / path)
+
+
+def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
+    """The pictures in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
+
+    Raises what `load_pictures` raises.
+    """
+    wanted = {picture.path for config in configs for pictures in load_pictures(config).values() for picture in pictures}
+    return find_unwanted(RESULTS, wanted)
+
+
+def prune_pictures(pictures: Mapping[str, list[str]]) -> Path:
+    """Move pictures and what belongs to them to the trash; returns its folder. Raises DiskError (E-DISK)."""
+    trash = new_trash(RESULTS)
+    paths = [path for picture, others in pictures.items() for path in (picture, *others)]
+    move_to_trash(RESULTS, paths, trash)
+    for folder in sorted({parent for path in paths for parent in (RESULTS / path).parents}, reverse=True):
+        if RESULTS in folder.parents:
+            with suppress(OSError):  # not empty
+                folder.rmdir()
+    return trash
