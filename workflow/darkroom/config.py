@@ -122,6 +122,8 @@ class ServeConfig(Section):
     """How many pictures may wait; further requests are answered with 429 and `Retry-After`."""
     timeout_s: float = Field(600, gt=0)
     """How long a request may take, waiting included; after that it is cancelled at the next step."""
+    cancel_timeout_s: float = Field(60, gt=0)
+    """How long an engine may take to stop a picture that was given up. One that takes longer hangs: it is killed and started again."""
     read_timeout_s: float = Field(20, gt=0)
     """How long a client may take to send a request, and to receive the next piece of the answer."""
     max_body_bytes: int = Field(2**21, ge=1024)

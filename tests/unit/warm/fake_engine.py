@@ -50,8 +50,9 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if request.prompt == "poison" and len(self.noted("renders")) == 1:
             raise CudaError("device", "cuda", "CUDA error: an illegal memory access was encountered")
-        for step in range(1, request.steps + 1):
-            on_step(step, request.steps)
+        calls = 2 * request.steps - 1 if request.sampler == "Heun" else request.steps
+        for step in range(1, calls + 1):
+            on_step(step, calls)
         return request
 
     def decode(self, request: RenderRequest) -> RenderedImage:

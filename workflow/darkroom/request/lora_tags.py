@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from darkroom.base.text import shorten
 from darkroom.errors import LoraError
 
 MAX_LORA_WEIGHT = 100.0
+_LONGEST_NAME = 200
 _TAG = re.compile(r"<lora:([^<>]*)>", re.IGNORECASE)
 _HINT = "write <lora:NAME:0.8>, or <lora:NAME:0.8:0.5> for UNet and text encoders"
 
@@ -25,7 +27,7 @@ class LoraUse(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=_LONGEST_NAME)
     unet: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
     te: float = Field(1.0, ge=-MAX_LORA_WEIGHT, le=MAX_LORA_WEIGHT)
 
@@ -65,15 +67,22 @@ def refuse_loras(prompt: str) -> None:
     """Raise LoraError (E-LORA) for a LoRA tag in a text where it would have no effect."""
     if match := _TAG.search(prompt):
         why = "stands in a negative prompt, but a LoRA acts on the whole picture"
-        raise LoraError("tag", match[0], why, "move it to the prompt; a negative weight turns a LoRA round")
+        raise LoraError("tag", shorten(match[0]), why, "move it to the prompt; a negative weight turns a LoRA round")
 
 
 def sum_up(uses: Iterable[LoraUse]) -> tuple[LoraUse, ...]:
-    """Each LoRA once, sorted by name: the weights of one that is named twice add up."""
+    """Each LoRA once, sorted by name: the weights of one that is named twice add up.
+
+    Raises LoraError (E-LORA) for a sum over the limit.
+    """
     sums: dict[str, tuple[float, float]] = {}
     for use in uses:
         unet, te = sums.get(use.name, (0.0, 0.0))
         sums[use.name] = (unet + use.unet, te + use.te)
+    for name, weights in sums.items():
+        if any(abs(weight) > MAX_LORA_WEIGHT for weight in weights):
+            why = f"its weights add up to {max(weights, key=abs):g}; at most {MAX_LORA_WEIGHT:g} in size is allowed"
+            raise LoraError("LoRA", name, why, "name it once, or with smaller weights")
     return tuple(LoraUse.model_construct(name=name, unet=unet, te=te) for name, (unet, te) in sorted(sums.items()))
 
 
@@ -113,13 +122,16 @@ def _with_te(one: Any) -> Any:
 def _read(inside: str, shown: str) -> LoraUse:
     name, *arguments = (part.strip() for part in inside.split(":"))
     if not name:
-        raise LoraError("tag", shown, "names no LoRA", _HINT)
+        raise LoraError("tag", shorten(shown), "names no LoRA", _HINT)
+    if len(name) > _LONGEST_NAME:
+        why = f"its name has {len(name):,} characters; at most {_LONGEST_NAME} are allowed"
+        raise LoraError("tag", shorten(shown), why, _HINT)
     weights: dict[str, float] = {}
     for position, argument in zip(("unet", "te"), arguments, strict=False):
         key, equals, value = argument.partition("=")
         weights[key.strip().lower() if equals else position] = _number(value if equals else argument, shown)
     if len(arguments) > 2 or not weights.keys() <= {"unet", "te"}:
-        raise LoraError("tag", shown, "has more than a name and two weights", _HINT)
+        raise LoraError("tag", shorten(shown), "has more than a name and two weights", _HINT)
     unet = weights.get("unet", 1.0)
     return LoraUse(name=name, unet=unet, te=weights.get("te", unet))
 
@@ -128,7 +140,7 @@ def _number(text: str, shown: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise LoraError("tag", shown, f"'{text}' is not a number", _HINT) from None
+        raise LoraError("tag", shorten(shown), f"'{shorten(text)}' is not a number", _HINT) from None
     if not abs(value) <= MAX_LORA_WEIGHT:
-        raise LoraError("tag", shown, f"a weight may be at most {MAX_LORA_WEIGHT:g} in size", _HINT)
+        raise LoraError("tag", shorten(shown), f"a weight may be at most {MAX_LORA_WEIGHT:g} in size", _HINT)
     return value

@@ -27,6 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkroom.base.log import configure_log
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
@@ -203,7 +204,7 @@ def memory_in_use(device: str) -> dict[str, int]:
 def main(load: Load = load_engine) -> None:
     """Serve one engine until the server closes the channel; never returns. `load` makes an engine of a model's files."""
     descriptor = int(sys.argv[1])
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    configure_log()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the server drains first, then closes the channel
     with suppress(OSError), Channel(socket.socket(fileno=descriptor)) as channel:

@@ -96,6 +96,8 @@ def wants_fresh(request: Request) -> bool:
 
 def status_of(error: DarkroomError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, BusyError) and error.is_unavailable:
+        return HTTPStatus.SERVICE_UNAVAILABLE
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import socket
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from darkroom.base.log import configure_log
 from darkroom.base.sockets import is_loopback, is_own_peer, listen_privately
 from darkroom.config import ServeConfig
 from darkroom.errors import ConfigError
@@ -39,7 +39,7 @@ def serve(setup: Setup) -> int:
     if setup.socket is None and key is None and not is_loopback(setup.serve.host):
         why = "is not a loopback address, and there is no API key: anybody on the network could use the server"
         raise ConfigError("serve.host =", setup.serve.host, why, f"set {KEY_VARIABLE}, or use 127.0.0.1")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    configure_log()
     listener = listen(setup.serve, setup.socket)
     try:
         return asyncio.run(_serve(setup, listener, key))

@@ -47,14 +47,26 @@ class RenderBody(BaseModel):
     model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
 
 
+class EngineNow(BaseModel):
+    """An engine of the server at this moment."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    device: str
+    state: Literal["starting", "idle", "loading", "rendering", "cancelling", "hung", "broken"]
+    models: list[str]
+    """The models in its memory."""
+
+
 class Ready(BaseModel):
-    """The default model of a server that is ready."""
+    """The default model of a server that is ready, and what its engines do."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     status: Literal["ready"] = "ready"
     model: str
     model_hash: str | None
+    engines: list[EngineNow]
 
 
 def make_router(service: Service) -> APIRouter:
@@ -75,13 +87,18 @@ def _add_state(router: APIRouter, service: Service) -> None:
 
     @router.get("/readyz", response_model=Ready)
     async def get_readiness() -> Ready | Response:
-        """Waits until a model is loaded and has rendered one step."""
+        """Waits until a model is loaded and has rendered one step; then whether an engine works now."""
         try:
             await service.dispatcher.wait_ready()
+            service.dispatcher.check_ready()
         except DarkroomError as error:
             return answer_error(error, status=503)
         model = service.models.get()
-        return Ready(model=model.name, model_hash=model.model_hash)
+        engines = [
+            EngineNow.model_validate({"device": each.device, "state": each.state, "models": each.loaded})
+            for each in service.dispatcher.engines
+        ]
+        return Ready(model=model.name, model_hash=model.model_hash, engines=engines)
 
     @router.get(
         "/metrics",

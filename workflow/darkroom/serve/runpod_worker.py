@@ -88,9 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and the errors of loading a model.
     """
+    from darkroom.base.log import configure_log
     from darkroom.serve.options import read_setup
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    configure_log()
     _check(arguments)
     return serve_jobs(read_setup(arguments), sdk_options(arguments))
 

@@ -57,7 +57,7 @@ class Batch:
         open_jobs = [job for job in self.jobs if not job.is_over] or [self.jobs[-1]]
         job = next((job for job in open_jobs if job.stage != "waiting"), open_jobs[0])
         number, ahead = self.jobs.index(job), self._dispatcher.ahead_of(job)
-        return Progress(job.stage, number, len(self.jobs), job.step, job.request.steps, ahead, self.started)
+        return Progress(job.stage, number, len(self.jobs), job.step, job.steps, ahead, self.started)
 
 
 class Service:

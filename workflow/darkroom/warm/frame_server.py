@@ -29,7 +29,7 @@ from darkroom.serve.dispatcher import Dispatcher, Observer
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.frames import FrameError, Message, pack
 from darkroom.serve.shutdown import Lifecycle
-from darkroom.serve.supervisor import DEFAULT_COMMAND, Job
+from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Limits
 from darkroom.warm.lease import LeaseWatch
 from darkroom.warm.paths import BACKLOG
 
@@ -54,7 +54,14 @@ async def serve(
     name = options.model_dir.name
     files = {name: ModelFiles(options.model_dir, options.verified)}
     engine = EngineOptions(files, options.device, options.dtype, options.memory)
-    dispatcher = Dispatcher([engine], name, limit=MAX_QUEUE, observer=Observer(), command=command or DEFAULT_COMMAND)
+    dispatcher = Dispatcher(
+        [engine],
+        name,
+        limit=MAX_QUEUE,
+        observer=Observer(),
+        command=command or DEFAULT_COMMAND,
+        limits=Limits(load_s=options.start_timeout_s),
+    )
     lifecycle = LeasedLifecycle(dispatcher, options, remove_socket)
     server = FrameServer(dispatcher, lifecycle, name, options.device_name)
     dispatcher.start()
