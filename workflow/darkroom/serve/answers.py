@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
-from darkroom.base.log import describe_exception
+from darkroom.base.logs import describe_exception
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 

@@ -27,7 +27,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from darkroom.base.log import configure_log
+from darkroom.base.logs import configure_log
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from darkroom.base.log import configure_log
+from darkroom.base.logs import configure_log
 from darkroom.base.sockets import is_loopback, is_own_peer, listen_privately
 from darkroom.config import ServeConfig
 from darkroom.errors import ConfigError

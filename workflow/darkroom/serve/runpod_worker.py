@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and the errors of loading a model.
     """
-    from darkroom.base.log import configure_log
+    from darkroom.base.logs import configure_log
     from darkroom.serve.options import read_setup
 
     configure_log()

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.base.log import configure_log
+from darkroom.base.logs import configure_log
 from darkroom.base.sockets import listen_privately
 from darkroom.warm.options import ServerOptions
 from darkroom.warm.paths import BACKLOG, ServerFiles

@@ -60,6 +60,7 @@ class TextLines(logging.Formatter):
         super().__init__("%(asctime)s %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # what another handler may have kept
         text = super().format(record)
         found = request_id.get()
         return f"{text} [{found}]" if found else text
