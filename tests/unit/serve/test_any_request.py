@@ -30,7 +30,19 @@ NAMES = AssetNames(vaes=["soft"], loras=["outline", "no"], embeddings=["glow", "
 LIMITS = ServeConfig()
 FRAGMENTS = [
     *("a cat", "(", ")", "[", "]", ":", "::", "<lora:", "<lora:outline>", "<lora:outline:60>", "<", ">", "\\", "BREAK"),
-    *("<lora:" + "x" * 201 + ":1>", "embedding:", "embedding:glow", "glow", "1e999", "nan", "-", "1.3", ",", "\x00", "𝔘"),
+    *(
+        "<lora:" + "x" * 201 + ":1>",
+        "embedding:",
+        "embedding:glow",
+        "glow",
+        "1e999",
+        "nan",
+        "-",
+        "1.3",
+        ",",
+        "\x00",
+        "𝔘",
+    ),
     *("\u2028", "é", "a" * 15_000, " AND ", "|", "<lyco:x>"),
 ]
 prompts = st.lists(st.sampled_from(FRAGMENTS), max_size=6).map("".join)
@@ -41,7 +53,9 @@ anything = st.recursive(
 )
 weights = st.sampled_from([0, -1, 0.8, 60, 100, 101, True, None, "1", [1], {"unet": 60}, {"te": 1}, float("inf")])
 loras = st.one_of(
-    st.lists(st.sampled_from(["outline:60", "outline", "no", ":", "outline:60:60", "outline:x", "x" * 300]), max_size=3),
+    st.lists(
+        st.sampled_from(["outline:60", "outline", "no", ":", "outline:60:60", "outline:x", "x" * 300]), max_size=3
+    ),
     st.dictionaries(st.sampled_from(["outline", "no", "", "x" * 300]), weights, max_size=3),
     st.lists(st.fixed_dictionaries({"name": st.sampled_from(["outline", 1]), "unet": weights}), max_size=3),
 )

@@ -18,7 +18,7 @@ from darkroom.serve import supervisor
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.metrics import Metrics
-from darkroom.serve.supervisor import Job, Limits
+from darkroom.serve.supervisor import DEFAULT_LIMITS, Job, Limits
 
 FAKE_ENGINE = Path(__file__).parents[1] / "warm" / "fake_engine.py"
 LIMIT_S = 240
@@ -40,9 +40,7 @@ class Bench:
         options = [EngineOptions(files, "cpu")] * engines
         self.metrics = Metrics()
         command = (sys.executable, str(FAKE_ENGINE))
-        self.dispatcher = Dispatcher(
-            options, "a", limit=limit, observer=self.metrics, command=command, limits=limits
-        )
+        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command, limits=limits)
 
     @property
     def states(self) -> list[str]:
@@ -80,7 +78,7 @@ def run(
     *,
     engines: int = 1,
     limit: int = 100,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
 ) -> None:
     async def within() -> None:
         bench = Bench(tmp_path, engines, limit, limits)

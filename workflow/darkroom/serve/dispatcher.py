@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from darkroom.errors import BusyError, DarkroomError
 from darkroom.serve.answers import Rendered
 from darkroom.serve.engines import EngineOptions
-from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Limits, Supervisor
+from darkroom.serve.supervisor import DEFAULT_COMMAND, DEFAULT_LIMITS, Job, Limits, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Dispatcher:
         limit: int,
         observer: Observer,
         command: Sequence[str] = DEFAULT_COMMAND,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.engines = [
             Supervisor(number, each, first_model, self, command, limits) for number, each in enumerate(options)

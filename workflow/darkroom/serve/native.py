@@ -24,6 +24,7 @@ from darkroom.pictures.formats import PNG
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import Rendered, as_error
+from darkroom.serve.exchange import note_error
 from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fresh, while_connected
 from darkroom.serve.service import Progress, Service
 
@@ -108,7 +109,8 @@ def _add_state(router: APIRouter, service: Service) -> None:
     )
     async def get_metrics() -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = await asyncio.to_thread(service.metrics.render)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pictures(router: APIRouter, service: Service) -> None:
@@ -171,7 +173,9 @@ def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
     try:
         picture = task.result()[0]
     except Exception as error:
-        return _event("error", error_body(as_error(error)))
+        shown = as_error(error)
+        note_error(shown.code)
+        return _event("error", error_body(shown))
     answer = {
         "png": base64.b64encode(picture.png).decode("ascii"),
         "request": picture.request.model_dump(mode="json"),

@@ -6,8 +6,11 @@ The API key isn't an option, since every user of a machine can read the argument
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darkroom.base.logs import FORMAT_VARIABLE, FORMATS, configure_log
 
 if TYPE_CHECKING:
     from darkroom.serve.setup import Setup
@@ -62,6 +65,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"), help=text)
     text = "keep the model on the GPU, or move its parts in and out; auto keeps it from 20 GB of GPU memory on"
     parser.add_argument("--memory", choices=("auto", "resident", "offload"), help=text)
+    text = "the log's lines: text, or a JSON object each; DARKROOM_LOG_FORMAT or text if not given"
+    parser.add_argument("--log-format", choices=FORMATS, help=text)
+
+
+def begin_log(arguments: argparse.Namespace) -> None:
+    """Log in the format of `--log-format`, also in the processes of engines."""
+    if arguments.log_format is not None:
+        os.environ[FORMAT_VARIABLE] = arguments.log_format
+    configure_log()
 
 
 def read_setup(arguments: argparse.Namespace) -> Setup:

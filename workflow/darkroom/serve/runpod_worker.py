@@ -88,10 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and the errors of loading a model.
     """
-    from darkroom.base.logs import configure_log
-    from darkroom.serve.options import read_setup
+    from darkroom.serve.options import begin_log, read_setup
 
-    configure_log()
+    begin_log(arguments)
     _check(arguments)
     return serve_jobs(read_setup(arguments), sdk_options(arguments))
 

@@ -126,7 +126,7 @@ class Service:
         self.dispatcher.check_open()
         chosen = self.models.get(model)
         check_count(len(settings), self.config)
-        requests = [self._read(each) for each in settings]
+        requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
         made = iter(await self._render(missing, chosen.name, on_progress) if missing else [])

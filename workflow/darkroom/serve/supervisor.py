@@ -50,6 +50,9 @@ class Limits:
     cancel_s: float = 60.0
 
 
+DEFAULT_LIMITS = Limits()
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """One picture on its way through the queue and an engine.
