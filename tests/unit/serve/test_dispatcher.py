@@ -281,6 +281,18 @@ def test_an_engine_that_hangs_while_it_starts_again_is_noticed(tmp_path: Path) -
     run(tmp_path, use)
 
 
+def test_how_far_loading_is_gets_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(bench: Bench) -> None:
+        (bench.folders["b"] / "behaviour.txt").write_text("load slowly")
+        job = bench.submit("x", model="b")[0]
+        await until(lambda: bench.dispatcher.loaded_for(job) == 0.41)
+        bench.release()
+        await finish([job])
+        assert bench.dispatcher.loaded_for(job) is None
+
+    run(tmp_path, use)
+
+
 def test_a_loaded_model_and_a_stopped_picture_end_their_time_limits(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         slow = bench.submit("slow", model="b")[0]

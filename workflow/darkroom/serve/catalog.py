@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +12,7 @@ from darkroom.checkpoint.audit import read_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.config import Config
 from darkroom.errors import ModelError, UnknownModelError
-from darkroom.serve.engines import ModelFiles
-
-logger = logging.getLogger(__name__)
+from darkroom.serve.engines import ModelFiles, log_missing
 
 VARIABLE = "DIFFUSERS_DIR"
 VOLUME = Path("/runpod-volume/models")
@@ -82,7 +79,7 @@ def find_models(model_dir: Path | None, config: Config | None) -> Models:
         return Models([_read(folder, verified)], folder.parent.parent)
     folders = _on_volume()
     if not folders:
-        logger.error("Diffusers format missing - build process failed: no model was named, and none is in %s", VOLUME)
+        log_missing(f"no model was named, and none is in {VOLUME}")
         hint = f"name a model's folder or a configuration, or set {VARIABLE}"
         raise ModelError("Diffusers format missing: no model in", VOLUME, "and none was named", hint)
     return Models(
@@ -113,7 +110,7 @@ def _of_config(config: Config) -> Models:
 def _read(folder: Path, verified: Path, name: str | None = None) -> Model:
     """A model whose folder exists; its content is checked when it is loaded."""
     if not (folder / INDEX).is_file():
-        logger.error("Diffusers format missing - build process failed: %s has no %s", folder, INDEX)
+        log_missing(f"{folder} has no {INDEX}")
         what = f"run snakemake --cores 1 models/verified/{name}.json" if name else "convert the checkpoint first"
         raise ModelError("Diffusers format missing", folder, f"it has no {INDEX}", what)
     audit = read_audit(folder.resolve())

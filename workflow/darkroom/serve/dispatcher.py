@@ -155,6 +155,19 @@ class Dispatcher:
         """How many jobs wait in front of this one."""
         return self.waiting.index(job) if job in self.waiting else 0
 
+    def loaded_for(self, job: Job) -> float | None:
+        """How much of the model that a job waits for has been read, from 0 to 1; None if it waits for none."""
+        engine = self.under_way.get(job)
+        if job.stage != "loading" or engine is None or engine.read is None:
+            return None
+        done, total = engine.read
+        return done / max(1, total)
+
+    @property
+    def read(self) -> tuple[int, int] | None:
+        """The bytes of a model that an engine has read, and those there are, while it is loaded."""
+        return next((engine.read for engine in self.engines if engine.read is not None), None)
+
     def on_loaded(self, engine: Supervisor, model: str, seconds: float) -> None:
         self._observer.on_load(model, seconds)
         if not self.ready.done():

@@ -119,7 +119,8 @@ class Owner(Protocol):
 class Supervisor:
     """Keeps an engine running on one device.
 
-    `loaded` names the models in its memory, `pictures` counts the pictures it has finished. An engine is broken, and isn't
+    `loaded` names the models in its memory, `pictures` counts the pictures it has finished; `read` are the bytes of a
+    model that have been read and those there are, while it is loaded and takes some time. An engine is broken, and isn't
     started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
     first model. One that doesn't react within its limits is killed, which counts as a death.
     """
@@ -138,6 +139,7 @@ class Supervisor:
         self.loaded: list[str] = []
         self.pictures = 0
         self.is_broken = False
+        self.read: tuple[int, int] | None = None
         self._options = options
         self._first_model = first_model
         self._owner = owner
@@ -302,8 +304,14 @@ class Supervisor:
         match message["event"]:
             case "loaded":
                 self._expect_no_more(_LOAD)
+                self.read = None
                 self.loaded, self._is_ready, self._was_ready = message["loaded"], True, True
                 self._owner.on_loaded(self, message["model"], message["seconds"])
+            case "loading":
+                self.read = (message["done"], message["total"])
+                for waiting in self._jobs.values():
+                    if waiting.stage == "loading":
+                        waiting.on_change()
             case "failed" if job is None:
                 self._expect_no_more(_LOAD)
                 self._is_ready, self.is_broken = self._was_ready, not self._was_ready
