@@ -193,7 +193,9 @@ class Config(Section):
 
 
 def load_config(path: Path | str) -> Config:
-    """Read and validate a configuration's file. Raises ConfigError (E-CONFIG)."""
+    """Read and validate a configuration's file, named by `--config`. Raises ConfigError (E-CONFIG)."""
+    if not Path(path).exists():
+        raise ConfigError("file", path, "does not exist", "create it, or name another with --config")
     return parse_config(load_yaml(path), path)
 
 

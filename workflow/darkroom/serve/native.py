@@ -29,6 +29,8 @@ from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fr
 from darkroom.serve.service import Progress, Service
 
 EVENTS = "text/event-stream"
+_UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""nginx keeps an answer until it has all of it, unless the answer says otherwise (ngx_http_proxy_module)."""
 _TEXT = {"schema": {"type": "string"}}
 _PNG = {"schema": {"type": "string", "format": "binary"}}
 
@@ -136,7 +138,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         if EVENTS in accept:
             events = _events(service, body, is_fresh)
             first = await anext(events)  # raises the error of a wrong request
-            return StreamingResponse(_chain(first, events), media_type=EVENTS)
+            return StreamingResponse(_chain(first, events), media_type=EVENTS, headers=_UNBUFFERED)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}

@@ -15,7 +15,6 @@ from darkroom.base.logs import FORMAT_VARIABLE, FORMATS, configure_log
 if TYPE_CHECKING:
     from darkroom.serve.setup import Setup
 
-CONFIG = Path("config/config.yaml")
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
 _ENGINE_KEYS = ("dtype", "memory")
 _VALUES = {
@@ -82,18 +81,18 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
     """
     from darkroom.config import EngineConfig, load_config
-    from darkroom.serve.catalog import are_models_around, find_models
+    from darkroom.serve.catalog import DEFAULT_CONFIG, are_models_around, find_models
     from darkroom.serve.setup import Setup
 
     path = arguments.config
-    if path is None and arguments.model_dir is None and CONFIG.is_file() and not are_models_around():
-        path = CONFIG
+    if path is None and arguments.model_dir is None and DEFAULT_CONFIG.is_file() and not are_models_around():
+        path = DEFAULT_CONFIG
     config = load_config(path) if path else None
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     engine = config.engine if config else EngineConfig()
     engine = EngineConfig.model_validate({**engine.model_dump(), **{k: given[k] for k in _ENGINE_KEYS if k in given}})
     changes = {key: given[key] for key in _SERVE_KEYS if key in given}
-    models = find_models(arguments.model_dir, config)
+    models = find_models(arguments.model_dir, config, path)
     return Setup.of_config(models, config, engine, socket=given.get("socket"), **changes)
 
 
