@@ -66,10 +66,9 @@ def main() -> None:
         model = Path(temporary, "model")
         subprocess.run([sys.executable, "-m", "darkroom.cli", "convert", str(CHECKPOINT), str(model)], check=True)
         for name, settings in SETTINGS.items():
-            alone = seconds(model, pictures, settings)
+            print(f"| {name} | {seconds(model, pictures, settings):.2f} s |", end="", flush=True)
             with busy_process():
-                beside = seconds(model, pictures, settings)
-            print(f"| {name} | {alone:.2f} s | {beside:.2f} s |", flush=True)
+                print(f" {seconds(model, pictures, settings):.2f} s |", flush=True)
 
 
 if __name__ == "__main__":
