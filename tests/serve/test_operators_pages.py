@@ -19,6 +19,7 @@ import yaml
 from darkroom.config import ServeConfig
 from darkroom.serve.metrics import Metrics
 from tests.serve.stand import FAKE_ENGINE, FAKE_SERVER, KEY, QUICK, Stand, make_stand_in
+from tests.unit.warm.bench import LIMIT_S
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/how-to"
 SERVE = (PAGES / "serve.md").read_text(encoding="utf-8")
@@ -50,8 +51,8 @@ def test_the_commands_that_open_a_server_to_a_network_do_so(tmp_path: Path) -> N
         assert one.address[0] == "0.0.0.0"
         url = f"http://127.0.0.1:{one.address[1]}/v1/models"
         key = (tmp_path / "key").read_text().strip()
-        assert httpx.get(url).status_code == 401
-        assert httpx.get(url, headers={"authorization": f"Bearer {key}"}).status_code == 200
+        assert httpx.get(url, timeout=LIMIT_S).status_code == 401
+        assert httpx.get(url, headers={"authorization": f"Bearer {key}"}, timeout=LIMIT_S).status_code == 200
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait()

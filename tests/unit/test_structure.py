@@ -61,6 +61,7 @@ SAME_NAMES = {
 """Module names in two packages, with what tells them apart."""
 
 SEAMS = {
+    "base/worker_words": "a list of lines that commands, sources, engine and server log",
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",
     "base/receipts": "one subject: JSON receipts of pydantic models",
@@ -68,7 +69,6 @@ SEAMS = {
     "base/validation": "one subject: pydantic's errors",
     "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
-    "cli/convert": "a file a verb",
     "cli/log": "the log of every verb",
     "cli/pages": "a file a verb",
     "cli/render_job": "standard library only: the start of every picture's job",
