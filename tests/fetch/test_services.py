@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from darkroom import errors
+from darkroom.base import worker_words
 from darkroom.checkpoint import convert, verify_model
 from darkroom.sources import fetch
 from tests.fetch.place import Place
@@ -155,3 +156,13 @@ def test_diffusers_folder_of_the_hub_becomes_a_verified_model(
 def test_folder_of_the_hub_is_no_lora(hub: Hub, place: Place, diffusers_folder: Path) -> None:
     hub.add("someone/some-model", diffusers_folder)
     place.fails(errors.SourceError, "hf:someone/some-model", kind="lora")
+
+
+def test_a_checkpoints_download_is_told_in_the_words_of_the_earlier_worker(civitai: Civitai, place: Place) -> None:
+    add_two_versions(civitai)
+    place.gets("civitai:827184@10", OLDER)
+    told = [line for line in place.lines if line in worker_words.BUILD]
+    assert told == [worker_words.DOWNLOADING, worker_words.DOWNLOADED]
+    place.lines.clear()
+    place.gets("civitai:10", OLDER)  # the same bytes, which are here
+    assert not worker_words.BUILD & set(place.lines)

@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,7 +56,7 @@ class Stand:
     def wait_for_address(self) -> None:
         def is_there() -> bool:
             assert self.process.poll() is None, self.log
-            found = re.search(r"serving .* on (http://\S+)", self.log)
+            found = re.search(r'serving .* on (http://[^\s"]+)', self.log)
             self.url = found[1] if found else ""
             return bool(found)
 
@@ -149,12 +151,13 @@ def stand(
     environment: Mapping[str, str] = {},
     behaviour: str = "ok",
     is_address: bool = True,
+    descriptors: int | None = None,
     **settings: Any,
 ) -> Iterator[Stand]:
     """Run a server in that folder; `settings` are of the config's `serve` section.
 
     It serves the first model in the folder; where there is none, the stand-in that acts by `behaviour`. Unless it listens
-    at no address, it is yielded once it does.
+    at no address, it is yielded once it does. `descriptors` is the most that its process may have.
     """
     models = folder / "models/diffusers"
     folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +168,14 @@ def stand(
     (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, str(FAKE_SERVER), str(engine), "serve", "--config", "config.yaml", *options]
     with (folder / "serve.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env={**os.environ, **environment})
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, **environment},
+            preexec_fn=None if descriptors is None else partial(limit_descriptors, descriptors),
+        )
     one = Stand(folder, process, models / name)
     try:
         if is_address:
@@ -177,6 +187,10 @@ def stand(
         for pid in one.engine_pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def limit_descriptors(most: int) -> None:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def make_stand_in(model: Path, behaviour: str = "ok") -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from darkroom.base import worker_words
 from darkroom.checkpoint import convert
 from darkroom.pictures.png import text_of_png
 from tests.fixtures.serving import wait_for
@@ -36,6 +37,11 @@ def test_the_repositorys_test_input_runs_without_an_option(tmp_path: Path) -> No
     assert done.returncode == 0, done.stdout
     assert "Job local_test completed successfully" in done.stdout
     assert "prompt 257 tokens in 4 chunks" in done.stdout
+    said = {line[24:] for line in done.stdout.splitlines()}  # without the time
+    here = worker_words
+    expected = {here.SETTING_UP, here.WAS_CONVERTED, here.LOADED, here.UNLIMITED, here.TOKEN_COUNT % 257}
+    assert said >= {*expected, here.LONG_PROMPT, here.FOUND_AT % (tmp_path / "models/diffusers/demo")}
+    assert not any(word in done.stdout for word in ("✓ VAE tiling", "GPU memory:", here.RESIDENT, here.OFFLOAD, "✗"))
     prompt = json.loads((ROOT / "test_input.json").read_text())["input"]["prompt"]
     assert prompt[:40] not in done.stdout
 
@@ -58,7 +64,8 @@ def test_a_missing_model_is_said_and_nothing_takes_its_place(tmp_path: Path) -> 
     ):
         done = run(tmp_path, *options, env=env)
         assert done.returncode == 1, done.stdout
-        assert line in done.stdout
+        assert {worker_words.NOT_FOUND, line} <= {each[24:] for each in done.stdout.splitlines()}
+        assert "✓" not in done.stdout
         assert "E-MODEL" in done.stdout
         assert "Traceback" not in done.stdout
 

@@ -61,13 +61,13 @@ SAME_NAMES = {
 """Module names in two packages, with what tells them apart."""
 
 SEAMS = {
+    "base/worker_words": "a list of lines that commands, sources, engine and server log",
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",
     "base/receipts": "one subject: JSON receipts of pydantic models",
     "base/sockets": "one subject: addresses of sockets",
     "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
-    "cli/convert": "a file a verb",
     "cli/log": "the log of every verb",
     "cli/pages": "a file a verb",
     "cli/prune": "a file a verb",

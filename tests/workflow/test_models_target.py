@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from darkroom.base.worker_words import CHECKING, CONVERTED, CONVERTING, DOWNLOADED, DOWNLOADING
 from tests.fixtures.assets import write_lora, write_vae
 from tests.workflow.project import Project
 
@@ -18,6 +19,10 @@ def test_it_makes_models_and_what_pictures_may_name_and_renders_nothing(empty: P
     )
     made = empty.run("models/")
     assert made.returncode == 0, made.stdout
+    said = made.stdout.splitlines()
+    places = [said.index(line) for line in (CHECKING, CONVERTING, CONVERTED)]
+    assert places == sorted(places)
+    assert not {DOWNLOADING, DOWNLOADED} & set(said)  # its source is a file
     kept = empty.folder / "kept"
     wanted = (
         "diffusers/tiny/model_index.json",

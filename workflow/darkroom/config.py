@@ -164,8 +164,14 @@ class ServeConfig(Section):
     """How many pictures may wait; further requests are answered with 429 and `Retry-After`."""
     timeout_s: float = Field(600, gt=0)
     """How long a request may take, waiting included; after that it is cancelled at the next step."""
+    cancel_timeout_s: float = Field(60, gt=0)
+    """How long an engine may take to stop a picture that was given up. One that takes longer hangs: it is killed and started again."""
     read_timeout_s: float = Field(20, gt=0)
     """How long a client may take to send a request, and to receive the next piece of the answer."""
+    max_connections: int = Field(1024, ge=1)
+    """How many connections may be open, as far as the process may have descriptors; further ones are answered with 503."""
+    max_upload_bytes: int = Field(2**26, ge=1024)
+    """The most bytes of request bodies that are being received at the same time; further ones are answered with 503."""
     max_body_bytes: int = Field(2**21, ge=1024)
     """The longest request body. The default holds four prompts of the longest kind."""
     max_pixels: int = Field(2048 * 2048, ge=64 * 64)

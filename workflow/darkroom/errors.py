@@ -242,10 +242,11 @@ class SocketError(ServerError):
 
 
 class BusyError(ServerError):
-    """`retry_after_s` is when to come again, in seconds."""
+    """`retry_after_s` is when to come again, in seconds; `is_unavailable` if it isn't a matter of too many requests."""
 
     code = "E-BUSY"
     retry_after_s: int = 1
+    is_unavailable: bool = False
 
 
 class DeadlineError(ServerError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from darkroom.base import worker_words
 from darkroom.engine.devices import GB, decide
 
 
@@ -45,3 +46,20 @@ def test_the_decision_is_one_line_for_the_log() -> None:
     assert decide("cpu", 0, "auto").describe("fp32") == "cpu, fp32, VAE tiling off"
     line = decide("cuda", 8 * GB, "auto").describe("fp16")
     assert line == "offload (GPU of 8.0 GB is below 20 GB), fp16, VAE tiling from 1.0 MP"
+
+
+@pytest.mark.parametrize(
+    ("kind", "gigabytes", "memory", "words"),
+    [
+        ("cuda", 24, "auto", [worker_words.TILING, "GPU memory: 24.0 GB", worker_words.RESIDENT]),
+        ("cuda", 8, "auto", [worker_words.TILING, "GPU memory: 8.0 GB", worker_words.OFFLOAD]),
+        ("cuda", 24, "offload", [worker_words.TILING, "GPU memory: 24.0 GB", worker_words.OFFLOAD]),
+        ("mps", 0, "auto", [worker_words.TILING]),
+        ("cpu", 0, "auto", []),
+    ],
+)
+def test_the_log_has_the_lines_of_the_earlier_worker_that_are_true(
+    kind: str, gigabytes: int, memory: str, words: list[str]
+) -> None:
+    total = gigabytes * GB
+    assert decide(kind, total, memory).startup_lines(kind, total)[2:] == words

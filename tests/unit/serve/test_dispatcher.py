@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,10 +14,11 @@ import pytest
 
 from darkroom.errors import BusyError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
+from darkroom.serve import supervisor
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.metrics import Metrics
-from darkroom.serve.supervisor import Job
+from darkroom.serve.supervisor import DEFAULT_LIMITS, Job, Limits
 
 FAKE_ENGINE = Path(__file__).parents[1] / "warm" / "fake_engine.py"
 LIMIT_S = 240
@@ -27,7 +31,7 @@ GARBLED = (  # and then stays: the end of a process can be noticed before what i
 class Bench:
     """A dispatcher over stand-in engines, and what they noted."""
 
-    def __init__(self, folder: Path, engines: int, limit: int) -> None:
+    def __init__(self, folder: Path, engines: int, limit: int, limits: Limits) -> None:
         self.folders = {name: folder / name for name in "ab"}
         for each in self.folders.values():
             each.mkdir(exist_ok=True)
@@ -36,10 +40,14 @@ class Bench:
         options = [EngineOptions(files, "cpu")] * engines
         self.metrics = Metrics()
         command = (sys.executable, str(FAKE_ENGINE))
-        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command)
+        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command, limits=limits)
 
-    def job(self, prompt: str, model: str = "a") -> Job:
-        return Job(model, RenderRequest(prompt=prompt, width=64, height=64, steps=2))
+    @property
+    def states(self) -> list[str]:
+        return [engine.state for engine in self.dispatcher.engines]
+
+    def job(self, prompt: str, model: str = "a", sampler: str = "Euler") -> Job:
+        return Job(model, RenderRequest(prompt=prompt, width=64, height=64, steps=2, sampler=sampler))
 
     def submit(self, *prompts: str, model: str = "a") -> list[Job]:
         jobs = [self.job(prompt, model) for prompt in prompts]
@@ -64,9 +72,16 @@ async def until(is_true: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def run(tmp_path: Path, use: Callable[[Bench], Awaitable[None]], *, engines: int = 1, limit: int = 100) -> None:
+def run(
+    tmp_path: Path,
+    use: Callable[[Bench], Awaitable[None]],
+    *,
+    engines: int = 1,
+    limit: int = 100,
+    limits: Limits = DEFAULT_LIMITS,
+) -> None:
     async def within() -> None:
-        bench = Bench(tmp_path, engines, limit)
+        bench = Bench(tmp_path, engines, limit, limits)
         bench.dispatcher.start()
         try:
             async with asyncio.timeout(LIMIT_S):
@@ -92,6 +107,18 @@ def test_pictures_are_made_in_order_and_progress_is_told(tmp_path: Path) -> None
         await finish([job, *bench.submit("second", "third")])
         assert bench.noted("renders") == ["first", "second", "third"]
         assert list(dict.fromkeys(stages)) == [("denoising", 0), ("denoising", 1), ("denoising", 2), ("decoding", 0)]
+
+    run(tmp_path, use)
+
+
+def test_progress_counts_the_engines_steps(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        steps: list[tuple[int, int]] = []
+        job = bench.job("x", sampler="Heun")
+        job.on_change = lambda: steps.append((job.step, job.steps))
+        bench.dispatcher.submit([job])
+        await finish([job])
+        assert [pair for pair in steps if pair[0]] == [(1, 3), (2, 3), (3, 3)]
 
     run(tmp_path, use)
 
@@ -148,6 +175,8 @@ def test_full_queue_takes_all_of_a_request_or_nothing(tmp_path: Path) -> None:
         with pytest.raises(BusyError, match="E-BUSY") as caught:
             bench.submit("3", "4")
         assert 1 <= caught.value.retry_after_s <= 60
+        assert len({bench.dispatcher._spread(1) for _ in range(100)}) > 3  # not all at the same moment
+        assert max(bench.dispatcher._spread(10**6) for _ in range(100)) <= 60
         waiting += bench.submit("3")
         bench.release()
         await finish(slow + waiting)
@@ -205,6 +234,98 @@ def test_a_picture_that_died_with_another_ones_engine_is_made_without_it(tmp_pat
         assert bench.noted("renders") == ["held", "kill", "held", "kill"]
 
     run(tmp_path, use)
+
+
+def test_an_engine_that_does_not_stop_a_picture_is_started_again_and_the_others_are_made(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        stuck, after = bench.submit("stuck", "after")
+        await until(lambda: bench.noted("renders") == ["stuck"])
+        bench.dispatcher.give_up(stuck, DarkroomError("picture", None, "was given up"))
+        await finish([after])
+        assert bench.noted("renders") == ["stuck", "after"]
+        assert bench.count("darkroom_engine_restarts_total") == 1
+
+    run(tmp_path, use, limits=Limits(cancel_s=0.2))
+
+
+def test_an_engine_that_is_stopped_is_noticed_and_started_again(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        bench.dispatcher.check_ready()
+        os.kill(int(bench.noted("engines")[0]), signal.SIGSTOP)
+        job = bench.submit("x")[0]
+        bench.dispatcher.give_up(job, DarkroomError("picture", None, "was given up"))
+        assert bench.states == ["cancelling"]
+        await until(lambda: bench.states == ["starting"])
+        with pytest.raises(BusyError, match="cpu starting"):
+            bench.dispatcher.check_ready()
+        await until(lambda: bench.states == ["idle"])
+        bench.dispatcher.check_ready()
+        await finish(bench.submit("y"))
+
+    run(tmp_path, use, limits=Limits(cancel_s=0.2))
+
+
+def test_an_engine_that_hangs_while_it_starts_again_is_noticed(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        (engine,) = bench.dispatcher.engines
+        engine._limits = Limits(load_s=5)
+        (bench.folders["a"] / "behaviour.txt").write_text("hang")
+        os.kill(int(bench.noted("engines")[0]), signal.SIGKILL)
+        await until(lambda: len(bench.noted("engines")) == 2)
+        engine._limits = Limits()
+        (bench.folders["a"] / "behaviour.txt").write_text("ok")
+        await finish(bench.submit("x"))
+        assert len(bench.noted("engines")) == 3
+        assert bench.count("darkroom_engine_restarts_total") >= 2
+
+    run(tmp_path, use)
+
+
+def test_how_far_loading_is_gets_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def use(bench: Bench) -> None:
+        (bench.folders["b"] / "behaviour.txt").write_text("load slowly")
+        job = bench.submit("x", model="b")[0]
+        await until(lambda: bench.dispatcher.loaded_for(job) == 0.41)
+        bench.release()
+        await finish([job])
+        assert bench.dispatcher.loaded_for(job) is None
+
+    run(tmp_path, use)
+
+
+def test_a_loaded_model_and_a_stopped_picture_end_their_time_limits(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        slow = bench.submit("slow", model="b")[0]
+        await until(lambda: bench.noted("renders", "b") == ["slow"])
+        bench.dispatcher.give_up(slow, DarkroomError("picture", None, "was given up"))
+        await until(lambda: bench.states == ["idle"])
+        assert not bench.dispatcher.engines[0]._timers
+
+    run(tmp_path, use)
+
+
+def test_an_engine_that_can_not_be_started_for_want_of_descriptors_has_not_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start, refused = asyncio.create_subprocess_exec, 0
+
+    async def refuse_twice(*command: str, **options: object) -> asyncio.subprocess.Process:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return await start(*command, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refuse_twice)
+    monkeypatch.setattr(supervisor, "_RETRY_S", 0.01)
+
+    async def use(bench: Bench) -> None:
+        await finish(bench.submit("x"))
+        assert bench.count("darkroom_engine_restarts_total") == 0
+
+    run(tmp_path, use)
+    assert refused == 2
+    assert caplog.text.count("can't be started yet") == 1
 
 
 def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:

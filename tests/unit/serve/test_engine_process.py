@@ -73,7 +73,7 @@ class Bench:
         ours.settimeout(LIMIT_S)
         self.socket = ours
         self.channel, self.other = Channel(ours), Channel(theirs)
-        process = EngineProcess(self.other, lambda files, options: engine)
+        process = EngineProcess(self.other, lambda files, options, on_read: engine)
         self.thread = threading.Thread(target=process.run, daemon=True)
         self.thread.start()
         options = EngineOptions({"m": ModelFiles(Path("m"))}, "cpu")

@@ -8,7 +8,7 @@ import pytest
 
 from darkroom.errors import OutOfMemoryError
 from darkroom.serve import engines
-from darkroom.serve.engines import EngineOptions, Engines, ModelFiles
+from darkroom.serve.engines import EngineOptions, Engines, ModelFiles, OnRead
 
 SIZE = 3 * 10**9
 
@@ -23,7 +23,7 @@ class Machine:
         monkeypatch.setattr(engines, "free_for_models", lambda options: self.free)
         monkeypatch.setattr(engines, "weights_bytes", lambda model_dir, options: SIZE)
 
-    def load(self, files: ModelFiles, _options: EngineOptions) -> FakeEngine:
+    def load(self, files: ModelFiles, _options: EngineOptions, _on_read: OnRead) -> FakeEngine:
         if self.refuses:
             self.refuses -= 1
             raise OutOfMemoryError("model", files.model_dir.name, "does not fit")
@@ -44,7 +44,7 @@ class FakeEngine:
 
 def make(machine: Machine) -> Engines:
     options = EngineOptions({name: ModelFiles(Path(name)) for name in "abc"})
-    return Engines(options, machine.load, lambda: machine.done.append("wait"))
+    return Engines(options, machine.load, lambda: machine.done.append("wait"), lambda *_: None)
 
 
 def test_models_stay_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from darkroom.engine import Cancelled, RenderedImage, RenderFacts
 from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
-from darkroom.serve.engines import EngineOptions, ModelFiles
+from darkroom.serve.engines import EngineOptions, ModelFiles, OnRead
 
 POLL_S = 0.01
 LIMIT_S = 600  # longer than any test waits
@@ -50,8 +50,9 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if request.prompt == "poison" and len(self.noted("renders")) == 1:
             raise CudaError("device", "cuda", "CUDA error: an illegal memory access was encountered")
-        for step in range(1, request.steps + 1):
-            on_step(step, request.steps)
+        calls = 2 * request.steps - 1 if request.sampler == "Heun" else request.steps
+        for step in range(1, calls + 1):
+            on_step(step, calls)
         return request
 
     def decode(self, request: RenderRequest) -> RenderedImage:
@@ -95,7 +96,7 @@ def hold_device(name: str, folder: Path) -> None:
         (folder / "crowded").touch()
 
 
-def load(files: ModelFiles, options: EngineOptions) -> FakeEngine:
+def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngine:
     """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
@@ -108,6 +109,9 @@ def load(files: ModelFiles, options: EngineOptions) -> FakeEngine:
     behaviour = folder / "behaviour.txt"
     if behaviour.read_text() == "hang":
         wait_for(folder / "go", lambda: False)
+    while behaviour.read_text() == "load slowly" and not (folder / "go").exists():
+        on_read(41 * 10**7, 10**9)
+        time.sleep(POLL_S)
     if behaviour.read_text() == "fail":
         raise ModelError("model folder", folder, "Diffusers format missing: no model_index.json", "run it again")
     if behaviour.read_text() == "crash":

@@ -238,3 +238,18 @@ def test_fault_40_second_sigterm_ends_at_once(bench: Bench) -> None:
     with pytest.raises(ServerDiedError):
         job.result()
     assert not bench.output.exists()
+
+
+def test_how_far_loading_is_gets_told(bench: Bench, capfd: pytest.CaptureFixture[str]) -> None:
+    bench.behave("load slowly")
+    job = bench.render_beside("x")
+    shown = ""
+
+    def is_told() -> bool:
+        nonlocal shown
+        shown += capfd.readouterr().err
+        return "loading model: 41 %, 410 MB of 1.0 GB" in shown
+
+    wait_until(is_told, "how far it is")
+    bench.release()
+    job.result()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -19,6 +20,10 @@ VARIABLES = (
     "HUGGING_FACE_HUB_TOKEN",
     "DARKROOM_API_KEY",
 )
+_CREDENTIALS_MODE = 0o440
+_ACL = "system.posix_acl_access"
+_ACL_ENTRY = struct.Struct("<HHI")  # linux/posix_acl_xattr.h; the list begins with its version, 4 bytes
+_ACL_USER, _ACL_OWNERS_GROUP, _ACL_GROUP = 0x02, 0x04, 0x08
 _SHORTEST = 4  # anything shorter is part of too many words
 _hidden: set[str] = set()
 
@@ -81,16 +86,45 @@ def has_secret(url: str) -> bool:
 def read_private_file(variable: str, path: Path) -> str:
     """The text of the file that the environment's `variable` names.
 
-    Raises ConfigError (E-CONFIG) for a file that other users can read, that is missing or that isn't text.
+    Root may read it too, and a group that is root's alone: systemd's credentials are root's with mode 0440 and an access
+    control list that names this user. Raises ConfigError (E-CONFIG) for a file that others can read, that is missing or
+    that isn't text.
     """
     try:
         with path.open("rb") as file:
-            if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+            if not _is_private(file.fileno()):
                 raise ConfigError(variable, path, "others can read that file", f"chmod 600 {path}")
             data = file.read()
     except OSError as error:
         raise ConfigError(variable, path, error.strerror or "can't be read", "check the path") from None
     return decode_text(data, path, what=variable)
+
+
+def _is_private(descriptor: int) -> bool:
+    """True for a file that nobody but this user and root can read or write."""
+    status = os.fstat(descriptor)
+    mode = stat.S_IMODE(status.st_mode)
+    if not mode & 0o077:
+        return True
+    ours = (0, os.geteuid())
+    if mode != _CREDENTIALS_MODE or status.st_uid not in ours:
+        return False
+    entries = _read_acl(descriptor)
+    if entries is None:
+        return status.st_gid == 0
+    readers = [(tag, status.st_gid if tag == _ACL_OWNERS_GROUP else id) for tag, rights, id in entries if rights]
+    users = [id for tag, id in readers if tag == _ACL_USER]
+    groups = [id for tag, id in readers if tag in (_ACL_GROUP, _ACL_OWNERS_GROUP)]
+    return set(users) <= set(ours) and set(groups) <= {0}
+
+
+def _read_acl(descriptor: int) -> list[tuple[int, int, int]] | None:
+    """A file's access control list as (tag, rights, id); None if it has none, and its mode is all there is."""
+    try:
+        data = os.getxattr(descriptor, _ACL)
+    except (OSError, AttributeError):  # macOS has neither
+        return None
+    return list(_ACL_ENTRY.iter_unpack(data[4:]))
 
 
 def _known() -> list[str]:

@@ -76,7 +76,7 @@ class Conversion:
     """A conversion of `source` to the folder `dest`; each stage fills in its fields, and later stages read them.
 
     `inputs` are the options and the sources' expected SHA256, `vae_path` the file of another VAE, `expected_files` the
-    SHA256 of a source folder's files by relative path, `name` the model's in its audit. `on_wait` is called once if
+    SHA256 of a source folder's files by relative path, `name` the model's in its audit. `on_begin` is called before a file is converted, `on_wait` once if
     another process is making `dest`.
     """
 
@@ -87,6 +87,7 @@ class Conversion:
     vae_path: Path | None = None
     expected_files: Mapping[str, str] | None = None
     on_wait: Callable[[], None] | None = None
+    on_begin: Callable[[], None] | None = None
     started: float = field(default_factory=time.monotonic)
 
     sources: list[SourceFile] = field(init=False)

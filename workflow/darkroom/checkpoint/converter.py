@@ -43,6 +43,7 @@ def convert(
     expected: Expected | None = None,
     name: str | None = None,
     on_wait: Callable[[], None] | None = None,
+    on_begin: Callable[[], None] | None = None,
 ) -> ConversionAudit:
     """Convert a checkpoint to the Diffusers folder `dest` and write `DEST.audit.json` beside it.
 
@@ -51,7 +52,7 @@ def convert(
     (if None, `NAME.yaml` beside the source is read), `name` the model's in the audit (by default the folder's). A
     source that is a Diffusers folder is verified and linked. An existing `dest` is replaced once the new folder is
     complete. If another process is making `dest`, `on_wait` is called once and that process is waited for; if its
-    conversion has the same inputs, its result is this conversion's.
+    conversion has the same inputs, its result is this conversion's. `on_begin` is called before a file is converted.
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, IndexFileError (E-INDEX), ConfigError (E-CONFIG), DiskError
     (E-DISK).
@@ -74,6 +75,7 @@ def convert(
         vae_path=None if vae is None else Path(vae),
         expected_files=expected.files,
         on_wait=on_wait,
+        on_begin=on_begin,
     )
     if conversion.source.is_dir():
         _check_options(conversion)
@@ -89,6 +91,8 @@ def _convert_file(conversion: Conversion) -> ConversionAudit:
     with staging_folder(dest, conversion.on_wait) as staging:
         if staging.waited and (made := _made_meanwhile(conversion)) is not None:
             return made
+        if conversion.on_begin is not None:
+            conversion.on_begin()
         transfer(conversion, staging.new)
         _check_hashes(conversion)
         write_small_files(conversion, staging.new)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from darkroom.cli.log import Events
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -25,6 +28,17 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Convert; returns the audit's summary. Raises CheckpointError, SourceError (E-SOURCE), DiskError (E-DISK)."""
+    from darkroom.cli.log import log_events
+
+    with log_events(arguments.log) as events:
+        events.name = str(arguments.model_dir)
+        summary = _convert(arguments, events)
+        events.keep(summary)
+    return summary
+
+
+def _convert(arguments: argparse.Namespace, events: Events) -> str:
+    from darkroom.base.worker_words import CONVERTED, CONVERTING
     from darkroom.checkpoint import Expected, convert
     from darkroom.sources import FetchReceipt
 
@@ -35,6 +49,12 @@ def run(arguments: argparse.Namespace) -> str:
         vae=vae_receipt.sha256 if vae_receipt else None,
         files={path: file.sha256 for path, file in receipt.files.items()} if receipt and receipt.files else None,
     )
+    begun: list[str] = []
+
+    def say_begin() -> None:
+        begun.append(CONVERTING)
+        events(CONVERTING)
+
     audit = convert(
         arguments.checkpoint,
         arguments.model_dir,
@@ -46,6 +66,9 @@ def run(arguments: argparse.Namespace) -> str:
         parameterization=receipt.parameterization if receipt else None,
         expected=expected,
         name=arguments.name,
-        on_wait=lambda: print(f"{arguments.model_dir}: somebody else is making it, waiting", file=sys.stderr),
+        on_wait=lambda: events("somebody else is making it, waiting"),
+        on_begin=say_begin,
     )
+    if begun:  # a Diffusers folder isn't converted
+        events(CONVERTED)
     return audit.summary()

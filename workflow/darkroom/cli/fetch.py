@@ -69,10 +69,13 @@ def run(arguments: argparse.Namespace) -> str | None:
 
 
 def _fetch(arguments: argparse.Namespace, events: Events) -> str:
+    from darkroom.base.worker_words import CHECKING
     from darkroom.sources import fetch
 
     dest: Path = arguments.dest
     events.name = _stem(dest)
+    if arguments.kind == "checkpoint":
+        events(CHECKING)
     receipt = fetch(
         arguments.source,
         dest,

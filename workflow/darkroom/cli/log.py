@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from darkroom.base import worker_words
 from darkroom.base.secrets import redact
 from darkroom.errors import DarkroomError
 
@@ -27,7 +28,8 @@ class Events:
         """The subject of the lines on stderr, where several jobs may write at once."""
 
     def __call__(self, line: str) -> None:
-        print(f"{self.name}: {redact(line)}", file=sys.stderr, flush=True)
+        shown = line if line in worker_words.BUILD else f"{self.name}: {redact(line)}"
+        print(shown, file=sys.stderr, flush=True)
         self.keep(line)
 
     def keep(self, text: str) -> None:

@@ -16,4 +16,5 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal ends it; returns the exit code."""
     from darkroom.serve.http_server import serve
 
+    options.begin_log(arguments)
     return serve(options.read_setup(arguments))

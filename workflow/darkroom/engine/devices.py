@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from darkroom.base import worker_words
 from darkroom.errors import ConfigError, CudaError, OutOfMemoryError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -60,8 +61,11 @@ class MemoryPlan:
         head = self.mode if self.mode == "cpu" else f"{self.mode} ({self.reason})"
         return f"{head}, {dtype}, VAE tiling {tiling}"
 
-    def startup_lines(self, device: str) -> list[str]:
-        """Log lines for operators once a model is loaded: where it is kept, and how the VAE decodes."""
+    def startup_lines(self, device: str, total_bytes: int) -> list[str]:
+        """Log lines for operators once a model is loaded: where it is kept, and how the VAE decodes.
+
+        `total_bytes` is the memory of a GPU, 0 for other devices.
+        """
         kept = {
             "resident": "the model stays on the device",
             "offload": "model CPU offload enabled",
@@ -70,7 +74,13 @@ class MemoryPlan:
         tiling = "VAE tiling off"
         if self.tiled_from is not None:
             tiling = f"VAE tiling enabled from {self.tiled_from / 1e6:.1f} MP on"
-        return [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
+        lines = [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
+        if self.tiled_from is not None:
+            lines.append(worker_words.TILING)
+        if total_bytes:
+            lines.append(worker_words.GPU_MEMORY % (total_bytes / GB))
+            lines.append(worker_words.OFFLOAD if self.mode == "offload" else worker_words.RESIDENT)
+        return lines
 
 
 def resolve_device(requested: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from darkroom.base import worker_words
 from darkroom.checkpoint.audit import read_identity
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
@@ -28,10 +30,12 @@ from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
-from darkroom.engine.weights import WeightFiles
+from darkroom.engine.weights import OnRead, WeightFiles
 from darkroom.errors import ModelError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import RenderRequest
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -76,11 +80,12 @@ class Engine:
         dtype: str = "auto",
         memory: str = "auto",
         library: Library | None = None,
+        on_read: OnRead | None = None,
     ) -> Engine:
         """Load a verified model, or a model folder by its path. `device`, `dtype`, `memory` are the config's values.
 
         `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of
-        a model in MODELS/diffusers/NAME.
+        a model in MODELS/diffusers/NAME. `on_read` is called with the bytes of weights read so far and in all.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
         ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
@@ -92,7 +97,11 @@ class Engine:
         plan = decide(device.partition(":")[0], total_memory(device), memory)
         make_deterministic(device)
         pipeline = with_coded_errors(
-            lambda: load_pipeline(files, device, dtype, plan), device, "model", folder.name, "use a smaller one"
+            lambda: load_pipeline(files, device, dtype, plan, on_read),
+            device,
+            "model",
+            folder.name,
+            "use a smaller one",
         )
         return cls(pipeline, files, device, dtype, plan, library or Library(folder.parent.parent))
 
@@ -143,7 +152,7 @@ class Engine:
 
     def startup_lines(self) -> list[str]:
         """The memory policy's decisions, for a server's log."""
-        return self._plan.startup_lines(self.device)
+        return self._plan.startup_lines(self.device, total_memory(self.device))
 
     def _guarded(self, request: RenderRequest, work: Callable[[], T]) -> T:
         if self._pipeline is None:
@@ -173,6 +182,8 @@ class Engine:
             applied = time.perf_counter()
             prompt, is_prompt_known = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
             encoded = time.perf_counter()
+            if request.prompt:
+                _log_tokens(prompt.prompt_tokens)
             latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
             ended = time.perf_counter()
         facts = RenderFacts(
@@ -223,6 +234,12 @@ class Engine:
         finally:
             if self._plan.mode == "offload":
                 vae.to("cpu")
+
+
+def _log_tokens(count: int) -> None:
+    logger.info(worker_words.TOKEN_COUNT, count)
+    if count > worker_words.LONG_TOKENS:
+        logger.info(worker_words.LONG_PROMPT)
 
 
 def _warnings(request: RenderRequest, *, is_retried: bool, is_uniform: bool) -> tuple[str, ...]:

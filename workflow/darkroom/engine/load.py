@@ -23,7 +23,7 @@ from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.layouts import best_layout, classic_names, plain_header, vae_layouts
 from darkroom.checkpoint.verify import VerifiedModel, open_model
 from darkroom.engine.devices import MemoryPlan, torch_dtype
-from darkroom.engine.weights import TensorFile, WeightFiles, WeightReader
+from darkroom.engine.weights import OnRead, TensorFile, WeightFiles, WeightReader
 from darkroom.errors import KeysError, NanWeightError
 
 _READ_AHEAD_BYTES = 64 * 2**20
@@ -40,7 +40,7 @@ def prepare(model: Path | str | VerifiedModel) -> VerifiedModel:
     return verified
 
 
-def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan) -> Any:
+def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, on_read: OnRead | None = None) -> Any:
     """A StableDiffusionXLPipeline of a verified model, on `device` or set up to move its parts there.
 
     `dtype` is `fp16`, `fp32` or `bf16`, except for the VAE (see `vae_dtype`). Raises KeysError (E-KEYS) if a weight was
@@ -48,7 +48,7 @@ def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan)
     """
     model = files.model
     dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(model.configs.components["vae"], dtype)}
-    weights = WeightReader(files, dtypes)
+    weights = WeightReader(files, dtypes, on_read)
     with _quiet():
         pipeline = _assemble(model, weights, None if plan.mode == "offload" else device)
     pipeline.set_progress_bar_config(disable=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from darkroom.engine.devices import torch_dtype
 from darkroom.errors import ModelError
 from darkroom.loras.targets import LORA_COMPONENTS
 
+OnRead = Callable[[int, int], None]
+"""Called with the bytes that have been read and those that there are."""
 THREADS = 2
 """One waits for memory while the other computes; more would only share the same memory's speed."""
 _PIECE_BYTES = 2**25  # large, since after each piece a thread waits for Python's lock, which imports hold for long
@@ -135,12 +137,19 @@ class WeightFiles:
 
 
 class WeightReader:
-    """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`)."""
+    """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`).
 
-    def __init__(self, files: WeightFiles, dtypes: Mapping[str, str]) -> None:
+    `on_read` is called in these threads, by one at a time.
+    """
+
+    def __init__(self, files: WeightFiles, dtypes: Mapping[str, str], on_read: OnRead | None = None) -> None:
+        self._on_read = on_read
+        self._done = 0
         self._dtypes = {component: torch_dtype(dtype) for component, dtype in dtypes.items()}
         self._read: dict[str, dict[str, Any]] = {component: {} for component in COMPONENTS}
-        self._left = iter([(component, *found) for component in COMPONENTS for found in files.tensors(component)])
+        every = [(component, *found) for component in COMPONENTS for found in files.tensors(component)]
+        self._total = sum(info.end - info.start for *_, info in every)
+        self._left = iter(every)
         self._lock = threading.Lock()
         pool = ThreadPoolExecutor(THREADS, thread_name_prefix="weights")
         self._threads: list[Future[None]] = [pool.submit(self._read_all) for _ in range(THREADS)]
@@ -166,3 +175,7 @@ class WeightReader:
                 return
             component, name, file, info = left
             self._read[component][name] = file.read_as(info, self._dtypes[component], buffer)
+            if self._on_read is not None:
+                with self._lock:
+                    self._done += info.end - info.start
+                    self._on_read(self._done, self._total)

@@ -186,7 +186,7 @@ def _number(text: str, shown: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise LoraError("tag", shown, f"'{text}' is not a number", _HINT) from None
+        raise LoraError("tag", shorten(shown), f"'{shorten(text)}' is not a number", _HINT) from None
     if not abs(value) <= MAX_LORA_WEIGHT:
-        raise LoraError("tag", shown, f"a weight may be at most {MAX_LORA_WEIGHT:g} in size", _HINT)
+        raise LoraError("tag", shorten(shown), f"a weight may be at most {MAX_LORA_WEIGHT:g} in size", _HINT)
     return value

@@ -55,7 +55,7 @@ ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
     422: {"model": ErrorAnswer, "description": "A field is unknown, out of range or over a limit."},
     429: {"model": ErrorAnswer, "description": "The queue is full. `Retry-After` says when to come again."},
     500: {"model": ErrorAnswer, "description": "The picture can't be made, or something is wrong with the server."},
-    503: {"model": ErrorAnswer, "description": "No engine is there to make the picture."},
+    503: {"model": ErrorAnswer, "description": "The server can't take the request now, or no engine is there for it."},
     504: {"model": ErrorAnswer, "description": "The picture took longer than it may."},
     507: {"model": ErrorAnswer, "description": "The picture does not fit into memory."},
 }

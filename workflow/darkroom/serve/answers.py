@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
+from darkroom.base.logs import describe_exception
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
@@ -71,8 +72,7 @@ def as_error(error: BaseException) -> DarkroomError:
     if isinstance(error, DarkroomError):
         return error
     logger.error("unexpected error", exc_info=error)
-    why = f"{type(error).__name__}: {error}"
-    return DarkroomError("unexpected error in the engine", None, why, "read the engine's log")
+    return DarkroomError("unexpected error", None, describe_exception(error), "read the server's log")
 
 
 def _summarise(facts: Mapping[str, Any]) -> str:

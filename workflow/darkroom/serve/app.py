@@ -22,18 +22,56 @@ from darkroom.errors import DarkroomError, RequestError
 from darkroom.serve import a1111, native, openai_images, page
 from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
-from darkroom.serve.guard import Application, Guard, guarded
-from darkroom.serve.http import ASKS_FOR_KEY, CLIENT_CLOSED_REQUEST, ClientGone, answer_error
+from darkroom.serve.bodies import Message, Receive
+from darkroom.serve.exchange import CLIENT_CLOSED_REQUEST, Exchange
+from darkroom.serve.guard import Application, Guard, Scope, Send, guarded
+from darkroom.serve.http import ASKS_FOR_KEY, ClientGone, answer_error
+from darkroom.serve.metrics import Metrics
 from darkroom.serve.service import Service
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def create_guarded_app(service: Service, *, lifespan: Lifespan, key: str | None, is_on_socket: bool) -> Application:
-    """The application behind its guard; a Unix socket is protected by its file's mode, so Host and Origin aren't checked."""
+    """The application behind its guard, observed; a Unix socket is protected by its file's mode, so Host and Origin aren't checked."""
     make_guard = Guard.of_socket if is_on_socket else Guard.of_config
     app = create_app(service, lifespan=lifespan)
-    return guarded(app, make_guard(service.config, key), service.metrics)
+    app.openapi()  # takes a while; kept for later calls
+    return observed(guarded(app, make_guard(service.config, key)), service.metrics)
+
+
+def observed(app: Application, metrics: Metrics) -> Application:
+    """The application with an id in each answer, a line in the log and metrics for each request, and HEAD wherever GET is."""
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return await app(scope, receive, send)
+        exchange = Exchange.begin(scope)
+        is_complete = False
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves the body out
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal is_complete
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", exchange.id.encode())]
+            await send(message)
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        try:
+            await app(scope, receive, send_with_id)
+        except Exception as error:
+            if not exchange.status:
+                await answer_error(as_error(error))(scope, receive, send_with_id)
+            elif not is_complete:  # otherwise it has already been logged and answered
+                raise
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            metrics.on_request(route, exchange.status or CLIENT_CLOSED_REQUEST, exchange.seconds, exchange.code)
+            exchange.log()
+
+    return outer
 
 
 def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI:
@@ -49,20 +87,16 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
     app.include_router(native.make_router(service))
     for module in (openai_images, a1111, page):
         app.include_router(module.make_router(service), dependencies=[ASKS_FOR_KEY])
-    _answer_errors(app, service)
+    _answer_errors(app)
     return app
 
 
-def _answer_errors(app: FastAPI, service: Service) -> None:
-    """Answer every error in the same form, and count it."""
-
-    def answer(error: DarkroomError) -> Response:
-        service.metrics.errors.labels(error.code).inc()
-        return answer_error(error)
+def _answer_errors(app: FastAPI) -> None:
+    """Answer every error in the same form."""
 
     @app.exception_handler(DarkroomError)
     async def on_coded(_request: Request, error: DarkroomError) -> Response:
-        return answer(error)
+        return answer_error(error)
 
     @app.exception_handler(ClientGone)
     async def on_gone(_request: Request, _error: ClientGone) -> Response:
@@ -70,23 +104,23 @@ def _answer_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
-        return answer(_describe(error))
+        return answer_error(_describe(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
         refused = RequestError(request.method, request.url.path, error.detail, "see /docs")
-        service.metrics.errors.labels(refused.code).inc()
         refusal = answer_error(refused, status=error.status_code, hides_paths=False)  # the only path is the client's
         refusal.headers.update(error.headers or {})
         route = getattr(request.scope.get("route"), "path", "")
         if "allow" in refusal.headers and (methods := app.openapi()["paths"].get(route)):
-            refusal.headers["allow"] = ", ".join(map(str.upper, methods))  # Starlette only lists those of one route
+            allowed = [*map(str.upper, methods), *(["HEAD"] if "get" in methods else [])]
+            refusal.headers["allow"] = ", ".join(allowed)  # Starlette only lists those of one route
         return refusal
 
     @app.exception_handler(Exception)
     async def on_unexpected(_request: Request, error: Exception) -> Response:
         shown = as_error(error)
-        return answer(DarkroomError(shown.what, None, type(error).__name__, shown.hint))
+        return answer_error(DarkroomError(shown.what, None, type(error).__name__, shown.hint))
 
 
 def _describe(error: RequestValidationError) -> RequestError:

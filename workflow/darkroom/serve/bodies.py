@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
-from darkroom.errors import LimitError, RequestError
+from darkroom.errors import BusyError, LimitError, RequestError
 from darkroom.serve.http import ClientGone, Refusal
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 
-MAX_VALUES = 10_000
-"""The most values in a JSON body. Each wrong one takes a thousand bytes in pydantic's list of errors."""
+MAX_VALUES = 2_000
+"""The most values in a JSON body. Each wrong one takes a thousand bytes and 5 µs in pydantic's list of errors."""
 MAX_DEPTH = 64
+_SMALL_BYTES = 8192
 _REASONS: dict[type[Exception], str] = {
     UnicodeDecodeError: "another encoding",
     UnicodeEncodeError: "half a surrogate pair",
 }
 
 
-async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
-    """All of a request's body. Raises Refusal (408, 413), and ClientGone if the client disconnects first."""
+class Uploads:
+    """How many bytes of bodies are being received at this moment, of at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.bytes = 0
+
+    def grow(self, count: int) -> None:
+        """Count that many more. Raises Refusal (503) if they are too many."""
+        self.bytes += count
+        if self.bytes > self.most:
+            why = f"has {self.most:,} bytes of uploads to receive, which is the most at a time"
+            error = BusyError("server", None, why, "send the request again later")
+            error.is_unavailable = True
+            error.retry_after_s = random.randint(1, 10)
+            raise Refusal(error, HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def read_body(receive: Receive, max_bytes: int, timeout_s: float, uploads: Uploads) -> bytes:
+    """All of a request's body. Raises Refusal (408, 413, 503), and ClientGone if the client disconnects first."""
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
@@ -32,7 +52,9 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
                 message = await receive()
                 if message["type"] == "http.disconnect":
                     raise ClientGone
-                body += message.get("body", b"")
+                piece = message.get("body", b"")
+                body += piece
+                uploads.grow(len(piece))
                 if len(body) > max_bytes:
                     raise too_long(None, max_bytes)
                 if not message.get("more_body", False):
@@ -40,6 +62,8 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float) -> bytes
     except TimeoutError:
         late = RequestError("request body", None, f"was not there within {timeout_s:g} s", "send it at once")
         raise Refusal(late, HTTPStatus.REQUEST_TIMEOUT) from None
+    finally:
+        uploads.bytes -= len(body)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:
@@ -62,11 +86,20 @@ def too_long(length: str | None, max_bytes: int) -> Refusal:
     return Refusal(error, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
 
 
-def check_json(body: bytes) -> None:
+async def check_json(body: bytes) -> None:
     """Raise Refusal: 400 for a body that isn't JSON in UTF-8 (RFC 8259), 413 for too many or too deeply nested values.
 
-    Half a surrogate pair, which JSON can express, is refused too: it can't be encoded in an answer or a file.
+    Half a surrogate pair, which JSON can express, is refused too: it can't be encoded in an answer or a file. A large
+    body is checked outside of the event loop.
     """
+    if len(body) < _SMALL_BYTES:
+        _check_json(body)
+    else:
+        await asyncio.to_thread(_check_json, body)
+
+
+def _check_json(body: bytes) -> None:
+    _count_roughly(body)
     try:
         level, count = [json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)], 1
         for _ in range(MAX_DEPTH):
@@ -82,6 +115,17 @@ def check_json(body: bytes) -> None:
         raise Refusal(wrong, HTTPStatus.BAD_REQUEST) from None
     if level:
         raise _too_much()
+
+
+def _count_roughly(body: bytes) -> None:
+    """Raise Refusal (413) for far too many values before they are built, which takes a hundred times as long."""
+    plain = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    quotes = plain.count(b'"')
+    if quotes <= 2 * MAX_VALUES:
+        outside = b"".join(plain.split(b'"')[::2])
+        if sum(map(outside.count, (b",", b"[", b"{"))) <= 2 * MAX_VALUES:
+            return
+    raise _too_much()
 
 
 def _look_into(value: Any) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,11 +12,11 @@ from darkroom.checkpoint.audit import read_audit
 from darkroom.checkpoint.index import INDEX
 from darkroom.config import Config
 from darkroom.errors import ModelError, UnknownModelError
-from darkroom.serve.engines import ModelFiles
-
-logger = logging.getLogger(__name__)
+from darkroom.serve.engines import ModelFiles, log_missing
 
 VARIABLE = "DIFFUSERS_DIR"
+DEFAULT_CONFIG = Path("config/config.yaml")
+_CONVERT = "convert the checkpoint first: darkroom convert CHECKPOINT MODEL_DIR"
 VOLUME = Path("/runpod-volume/models")
 
 
@@ -68,13 +67,15 @@ class Models:
         raise UnknownModelError("model", shorten(name, 200), why, "name one of the models that this server has")
 
 
-def find_models(model_dir: Path | None, config: Config | None) -> Models:
+def find_models(model_dir: Path | None, config: Config | None, path: Path | None = None) -> Models:
     """The models to serve: MODEL_DIR, else the config's checkpoints, else DIFFUSERS_DIR, else all on the volume.
+
+    `path` is the config's file, for hints.
 
     Raises ModelError (E-MODEL), "Diffusers format missing", for a folder that isn't a converted model.
     """
     if model_dir is None and config is not None:
-        return _of_config(config)
+        return _of_config(config, path)
     given = model_dir or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
     if given is not None:
         folder = Path(os.path.abspath(given))  # noqa: PTH100 - a link stays a link
@@ -82,7 +83,7 @@ def find_models(model_dir: Path | None, config: Config | None) -> Models:
         return Models([_read(folder, verified)], folder.parent.parent)
     folders = _on_volume()
     if not folders:
-        logger.error("Diffusers format missing - build process failed: no model was named, and none is in %s", VOLUME)
+        log_missing(f"no model was named, and none is in {VOLUME}")
         hint = f"name a model's folder or a configuration, or set {VARIABLE}"
         raise ModelError("Diffusers format missing: no model in", VOLUME, "and none was named", hint)
     return Models(
@@ -99,23 +100,28 @@ def _on_volume() -> list[Path]:
     return sorted(path.parent for path in (VOLUME / "diffusers").glob(f"*/{INDEX}"))
 
 
-def _of_config(config: Config) -> Models:
+def _of_config(config: Config, path: Path | None) -> Models:
+    configured = "" if path in (None, DEFAULT_CONFIG) else f" --configfile {path}"
     models_dir = Path(os.path.abspath(config.models_dir))  # noqa: PTH100
     return Models(
         [
-            _read(models_dir / "diffusers" / name, models_dir / "verified" / f"{name}.json", name)
+            _read(
+                models_dir / "diffusers" / name,
+                models_dir / "verified" / f"{name}.json",
+                name,
+                f"run snakemake --cores 1{configured} -- {config.models_dir}/verified/{name}.json",
+            )
             for name in config.checkpoints
         ],
         models_dir,
     )
 
 
-def _read(folder: Path, verified: Path, name: str | None = None) -> Model:
+def _read(folder: Path, verified: Path, name: str | None = None, hint: str = _CONVERT) -> Model:
     """A model whose folder exists; its content is checked when it is loaded."""
     if not (folder / INDEX).is_file():
-        logger.error("Diffusers format missing - build process failed: %s has no %s", folder, INDEX)
-        what = f"run snakemake --cores 1 models/verified/{name}.json" if name else "convert the checkpoint first"
-        raise ModelError("Diffusers format missing", folder, f"it has no {INDEX}", what)
+        log_missing(f"{folder} has no {INDEX}")
+        raise ModelError("Diffusers format missing", folder, f"it has no {INDEX}", hint)
     audit = read_audit(folder.resolve())
     known = name or (audit.name if audit else folder.name)
     files = ModelFiles(folder, verified if verified.is_file() else None)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import random
 from collections.abc import Sequence
 
 from darkroom.errors import BusyError, DarkroomError
 from darkroom.serve.answers import Rendered
 from darkroom.serve.engines import EngineOptions
-from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Supervisor
+from darkroom.serve.supervisor import DEFAULT_COMMAND, DEFAULT_LIMITS, Job, Limits, Supervisor
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,11 @@ MAX_ATTEMPTS = 2
 MAX_OVERTAKES = 8
 """How often later jobs whose model is loaded may overtake a job before its own model is loaded."""
 _USUAL_SECONDS = 5.0
-_LONGEST_RETRY_S = 60
+_LONGEST_RETRY_S = 56
+_LEAST_SPREAD_S = 4
+_RESTART_S = 10.0
+"""About how long a server or an engine takes to start again."""
+_WORKING = ("idle", "loading", "rendering", "cancelling")
 
 
 class Observer:
@@ -52,8 +57,11 @@ class Dispatcher:
         limit: int,
         observer: Observer,
         command: Sequence[str] = DEFAULT_COMMAND,
+        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
-        self.engines = [Supervisor(number, each, first_model, self, command) for number, each in enumerate(options)]
+        self.engines = [
+            Supervisor(number, each, first_model, self, command, limits) for number, each in enumerate(options)
+        ]
         self.waiting: list[Job] = []
         self.under_way: dict[Job, Supervisor] = {}
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -79,6 +87,16 @@ class Dispatcher:
         await asyncio.shield(self.ready)
         self.check_open()
 
+    def check_ready(self) -> None:
+        """Raise BusyError (E-BUSY) if no engine could take a picture now or once it has finished its present one."""
+        states = [(engine.device, engine.state) for engine in self.engines]
+        if not any(state in _WORKING for _, state in states):
+            now = ", ".join(f"{device} {state}" for device, state in states)
+            error = BusyError("server", None, f"no engine is ready: {now}", "ask again later")
+            error.is_unavailable = True
+            error.retry_after_s = self._spread(_RESTART_S)
+            raise error
+
     async def wait_broken(self) -> DarkroomError:
         """Wait until no engine is left and none will come back; returns the error that broke the last one."""
         return await asyncio.shield(self.broken)
@@ -86,13 +104,13 @@ class Dispatcher:
     def check_open(self) -> None:
         """Raise BusyError (E-BUSY) once the server is about to end; to be called before a request is taken up."""
         if self._is_draining:
-            raise _ending()
+            raise self._ending()
 
     def drain(self, *, cancel: bool) -> None:
         """Have `check_open` refuse new work; with `cancel`, also fail all jobs."""
         self._is_draining = True
         if cancel:
-            self.fail_all(_ending())
+            self.fail_all(self._ending())
 
     async def stop(self) -> None:
         """End all engines at once."""
@@ -111,7 +129,7 @@ class Dispatcher:
         if len(self.waiting) + len(jobs) > self._limit + free:
             why = f"{len(self.waiting)} pictures are waiting and {self._limit} may"
             error = BusyError("queue", None, f"is full: {why}", "send the request again later")
-            error.retry_after_s = self._retry_after()
+            error.retry_after_s = self._spread(self._seconds_of_queue())
             raise error
         self.waiting += jobs
         self._assign()
@@ -136,6 +154,19 @@ class Dispatcher:
     def ahead_of(self, job: Job) -> int:
         """How many jobs wait in front of this one."""
         return self.waiting.index(job) if job in self.waiting else 0
+
+    def loaded_for(self, job: Job) -> float | None:
+        """How much of the model that a job waits for has been read, from 0 to 1; None if it waits for none."""
+        engine = self.under_way.get(job)
+        if job.stage != "loading" or engine is None or engine.read is None:
+            return None
+        done, total = engine.read
+        return done / max(1, total)
+
+    @property
+    def read(self) -> tuple[int, int] | None:
+        """The bytes of a model that an engine has read, and those there are, while it is loaded."""
+        return next((engine.read for engine in self.engines if engine.read is not None), None)
 
     def on_loaded(self, engine: Supervisor, model: str, seconds: float) -> None:
         self._observer.on_load(model, seconds)
@@ -205,14 +236,21 @@ class Dispatcher:
     def _place(self, job: Job) -> int:
         return sum(other.id < job.id for other in self.waiting)
 
-    def _retry_after(self) -> int:
-        rounds = len(self.waiting) / max(1, sum(not engine.is_broken for engine in self.engines))
-        return min(_LONGEST_RETRY_S, max(1, math.ceil(rounds * self._seconds)))
+    def _seconds_of_queue(self) -> float:
+        """How long it takes to work off the queue."""
+        return len(self.waiting) / max(1, sum(not engine.is_broken for engine in self.engines)) * self._seconds
+
+    def _spread(self, seconds: float) -> int:
+        """When to come again, in whole seconds: after that time, and not all who are refused at the same moment."""
+        first = min(_LONGEST_RETRY_S // 2, max(1, math.ceil(seconds)))
+        return random.randint(first, 2 * first + _LEAST_SPREAD_S)
+
+    def _ending(self) -> BusyError:
+        error = BusyError("server", None, "is about to end", "send the request again")
+        error.is_unavailable = True
+        error.retry_after_s = self._spread(_RESTART_S)
+        return error
 
 
 def _least_busy(engines: list[Supervisor]) -> Supervisor:
     return min(engines, key=lambda engine: (engine.pictures, engine.number))
-
-
-def _ending() -> BusyError:
-    return BusyError("server", None, "is about to end", "send the request again")

@@ -6,7 +6,7 @@ socket pair with frames (see `frames`); the process ends when the other end is c
 
     received                                sent
     configure {models, device, …}
-    load {model}                            loaded {model, …} or failed {model, error}
+    load {model}                            loading {model, done, total} …, then loaded {model, …} or failed {model, error}
     render {id, model, request, …}          stage, step …, free; then picture (with the PNG), failed or cancelled
     cancel {id}                             whatever comes of that picture
 """
@@ -27,6 +27,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from darkroom.base.logs import configure_log
+from darkroom.base.text import format_percent, format_progress
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
@@ -37,6 +39,7 @@ from darkroom.serve.frames import Message
 logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
+_LOADING_EVERY_S = 2.0
 
 
 @dataclass(eq=False)
@@ -65,6 +68,7 @@ class EngineProcess:
         self._finisher = ThreadPoolExecutor(max_workers=1, thread_name_prefix="finisher")
         self._finishing: Future[None] | None = None
         self._tasks: dict[int, Task] = {}
+        self._told = 0.0
 
     def run(self) -> None:
         """Handle messages until the server closes the channel."""
@@ -75,7 +79,8 @@ class EngineProcess:
     def _handle(self, message: Message) -> None:
         match message["op"]:
             case "configure":
-                self._engines = Engines(EngineOptions.from_message(message), self._load, self._wait_for_finishing)
+                options = EngineOptions.from_message(message)
+                self._engines = Engines(options, self._load, self._wait_for_finishing, self._on_read)
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
@@ -101,12 +106,21 @@ class EngineProcess:
         assert self._engines is not None
         if model in self._engines:
             return self._engines.get(model)
-        started = time.perf_counter()
+        logger.info("loading %s", model)
+        started = self._told = time.perf_counter()
         engine = self._engines.get(model)
         seconds = time.perf_counter() - started
         logger.info("loaded %s in %.1f s", model, seconds)
         self._channel.send({"event": "loaded", "model": model, "loaded": list(self._engines), "seconds": seconds})
         return engine
+
+    def _on_read(self, model: str, done: int, total: int) -> None:
+        """Tell how far loading a model is, now and then."""
+        now = time.perf_counter()
+        if now - self._told >= _LOADING_EVERY_S:
+            self._told = now
+            logger.info("loading %s: %s, %s", model, format_percent(done, total), format_progress(done, total))
+            self._channel.send({"event": "loading", "model": model, "done": done, "total": total})
 
     def _render(self, task: Task) -> None:
         """Denoise a picture and hand it on; then tell the server that the engine is free."""
@@ -203,7 +217,7 @@ def memory_in_use(device: str) -> dict[str, int]:
 def main(load: Load = load_engine) -> None:
     """Serve one engine until the server closes the channel; never returns. `load` makes an engine of a model's files."""
     descriptor = int(sys.argv[1])
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    configure_log()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the server drains first, then closes the channel
     with suppress(OSError), Channel(socket.socket(fileno=descriptor)) as channel:

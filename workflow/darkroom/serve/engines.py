@@ -6,9 +6,11 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from darkroom.base import worker_words
 from darkroom.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ WORKING_BYTES = 2 * 10**9
 """Memory to leave free for the picture itself: about what 1024 x 1024 pixels need."""
 PROBE_PIXELS = 64
 
-Load = Callable[["ModelFiles", "EngineOptions"], Any]
+OnRead = Callable[[int, int], None]
+"""Called while a model is loaded, with the bytes that have been read and those that there are."""
+Load = Callable[["ModelFiles", "EngineOptions", OnRead], Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,22 @@ def _paths(texts: dict[str, str | None]) -> dict[str, Any]:
 
 
 class Engines:
-    """Loaded engines by model name, the last used last. `before_closing` is called before one is closed."""
+    """Loaded engines by model name, the last used last.
 
-    def __init__(self, options: EngineOptions, load: Load, before_closing: Callable[[], None]) -> None:
+    `before_closing` is called before one is closed, `on_read` with a model's name while it is loaded.
+    """
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        load: Load,
+        before_closing: Callable[[], None],
+        on_read: Callable[[str, int, int], None],
+    ) -> None:
         self._options = options
         self._load = load
         self._before_closing = before_closing
+        self._on_read = on_read
         self._loaded: OrderedDict[str, Any] = OrderedDict()
 
     def __contains__(self, name: object) -> bool:
@@ -90,20 +104,20 @@ class Engines:
             files = self._options.models[name]
             while self._loaded and not self._fits(files):
                 self._close_oldest()
-            self._loaded[name] = self._load_within_memory(files)
+            self._loaded[name] = self._load_within_memory(files, partial(self._on_read, name))
         self._loaded.move_to_end(name)
         return self._loaded[name]
 
-    def _load_within_memory(self, files: ModelFiles) -> Any:
+    def _load_within_memory(self, files: ModelFiles, on_read: OnRead) -> Any:
         """Load; if the memory estimate was too low, try again with nothing else loaded."""
         try:
-            return self._load(files, self._options)
+            return self._load(files, self._options, on_read)
         except OutOfMemoryError:
             if not self._loaded:
                 raise
         while self._loaded:
             self._close_oldest()
-        return self._load(files, self._options)
+        return self._load(files, self._options, on_read)
 
     def _close_oldest(self) -> None:
         self._before_closing()
@@ -135,23 +149,41 @@ def free_for_models(options: EngineOptions) -> int | None:
     return free_memory("cpu" if plan.mode == "offload" else device)
 
 
-def load_engine(files: ModelFiles, options: EngineOptions) -> Engine:
+def log_missing(why: str) -> None:
+    """Log that a model can't be served, for it isn't in Diffusers format."""
+    logger.error(worker_words.NOT_FOUND)
+    logger.error(worker_words.BUILD_FAILED)
+    logger.error("%s", why)
+
+
+def load_engine(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> Engine:
     """Check the model folder against its receipt, load it, and with `probe` render one step of a small picture.
 
     Raises ModelError (E-MODEL) and what loading and rendering raise.
     """
     from darkroom.checkpoint import open_model
+    from darkroom.checkpoint.audit import read_audit
+    from darkroom.checkpoint.index import INDEX
     from darkroom.engine import Engine, Library
     from darkroom.request.render_request import RenderRequest
 
     model_dir = files.model_dir
-    if (model_dir / "model_index.json").is_file():
-        logger.info("Diffusers format found: %s", model_dir.name)
+    logger.info(worker_words.SETTING_UP)
+    if not (model_dir / INDEX).is_file():
+        log_missing(f"{model_dir} has no {INDEX}")
     else:
-        logger.error("Diffusers format missing - build process failed: %s has no model_index.json", model_dir)
+        logger.info("Diffusers format found: %s", model_dir.name)
+        logger.info(worker_words.FOUND_AT, model_dir)
     model = open_model(model_dir, files.verified)
+    audit = read_audit(model.folder)
+    if audit is not None and audit.source_kind == "checkpoint":
+        logger.info(worker_words.WAS_CONVERTED)
     library = None if options.models_dir is None else Library(options.models_dir)
-    engine = Engine.load(model, device=options.device, dtype=options.dtype, memory=options.memory, library=library)
+    engine = Engine.load(
+        model, device=options.device, dtype=options.dtype, memory=options.memory, library=library, on_read=on_read
+    )
+    logger.info(worker_words.LOADED)
+    logger.info(worker_words.UNLIMITED)
     known_as = f" [{engine.model_hash}]" if engine.model_hash else ""
     logger.info("model %s%s on %s %s: %s", engine.name, known_as, engine.device, engine.dtype, engine.memory)
     for line in engine.startup_lines():

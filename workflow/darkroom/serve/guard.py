@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hmac
 import os
-import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -24,9 +23,8 @@ from darkroom.base.sockets import is_loopback
 from darkroom.base.text import shorten
 from darkroom.config import ServeConfig
 from darkroom.errors import AuthError, ConfigError, DarkroomError, OriginError, RequestError
-from darkroom.serve.bodies import Message, Receive, check_json, read_body, replay, too_long
-from darkroom.serve.http import CLIENT_CLOSED_REQUEST, ClientGone, Refusal, answer_error, status_of
-from darkroom.serve.metrics import Metrics
+from darkroom.serve.bodies import Message, Receive, Uploads, check_json, read_body, replay, too_long
+from darkroom.serve.http import ClientGone, Refusal, answer_error, status_of
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -78,6 +76,7 @@ class Guard:
     origins: frozenset[str]
     max_body_bytes: int
     read_timeout_s: float
+    uploads: Uploads
 
     @classmethod
     def of_config(cls, config: ServeConfig, key: str | None) -> Guard:
@@ -88,12 +87,12 @@ class Guard:
         is_restricted = key is None or is_loopback(config.host) or bool(config.allowed_hosts)
         hosts = frozenset(map(_as_in_header, own)) if is_restricted else None
         origins = frozenset(origin.rstrip("/").lower() for origin in config.allowed_origins)
-        return cls(key, hosts, origins, config.max_body_bytes, config.read_timeout_s)
+        return cls(key, hosts, origins, config.max_body_bytes, config.read_timeout_s, _uploads(config))
 
     @classmethod
     def of_socket(cls, config: ServeConfig, key: str | None) -> Guard:
         """The rules on a Unix socket, which no browser can reach and whose file mode keeps other users out."""
-        return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s)
+        return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s, _uploads(config))
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
         """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that breaks a rule."""
@@ -124,8 +123,8 @@ class Guard:
         return 0 if _is_open(scope["path"]) else self.max_body_bytes
 
 
-def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
-    """The application behind a guard, with metrics of each request.
+def guarded(app: Application, guard: Guard) -> Application:
+    """The application behind a guard.
 
     The application is called once the whole body has been received.
     """
@@ -133,27 +132,18 @@ def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
-        started = time.perf_counter()
-        answer = _Answer(send)
         try:
             headers = _read_headers(scope)
             guard.check(scope, headers)
-            body = await read_body(receive, guard.max_bytes(scope), guard.read_timeout_s)
+            body = await read_body(receive, guard.max_bytes(scope), guard.read_timeout_s, guard.uploads)
             if body and "json" in headers.get("content-type", "").lower():
-                check_json(body)
-            await app(scope, replay(body, receive), answer.send)
+                await check_json(body)
+            await app(scope, replay(body, receive), send)
         except (Refusal, DarkroomError) as error:
             refusal = error if isinstance(error, Refusal) else Refusal(error, status_of(error))
-            await _refuse(refusal, scope, receive, answer.send, metrics)
+            await _refuse(refusal, scope, receive, send)
         except ClientGone:
             pass
-        except Exception:
-            if not answer.is_complete:  # otherwise the application has already logged and answered it
-                raise
-        finally:
-            route = getattr(scope.get("route"), "path", "other")
-            metrics.requests.labels(route, str(answer.status or CLIENT_CLOSED_REQUEST)).inc()
-            metrics.seconds.labels(route).observe(time.perf_counter() - started)
 
     if not guard.origins:
         return outer
@@ -162,12 +152,15 @@ def guarded(app: Application, guard: Guard, metrics: Metrics) -> Application:
         allow_origins=sorted(guard.origins),
         allow_methods=["*"],
         allow_headers=["*"],
-        expose_headers=["Darkroom-Cached", "Darkroom-Facts", "Retry-After"],
+        expose_headers=["Darkroom-Cached", "Darkroom-Facts", "Retry-After", "X-Request-Id"],
     )
 
 
-async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send, metrics: Metrics) -> None:
-    metrics.errors.labels(refusal.error.code).inc()
+def _uploads(config: ServeConfig) -> Uploads:
+    return Uploads(max(config.max_upload_bytes, config.max_body_bytes))
+
+
+async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
     response = answer_error(refusal.error, status=refusal.status)
     response.headers["Connection"] = "close"  # the rest of the body isn't read
     await response(scope, receive, send)
@@ -186,21 +179,6 @@ def _read_headers(scope: Scope) -> dict[str, str]:
 def _malformed(name: str, value: str, why: str) -> Refusal:
     error = RequestError(f"header {name}", shorten(value, 200), why, "leave it to the HTTP library")
     return Refusal(error, HTTPStatus.BAD_REQUEST)
-
-
-class _Answer:
-    """An answer's status, and whether all of it has been sent."""
-
-    def __init__(self, send: Send) -> None:
-        self.status = 0
-        self.is_complete = False
-        self._send = send
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-        await self._send(message)
-        self.is_complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 def _is_open(path: str) -> bool:

@@ -26,13 +26,12 @@ from darkroom.errors import (
     ServerError,
     UnknownModelError,
 )
+from darkroom.serve.exchange import note_error
 
 T = TypeVar("T")
 
 ASKS_FOR_KEY = Depends(HTTPBearer(auto_error=False, description="The API key, where the server has one."))
 """A dependency for the OpenAPI document only: the guard checks the key."""
-CLIENT_CLOSED_REQUEST = 499
-"""nginx's status for a client that has disconnected; used in metrics."""
 _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
     (AuthError, 401),
     (OriginError, 403),
@@ -96,6 +95,8 @@ def wants_fresh(request: Request) -> bool:
 
 def status_of(error: DarkroomError) -> int:
     """The HTTP status of an error."""
+    if isinstance(error, BusyError) and error.is_unavailable:
+        return HTTPStatus.SERVICE_UNAVAILABLE
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 500)
 
 
@@ -114,10 +115,11 @@ def error_body(error: DarkroomError, *, hides_paths: bool = True) -> dict[str, A
 
 
 def answer_error(error: DarkroomError, *, status: int | None = None, hides_paths: bool = True) -> Response:
-    """An error as an HTTP answer; `status` overrides the one of its class.
+    """An error as an HTTP answer, noted for the log; `status` overrides the one of its class.
 
     OpenAI's clients ask again after a 409 and any 5xx unless `x-should-retry` says no (`openai/_base_client.py`).
     """
+    note_error(error.code)
     status = status or status_of(error)
     headers = {} if status in _WORTH_ANOTHER_TRY else {"X-Should-Retry": "false"}
     if isinstance(error, BusyError):

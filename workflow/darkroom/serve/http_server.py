@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
-import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from darkroom.base.sockets import is_loopback, is_own_peer, listen_privately
+from darkroom.base.sockets import is_loopback, listen_privately
 from darkroom.config import ServeConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.guard import KEY_VARIABLE, read_key
@@ -21,13 +20,19 @@ from darkroom.serve.setup import Setup, make_service
 from darkroom.serve.shutdown import Lifecycle
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from darkroom.serve.guard import Application
+    from darkroom.serve.service import Service
 
 logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 16
+"""How many connections asyncio accepts before the first of them is counted."""
 _MAX_HEAD_BYTES = 64 * 1024
-_TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+_DRAINED_POLL_S = 0.05
+_MOST_DESCRIPTORS = 65_536
 
 
 def serve(setup: Setup) -> int:
@@ -39,7 +44,6 @@ def serve(setup: Setup) -> int:
     if setup.socket is None and key is None and not is_loopback(setup.serve.host):
         why = "is not a loopback address, and there is no API key: anybody on the network could use the server"
         raise ConfigError("serve.host =", setup.serve.host, why, f"set {KEY_VARIABLE}, or use 127.0.0.1")
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     listener = listen(setup.serve, setup.socket)
     try:
         return asyncio.run(_serve(setup, listener, key))
@@ -49,7 +53,8 @@ def serve(setup: Setup) -> int:
 
 
 async def _serve(setup: Setup, listener: socket.socket, key: str | None) -> int:
-    """Start the engines, then make the application while they import their libraries, and run it."""
+    """Raise the limit on descriptors, start the engines, then make the application while they import their libraries, and run it."""
+    descriptors = raise_descriptor_limit()
     service = make_service(setup, Metrics())
     lifecycle = Lifecycle(service.dispatcher, setup.engine.start_timeout_s)
     logger.info("serving %s on %s", ", ".join(setup.models.names), describe(listener))
@@ -62,32 +67,65 @@ async def _serve(setup: Setup, listener: socket.socket, key: str | None) -> int:
         return create_guarded_app(service, lifespan=lifecycle.lifespan, key=key, is_on_socket=is_on_socket)
 
     app = await asyncio.to_thread(make_app)
-    await _run_uvicorn(app, lifecycle, listener, service.config.read_timeout_s)
+    await _run_uvicorn(app, service, lifecycle, listener, descriptors)
     return lifecycle.exit_code
 
 
-async def _run_uvicorn(app: Application, lifecycle: Lifecycle, listener: socket.socket, read_timeout_s: float) -> None:
+async def _run_uvicorn(
+    app: Application, service: Service, lifecycle: Lifecycle, listener: socket.socket, descriptors: int
+) -> None:
     import uvicorn
 
+    from darkroom.serve.app import observed
+    from darkroom.serve.protocol import Gate, log_floods_once, make_protocol, refuse_connection
+
+    log_floods_once(asyncio.get_running_loop())
+    gate = Gate(service.config.max_connections, descriptors)
     config = uvicorn.Config(
         app,
-        http=make_protocol(read_timeout_s),
+        http=make_protocol(service.config.read_timeout_s, gate, observed(refuse_connection, service.metrics)),
+        backlog=_ACCEPTED_AT_ONCE,
         ws="none",
         loop="asyncio",
         lifespan="on",
         log_config=None,
         access_log=False,
-        log_level="warning",
+        log_level="error",
         server_header=False,
         h11_max_incomplete_event_size=_MAX_HEAD_BYTES,
     )
     server = uvicorn.Server(config)
 
-    def stop() -> None:
+    async def stop_once_drained() -> None:
+        while service.dispatcher.pictures_under_way:  # until then, who comes is told to come again
+            await asyncio.sleep(_DRAINED_POLL_S)
         server.should_exit = True
 
-    lifecycle.attach(stop)
-    await server.serve(sockets=[listener])
+    stopping: list[asyncio.Task[None]] = []  # the event loop itself keeps no task alive
+    lifecycle.attach(lambda: stopping.append(asyncio.create_task(stop_once_drained())))
+    waiting = asyncio.create_task(_lengthen_queue(server, listener))
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        waiting.cancel()
+
+
+async def _lengthen_queue(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Let the kernel keep more connections waiting than are accepted at once, which asyncio has as one number."""
+    while not server.started:
+        await asyncio.sleep(_DRAINED_POLL_S)
+    listener.listen(_BACKLOG)
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the process's soft limit on descriptors as far as it may; returns the limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return _MOST_DESCRIPTORS
+    with suppress(ValueError, OSError):  # macOS has another, lower limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def listen(config: ServeConfig, path: Path | None) -> socket.socket:
@@ -126,80 +164,3 @@ def describe(listener: socket.socket) -> str:
         return str(listener.getsockname())
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-class GuardedProtocol(H11Protocol):
-    """Closes connections of other users, and of clients that send no whole head or read nothing of an answer in time.
-
-    Otherwise a few clients could hold all connections ("slow loris"), and one could keep the server from ending.
-    """
-
-    timeout_s: float
-    _head_timer: asyncio.TimerHandle | None = None
-    _answer_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        if not is_own_peer(transport.get_extra_info("socket")):
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(
-            high=0
-        )  # so that `pause_writing` is called for anything that isn't read at once
-        self._wait_for_head()
-
-    def data_received(self, data: bytes) -> None:
-        if self._head_timer is None and self.cycle is not None and self.cycle.response_complete:
-            self._wait_for_head()  # the first piece of the next request on a kept connection
-        super().data_received(data)
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_head_timer()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._wait_for_client()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._stop_answer_timer()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_head_timer()
-        self._stop_answer_timer()
-        super().connection_lost(exc)
-
-    def _wait_for_head(self) -> None:
-        self._head_timer = self.loop.call_later(self.timeout_s, self._give_up)
-
-    def _give_up(self) -> None:
-        self.transport.write(_TIMED_OUT)
-        self.transport.close()
-
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _wait_for_client(self) -> None:
-        left = self.transport.get_write_buffer_size()
-        self._answer_timer = self.loop.call_later(self.timeout_s, self._check_client, left)
-
-    def _check_client(self, before: int) -> None:
-        if self.transport.get_write_buffer_size() < before:
-            self._wait_for_client()
-        else:
-            self.transport.abort()
-
-    def _stop_answer_timer(self) -> None:
-        if self._answer_timer is not None:
-            self._answer_timer.cancel()
-            self._answer_timer = None
-
-
-def make_protocol(read_timeout_s: float) -> type[GuardedProtocol]:
-    """The protocol class with a limit (seconds) on sending a whole head, and on reading the next piece of an answer."""
-
-    class Timed(GuardedProtocol):
-        timeout_s = read_timeout_s
-
-    return Timed

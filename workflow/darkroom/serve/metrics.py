@@ -37,6 +37,13 @@ class Metrics(Observer):
         self.restarts = Counter("darkroom_engine_restarts", "Engines that died and were started again", registry=within)
         self.hits = Counter("darkroom_cache_hits", "Work that was done before", ["cache"], registry=within)
 
+    def on_request(self, route: str, status: int, seconds: float, code: str | None) -> None:
+        """Count an answered request; `code` is that of its error."""
+        self.requests.labels(route, str(status)).inc()
+        self.seconds.labels(route).observe(seconds)
+        if code is not None:
+            self.errors.labels(code).inc()
+
     def on_queued(self, seconds: float) -> None:
         self.stages.labels("queue").observe(seconds)
 

@@ -24,10 +24,13 @@ from darkroom.pictures.formats import PNG
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import Rendered, as_error
+from darkroom.serve.exchange import note_error
 from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fresh, while_connected
 from darkroom.serve.service import Progress, Service
 
 EVENTS = "text/event-stream"
+_UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""nginx keeps an answer until it has all of it, unless the answer says otherwise (ngx_http_proxy_module)."""
 _TEXT = {"schema": {"type": "string"}}
 _PNG = {"schema": {"type": "string", "format": "binary"}}
 
@@ -47,14 +50,26 @@ class RenderBody(BaseModel):
     model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
 
 
+class EngineNow(BaseModel):
+    """An engine of the server at this moment."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    device: str
+    state: Literal["starting", "idle", "loading", "rendering", "cancelling", "hung", "broken"]
+    models: list[str]
+    """The models in its memory."""
+
+
 class Ready(BaseModel):
-    """The default model of a server that is ready."""
+    """The default model of a server that is ready, and what its engines do."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     status: Literal["ready"] = "ready"
     model: str
     model_hash: str | None
+    engines: list[EngineNow]
 
 
 def make_router(service: Service) -> APIRouter:
@@ -75,13 +90,18 @@ def _add_state(router: APIRouter, service: Service) -> None:
 
     @router.get("/readyz", response_model=Ready)
     async def get_readiness() -> Ready | Response:
-        """Waits until a model is loaded and has rendered one step."""
+        """Waits until a model is loaded and has rendered one step; then whether an engine works now."""
         try:
             await service.dispatcher.wait_ready()
+            service.dispatcher.check_ready()
         except DarkroomError as error:
             return answer_error(error, status=503)
         model = service.models.get()
-        return Ready(model=model.name, model_hash=model.model_hash)
+        engines = [
+            EngineNow.model_validate({"device": each.device, "state": each.state, "models": each.loaded})
+            for each in service.dispatcher.engines
+        ]
+        return Ready(model=model.name, model_hash=model.model_hash, engines=engines)
 
     @router.get(
         "/metrics",
@@ -91,7 +111,8 @@ def _add_state(router: APIRouter, service: Service) -> None:
     )
     async def get_metrics() -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        text = await asyncio.to_thread(service.metrics.render)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _add_pictures(router: APIRouter, service: Service) -> None:
@@ -117,7 +138,7 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         if EVENTS in accept:
             events = _events(service, body, is_fresh)
             first = await anext(events)  # raises the error of a wrong request
-            return StreamingResponse(_chain(first, events), media_type=EVENTS)
+            return StreamingResponse(_chain(first, events), media_type=EVENTS, headers=_UNBUFFERED)
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
@@ -154,7 +175,9 @@ def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
     try:
         picture = task.result()[0]
     except Exception as error:
-        return _event("error", error_body(as_error(error)))
+        shown = as_error(error)
+        note_error(shown.code)
+        return _event("error", error_body(shown))
     answer = {
         "png": base64.b64encode(picture.png).decode("ascii"),
         "request": picture.request.model_dump(mode="json"),

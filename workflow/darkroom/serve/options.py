@@ -6,13 +6,15 @@ The API key isn't an option, since every user of a machine can read the argument
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from darkroom.base.logs import FORMAT_VARIABLE, FORMATS, configure_log
 
 if TYPE_CHECKING:
     from darkroom.serve.setup import Setup
 
-CONFIG = Path("config/config.yaml")
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
 _ENGINE_KEYS = ("dtype", "memory")
 _VALUES = {
@@ -62,6 +64,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"), help=text)
     text = "keep the model on the GPU, or move its parts in and out; auto keeps it from 20 GB of GPU memory on"
     parser.add_argument("--memory", choices=("auto", "resident", "offload"), help=text)
+    text = "the log's lines: text, or a JSON object each; DARKROOM_LOG_FORMAT or text if not given"
+    parser.add_argument("--log-format", choices=FORMATS, help=text)
+
+
+def begin_log(arguments: argparse.Namespace) -> None:
+    """Log in the format of `--log-format`, also in the processes of engines."""
+    if arguments.log_format is not None:
+        os.environ[FORMAT_VARIABLE] = arguments.log_format
+    configure_log()
 
 
 def read_setup(arguments: argparse.Namespace) -> Setup:
@@ -70,18 +81,18 @@ def read_setup(arguments: argparse.Namespace) -> Setup:
     Raises ConfigError (E-CONFIG) and ModelError (E-MODEL).
     """
     from darkroom.config import EngineConfig, load_config
-    from darkroom.serve.catalog import are_models_around, find_models
+    from darkroom.serve.catalog import DEFAULT_CONFIG, are_models_around, find_models
     from darkroom.serve.setup import Setup
 
     path = arguments.config
-    if path is None and arguments.model_dir is None and CONFIG.is_file() and not are_models_around():
-        path = CONFIG
+    if path is None and arguments.model_dir is None and DEFAULT_CONFIG.is_file() and not are_models_around():
+        path = DEFAULT_CONFIG
     config = load_config(path) if path else None
     given = {key: value for key, value in vars(arguments).items() if value is not None}
     engine = config.engine if config else EngineConfig()
     engine = EngineConfig.model_validate({**engine.model_dump(), **{k: given[k] for k in _ENGINE_KEYS if k in given}})
     changes = {key: given[key] for key in _SERVE_KEYS if key in given}
-    models = find_models(arguments.model_dir, config)
+    models = find_models(arguments.model_dir, config, path)
     return Setup.of_config(models, config, engine, socket=given.get("socket"), **changes)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, HTTPException, Response
 
 from darkroom.request.render_request import Emphasis
 from darkroom.request.samplers import PRESETS, SAMPLERS, SCHEDULES
@@ -50,7 +50,9 @@ def make_router(service: Service) -> APIRouter:
     @router.get("/page/{name}", include_in_schema=False)
     async def get_file(name: str) -> Response:
         """One of the page's files."""
-        return _answer(*answers[name]) if name in answers else Response(status_code=404)
+        if name not in answers:
+            raise HTTPException(404, "there is no such file")
+        return _answer(*answers[name])
 
     @router.get("/options.json")
     async def get_options() -> dict[str, Any]:

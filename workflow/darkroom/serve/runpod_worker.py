@@ -88,9 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises ConfigError (E-CONFIG), ModelError (E-MODEL), and the errors of loading a model.
     """
-    from darkroom.serve.options import read_setup
+    from darkroom.serve.options import begin_log, read_setup
 
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    begin_log(arguments)
     _check(arguments)
     return serve_jobs(read_setup(arguments), sdk_options(arguments))
 

@@ -32,7 +32,8 @@ class Progress:
     """How far a batch is.
 
     `stage` is waiting, loading, denoising or decoding; `picture` of `pictures` (from 0) is under way at `step` of
-    `steps`, with `waiting` others in front of it in the queue. `started` is `time.time()` when the batch was accepted.
+    `steps`, with `waiting` others in front of it in the queue. `loaded` is how much of a model has been read while it is
+    loaded, from 0 to 1. `started` is `time.time()` when the batch was accepted.
     """
 
     stage: str
@@ -42,6 +43,7 @@ class Progress:
     steps: int
     waiting: int
     started: float
+    loaded: float | None = None
 
 
 class Batch:
@@ -57,7 +59,8 @@ class Batch:
         open_jobs = [job for job in self.jobs if not job.is_over] or [self.jobs[-1]]
         job = next((job for job in open_jobs if job.stage != "waiting"), open_jobs[0])
         number, ahead = self.jobs.index(job), self._dispatcher.ahead_of(job)
-        return Progress(job.stage, number, len(self.jobs), job.step, job.request.steps, ahead, self.started)
+        loaded = self._dispatcher.loaded_for(job)
+        return Progress(job.stage, number, len(self.jobs), job.step, job.steps, ahead, self.started, loaded)
 
 
 class Service:
@@ -126,7 +129,7 @@ class Service:
         self.dispatcher.check_open()
         chosen = self.models.get(model)
         check_count(len(settings), self.config)
-        requests = [self._read(each) for each in settings]
+        requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
         made = iter(await self._render(missing, chosen.name, on_progress) if missing else [])

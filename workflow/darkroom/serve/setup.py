@@ -17,7 +17,7 @@ from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.engines import EngineOptions
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.service import Service
-from darkroom.serve.supervisor import DEFAULT_COMMAND
+from darkroom.serve.supervisor import DEFAULT_COMMAND, Limits
 from darkroom.sheets.read import read_render
 
 RESULTS = Path("results")
@@ -61,6 +61,13 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
         EngineOptions(dict(models.files), device, engine.dtype, engine.memory, models_dir=models.models_dir, probe=True)
         for device in setup.serve.devices or [engine.device]
     ]
-    dispatcher = Dispatcher(options, models.default, limit=setup.serve.queue, observer=metrics, command=setup.command)
+    dispatcher = Dispatcher(
+        options,
+        models.default,
+        limit=setup.serve.queue,
+        observer=metrics,
+        command=setup.command,
+        limits=Limits(engine.start_timeout_s, setup.serve.cancel_timeout_s),
+    )
     results = RESULTS.absolute() if setup.serve.results else None
     return Service(models, dispatcher, setup.serve, metrics, defaults=setup.render, results=results)

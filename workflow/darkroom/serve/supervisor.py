@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import logging
 import os
@@ -24,11 +25,32 @@ from darkroom.serve.frames import FrameError, Message, pack
 
 logger = logging.getLogger(__name__)
 
+ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Of engines, unless the server's own says otherwise: threads of OpenMP that wait actively take the processors from other
+processes, and get nothing done where there are more of them than processors (OpenMP 5.2, section 21.1.6)."""
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.serve.engine_process")
 MAX_DEATHS = 3
 _PAUSES_S = (0.0, 1.0, 5.0)
 _END_S = 2.0
+_KILLED_S = 30.0
+_SLOW_S = 5.0
+"""After how long without a reaction to a cancellation an engine no longer counts as ready."""
+_LOAD = 0
+"""The key of the time limit on loading, among those on jobs, which have their numbers."""
+_OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
+_RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds after which an engine counts as hung, and is killed: while it loads a model, and after a job is cancelled."""
+
+    load_s: float = 900.0
+    cancel_s: float = 60.0
+
+
+DEFAULT_LIMITS = Limits()
 
 
 @dataclass(eq=False, slots=True)
@@ -36,7 +58,8 @@ class Job:
     """One picture on its way through the queue and an engine.
 
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `done` is settled exactly once.
+    after each denoising step (reporting a step takes time from a small model's threads). `steps` is the request's number
+    until the engine reports how often its sampler calls the model. `done` is settled exactly once.
     """
 
     model: str
@@ -47,9 +70,13 @@ class Job:
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stage: str = "waiting"
     step: int = 0
+    steps: int = field(init=False)
     attempts: int = 0
     overtaken: int = 0
     queued: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        self.steps = self.request.steps
 
     @property
     def is_over(self) -> bool:
@@ -92,27 +119,38 @@ class Owner(Protocol):
 class Supervisor:
     """Keeps an engine running on one device.
 
-    `loaded` names the models in its memory, `pictures` counts the pictures it has finished. An engine is broken, and isn't
+    `loaded` names the models in its memory, `pictures` counts the pictures it has finished; `read` are the bytes of a
+    model that have been read and those there are, while it is loaded and takes some time. An engine is broken, and isn't
     started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
-    first model.
+    first model. One that doesn't react within its limits is killed, which counts as a death.
     """
 
     def __init__(
-        self, number: int, options: EngineOptions, first_model: str, owner: Owner, command: Sequence[str]
+        self,
+        number: int,
+        options: EngineOptions,
+        first_model: str,
+        owner: Owner,
+        command: Sequence[str],
+        limits: Limits,
     ) -> None:
         self.number = number
         self.device = options.device
         self.loaded: list[str] = []
         self.pictures = 0
         self.is_broken = False
+        self.read: tuple[int, int] | None = None
         self._options = options
         self._first_model = first_model
         self._owner = owner
         self._command = command
+        self._limits = limits
+        self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._timers: dict[int, asyncio.TimerHandle] = {}
         self._jobs: dict[int, Job] = {}
         self._denoising: int | None = None
-        self._is_ready = self._was_ready = False
+        self._is_ready = self._was_ready = self._is_out = False
         self._deaths = 0
         self._failure: DarkroomError | None = None
         self._memory: dict[str, int] = {}
@@ -131,6 +169,21 @@ class Supervisor:
         """Whether it can take a job now and has no other."""
         return self.is_free and not self._jobs
 
+    @property
+    def state(self) -> str:
+        """What it does now: starting, idle, loading, rendering, cancelling, hung or broken."""
+        if self.is_broken:
+            return "broken"
+        if not self._is_ready or not self.loaded:
+            return "starting"
+        given_up = [self._timers[job.id].when() for job in self._jobs.values() if job.id in self._timers]
+        if given_up:
+            since = asyncio.get_running_loop().time() - (min(given_up) - self._limits.cancel_s)
+            return "hung" if since > _SLOW_S else "cancelling"
+        if not self._jobs:
+            return "idle"
+        return "loading" if any(job.stage == "loading" for job in self._jobs.values()) else "rendering"
+
     def memory_in_use(self, kind: str) -> float:
         """Bytes as of the last picture: `rss` is the engine's own memory, `free` is free on its device; 0 before the first."""
         return float(self._memory.get(kind, 0))
@@ -140,16 +193,21 @@ class Supervisor:
         job.attempts += 1
         self._jobs[job.id] = job
         self._denoising = job.id
-        job.move_to("denoising" if job.model in self.loaded else "loading")
+        is_loaded = job.model in self.loaded
+        if not is_loaded:
+            self._expect_load()
+        job.move_to("denoising" if is_loaded else "loading")
         request = job.request.model_dump(mode="json")
         self._send(
             {"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
         )
 
     def cancel(self, job: Job) -> None:
-        """Stop a job at its next step."""
+        """Stop a job at its next step, which has to come within the limit; loading a model has a limit of its own."""
         if job.id in self._jobs:
             self._send({"op": "cancel", "id": job.id})
+            if job.stage != "loading":
+                self._expect_end(job)
 
     async def run(self) -> None:
         """Keep an engine running until cancelled or broken."""
@@ -157,7 +215,14 @@ class Supervisor:
             code = 0
             try:
                 code = await self._run_once()
+            except TimeoutError:  # of the kernel: a driver that hangs; a second engine would fight it for the device
+                why = "its process can't be killed"
+                self._failure = ServerError("engine on", self.device, why, "restart the machine")
+                self._was_ready = False
             except (FrameError, OSError) as error:
+                if isinstance(error, OSError) and error.errno in _OUT_OF_DESCRIPTORS:
+                    await self._wait_for_descriptors(error)
+                    continue
                 self._failure = ServerError("engine on", self.device, str(error), "read its log")
             if not self.is_broken:
                 await self._handle_death(code)
@@ -172,19 +237,26 @@ class Supervisor:
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
-                    *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=(theirs.fileno(),)
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**ENVIRONMENT, **os.environ},
                 )
             except OSError:
                 ours.close()
                 raise
+        self._process, self._is_out = process, False
         reader, self._writer = await asyncio.open_connection(sock=ours)
         try:
+            self._expect_load()
             self._send({"op": "configure", **self._options.as_message()})
             self._send({"op": "load", "model": self._first_model})
             while not self.is_broken and (frame := await receive(reader)) is not None:
                 self._handle(*frame)
         finally:
             self._is_ready = False
+            for key in list(self._timers):
+                self._expect_no_more(key)
             self._writer.close()  # which ends the engine
             self._writer = None
             code = await _wait_for_end(process)
@@ -194,18 +266,62 @@ class Supervisor:
         if self._writer is not None:
             self._writer.write(pack(message))
 
+    async def _wait_for_descriptors(self, error: OSError) -> None:
+        """An engine that could not even be started has not died: clients hold all descriptors for now."""
+        if not self._is_out:
+            logger.warning("the engine on %s can't be started yet: %s", self.device, error.strerror)
+        self._is_out = True
+        await asyncio.sleep(_RETRY_S)
+
+    def _expect_load(self) -> None:
+        why = f"has not loaded its model after {self._limits.load_s:g} s"
+        self._expect(_LOAD, self._limits.load_s, why, "raise engine.start_timeout_s in the config")
+
+    def _expect_end(self, job: Job) -> None:
+        why = f"did not stop a picture within {self._limits.cancel_s:g} s"
+        hint = "a hanging device is the usual reason; where one step takes longer, raise serve.cancel_timeout_s"
+        self._expect(job.id, self._limits.cancel_s, why, hint)
+
+    def _expect(self, key: int, seconds: float, why: str, hint: str) -> None:
+        """Kill the engine after so many seconds unless `_expect_no_more` is called before."""
+        if key not in self._timers:
+            error = ServerDiedError("engine on", self.device, f"it {why}, and was killed", hint)
+            self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._kill, error)
+
+    def _expect_no_more(self, key: int) -> None:
+        if timer := self._timers.pop(key, None):
+            timer.cancel()
+
+    def _kill(self, error: DarkroomError) -> None:
+        self._failure = error
+        if self._process is not None and self._writer is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGKILL)  # also ends a stopped process
+            self._writer.transport.abort()
+
     def _handle(self, message: Message, payload: bytes) -> None:
         job = self._jobs.get(message.get("id", 0))
         match message["event"]:
             case "loaded":
+                self._expect_no_more(_LOAD)
+                self.read = None
                 self.loaded, self._is_ready, self._was_ready = message["loaded"], True, True
                 self._owner.on_loaded(self, message["model"], message["seconds"])
+            case "loading":
+                self.read = (message["done"], message["total"])
+                for waiting in self._jobs.values():
+                    if waiting.stage == "loading":
+                        waiting.on_change()
             case "failed" if job is None:
+                self._expect_no_more(_LOAD)
                 self._is_ready, self.is_broken = self._was_ready, not self._was_ready
                 self._owner.on_load_failed(self, DarkroomError.from_dict(message["error"]))
             case "stage" if job is not None:
                 job.move_to(message["stage"])
+                if job.is_over:  # given up while its model was loaded
+                    self._expect_end(job)
             case "step" if job is not None:
+                job.steps = message["steps"]
                 job.move_to("denoising", message["step"])
             case "free":
                 self._denoising = None
@@ -224,10 +340,13 @@ class Supervisor:
 
     def _drop(self, job: Job) -> Job:
         del self._jobs[job.id]
+        self._expect_no_more(job.id)
         self._owner.on_dropped(self, job)
         return job
 
     def _fail(self, job: Job, error: DarkroomError) -> None:
+        if job.stage == "loading":
+            self._expect_no_more(_LOAD)
         if isinstance(error, CudaError):
             self._failure = error  # the engine dies of it, and the job is tried again
         else:
@@ -260,10 +379,13 @@ def _read_picture(job: Job, message: Message, png: bytes) -> Rendered:
 
 
 async def _wait_for_end(process: asyncio.subprocess.Process) -> int:
-    """The exit code of an engine whose channel is closed; negative for a signal."""
+    """The exit code of an engine whose channel is closed; negative for a signal.
+
+    Raises TimeoutError if not even SIGKILL ends it.
+    """
     try:
         return await asyncio.wait_for(process.wait(), _END_S)
     except TimeoutError:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)  # Process.kill would take its exit code away from `wait`
-        return await process.wait()
+        return await asyncio.wait_for(process.wait(), _KILLED_S)

@@ -15,6 +15,7 @@ from pathlib import Path
 from darkroom.base.claims import claim
 from darkroom.base.hashing import check_sha256, hash_file
 from darkroom.base.text import shorten
+from darkroom.base.worker_words import DOWNLOADED, DOWNLOADING
 from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.verified import content_digest
 from darkroom.config import FetchConfig
@@ -92,6 +93,7 @@ class Download:
         self._options = options
         self._progress = progress
         self._retry = RetryPolicy(options.retries, progress.say)
+        self._is_downloading = False  # of a checkpoint
         self._client = HttpClient(options.stall_timeout_s, options.connections)
 
     def accepts(self, receipt: FetchReceipt) -> bool:
@@ -110,7 +112,10 @@ class Download:
                     kind=request.kind, version=version, dtype=request.dtype, get_json=self._get_json
                 ),
             )
-            return self._folder(resolved) if self._source.is_folder else self._file(resolved, before)
+            record = self._folder(resolved) if self._source.is_folder else self._file(resolved, before)
+            if self._is_downloading:
+                self._progress.say(DOWNLOADED)
+            return record
         finally:
             self._client.close()
 
@@ -180,6 +185,9 @@ class Download:
                 self._progress.say("already here")
                 return Downloaded(store.path(wanted).stat().st_size, wanted)
             partial = open_partial()
+            if self._request.kind == "checkpoint" and not self._is_downloading:
+                self._is_downloading = True
+                self._progress.say(DOWNLOADING)
             try:
                 done = Transfer(self._task(file, partial, wanted, is_weights=is_weights)).run()
                 if is_weights:

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darkroom.base.files import disk_errors, write_bytes
@@ -159,7 +159,8 @@ def _try_engine(
     with connection:
         try:
             left = max(0.0, deadline - time.monotonic())
-            answer, _ = connection.ask({"op": "hello", "lease": lease}, timeout_s=left)
+            news = _tell_loading(spec) if is_mine else None
+            answer, _ = connection.ask({"op": "hello", "lease": lease}, timeout_s=left, on_loading=news)
         except ConnectionLost:
             if not is_mine:
                 raise _EngineEnding from None
@@ -177,6 +178,18 @@ def _try_engine(
             raise _hung(spec, slot, connection, "had no picture", spec.render_timeout_s) from None
     _check(answer, "picture")
     return answer, png
+
+
+def _tell_loading(spec: EngineSpec) -> Callable[[int, int], None]:
+    """Prints how far loading the model is; by the client that started the engine, so that it's told once."""
+
+    def tell(done: int, total: int) -> None:
+        from darkroom.base.text import format_percent, format_progress
+
+        how_far = f"{format_percent(done, total)}, {format_progress(done, total)}"
+        print(f"loading {spec.model_dir.name}: {how_far}", file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _reach(spec: EngineSpec, slot: Slot, lease: str | None, deadline: float) -> tuple[Connection, bool]:

@@ -1,4 +1,4 @@
-"""The client's connection to a warm engine: one frame out, one frame back (see `serve.frames`). Standard library only.
+"""The client's connection to a warm engine: one frame out, one frame back, and news while a model is loaded (see `serve.frames`). Standard library only.
 
 Nothing is sent before the socket file and the process behind it are known to belong to this user (unix(7): SO_PEERCRED).
 """
@@ -9,6 +9,7 @@ import os
 import socket
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -63,8 +64,12 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self._socket.close()
 
-    def ask(self, message: Message, *, timeout_s: float) -> tuple[Message, bytes]:
+    def ask(
+        self, message: Message, *, timeout_s: float, on_loading: Callable[[int, int], None] | None = None
+    ) -> tuple[Message, bytes]:
         """Send a frame and wait for the answer: its message and payload. `timeout_s` limits both together.
+
+        `on_loading` gets the bytes of the model that are read and those there are, as often as the server tells them.
 
         Raises ConnectionLost, and TimeoutError when the time is up.
         """
@@ -74,8 +79,13 @@ class Connection:
             # A server that ends says so and closes the connection, whatever it is sent.
             with suppress(BrokenPipeError):
                 self._socket.sendall(pack(message))
-            text, payload = read_head(self._read(HEAD.size, deadline))
-            return read_text(self._read(text, deadline)), self._read(payload, deadline)
+            while True:
+                text, payload = read_head(self._read(HEAD.size, deadline))
+                answer = read_text(self._read(text, deadline))
+                if answer.get("event") != "loading":
+                    return answer, self._read(payload, deadline)
+                if on_loading is not None:
+                    on_loading(answer["done"], answer["total"])
         except (ConnectionError, EOFError, FrameError) as error:
             raise ConnectionLost(str(error)) from None
 

@@ -1,7 +1,7 @@
 """The warm engine's server in its event loop: clients' frames in front of a queue with one engine.
 
     received                    answered
-    hello {lease}               ready, once the model is loaded; or failed {error}
+    hello {lease}               loading {done, total} now and then; ready, once the model is loaded; or failed {error}
     render {request}            picture {facts, summary} with the PNG as payload, or failed {error}
     release {lease}             released {ends}: whether the engine ends now because no other run needs it
 
@@ -29,7 +29,7 @@ from darkroom.serve.dispatcher import Dispatcher, Observer
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.frames import FrameError, Message, pack
 from darkroom.serve.shutdown import Lifecycle
-from darkroom.serve.supervisor import DEFAULT_COMMAND, Job
+from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Limits
 from darkroom.warm.lease import LeaseWatch
 from darkroom.warm.paths import BACKLOG
 
@@ -42,6 +42,7 @@ MAX_MESSAGE_BYTES = 2**21
 """The longest message of a client: it holds four prompts of the longest kind."""
 MAX_QUEUE = 100_000
 _READ_TIMEOUT_S = 20.0
+_LOADING_EVERY_S = 5.0
 
 
 async def serve(
@@ -54,7 +55,14 @@ async def serve(
     name = options.model_dir.name
     files = {name: ModelFiles(options.model_dir, options.verified)}
     engine = EngineOptions(files, options.device, options.dtype, options.memory)
-    dispatcher = Dispatcher([engine], name, limit=MAX_QUEUE, observer=Observer(), command=command or DEFAULT_COMMAND)
+    dispatcher = Dispatcher(
+        [engine],
+        name,
+        limit=MAX_QUEUE,
+        observer=Observer(),
+        command=command or DEFAULT_COMMAND,
+        limits=Limits(load_s=options.start_timeout_s),
+    )
     lifecycle = LeasedLifecycle(dispatcher, options, remove_socket)
     server = FrameServer(dispatcher, lifecycle, name, options.device_name)
     dispatcher.start()
@@ -170,7 +178,7 @@ class FrameServer:
         try:
             while (frame := await receive(reader, max_text=MAX_MESSAGE_BYTES, max_payload=0)) is not None:
                 with self._lifecycle.working():
-                    answer = await _while_connected(reader, self._answer(frame[0]))
+                    answer = await _while_connected(reader, self._answer(frame[0], writer))
                     writer.write(pack(*answer))
                     async with asyncio.timeout(_READ_TIMEOUT_S):
                         await writer.drain()
@@ -182,13 +190,13 @@ class FrameServer:
             self._clients.discard(writer)
             writer.close()
 
-    async def _answer(self, message: Message) -> tuple[Message, bytes]:
-        """The answer to a frame. Raises FrameError for one that isn't in the table above."""
+    async def _answer(self, message: Message, writer: asyncio.StreamWriter) -> tuple[Message, bytes]:
+        """The answer to a frame; `writer` gets what is told before it. Raises FrameError for one that isn't in the table above."""
         try:
             match message:
                 case {"op": "hello", "lease": str() | None as lease}:
                     self._lifecycle.hold(lease)
-                    await self._dispatcher.wait_ready()
+                    await self._wait_ready(writer)
                     return {"event": "ready"}, b""
                 case {"op": "render", "request": dict(settings)}:
                     rendered = await self._render(settings)
@@ -198,6 +206,17 @@ class FrameServer:
         except Exception as error:
             return _failure(error), b""
         raise FrameError("a message that is none of hello, render and release")
+
+    async def _wait_ready(self, writer: asyncio.StreamWriter) -> None:
+        """Wait until the model is loaded; until then tell the client how far that is."""
+        waiting = asyncio.ensure_future(self._dispatcher.wait_ready())
+        try:
+            while not (await asyncio.wait({waiting}, timeout=_LOADING_EVERY_S))[0]:
+                if read := self._dispatcher.read:
+                    writer.write(pack({"event": "loading", "done": read[0], "total": read[1]}))
+            await waiting
+        finally:
+            waiting.cancel()
 
     async def _render(self, settings: dict[str, Any]) -> Rendered:
         """Render a request as it is: it was checked and completed when it was planned."""

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from darkroom.base.logs import configure_log
 from darkroom.base.sockets import listen_privately
 from darkroom.warm.options import ServerOptions
 from darkroom.warm.paths import BACKLOG, ServerFiles
@@ -30,7 +31,7 @@ _LOCK_PAUSE_S = 0.05
 def main(command: Sequence[str] | None = None) -> None:
     """Run an engine until it is no longer needed; never returns. `command` replaces the one that starts the engine's process."""
     options = ServerOptions.from_json(sys.argv[1])
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
+    configure_log()
     files = ServerFiles(options.socket)
     lock = _hold(files.life_lock, options.start_timeout_s)
     if lock is None:

@@ -51,15 +51,16 @@ async function unlock() {
   }
 }
 
-function showProgress({ stage, step, steps, waiting }) {
+function showProgress({ stage, step, steps, waiting, loaded }) {
   const texts = {
     waiting: waiting ? `waiting, ${waiting} before you` : "waiting",
-    loading: "loading the model",
+    loading: loaded ? `loading the model, ${Math.floor(100 * loaded)} %` : "loading the model",
     denoising: step ? `step ${step} of ${steps}` : "starting",
     decoding: "decoding",
   };
   byId("stage").textContent = texts[stage];
-  if (step) byId("progress").value = step / steps;
+  if (stage === "loading" && loaded) byId("progress").value = loaded;
+  else if (step) byId("progress").value = step / steps;
   else if (stage === "decoding") byId("progress").value = 1;
   else byId("progress").removeAttribute("value");
   say(stage === "denoising" ? "rendering" : texts[stage]);
