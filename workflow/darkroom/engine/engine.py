@@ -183,7 +183,7 @@ class Engine:
             prompt, is_prompt_known = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
             encoded = time.perf_counter()
             if request.prompt:
-                _log_tokens(prompt.prompt_tokens)
+                _log_tokens(prompt.embeddings.prompt_tokens)
             latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
             ended = time.perf_counter()
         facts = RenderFacts(
