@@ -14,6 +14,7 @@ from darkroom.pictures.infotext import write_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
 from darkroom.serve.a1111_schemas import Txt2Img
+from darkroom.serve.a1111_settings import read_txt2img
 from darkroom.serve.answers import Rendered
 from darkroom.serve.openai_images import write_answer as write_images
 from darkroom.serve.service import Progress
@@ -40,8 +41,11 @@ def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path
 
 def test_info_says_what_was_used_and_parameters_what_was_sent(tmp_path: Path) -> None:
     made = picture(tmp_path, negative_prompt="blue", clip_skip=3)
-    answer = write_answer(Txt2Img(prompt="a circle", seed=-1), [made], [9], started=0.0)
+    body = Txt2Img.model_validate({"prompt": "a circle", "seed": -1, "auth": "anna:secret"})
+    answer = write_answer(body, [made], read_txt2img(body), started=0.0)
     info = json.loads(answer.info)
+    assert info["ignored"] == {"auth": "unknown field"}
+    assert "secret" not in answer.model_dump_json()
     assert (info["seed"], info["steps"], info["clip_skip"], info["negative_prompt"]) == (100, 20, 3, "blue")
     assert (info["sd_model_name"], info["sd_model_hash"], info["sd_vae_name"]) == ("alpha", MODEL_HASH, None)
     sent = answer.parameters

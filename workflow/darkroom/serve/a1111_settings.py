@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.base.text import shorten, unknown_name
+from darkroom.base.text import shorten
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_schedule, split_sampler
-from darkroom.serve.a1111_schemas import NEUTRAL, SAME, Txt2Img
-from darkroom.serve.adapters import choose_seed, refuse_wishes
+from darkroom.serve.a1111_ignored import Ignored, ignore_eta, ignore_fields, ignore_option, ignore_schedule
+from darkroom.serve.a1111_schemas import SAME, Txt2Img
+from darkroom.serve.adapters import choose_seed
 
 AUTOMATIC = {
     "DPM++ 2M": "Karras",
@@ -50,18 +51,23 @@ FIXED: dict[str, Any] = {
     "sdxl_crop_left": 0,
 }
 """Options with a fixed value, which a client may send."""
+_NO_PICTURE = ("samples_save", "grid_save", "live_previews_enable")
+"""Fixed options whose other values change no picture either."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
-_ETA = {"DDIM": 0.0, **dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE"), 1.0)}
 _TAG = re.compile(r"<lora:([^<>:]*):([^<>]*)>", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
-    """A request in our terms: settings and variation seed of each picture, and the model (None for the default)."""
+    """A request in our terms: settings and variation seed of each picture, and the model (None for the default).
+
+    `ignored` names what the request asks for in vain, with the reasons.
+    """
 
     settings: list[dict[str, Any]]
     subseeds: list[int]
     model: str | None
+    ignored: Ignored
 
 
 def count_pictures(body: Txt2Img) -> int:
@@ -73,11 +79,16 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
 
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
     """
-    refuse_wishes(body.model_dump(), NEUTRAL)
+    ignored = ignore_fields(body, Txt2Img.model_fields)
     settings = {name: value for name in SAME if (value := getattr(body, name)) is not None}
-    settings |= _read_sampler(body.sampler_name or body.sampler_index, body.scheduler)
-    _check_eta(body.eta, settings.get("sampler"))
-    model, overrides = read_overrides(body.override_settings or {})
+    sampler, schedule = body.sampler_name or body.sampler_index, body.scheduler
+    if reason := _ignore_schedule(sampler, schedule):
+        ignored["scheduler"], schedule = reason, None
+    settings |= _read_sampler(sampler, schedule)
+    if reason := ignore_eta(body.eta, settings.get("sampler")):
+        ignored["eta"] = reason
+    model, overrides, others = read_overrides(body.override_settings or {})
+    ignored |= {f"override_settings.{name}": why for name, why in others.items()}
     if body.override_settings_restore_afterwards is False and overrides:
         name = "override_settings_restore_afterwards"
         why = f"{', '.join(overrides)} can't be kept for everybody"
@@ -90,36 +101,40 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
         each = [{"seed": seed, "variation_seed": other, "variation_strength": strength} for other in subseeds]
     else:
         each = [{"seed": seed + number} for number in range(count)]
-    return PictureSettings([settings | own for own in each], subseeds, model)
+    return PictureSettings([settings | own for own in each], subseeds, model, ignored)
 
 
-def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The model that the options name (or None), and their settings.
+def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], Ignored]:
+    """The model that the options name (or None), their settings, and the options that are ignored.
 
-    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value of a fixed one.
+    Raises UnsupportedError (E-UNSUPPORTED) for an option that would change the picture.
     """
     given = {name: value for name, value in options.items() if value is not None}
     model = given.pop("sd_model_checkpoint", None)
-    settings = {}
+    settings, ignored = {}, {}
     for name, value in given.items():
         if name in PER_PICTURE:
             setting, read = PER_PICTURE[name]
             settings[setting] = read(value)
-        else:
-            check_fixed("override_settings", name, value)
-    return None if model is None else str(model), settings
+        elif reason := check_fixed("override_settings", name, value):
+            ignored[shorten(name)] = reason
+    return None if model is None else str(model), settings, ignored
 
 
-def check_fixed(where: str, name: str, value: Any) -> None:
-    """Raise RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value than its own."""
+def check_fixed(where: str, name: str, value: Any) -> str | None:
+    """Why an option is ignored; None for one that has its fixed value.
+
+    Raises UnsupportedError (E-UNSUPPORTED) for another value of an option that changes pictures.
+    """
     if name not in FIXED:
-        name = shorten(name)
-        why = str(unknown_name("option", name, ["sd_model_checkpoint", *PER_PICTURE, *FIXED]))
-        raise RequestError(f"request: {where}", name, why, "leave it out")
-    if value != FIXED[name]:
-        raise UnsupportedError(
-            f"request: {where}.{name}", shorten(value), f"is always {FIXED[name]!r} here", "leave it out"
-        )
+        return ignore_option(where, name, value, ["sd_model_checkpoint", *PER_PICTURE, *FIXED])
+    if value == FIXED[name]:
+        return None
+    if name in _NO_PICTURE:
+        return f"is always {FIXED[name]!r} here"
+    raise UnsupportedError(
+        f"request: {where}.{name}", shorten(value), f"is always {FIXED[name]!r} here", "leave it out"
+    )
 
 
 def _read_vae(value: Any) -> str | None:
@@ -158,11 +173,12 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
     return {"sampler": sampler, "schedule": AUTOMATIC.get(sampler, schedule) if schedule == "Automatic" else schedule}
 
 
-def _check_eta(eta: float | None, sampler: str | None) -> None:
-    """Raise UnsupportedError (E-UNSUPPORTED) for another eta than the sampler's own."""
-    own = _ETA.get(sampler or "")
-    if eta is not None and own is not None and eta != own:
-        raise UnsupportedError("request: eta", eta, f"it is always {own:g} for {sampler}", f"send {own:g}")
+def _ignore_schedule(name: str | None, scheduler: str | None) -> str | None:
+    """Why `scheduler` is ignored, if it is; a sampler's wrong name is left to `_read_sampler`."""
+    try:
+        return ignore_schedule(split_sampler(name)[0], scheduler) if name else None
+    except ValueError:
+        return None
 
 
 def _read_tags(prompt: str) -> str:
