@@ -121,24 +121,28 @@ def test_openais_models_are_not_taken_for_ours(client: openai.OpenAI, name: str)
         ({"size": "63x64"}, "E-REQUEST", "width"),
         ({"size": "8192x8192"}, "E-LIMIT", "size"),
         ({"n": 10**9}, "E-LIMIT", "pictures"),
-        ({"output_format": "jpeg"}, "E-REQUEST", "output_format"),
+        ({"output_format": "gif"}, "E-REQUEST", "output_format"),
         ({"background": "transparent"}, "E-UNSUPPORTED", "background"),
-        ({"stream": True}, "E-UNSUPPORTED", "stream"),
+        ({"partial_images": 1}, "E-REQUEST", "partial_images"),
+        ({"size": "63x64", "stream": True}, "E-REQUEST", "width"),
     ],
 )
 def test_what_is_wrong_is_an_error_with_a_code(
     client: openai.OpenAI, arguments: dict[str, Any], code: str, named: str
 ) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a red circle", **{**SMALL, **arguments})
     assert caught.value.code == code
     assert caught.value.type == "invalid_request_error"
+    sent = {**arguments, **arguments.get("extra_body", {})}
+    assert caught.value.param is None or caught.value.param in sent
+    assert caught.value.param is not None or code == "E-LORA"
     assert named in caught.value.message
     assert "Hint:" in caught.value.message
 
 
 def test_pictures_made_of_pictures_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.images.edit(image=("x.png", b"x"), prompt="x")
     assert caught.value.code == "E-UNSUPPORTED"
 

@@ -142,6 +142,12 @@ class ServeConfig(Section):
     """The address that clients know the server by; links to pictures begin with it."""
     results: bool = True
     """Answer a request with the picture from results/ if it is there already."""
+    default_model: str | None = None
+    """The model of requests that name none; the first one of `checkpoints` if left out."""
+    aliases: dict[str, str] | None = None
+    """Models by the names that OpenAI's clients use: `{dall-e-3: NAME}`. If left out, OpenAI's own names mean the default model, unless several models are served and `default_model` isn't set; `{}` for none."""
+    default_response_format: Literal["b64_json", "url"] = "b64_json"
+    """How OpenAI's clients get their pictures if they don't say. Those written for DALL-E, such as LangChain's, wait for `url`."""
 
 
 class GalleryConfig(Section):

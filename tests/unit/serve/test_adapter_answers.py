@@ -17,6 +17,7 @@ from darkroom.serve.a1111_schemas import Txt2Img
 from darkroom.serve.a1111_settings import read_txt2img
 from darkroom.serve.answers import Rendered
 from darkroom.serve.openai_images import write_answer as write_images
+from darkroom.serve.openai_schemas import ImageGeneration
 from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
 
@@ -32,10 +33,11 @@ def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Render
 
 
 def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path) -> None:
-    (item,) = write_images([picture(tmp_path, is_cached=True, warnings=["shows one colour"])]).data
+    body, made = ImageGeneration(prompt="x"), picture(tmp_path, is_cached=True, warnings=["shows one colour"])
+    (item,) = write_images(body, [made], [made.png]).data
     assert (item.cached, item.warnings, item.facts) == (True, ["shows one colour"], {})
     assert base64.b64decode(item.b64_json or "").startswith(b"\x89PNG")
-    (item,) = write_images([picture(tmp_path)], ["http://host/x.png"]).data
+    (item,) = write_images(body, [picture(tmp_path)], [b""], ["http://host/x.png"]).data
     assert (item.cached, item.b64_json, item.url) == (False, None, "http://host/x.png")
 
 

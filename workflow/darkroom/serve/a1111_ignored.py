@@ -68,7 +68,7 @@ _TIMESTEP_SAMPLERS = ("DDIM", "PLMS", "UniPC")
 """A1111's samplers that follow no schedule, whatever is named (modules/sd_samplers_timesteps.py)."""
 _ETA = {"DDIM": 0.0, **dict.fromkeys(("Euler a", "DPM2 a", "DPM++ SDE", "DPM++ 2M SDE", "DPM++ 3M SDE"), 1.0)}
 _SWITCHES = ("enabled", "enable", "is_enabled", "ad_tab_enable")
-_NOTHING = (None, False, "", "None", [], {})
+_NOTHING: tuple[Any, ...] = (None, False, "", "None", [], {})
 
 
 def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:

@@ -36,13 +36,16 @@ class Job:
     """One picture on its way through the queue and an engine.
 
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `done` is settled exactly once.
+    after each denoising step (reporting a step takes time from a small model's threads). `on_preview` is called with each of
+    at most `previews` PNGs of how the picture looks so far. `done` is settled exactly once.
     """
 
     model: str
     request: RenderRequest
     on_change: Callable[[], None] = lambda: None
     wants_steps: bool = True
+    previews: int = 0
+    on_preview: Callable[[bytes], None] = lambda _: None
     id: int = field(default_factory=lambda: next(_NUMBERS))
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stage: str = "waiting"
@@ -142,9 +145,8 @@ class Supervisor:
         self._denoising = job.id
         job.move_to("denoising" if job.model in self.loaded else "loading")
         request = job.request.model_dump(mode="json")
-        self._send(
-            {"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
-        )
+        wishes = {"wants_steps": job.wants_steps, "previews": job.previews}
+        self._send({"op": "render", "id": job.id, "model": job.model, "request": request, **wishes})
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step."""
@@ -207,6 +209,8 @@ class Supervisor:
                 job.move_to(message["stage"])
             case "step" if job is not None:
                 job.move_to("denoising", message["step"])
+            case "preview" if job is not None:
+                job.on_preview(payload)
             case "free":
                 self._denoising = None
                 self._owner.on_free(self)
