@@ -162,8 +162,8 @@ class GalleryConfig(Section):
 class Config(Section):
     checkpoints: dict[Name, Checkpoint] = Field(min_length=1)
     """The checkpoints by the name that folders, sheets and metadata use."""
-    sheets: list[str] = Field(min_length=1)
-    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
+    sheets: list[str] = Field(default_factory=list, min_length=1)
+    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name. A run needs one; a server, and `darkroom fetch`, none."""
     vaes: dict[Name, Vae] = Field(default_factory=dict)
     """VAEs by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
     loras: dict[Name, Lora] = Field(default_factory=dict)
@@ -207,6 +207,12 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
         raise _describe(error, path) from None
     _check_vae_names(config, path)
     return config
+
+
+def check_sheets(config: Config, path: Path | str) -> None:
+    """Raise ConfigError (E-CONFIG) for a configuration without sheets, which is enough for a server but not for a run."""
+    if not config.sheets:
+        raise ConfigError("key", "sheets", f"is missing ({locate(path, ['sheets'])})", "see docs/reference/config.md")
 
 
 def _check_vae_names(config: Config, path: Path | str) -> None:

@@ -22,7 +22,7 @@ from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml
 from darkroom.cluster import earlier_attempts
-from darkroom.config import Checkpoint, Config, parse_config
+from darkroom.config import Checkpoint, Config, check_sheets, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG, format_of
 from darkroom.request.assets import used_assets
@@ -142,7 +142,10 @@ def check_config_files(given: Sequence[str | Path], default: str) -> None:
 def load_plan(config: dict[str, Any], files: Sequence[str | Path]) -> Plan:
     """The plan for Snakemake's merged configuration. An error ends the process with one line and its exit code."""
     with exit_on_error():
-        plan = make_plan(parse_config(config, str(files[-1]) if files else "config/config.yaml"))
+        path = str(files[-1]) if files else "config/config.yaml"
+        checked = parse_config(config, path)
+        check_sheets(checked, path)
+        plan = make_plan(checked)
         plan.write()
         plan.sources.write_pins()
         return plan
