@@ -293,6 +293,7 @@ def test_ignored_things_change_no_setting() -> None:
         {"args": [False, {"ad_model": "face_yolov8n.pt"}]},
         {"args": [False, "Manual", 0.5]},
         {"args": [{"ad_model": "None"}]},
+        {"args": [True, False, {"ad_model": "None"}]},
         {"args": [{"ad_model": "face_yolov8n.pt", "ad_tab_enable": False}]},
         {"args": [{"enabled": False, "module": "canny"}, {}]},
     ],

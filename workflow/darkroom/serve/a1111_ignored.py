@@ -157,10 +157,15 @@ def _ignore_scripts(scripts: Mapping[str, Any]) -> Ignored:
 
 
 def _is_off(args: Any) -> bool:
-    """True if a script with these arguments does nothing: the first one is by convention the script's switch."""
+    """True if a script with these arguments does nothing.
+
+    The first one is by convention the script's switch. ADetailer and ControlNet take units, each with a switch of its own.
+    """
     if not isinstance(args, list):
         return args in _NOTHING
-    return not args or args[0] is False or all(map(_is_nothing, args))
+    units = [argument for argument in args if isinstance(argument, dict)]
+    are_units_off = bool(units) and all(isinstance(argument, bool | dict) for argument in args)
+    return not args or args[0] is False or all(map(_is_nothing, units if are_units_off else args))
 
 
 def _is_nothing(argument: Any) -> bool:
