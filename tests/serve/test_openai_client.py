@@ -118,13 +118,13 @@ def test_openais_models_are_not_taken_for_ours(client: openai.OpenAI, name: str)
         ({"extra_body": {"sampler": "Eular"}}, "E-REQUEST", "Euler"),
         ({"extra_body": {"loras": ["outlien"]}}, "E-LORA", "outline"),
         ({"extra_body": {"preset": "turboo"}}, "E-REQUEST", "turbo"),
-        ({"size": "63x64"}, "E-REQUEST", "width"),
+        ({"size": "63x64"}, "E-REQUEST", "size"),
         ({"size": "8192x8192"}, "E-LIMIT", "size"),
-        ({"n": 10**9}, "E-LIMIT", "pictures"),
+        ({"n": 10**9}, "E-LIMIT", "1 to 16"),
         ({"output_format": "gif"}, "E-REQUEST", "output_format"),
         ({"background": "transparent"}, "E-UNSUPPORTED", "background"),
         ({"partial_images": 1}, "E-REQUEST", "partial_images"),
-        ({"size": "63x64", "stream": True}, "E-REQUEST", "width"),
+        ({"size": "63x64", "stream": True}, "E-REQUEST", "size"),
     ],
 )
 def test_what_is_wrong_is_an_error_with_a_code(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -51,7 +51,7 @@ _WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, 
 _WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
 _PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
 """A path inside a text, other than one of this server's own routes."""
-_FIELD = re.compile(r"(?:request|input): (\w+)")
+_FIELD = re.compile(r"(?:request|input): (\w+)(?![\w ])")
 _MOST_SHOWN = 1000
 
 
@@ -130,8 +130,13 @@ def error_body(error: DarkroomError, *, hides_paths: bool = True) -> dict[str, A
         parts = {name: text and _PATH.sub(r"\1", text) for name, text in parts.items()}
     message = str(DarkroomError.from_dict(parts))
     kind = "invalid_request_error" if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    field = _FIELD.match(error.what)
-    return {"error": {**parts, "message": message, "type": kind, "param": field and field[1]}}
+    return {"error": {**parts, "message": message, "type": kind, "param": _wrong_field(parts)}}
+
+
+def _wrong_field(parts: Mapping[str, str | None]) -> str | None:
+    """The field that an error is about; an unknown one is the error's value."""
+    found = _FIELD.match(parts["what"] or "")
+    return parts["value"] if found and found[1] == "field" else found and found[1]
 
 
 def answer_error(error: DarkroomError, *, status: int | None = None, hides_paths: bool = True) -> Response:
