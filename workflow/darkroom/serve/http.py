@@ -106,7 +106,9 @@ async def stream_events(events: AsyncIterator[str]) -> Response:
         async for each in events:
             yield each
 
-    return StreamingResponse(chain(), media_type=EVENTS)
+    return StreamingResponse(
+        chain(), media_type=EVENTS, headers={"X-Accel-Buffering": "no"}
+    )  # nginx would hold it back
 
 
 def write_event(name: str, data: dict[str, Any]) -> str:
