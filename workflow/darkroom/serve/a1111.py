@@ -16,7 +16,8 @@ from fastapi import APIRouter, Request
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
 from darkroom.pictures.infotext import NEGATIVE, read_infotext
-from darkroom.pictures.png import text_of_png
+from darkroom.pictures.lossy import infotext_of
+from darkroom.pictures.png import SIGNATURE, text_of_png
 from darkroom.request.samplers import SAMPLERS, SCHEDULES
 from darkroom.serve.a1111_ignored import Ignored, shown
 from darkroom.serve.a1111_schemas import (
@@ -322,14 +323,13 @@ def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
 
 
 def read_png_info(image: str) -> PngInfo:
-    """The metadata of a PNG in base64. Raises RequestError (E-REQUEST)."""
+    """The metadata of a PNG, JPEG or WebP in base64. Raises RequestError (E-REQUEST)."""
     try:
         data = base64.b64decode(image.rpartition("base64,")[2], validate=True)
-        texts = text_of_png(data, "image")
+        texts = text_of_png(data, "image") if data.startswith(SIGNATURE) else {"parameters": infotext_of(data)}
     except (binascii.Error, ValueError, ImageError):
-        raise RequestError(
-            "request: image", None, "is not a PNG in base64", "send the file's bytes in base64"
-        ) from None
+        why = "is not a PNG, JPEG or WebP in base64"
+        raise RequestError("request: image", None, why, "send the file's bytes in base64") from None
     info = texts.pop("parameters", "")
     known = read_infotext(info)
     parameters = {"Prompt": known["prompt"], NEGATIVE[:-2]: known["negative_prompt"], **known["settings"]}

@@ -141,7 +141,7 @@ class PngInfoBody(BaseModel):
     model_config = _MODEL
 
     image: str
-    """A PNG in base64, bare or as a `data:` URL."""
+    """A PNG, JPEG or WebP in base64, bare or as a `data:` URL."""
 
 
 class PngInfo(BaseModel):
