@@ -10,8 +10,9 @@ from pydantic import ValidationError
 from darkroom.errors import DarkroomError, RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import SAMPLERS, SCHEDULES
+from darkroom.serve import a1111_ignored
 from darkroom.serve.a1111 import read_options
-from darkroom.serve.a1111_ignored import MOST_NAMED, PICTURE_OPTIONS, shown
+from darkroom.serve.a1111_ignored import MOST_GUESSED, MOST_NAMED, PICTURE_OPTIONS, shown
 from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
 from darkroom.serve.a1111_settings import AUTOMATIC, FIXED, PictureSettings, present_options, read_txt2img
 
@@ -330,10 +331,17 @@ def test_options_that_change_pictures_have_the_value_that_asks_for_nothing_or_ar
         read(override_settings={name: "something else"})
 
 
-def test_a_thousand_ignored_fields_are_counted_not_listed() -> None:
-    named = shown(read(**{f"field{number}": 1 for number in range(1000)}).ignored)
+@pytest.mark.parametrize("where", ["body", "override_settings"])
+def test_a_thousand_ignored_names_are_counted_not_listed_and_few_are_guessed_at(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guesses: list[str] = []
+    monkeypatch.setattr(a1111_ignored, "near_names", lambda name, known, **_: guesses.append(name) if known else [])
+    many = {f"field{number}": 1 for number in range(1000)}
+    named = shown(read(**many if where == "body" else {where: many}).ignored)
     assert len(named) == MOST_NAMED + 1
     assert named["…"] == f"and {1000 - MOST_NAMED} more"
+    assert len(guesses) == MOST_GUESSED
 
 
 @pytest.mark.parametrize("fields", [{"steps": "many"}, {"batch_size": 0}, {"seed": -2}, {"styles": "photo"}])

@@ -19,7 +19,7 @@ from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.lossy import infotext_of
 from darkroom.pictures.png import SIGNATURE, text_of_png
 from darkroom.request.samplers import SAMPLERS, SCHEDULES
-from darkroom.serve.a1111_ignored import Ignored, shown
+from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, shown
 from darkroom.serve.a1111_schemas import (
     Lora,
     PngInfo,
@@ -297,7 +297,7 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> tuple[str 
             raise UnsupportedError(
                 f"request: {name}", shorten(value), why, "send it with a picture, in override_settings"
             )
-        if reason := check_fixed("options", name, value):
+        if reason := check_fixed("options", name, value, guess=len(ignored) < MOST_GUESSED):
             ignored[shorten(name)] = reason
     model = options.get("sd_model_checkpoint")
     return None if model is None else str(model), ignored

@@ -8,7 +8,7 @@ is has no effect here, and is named in the answer and in the log; what would cha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from darkroom.base.text import near_names, shorten
@@ -19,8 +19,8 @@ from darkroom.serve.adapters import refuse_wishes
 
 MOST_NAMED = 100
 """How many ignored things an answer names."""
-_MOST_GUESSED = 10
-"""For how many unknown fields a similar name is looked for, which takes time."""
+MOST_GUESSED = 10
+"""For how many unknown names in a request a similar one is looked for, which takes time."""
 Ignored = dict[str, str]
 """Why each thing is ignored, by its name: a field's, `override_settings.OPTION` or `alwayson_scripts.SCRIPT`."""
 
@@ -79,7 +79,7 @@ def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:
     refuse_wishes(body.model_dump(include=set(NEUTRAL)), NEUTRAL)
     known = list(settings)
     ignored = {
-        shorten(name): _unknown("field", name, known if number < _MOST_GUESSED else ())
+        shorten(name): _unknown("field", name, known if number < MOST_GUESSED else ())
         for number, name in enumerate(body.model_extra or {})
     }
     if body.script_args:
@@ -90,7 +90,7 @@ def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:
     return ignored | _ignore_scripts(body.alwayson_scripts or {})
 
 
-def ignore_option(where: str, name: str, value: Any, known: Iterable[str]) -> str:
+def ignore_option(where: str, name: str, value: Any, known: Sequence[str]) -> str:
     """Why an option that Darkroom doesn't have is ignored; `where` names its place for the UnsupportedError."""
     if name not in PICTURE_OPTIONS:
         return _unknown("option", name, known)
@@ -133,8 +133,8 @@ def shown(ignored: Mapping[str, str]) -> Ignored:
     return named if len(ignored) <= MOST_NAMED else {**named, "…": f"and {len(ignored) - MOST_NAMED} more"}
 
 
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    near = near_names(name, known, most=1, cutoff=0.8)
+def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
+    near = near_names(name, known, most=1, cutoff=0.8) if known else []
     return f"unknown {kind}" + (f"; did you mean {near[0]}?" if near else "")
 
 

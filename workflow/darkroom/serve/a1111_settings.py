@@ -15,7 +15,14 @@ from darkroom.base.text import shorten
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_schedule, split_sampler
-from darkroom.serve.a1111_ignored import Ignored, ignore_eta, ignore_fields, ignore_option, ignore_schedule
+from darkroom.serve.a1111_ignored import (
+    MOST_GUESSED,
+    Ignored,
+    ignore_eta,
+    ignore_fields,
+    ignore_option,
+    ignore_schedule,
+)
 from darkroom.serve.a1111_schemas import SAME, Txt2Img
 from darkroom.serve.adapters import choose_seed
 
@@ -116,18 +123,18 @@ def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, An
         if name in PER_PICTURE:
             setting, read = PER_PICTURE[name]
             settings[setting] = read(value)
-        elif reason := check_fixed("override_settings", name, value):
+        elif reason := check_fixed("override_settings", name, value, guess=len(ignored) < MOST_GUESSED):
             ignored[shorten(name)] = reason
     return None if model is None else str(model), settings, ignored
 
 
-def check_fixed(where: str, name: str, value: Any) -> str | None:
-    """Why an option is ignored; None for one that has its fixed value.
+def check_fixed(where: str, name: str, value: Any, *, guess: bool = True) -> str | None:
+    """Why an option is ignored, with a similar name if it should `guess` one; None for an option that has its fixed value.
 
     Raises UnsupportedError (E-UNSUPPORTED) for another value of an option that changes pictures.
     """
     if name not in FIXED:
-        return ignore_option(where, name, value, ["sd_model_checkpoint", *PER_PICTURE, *FIXED])
+        return ignore_option(where, name, value, ("sd_model_checkpoint", *PER_PICTURE, *FIXED) if guess else ())
     if value == FIXED[name]:
         return None
     if name in _NO_PICTURE:
