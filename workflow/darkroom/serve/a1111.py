@@ -288,7 +288,7 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> tuple[str 
 
     Raises UnsupportedError (E-UNSUPPORTED) for another value of any other option.
     """
-    ignored = {}
+    ignored: Ignored = {}
     for name, value in options.items():
         if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
             continue

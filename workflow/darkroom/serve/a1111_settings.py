@@ -118,7 +118,8 @@ def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, An
     """
     given = {name: value for name, value in options.items() if value is not None}
     model = given.pop("sd_model_checkpoint", None)
-    settings, ignored = {}, {}
+    settings: dict[str, Any] = {}
+    ignored: Ignored = {}
     for name, value in given.items():
         if name in PER_PICTURE:
             setting, read = PER_PICTURE[name]
