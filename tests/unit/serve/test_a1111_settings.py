@@ -80,6 +80,23 @@ def test_fields_become_settings(fields: dict[str, Any], expected: dict[str, Any]
     assert wanted.model is None
 
 
+def test_numbers_and_switches_may_be_sent_as_texts() -> None:
+    texts = {
+        "steps": "20",
+        "cfg_scale": "7.5",
+        "width": "512",
+        "seed": "5",
+        "n_iter": "1",
+        "enable_hr": "false",
+        "eta": "0",
+    }
+    (settings,) = read(**texts, override_settings={"CLIP_stop_at_last_layers": "2"}).settings
+    request = RenderRequest.from_settings(settings)
+    assert (request.steps, request.cfg_scale, request.width, request.seed, request.clip_skip) == (20, 7.5, 512, 5, 2)
+    with pytest.raises(UnsupportedError, match="restore_faces"):
+        read(restore_faces="true")
+
+
 @pytest.mark.parametrize(
     ("name", "scheduler", "expected"),
     [

@@ -44,6 +44,12 @@ def test_every_setting_of_a_picture_can_be_sent_beside_openais_fields() -> None:
     assert shown["background"]["enum"] == ["opaque", "auto", None]
 
 
+def test_numbers_and_switches_may_be_sent_as_texts() -> None:
+    settings = read(n="2", seed="5", steps="20", cfg_scale="7.5", clip_skip="2", stream="true", partial_images="1")[1]
+    request = RenderRequest.from_settings(settings)
+    assert (request.seed, request.steps, request.cfg_scale, request.clip_skip) == (6, 20, 7.5, 2)
+
+
 def test_pictures_have_consecutive_seeds() -> None:
     assert [one["seed"] for one in read(n=3)] == [5, 6, 7]
 
