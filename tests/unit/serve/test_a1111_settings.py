@@ -271,6 +271,7 @@ def test_unknown_names_are_refused_with_what_is_known(fields: dict[str, Any], na
         ),
         ({"save_images": True}, {"save_images"}),
         ({"script_args": [1]}, {"script_args"}),
+        ({"script_name": "None", "script_args": [1]}, {"script_args"}),
         ({"sampler_name": "Euler a", "eta": 0}, {"eta": "Euler a always adds its own noise"}),
         ({"sampler_name": "Euler", "eta": 1}, {"eta": "Euler adds no noise"}),
         ({"sampler_name": "Euler a", "eta": 1, "comments": {}, "denoising_strength": 0.7}, {}),
@@ -283,7 +284,7 @@ def test_unknown_names_are_refused_with_what_is_known(fields: dict[str, Any], na
         ),
         (
             {"override_settings": {"sd_model_chekpoint": "x"}},
-            {"override_settings.sd_model_chekpoint": "unknown option; did you mean sd_model_checkpoint?"},
+            {"override_settings.sd_model_chekpoint": "unknown option here; did you mean sd_model_checkpoint?"},
         ),
         ({"override_settings": {"samples_save": True, "randn_source": "CPU"}}, {"override_settings.samples_save"}),
         ({"x" * 10_000: 1}, {"x" * 80 + "…"}),

@@ -83,7 +83,6 @@ def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:
         for number, name in enumerate(body.model_extra or {})
     }
     if body.script_args:
-        _refuse_script(body.script_name, body.script_args)
         ignored["script_args"] = "no script is named"
     if body.save_images:
         ignored["save_images"] = "the server writes no pictures to its disk"
@@ -93,7 +92,7 @@ def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:
 def ignore_option(where: str, name: str, value: Any, known: Sequence[str]) -> str:
     """Why an option that Darkroom doesn't have is ignored; `where` names its place for the UnsupportedError."""
     if name not in PICTURE_OPTIONS:
-        return _unknown("option", name, known)
+        return _unknown("option here", name, known)
     neutral = PICTURE_OPTIONS[name]
     if value not in neutral:
         why = f"Darkroom doesn't do that, only {neutral[0]!r}"
@@ -136,11 +135,6 @@ def shown(ignored: Mapping[str, str]) -> Ignored:
 def _unknown(kind: str, name: str, known: Sequence[str]) -> str:
     near = near_names(name, known, most=1, cutoff=0.8) if known else []
     return f"unknown {kind}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _refuse_script(name: str | None, args: list[Any]) -> None:
-    if name:
-        raise UnsupportedError("request: script_args", shorten(args), f"there is no script {name}", "leave it out")
 
 
 def _ignore_scripts(scripts: Mapping[str, Any]) -> Ignored:
