@@ -8,11 +8,13 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 
+import openai
 import pytest
 from PIL import Image
 
 from tests.serve import client_calls as calls
 from tests.serve.stand import Stand, stand
+from tests.unit.warm.bench import wait_until
 
 Call = Callable[[str], calls.Pictures]
 SQUARE, SMALL = (1024, 1024), (512, 512)
@@ -89,12 +91,22 @@ def test_what_is_ignored_stands_in_the_log_without_its_value(fake: Stand) -> Non
     assert "secret" not in line
 
 
-def test_a_stream_that_fails_ends_with_an_error_and_one_that_is_refused_has_none(fake: Stand) -> None:
-    body = {"prompt": "oom", "stream": True, "size": "64x64"}
-    answer = fake.post("/v1/images/generations", body)
-    assert (answer.status_code, answer.text.count("event: error")) == (200, 1) or answer.status_code == 507
-    refused = fake.post("/v1/images/generations", {**body, "size": "8192x8192"})
-    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "size")
+def test_a_stream_that_fails_ends_with_an_error_and_one_that_is_refused_is_none(fake: Stand) -> None:
+    with calls.openai_of(fake.url) as client:
+        with pytest.raises(openai.APIError, match="does not fit") as failed:
+            list(client.images.generate(prompt="oom", size="64x64", stream=True))
+        assert failed.value.code == "E-OOM"
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.images.generate(prompt="x", size="8192x8192", stream=True)
+        assert refused.value.param == "size"
+
+
+def test_a_stream_that_nobody_reads_to_its_end_gives_its_picture_up(fake: Stand) -> None:
+    with calls.openai_of(fake.url) as client:
+        stream = client.images.generate(prompt="slow", size="64x64", stream=True)
+        fake.wait_for_render("slow")
+        stream.close()
+    wait_until(lambda: fake.metric("darkroom_pictures_under_way") == 0, "end of the picture")
 
 
 def test_partial_images_of_several_pictures_are_told_apart(fake: Stand) -> None:
