@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from darkroom.engine import Engine, Library
+from darkroom.engine import Engine, Library, Previews
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
 
@@ -45,6 +46,16 @@ def test_a_lora_an_embedding_and_a_vae_leave_no_trace(model_dir: Path, tmp_path:
     assert first != expected
     assert engine.render(REQUEST).image.tobytes() == expected
     assert engine.render(dressed).image.tobytes() == first
+
+
+@pytest.mark.parametrize("memory", ["resident", "offload"])
+def test_previews_leave_no_trace(model_dir: Path, memory: str) -> None:
+    engine = Engine.load(model_dir, device="cuda", memory=memory)
+    expected = engine.render(REQUEST).image.tobytes()
+    seen: list[Image.Image] = []
+    watched = engine.decode(engine.denoise(REQUEST, previews=Previews(1, seen.append)))
+    assert watched.image.tobytes() == expected == engine.render(REQUEST).image.tobytes()
+    assert len(seen) == 1
 
 
 def test_closing_gives_the_memory_back(model_dir: Path) -> None:

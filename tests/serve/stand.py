@@ -164,7 +164,7 @@ def stand(
     if not models.exists():
         make_stand_in(models / "fake", behaviour)
     (name,) = (path.name for path in models.iterdir())
-    config = {"checkpoints": {name: {"source": "x"}}, "sheets": ["x"], "serve": {"port": 0, **settings}}
+    config = {"checkpoints": {name: {"source": "x"}}, "serve": {"port": 0, **settings}}
     (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, str(FAKE_SERVER), str(engine), "serve", "--config", "config.yaml", *options]
     with (folder / "serve.log").open("wb") as log:

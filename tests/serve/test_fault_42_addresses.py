@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,6 @@ ASKS_FOR_A_URL: dict[str, tuple[str, Callable[[str], dict[str, Any]]]] = {
     "openai model": ("/v1/images/generations", lambda url: {"prompt": "x", "model": url}),
     "openai edits": ("/v1/images/edits", lambda url: {"prompt": "x", "image": url}),
     "a1111 img2img": ("/sdapi/v1/img2img", lambda url: {"prompt": "x", "init_images": [url]}),
-    "a1111 init_images": ("/sdapi/v1/txt2img", lambda url: {"prompt": "x", "init_images": [url]}),
     "a1111 firstpass_image": ("/sdapi/v1/txt2img", lambda url: {"prompt": "x", "firstpass_image": url}),
     "a1111 checkpoint": (
         "/sdapi/v1/txt2img",
@@ -44,11 +44,21 @@ def test_fault_42_no_address_that_comes_with_a_request_is_opened(
     before = len(fake.noted("renders"))
     for address in (url, "http://169.254.169.254/latest/meta-data", "http://[::ffff:10.0.0.1]/", "file:///etc/passwd"):
         answer = fake.post(path, body(address))
-        assert answer.status_code in (404, 422)
+        assert answer.status_code in (400, 404, 422)
         assert answer.json()["error"]["code"] in ("E-REQUEST", "E-UNKNOWN", "E-UNSUPPORTED", "E-LORA", "E-EMBEDDING")
         assert "root:" not in answer.text
     assert songs == []
     assert len(fake.noted("renders")) == before
+
+
+def test_fault_42_an_address_in_a_field_that_a1111_ignores_is_not_opened(
+    fake: Stand, canary: tuple[str, list[str]]
+) -> None:
+    url, songs = canary
+    answer = fake.post("/sdapi/v1/txt2img", {"prompt": "x", "init_images": [url], "image_url": url, "mask": url})
+    assert json.loads(answer.json()["info"])["ignored"].keys() == {"init_images", "image_url", "mask"}
+    assert url not in answer.text
+    assert songs == []
 
 
 def test_fault_42_the_canary_would_sing(canary: tuple[str, list[str]]) -> None:

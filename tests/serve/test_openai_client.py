@@ -92,6 +92,26 @@ def test_a_preset_stands_for_several_settings(client: openai.OpenAI) -> None:
     assert (settings["Sampler"], settings["Steps"], settings["CFG scale"]) == ("Euler a", "1", "1")
 
 
+def test_a_stream_shows_the_picture_that_is_being_made_and_ends_with_the_same_bytes(client: openai.OpenAI) -> None:
+    plain = client.images.generate(prompt="a red circle", **SMALL, extra_body={"steps": 4, "seed": 7})
+    stream = client.images.generate(
+        prompt="a red circle", size="64x64", stream=True, partial_images=3, extra_body={"steps": 4, "seed": 7}
+    )
+    pngs = [base64.b64decode(event.b64_json) for event in stream]
+    assert plain.data is not None
+    assert pngs[-1] == base64.b64decode(plain.data[0].b64_json or "")
+    assert len({pixels_of(png) for png in pngs}) == 4
+
+
+def test_webp_and_jpeg_hold_the_infotext(client: openai.OpenAI) -> None:
+    for kind in ("webp", "jpeg"):
+        answer: Any = client.images.generate(prompt="a häuschen", output_format=kind, **SMALL, extra_body=QUICK)
+        exif = Image.open(io.BytesIO(base64.b64decode(answer.data[0].b64_json))).getexif().get_ifd(0x8769)[0x9286]
+        assert exif.startswith(b"UNICODE\0")
+        infotext = read_infotext(exif[8:].decode("utf-16-be"))
+        assert (infotext["prompt"], infotext["settings"]["Seed"]) == ("a häuschen", "7")
+
+
 def test_models_are_listed_and_found(client: openai.OpenAI) -> None:
     models = client.models.list().data
     assert [model.id for model in models] == ["tiny", "other"]
@@ -118,27 +138,31 @@ def test_openais_models_are_not_taken_for_ours(client: openai.OpenAI, name: str)
         ({"extra_body": {"sampler": "Eular"}}, "E-REQUEST", "Euler"),
         ({"extra_body": {"loras": ["outlien"]}}, "E-LORA", "outline"),
         ({"extra_body": {"preset": "turboo"}}, "E-REQUEST", "turbo"),
-        ({"size": "63x64"}, "E-REQUEST", "width"),
+        ({"size": "63x64"}, "E-REQUEST", "size"),
         ({"size": "8192x8192"}, "E-LIMIT", "size"),
-        ({"n": 10**9}, "E-LIMIT", "pictures"),
-        ({"output_format": "jpeg"}, "E-REQUEST", "output_format"),
+        ({"n": 10**9}, "E-LIMIT", "1 to 16"),
+        ({"output_format": "gif"}, "E-REQUEST", "output_format"),
         ({"background": "transparent"}, "E-UNSUPPORTED", "background"),
-        ({"stream": True}, "E-UNSUPPORTED", "stream"),
+        ({"partial_images": 1}, "E-REQUEST", "partial_images"),
+        ({"size": "63x64", "stream": True}, "E-REQUEST", "size"),
     ],
 )
 def test_what_is_wrong_is_an_error_with_a_code(
     client: openai.OpenAI, arguments: dict[str, Any], code: str, named: str
 ) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.images.generate(prompt="a red circle", **{**SMALL, **arguments})
     assert caught.value.code == code
     assert caught.value.type == "invalid_request_error"
+    sent = {**arguments, **arguments.get("extra_body", {})}
+    assert caught.value.param is None or caught.value.param in sent
+    assert caught.value.param is not None or code == "E-LORA"
     assert named in caught.value.message
     assert "Hint:" in caught.value.message
 
 
 def test_pictures_made_of_pictures_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.UnprocessableEntityError) as caught:
+    with pytest.raises(openai.BadRequestError) as caught:
         client.images.edit(image=("x.png", b"x"), prompt="x")
     assert caught.value.code == "E-UNSUPPORTED"
 

@@ -190,6 +190,12 @@ class ServeConfig(Section):
     """The address that clients know the server by; links to pictures begin with it."""
     results: bool = True
     """Answer a request with the picture from results/ if it is there already."""
+    default_model: str | None = None
+    """The model of requests that name none; the first one of `checkpoints` if left out."""
+    aliases: dict[str, str] | None = None
+    """Models by the names that OpenAI's clients use: `{dall-e-3: NAME}`. If left out, OpenAI's own names mean the default model, unless several models are served and `default_model` isn't set; `{}` for none."""
+    default_response_format: Literal["b64_json", "url"] = "b64_json"
+    """How OpenAI's clients get their pictures if they don't say. Those written for DALL-E, such as LangChain's, wait for `url`."""
 
 
 class GalleryConfig(Section):
@@ -204,8 +210,8 @@ class GalleryConfig(Section):
 class Config(Section):
     checkpoints: dict[Name, Checkpoint] = Field(min_length=1)
     """The checkpoints by the name that folders, sheets and metadata use."""
-    sheets: list[str] = Field(min_length=1)
-    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name."""
+    sheets: list[str] = Field(default_factory=list, min_length=1)
+    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name. A run needs one; a server, and `darkroom fetch`, none."""
     vaes: dict[Name, Vae] = Field(default_factory=dict)
     """VAEs by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
     loras: dict[Name, Lora] = Field(default_factory=dict)
@@ -354,6 +360,13 @@ def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[s
         if (other := taken.setdefault(stem.casefold(), name)) != name:
             why = f"differs from '{other}' in letter case alone ({place_of(other)}, {place_of(name)})"
             raise BadNameError(SECTIONS[section], name, why, "rename one of the two")
+
+
+def check_sheets(config: Config) -> None:
+    """Raise ConfigError (E-CONFIG) for a configuration without sheets, which is enough for a server but not for a run."""
+    if not config.sheets:
+        place = locate(config.path, ["sheets"])
+        raise ConfigError("key", "sheets", f"is missing ({place})", "see docs/reference/config.md")
 
 
 def _check_vae_names(config: Config, path: Path | str, mistakes: Mistakes) -> None:

@@ -12,7 +12,9 @@ from darkroom.errors import DarkroomError, RequestError, UnsupportedError
 from darkroom.pictures.infotext import read_infotext, write_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, SAMPLERS, SCHEDULES
+from darkroom.serve import a1111_ignored
 from darkroom.serve.a1111 import read_options
+from darkroom.serve.a1111_ignored import MOST_GUESSED, MOST_NAMED, PICTURE_OPTIONS, shown
 from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
 from darkroom.serve.a1111_settings import FIXED, PictureSettings, present_options, read_txt2img
 
@@ -78,6 +80,23 @@ def test_fields_become_settings(fields: dict[str, Any], expected: dict[str, Any]
     wanted = read(**fields)
     assert wanted.settings == [{"prompt": "a circle", "seed": 5, **expected}]
     assert wanted.model is None
+
+
+def test_numbers_and_switches_may_be_sent_as_texts() -> None:
+    texts = {
+        "steps": "20",
+        "cfg_scale": "7.5",
+        "width": "512",
+        "seed": "5",
+        "n_iter": "1",
+        "enable_hr": "false",
+        "eta": "0",
+    }
+    (settings,) = read(**texts, override_settings={"CLIP_stop_at_last_layers": "2"}).settings
+    request = RenderRequest.from_settings(settings)
+    assert (request.steps, request.cfg_scale, request.width, request.seed, request.clip_skip) == (20, 7.5, 512, 5, 2)
+    with pytest.raises(UnsupportedError, match="restore_faces"):
+        read(restore_faces="true")
 
 
 @pytest.mark.parametrize(
@@ -190,8 +209,6 @@ def test_what_asks_for_nothing_is_accepted(field: str) -> None:
         ("tiling", True),
         ("styles", ["photo"]),
         ("script_name", "X/Y/Z plot"),
-        ("script_args", [1]),
-        ("alwayson_scripts", {"ControlNet": {"args": ["x" * 1000]}}),
         ("refiner_checkpoint", "refiner"),
         ("disable_extra_networks", True),
         ("seed_resize_from_w", 512),
@@ -353,8 +370,6 @@ def test_the_models_own_schedule_has_a_name_that_a1111_has_not() -> None:
     [
         ({"sampler_name": "Eular"}, "Eular"),
         ({"scheduler": "turbo_sgm"}, "turbo_sgm"),
-        ({"override_settings": {"sd_model_chekpoint": "x"}}, "sd_model_chekpoint"),
-        ({"override_settings": {"sd_hypernetwork": "x"}}, "sd_hypernetwork"),
     ],
 )
 def test_unknown_names_are_refused_with_what_is_known(fields: dict[str, Any], named: str) -> None:
@@ -365,13 +380,106 @@ def test_unknown_names_are_refused_with_what_is_known(fields: dict[str, Any], na
 
 
 @pytest.mark.parametrize(
-    ("field", "why"),
-    [("negative", "did you mean negative_prompt"), ("distilled_cfg_scale", "cfg_scale"), ("xyzzy", "unknown field")],
+    ("fields", "ignored"),
+    [
+        ({"url": "http://x", "auth": "a:b"}, {"url": "unknown field", "auth": "unknown field"}),
+        ({"negative_promt": "x"}, {"negative_promt": "unknown field; did you mean negative_prompt?"}),
+        ({"init_images": ["x"], "mask": "y", "resize_mode": 1}, {"init_images", "mask", "resize_mode"}),
+        (
+            {"seed_enable_extras": True, "use_deprecated_controlnet": False},
+            {"seed_enable_extras", "use_deprecated_controlnet"},
+        ),
+        ({"save_images": True}, {"save_images"}),
+        ({"script_args": [1]}, {"script_args"}),
+        ({"script_name": "None", "script_args": [1]}, {"script_args"}),
+        ({"sampler_name": "Euler a", "eta": 0}, {"eta": "Euler a always adds its own noise"}),
+        ({"sampler_name": "Euler", "eta": 1}, {"eta": "Euler adds no noise"}),
+        ({"sampler_name": "Euler a", "eta": 1, "comments": {}, "denoising_strength": 0.7}, {}),
+        ({"sampler_name": "DDIM", "scheduler": "karras"}, {"scheduler": "DDIM follows no such schedule"}),
+        ({"sampler_name": "PLMS", "scheduler": "no such thing"}, {"scheduler"}),
+        ({"sampler_name": "DDIM", "scheduler": "sgm_uniform"}, {}),
+        (
+            {"override_settings": {"img2img_fix_steps": True, "initial_noise_multiplier": 0.5}},
+            {"override_settings.img2img_fix_steps", "override_settings.initial_noise_multiplier"},
+        ),
+        (
+            {"override_settings": {"sd_model_chekpoint": "x"}},
+            {"override_settings.sd_model_chekpoint": "unknown option here; did you mean sd_model_checkpoint?"},
+        ),
+        ({"override_settings": {"samples_save": True, "randn_source": "CPU"}}, {"override_settings.samples_save"}),
+        ({"x" * 10_000: 1}, {"x" * 80 + "…"}),
+    ],
 )
-def test_an_unknown_field_is_refused_with_the_near_ones(field: str, why: str) -> None:
-    with pytest.raises(RequestError, match=field) as caught:
-        read(**{field: 1})
-    assert why in caught.value.why
+def test_what_would_change_nothing_is_ignored_and_named(fields: dict[str, Any], ignored: Any) -> None:
+    found = read(**fields).ignored
+    assert (found if isinstance(ignored, dict) else found.keys()) == ignored
+
+
+def test_ignored_things_change_no_setting() -> None:
+    named = {"url": "x", "alwayson_scripts": {"ADetailer": {"args": [False]}}, "override_settings": {"grid_save": True}}
+    assert read(**named).settings == read().settings
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        None,
+        {},
+        {"args": []},
+        {"args": None},
+        {"args": [False]},
+        {"args": [None, ""]},
+        {"args": [False, {"ad_model": "face_yolov8n.pt"}]},
+        {"args": [False, "Manual", 0.5]},
+        {"args": [{"ad_model": "None"}]},
+        {"args": [True, False, {"ad_model": "None"}]},
+        {"args": [{"ad_model": "face_yolov8n.pt", "ad_tab_enable": False}]},
+        {"args": [{"enabled": False, "module": "canny"}, {}]},
+    ],
+)
+def test_scripts_that_are_switched_off_are_ignored(script: Any) -> None:
+    assert read(alwayson_scripts={"Any script": script}).ignored.keys() == {"alwayson_scripts.Any script"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        {"args": [True]},
+        {"args": [True, True, {"ad_model": "face_yolov8n.pt"}]},
+        {"args": [{"ad_model": "face_yolov8n.pt"}]},
+        {"args": [{"enabled": False}, {"enabled": True, "module": "canny"}]},
+        {"args": [{"module": "canny", "image": "x" * 1000}]},
+        {"args": [1.5, 2]},
+        {"args": "on"},
+        [True],
+    ],
+)
+def test_scripts_that_would_change_the_picture_are_refused_by_name(script: Any) -> None:
+    with pytest.raises(UnsupportedError) as caught:
+        read(alwayson_scripts={"ADetailer": script})
+    assert caught.value.what == "request: alwayson_scripts.ADetailer"
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", PICTURE_OPTIONS)
+def test_options_that_change_pictures_have_the_value_that_asks_for_nothing_or_are_refused(name: str) -> None:
+    for value in PICTURE_OPTIONS[name]:
+        assert read(override_settings={name: value}).settings == read().settings
+    with pytest.raises(UnsupportedError, match=name):
+        read(override_settings={name: "something else"})
+
+
+@pytest.mark.parametrize("where", ["body", "override_settings"])
+def test_a_thousand_ignored_names_are_counted_not_listed_and_few_are_guessed_at(
+    where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guesses: list[str] = []
+    monkeypatch.setattr(a1111_ignored, "near_names", lambda name, known, **_: guesses.append(name) if known else [])
+    many = {f"field{number}": 1 for number in range(1000)}
+    named = shown(read(**many if where == "body" else {where: many}).ignored)
+    assert len(named) == MOST_NAMED + 1
+    assert named["…"] == f"and {1000 - MOST_NAMED} more"
+    assert len(guesses) == MOST_GUESSED
 
 
 @pytest.mark.parametrize("fields", [{"steps": "many"}, {"batch_size": 0}, {"seed": -2}, {"styles": "photo"}])
@@ -404,22 +512,24 @@ def test_only_the_model_can_stay_after_a_request() -> None:
 
 
 def test_options_may_be_sent_back_as_they_were_read() -> None:
-    assert read_options(PRESENT, PRESENT) == PRESENT["sd_model_checkpoint"]
-    assert read_options(dict(FIXED), PRESENT) is None
+    assert read_options(PRESENT, PRESENT) == (PRESENT["sd_model_checkpoint"], {})
+    assert read_options(dict(FIXED), PRESENT) == (None, {})
+
+
+def test_options_that_change_no_picture_are_ignored_by_name() -> None:
+    ignored = read_options({"face_restoration_model": "GFPGAN", "samples_save": True, "sd_vae": None}, PRESENT)[1]
+    assert ignored.keys() == {"face_restoration_model", "samples_save"}
 
 
 @pytest.mark.parametrize(
-    ("options", "error", "named"),
+    ("options", "named"),
     [
-        ({"sd_vae": "soft"}, UnsupportedError, "override_settings"),
-        ({"CLIP_stop_at_last_layers": 2}, UnsupportedError, "CLIP_stop_at_last_layers"),
-        ({"samples_format": "jpg"}, UnsupportedError, "samples_format"),
-        ({"sd_checkpoint_hash": "1" * 64}, RequestError, "sd_checkpoint_hash"),
-        ({"face_restoration_model": "GFPGAN"}, RequestError, "face_restoration_model"),
+        ({"sd_vae": "soft"}, "override_settings"),
+        ({"CLIP_stop_at_last_layers": 2}, "CLIP_stop_at_last_layers"),
+        ({"samples_format": "jpg"}, "samples_format"),
+        ({"sd_hypernetwork": "x"}, "sd_hypernetwork"),
     ],
 )
-def test_options_that_would_change_something_are_refused_by_name(
-    options: dict[str, Any], error: type[Exception], named: str
-) -> None:
-    with pytest.raises(error, match=named):
+def test_options_that_would_change_something_are_refused_by_name(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(UnsupportedError, match=named):
         read_options({"sd_model_checkpoint": "tiny", **options}, PRESENT)

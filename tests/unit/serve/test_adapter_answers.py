@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from darkroom.errors import RequestError
+from darkroom.errors import LimitError, RequestError
 from darkroom.pictures.infotext import write_infotext
+from darkroom.pictures.lossy import convert_png, infotext_of
+from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
 from darkroom.serve.a1111_schemas import Txt2Img
+from darkroom.serve.a1111_settings import read_txt2img
 from darkroom.serve.answers import Rendered
 from darkroom.serve.openai_images import write_answer as write_images
+from darkroom.serve.openai_schemas import ImageGeneration
 from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
 
@@ -31,17 +37,21 @@ def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Render
 
 
 def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path) -> None:
-    (item,) = write_images([picture(tmp_path, is_cached=True, warnings=["shows one colour"])]).data
+    body, made = ImageGeneration(prompt="x"), picture(tmp_path, is_cached=True, warnings=["shows one colour"])
+    (item,) = write_images(body, [made], [made.png]).data
     assert (item.cached, item.warnings, item.facts) == (True, ["shows one colour"], {})
     assert base64.b64decode(item.b64_json or "").startswith(b"\x89PNG")
-    (item,) = write_images([picture(tmp_path)], ["http://host/x.png"]).data
+    (item,) = write_images(body, [picture(tmp_path)], [b""], ["http://host/x.png"]).data
     assert (item.cached, item.b64_json, item.url) == (False, None, "http://host/x.png")
 
 
 def test_info_says_what_was_used_and_parameters_what_was_sent(tmp_path: Path) -> None:
     made = picture(tmp_path, negative_prompt="blue", clip_skip=3)
-    answer = write_answer(Txt2Img(prompt="a circle", seed=-1), [made], [9], started=0.0)
+    body = Txt2Img.model_validate({"prompt": "a circle", "seed": -1, "auth": "anna:secret"})
+    answer = write_answer(body, [made], read_txt2img(body), started=0.0)
     info = json.loads(answer.info)
+    assert info["ignored"] == {"auth": "unknown field"}
+    assert "secret" not in answer.model_dump_json()
     assert (info["seed"], info["steps"], info["clip_skip"], info["negative_prompt"]) == (100, 20, 3, "blue")
     assert (info["sd_model_name"], info["sd_model_hash"], info["sd_vae_name"]) == ("alpha", MODEL_HASH, None)
     sent = answer.parameters
@@ -79,7 +89,37 @@ def test_metadata_of_a_bare_and_of_a_data_url(tmp_path: Path) -> None:
     assert shown.items.keys() == {"darkroom"}
 
 
+@pytest.mark.parametrize("kind", ["webp", "jpeg"])
+def test_metadata_of_the_other_formats(tmp_path: Path, kind: str) -> None:
+    png = picture(tmp_path, negative_prompt="blau, größer").png
+    shown = read_png_info(base64.b64encode(convert_png(png, kind, 90)).decode())
+    assert shown.info == read_png_info(base64.b64encode(png).decode()).info
+    assert shown.parameters["Negative prompt"] == "blau, größer"
+
+
+def test_an_infotext_of_little_endian_utf_16_or_without_a_code_is_read() -> None:
+    for comment in (b"UNICODE\0" + "größer".encode("utf-16-le"), b"ASCII\0\0\0" + b"gr", b"\0" * 8 + "größer".encode()):
+        exif, buffer = Image.Exif(), io.BytesIO()
+        exif.get_ifd(0x8769)[0x9286] = comment
+        Image.new("RGB", (8, 8)).save(buffer, "WEBP", exif=exif)
+        assert infotext_of(buffer.getvalue()).startswith("gr")
+
+
+def test_a_prompt_that_a_jpeg_has_no_room_for_is_refused_and_fits_into_a_webp() -> None:
+    png = encode_png(Image.new("RGB", (8, 8)), "x" * 33_000, "{}")
+    with pytest.raises(LimitError, match="output_format 'jpeg'"):
+        convert_png(png, "jpeg", 90)
+    assert infotext_of(convert_png(png, "webp", 90)) == "x" * 33_000
+
+
+def test_less_quality_is_a_smaller_file_and_none_is_the_best() -> None:
+    png = encode_png(Image.effect_noise((64, 64), 80).convert("RGB"), "x", "{}")
+    for kind in ("webp", "jpeg"):
+        sizes = [len(convert_png(png, kind, quality)) for quality in (0, 50, 100)]
+        assert sizes == sorted(set(sizes))
+
+
 def test_a_cut_off_picture_is_refused(tmp_path: Path) -> None:
     png = picture(tmp_path).png
-    with pytest.raises(RequestError, match="is not a PNG"):
+    with pytest.raises(RequestError, match="is not a PNG, JPEG or WebP"):
         read_png_info(base64.b64encode(png[: len(png) // 2]).decode())

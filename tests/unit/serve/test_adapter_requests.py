@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +12,13 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from darkroom.config import ServeConfig
+from darkroom.errors import UnknownModelError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import a1111, openai_images
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.engines import ModelFiles
+from darkroom.serve.openai_settings import find_model
 from darkroom.serve.service import Service
 from tests.fixtures.pictures import make_picture
 
@@ -26,9 +28,9 @@ Router = Callable[[Service], APIRouter]
 class StandInService:
     """Remembers what it was asked for, and answers with a drawing."""
 
-    def __init__(self, folder: Path, **config: Any) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = ("tiny", "other"), **config: Any) -> None:
         files = ModelFiles(folder)
-        self.models = Models([Model("tiny", files, "0123456789", None), Model("other", files, None, None)], folder)
+        self.models = Models([Model(name, files, None, None) for name in names], folder)
         self.config = ServeConfig(**config)
         self.asked: dict[str, Any] = {}
         self._folder = folder
@@ -40,8 +42,8 @@ class StandInService:
         request = RenderRequest.from_settings(made.request)
         return [Rendered(png, request, "x", {}, (), "tiny", None) for _ in settings]
 
-    def keep(self, png: bytes) -> str:
-        return "kept"
+    def keep(self, data: bytes, suffix: str) -> str:
+        return f"kept.{suffix}"
 
 
 def post(service: StandInService, router: Router, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
@@ -89,3 +91,43 @@ def test_links_begin_with_the_address_that_clients_know(tmp_path: Path, public_u
     service = StandInService(tmp_path, public_url=public_url)
     answer = post(service, openai_images.make_router, "/v1/images/generations", {"response_format": "url", "n": 2})
     assert [item["url"] for item in answer["data"]] == [link, link]
+
+
+@pytest.mark.parametrize(
+    ("asked", "default", "has_link"), [(None, "url", True), (None, "b64_json", False), ("b64_json", "url", False)]
+)
+def test_the_response_format_of_clients_that_name_none_is_configured(
+    tmp_path: Path, asked: str | None, default: str, has_link: bool
+) -> None:
+    service = StandInService(tmp_path, default_response_format=default)
+    (item,) = post(service, openai_images.make_router, "/v1/images/generations", {"response_format": asked})["data"]
+    assert (item["url"] is not None, item["b64_json"] is None) == (has_link, has_link)
+
+
+@pytest.mark.parametrize(
+    ("names", "config", "name", "found"),
+    [
+        (["tiny"], {}, "dall-e-3", "tiny"),
+        (["tiny"], {}, "gpt-image-1.5", "tiny"),
+        (["tiny"], {}, "gpt-image-2.5-sunburst-2026-09-08", "tiny"),
+        (["tiny"], {}, "chatgpt-image-latest", "tiny"),
+        (["tiny"], {}, "dall-e-mini", None),
+        (["tiny"], {"aliases": {}}, "dall-e-3", None),
+        (["tiny", "dall-e-3"], {}, "dall-e-3", "dall-e-3"),
+        (["tiny", "other"], {}, "dall-e-3", None),
+        (["tiny", "other"], {"default_model": "tiny"}, "dall-e-3", "tiny"),
+        (["tiny", "other"], {"aliases": {"dall-e-3": "other"}}, "dall-e-3", "other"),
+        (["tiny", "other"], {"aliases": {"dall-e-3": "other"}}, "dall-e-2", None),
+        (["tiny", "other"], {"aliases": {"fast": "other"}}, "fast", "other"),
+        (["tiny"], {}, None, "tiny"),
+    ],
+)
+def test_openais_names_of_models_mean_the_one_that_can_be_meant(
+    tmp_path: Path, names: list[str], config: dict[str, Any], name: str | None, found: str | None
+) -> None:
+    service = cast(Service, StandInService(tmp_path, names, **config))
+    if found is None:
+        with pytest.raises(UnknownModelError):
+            find_model(service, name)
+    else:
+        assert find_model(service, name).name == found

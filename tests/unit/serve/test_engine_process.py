@@ -91,7 +91,8 @@ class Bench:
 
     def render(self, number: int, prompt: str) -> None:
         request = RenderRequest(prompt=prompt, width=64, height=64).model_dump(mode="json")
-        self.channel.send({"op": "render", "id": number, "model": "m", "request": request, "wants_steps": True})
+        wishes = {"wants_steps": True, "previews": 0}
+        self.channel.send({"op": "render", "id": number, "model": "m", "request": request, **wishes})
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         while True:

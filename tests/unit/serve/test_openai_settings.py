@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from darkroom.errors import DarkroomError, RequestError, UnsupportedError
 from darkroom.request.render_request import MAX_SEED, RenderRequest
-from darkroom.serve.openai_images import ImageGeneration, read_settings
+from darkroom.serve.openai_schemas import ImageGeneration
+from darkroom.serve.openai_settings import ignored_fields, read_settings
 
 
 def read(**fields: Any) -> list[dict[str, Any]]:
@@ -40,7 +41,13 @@ def test_every_setting_of_a_picture_can_be_sent_beside_openais_fields() -> None:
     shown = ImageGeneration.model_json_schema()["properties"]
     assert {*RenderRequest.model_fields, "preset"} <= shown.keys()
     assert {"maximum": 1000, "minimum": 1, "type": "integer"} in shown["steps"]["anyOf"]
-    assert shown["stream"]["enum"] == [False, None]
+    assert shown["background"]["enum"] == ["opaque", "auto", None]
+
+
+def test_numbers_and_switches_may_be_sent_as_texts() -> None:
+    settings = read(n="2", seed="5", steps="20", cfg_scale="7.5", clip_skip="2", stream="true", partial_images="1")[1]
+    request = RenderRequest.from_settings(settings)
+    assert (request.seed, request.steps, request.cfg_scale, request.clip_skip) == (6, 20, 7.5, 2)
 
 
 def test_pictures_have_consecutive_seeds() -> None:
@@ -55,27 +62,59 @@ def test_any_seed_is_drawn_anew_from_32_bits(seed: int | None) -> None:
     assert 0 <= first[0] <= first[-1] < 2**32
 
 
-@pytest.mark.parametrize("field", ["quality", "style", "user", "safety_identifier", "moderation", "complexity"])
-def test_what_means_nothing_here_has_no_effect(field: str) -> None:
-    assert read(**{field: "high"}) == read()
-    assert read(background="opaque", output_format="png", output_compression=100, partial_images=0) == read()
+@pytest.mark.parametrize(
+    ("field", "value", "is_named"),
+    [
+        ("quality", "auto", False),
+        ("quality", "standard", False),
+        ("quality", "hd", True),
+        ("quality", "high", True),
+        ("style", "vivid", True),
+        ("complexity", "low", True),
+        ("moderation", "auto", False),
+        ("moderation", "low", True),
+        ("user", "somebody", False),
+        ("safety_identifier", "somebody", False),
+    ],
+)
+def test_what_means_nothing_here_has_no_effect_and_is_named_if_it_asks_for_something(
+    field: str, value: str, is_named: bool
+) -> None:
+    assert read(**{field: value}) == read()
+    assert (field in ignored_fields(ImageGeneration.model_validate({"prompt": "x", field: value}))) is is_named
 
 
 @pytest.mark.parametrize(
-    ("field", "value"),
+    "fields",
     [
-        ("stream", True),
-        ("partial_images", 2),
-        ("background", "transparent"),
-        ("svg", {"model": "x"}),
-        ("frame_count", 4),
+        {"background": "opaque", "output_format": "png", "output_compression": 100, "partial_images": 0},
+        {"output_format": "webp", "output_compression": 0},
+        {"output_format": "jpeg", "n": "1", "seed": "5"},
+        {"stream": True, "partial_images": 3, "response_format": "b64_json"},
+        {"stream": True, "partial_images": None},
     ],
 )
-def test_what_cannot_be_done_is_refused_by_name(field: str, value: Any) -> None:
-    with pytest.raises(UnsupportedError) as caught:
-        read(**{field: value})
+def test_what_decides_how_pictures_are_sent_changes_no_setting(fields: dict[str, Any]) -> None:
+    assert read(**fields) == read()
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"background": "transparent"}, "background"),
+        ({"svg": {"model": "x"}}, "svg"),
+        ({"frame_count": 4}, "frame_count"),
+        ({"output_compression": 50}, "output_compression"),
+        ({"partial_images": 2}, "partial_images"),
+        ({"partial_images": 2, "stream": False}, "partial_images"),
+        ({"stream": True, "response_format": "url"}, "response_format"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises((UnsupportedError, RequestError)) as caught:
+        read(**fields)
     assert caught.value.what == f"request: {field}"
-    assert field in caught.value.hint
+    assert caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -102,7 +141,11 @@ def test_a_size_given_twice_is_refused() -> None:
         {"n": "many"},
         {"seed": -2},
         {"seed": MAX_SEED + 1},
-        {"output_format": "jpeg"},
+        {"output_format": "gif"},
+        {"output_compression": 101},
+        {"partial_images": 4},
+        {"quality": "best"},
+        {"style": "noir"},
         {"response_format": "base64"},
         {"prompt": None},
     ],

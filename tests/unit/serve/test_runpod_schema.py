@@ -123,6 +123,32 @@ def test_every_setting_of_a_picture_can_be_sent() -> None:
     assert RenderRequest.from_settings(wanted.settings[0]) == RenderRequest.from_settings(settings)
 
 
+@pytest.mark.parametrize(
+    ("fields", "setting", "value"),
+    [
+        ({"steps": "20"}, "steps", 20),
+        ({"num_inference_steps": " 20 "}, "steps", 20),
+        ({"steps": "2e1"}, "steps", 20),
+        ({"width": "512.0"}, "width", 512),
+        ({"seed": str(MAX_SEED)}, "seed", MAX_SEED),
+        ({"seed": "+7"}, "seed", 7),
+        ({"variation_seed": "7", "variation_strength": "0.25"}, "variation_strength", 0.25),
+        ({"guidance_scale": "7.5"}, "cfg_scale", 7.5),
+        ({"cfg_rescale": ".5"}, "cfg_rescale", 0.5),
+        ({"clip_skip": "2"}, "clip_skip", 2),
+        ({"num_images": "1", "steps": 3}, "steps", 3),
+        ({"refiner_inference_steps": "50", "strength": "0.3", "high_noise_frac": "0.8", "steps": 3}, "steps", 3),
+        ({"freeu": "false"}, "freeu", None),
+    ],
+)
+def test_numbers_and_switches_may_be_sent_as_texts(fields: dict[str, Any], setting: str, value: object) -> None:
+    assert getattr(read(**fields), setting) == value
+
+
+def test_freeu_is_switched_on_by_a_text_too() -> None:
+    assert read(freeu="True").freeu == read(freeu=True).freeu
+
+
 def test_several_pictures_have_seeds_in_a_row_and_without_one_each_job_has_others() -> None:
     settings = read_input({"prompt": "a", "num_images": 3, "seed": 7}, LIMITS).settings
     assert [each["seed"] for each in settings] == [7, 8, 9]
@@ -143,7 +169,16 @@ def test_several_pictures_have_seeds_in_a_row_and_without_one_each_job_has_other
         ({"prompt": "x" * 40_000}, "E-REQUEST input: prompt 'xxx"),
         ({"prompt": "a", "promt": "b"}, "'promt': unknown field; did you mean prompt"),
         ({"prompt": "a", "hight": 512}, "did you mean height"),
-        ({"prompt": "a", "width": "512"}, "E-REQUEST input: width '512': is not a number"),
+        ({"prompt": "a", "width": "512px"}, "E-REQUEST input: width '512px': is not a number"),
+        ({"prompt": "a", "width": ""}, "E-REQUEST input: width '': is not a number"),
+        ({"prompt": "a", "width": "0x200"}, "is not a number"),
+        ({"prompt": "a", "width": "1_024"}, "is not a number"),
+        ({"prompt": "a", "width": "５１２"}, "is not a number"),
+        ({"prompt": "a", "width": "512.5"}, "E-REQUEST input: width '512.5': is not a whole number"),
+        ({"prompt": "a", "cfg_scale": "nan"}, "is not a number"),
+        ({"prompt": "a", "seed": "9" * 5000}, "is not a number"),
+        ({"prompt": "a", "steps": "true"}, "is not a number"),
+        ({"prompt": "a", "freeu": "maybe"}, "E-REQUEST input: freeu"),
         ({"prompt": "a", "width": True}, "E-REQUEST input: width 'true': is not a number"),
         ({"prompt": "a", "width": 512.5}, "E-REQUEST input: width '512.5': is not a whole number"),
         ({"prompt": "a", "width": float("inf")}, "is not a whole number"),

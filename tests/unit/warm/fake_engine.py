@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from darkroom.engine import Cancelled, RenderedImage, RenderFacts
+from darkroom.engine import Cancelled, Previews, RenderedImage, RenderFacts
 from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
@@ -34,7 +34,12 @@ class FakeEngine:
         self.folder = folder
 
     def denoise(
-        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None]
+        self,
+        request: RenderRequest,
+        *,
+        cancelled: Callable[[], bool],
+        on_step: Callable[[int, int], None],
+        previews: Previews | None = None,
     ) -> RenderRequest:
         """`slow` waits for a file, `stuck` also ignores cancellation, `oom` fails, `kill` kills, `poison` poisons once."""
         self._note("renders", request.prompt)
@@ -53,6 +58,8 @@ class FakeEngine:
         calls = 2 * request.steps - 1 if request.sampler == "Heun" else request.steps
         for step in range(1, calls + 1):
             on_step(step, calls)
+            if previews and previews.is_due(step, calls):
+                previews.show(Image.new("RGB", (request.width, request.height), (step,) * 3))
         return request
 
     def decode(self, request: RenderRequest) -> RenderedImage:

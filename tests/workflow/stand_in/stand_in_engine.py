@@ -56,7 +56,7 @@ class StandIn:
         return []
 
     def denoise(
-        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None]
+        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None], **_: Any
     ) -> tuple[RenderRequest, tuple[UsedAsset, ...]]:
         if (request.clip_skip or 0) > DEEPEST_CLIP_SKIP:
             raise RequestError("clip_skip", request.clip_skip, "the model's text encoders are not as deep")

@@ -26,13 +26,18 @@ def run(arguments: argparse.Namespace) -> str:
     a run is planned.
     """
     from darkroom.base.validation import Mistakes
-    from darkroom.config import read_config, read_valid
+    from darkroom.config import check_sheets, read_config, read_valid
+    from darkroom.run.asset_folders import expand_folders
     from darkroom.sheets.read import read_sheets
 
     mistakes = Mistakes()
     config = read_valid(read_config(arguments.config).data, arguments.config, mistakes)
     sheets = {}
     if config is not None:
+        with mistakes.collect():
+            check_sheets(config)
+        with mistakes.collect():
+            config = expand_folders(config)
         _check_sources(config, mistakes)
         sheets = read_sheets(config, mistakes)
     mistakes.raise_all()
@@ -53,6 +58,8 @@ def _check_sources(config: Config, mistakes: Mistakes) -> None:
 
     for section in SECTIONS:
         for name, given in getattr(config, section).items():
+            if not given.source:  # a folder that isn't there
+                continue
             try:
                 reference = parse_reference(given.source)
                 is_gone = reference.is_local and not Path(given.source).expanduser().exists()

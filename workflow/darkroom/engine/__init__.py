@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from darkroom.engine.denoise import Cancelled
     from darkroom.engine.engine import Denoised, Engine
     from darkroom.engine.library import Library
+    from darkroom.engine.previews import Previews
     from darkroom.engine.rendered import RenderedImage, RenderFacts, UsedAsset
 else:
     from darkroom.base.lazy import attributes_of
@@ -23,8 +24,9 @@ else:
             "denoise": ("Cancelled",),
             "engine": ("Denoised", "Engine"),
             "library": ("Library",),
+            "previews": ("Previews",),
             "rendered": ("RenderFacts", "RenderedImage", "UsedAsset"),
         },
     )
 
-__all__ = ["Cancelled", "Denoised", "Engine", "Library", "RenderFacts", "RenderedImage", "UsedAsset"]
+__all__ = ["Cancelled", "Denoised", "Engine", "Library", "Previews", "RenderFacts", "RenderedImage", "UsedAsset"]

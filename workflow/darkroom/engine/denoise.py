@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.decode import check_latents
+from darkroom.engine.previews import Estimates, Previews
 from darkroom.engine.prompts import Conditioning
 from darkroom.engine.schedulers import build
 from darkroom.request.render_request import FreeU, RenderRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _NEARLY_PARALLEL = 0.9995
 
@@ -51,12 +55,27 @@ class Cancelled(Exception):
 
 
 class Watch:
-    """The callback after each step: reports progress, stops a cancelled picture, records whether latents are finite."""
+    """The callback after each step: reports progress, stops a cancelled picture, records whether latents are finite.
 
-    def __init__(self, cancelled: Callable[[], bool] | None, on_step: Callable[[int, int], None] | None) -> None:
+    With `previews` it shows them, decoded by `decode`, which gives the RGB picture of latents or None.
+    """
+
+    def __init__(
+        self,
+        cancelled: Callable[[], bool] | None,
+        on_step: Callable[[int, int], None] | None,
+        previews: Previews | None = None,
+    ) -> None:
         self.cancelled = cancelled
         self.on_step = on_step
+        self.previews = previews
+        self.decode: Callable[[Any], Image | None] = lambda _: None
         self.finite: list[Any] = []
+        self._estimates: Estimates | None = None
+
+    def follow(self, scheduler: Any) -> None:
+        """Follow the steps of a picture's scheduler, if there are previews to show."""
+        self._estimates = Estimates(scheduler) if self.previews else None
 
     def ask(self) -> None:
         """Raise Cancelled if the picture is no longer wanted."""
@@ -70,6 +89,10 @@ class Watch:
             self.on_step(step + 1, pipeline.num_timesteps)
         if step + 1 < pipeline.num_timesteps:
             self.ask()
+        if self._estimates and self.previews and self.previews.is_due(step + 1, pipeline.num_timesteps):
+            image = self.decode(self._estimates.latest())
+            if image is not None:
+                self.previews.show(image)
         return tensors
 
 
@@ -84,6 +107,7 @@ def denoise(
 
     watch.ask()
     pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps, request.eta)
+    watch.follow(pipeline.scheduler)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     scale = pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from darkroom.base import worker_words
 from darkroom.checkpoint.audit import read_identity
@@ -28,12 +29,16 @@ from darkroom.engine.devices import (
 )
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.previews import Previews
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
 from darkroom.engine.weights import OnRead, WeightFiles
-from darkroom.errors import ModelError
+from darkroom.errors import ModelError, NanImageError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import RenderRequest
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +75,7 @@ class Engine:
         self._scheduler_config = files.model.configs.scheduler
         self._prompts = Prompts(pipeline)
         self._assets = Assets(pipeline, files, dtype, library)
+        self._decoding = threading.Lock()
 
     @classmethod
     def load(
@@ -121,8 +127,11 @@ class Engine:
         *,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
+        previews: Previews | None = None,
     ) -> Denoised:
         """All but a picture's last stage. `cancelled` is called before each step, `on_step` after it with (done, total).
+
+        `previews` cost one decoding each and don't change the picture; one that would be NaN is left out.
 
         `request.embeddings` has to name the embeddings in its prompts: see `darkroom.request.assets.settle`.
 
@@ -130,7 +139,7 @@ class Engine:
         EmbeddingError (E-EMBEDDING) for assets that don't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM)
         and CudaError (E-CUDA); after any but CudaError the engine can render the next picture.
         """
-        watch = Watch(cancelled, on_step)
+        watch = Watch(cancelled, on_step, previews)
         return self._guarded(request, lambda: self._denoise(request, watch))
 
     def decode(self, denoised: Denoised) -> RenderedImage:
@@ -178,6 +187,7 @@ class Engine:
 
         started = time.perf_counter()
         prepared = self._assets.prepare(request)
+        watch.decode = lambda latents: self._preview(prepared.vae, latents, request)
         with torch.inference_mode():
             applied = time.perf_counter()
             prompt, is_prompt_known = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
@@ -210,9 +220,8 @@ class Engine:
         import torch
 
         request, started = denoised.request, time.perf_counter()
-        with torch.inference_mode(), self._at_hand(denoised.vae):
-            is_tiled = self._plan.is_tiled(request.width, request.height)
-            image, is_retried = decode(denoised.vae, denoised.latents, tiled=is_tiled)
+        with torch.inference_mode():
+            image, is_retried = self._to_image(denoised.vae, denoised.latents, request)
         seconds = time.perf_counter() - started
         facts = replace(
             denoised.facts,
@@ -221,6 +230,17 @@ class Engine:
             warnings=_warnings(request, is_retried=is_retried, is_uniform=is_uniform(image)),
         )
         return RenderedImage(image, request, facts)
+
+    def _preview(self, vae: Any, latents: Any, request: RenderRequest) -> Image | None:
+        try:
+            return self._to_image(vae, latents, request)[0]
+        except NanImageError:
+            return None
+
+    def _to_image(self, vae: Any, latents: Any, request: RenderRequest) -> tuple[Image, bool]:
+        """What `decode` gives; one at a time, because that may change the VAE's settings for a while."""
+        with self._decoding, self._at_hand(vae):
+            return decode(vae, latents, tiled=self._plan.is_tiled(request.width, request.height))
 
     @contextmanager
     def _at_hand(self, vae: Any) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""A finished picture in another format than PNG: JPEG or WebP, with the infotext where other programs look for it.
+"""Pictures in other formats than PNG: JPEG and WebP, with the infotext where other programs look for it.
 
 That is EXIF's UserComment (CIPA DC-008, 4.6.5: eight bytes name the character code), as A1111 writes and reads it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 
-from darkroom.errors import LimitError
+from darkroom.errors import ImageError, LimitError
 from darkroom.pictures.png import decode_png, text_of_png
 
 MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
@@ -40,3 +40,23 @@ def convert_png(png: bytes, output_format: str, quality: int) -> bytes:
 
 def _options(output_format: str) -> dict[str, int]:
     return {"subsampling": 0} if output_format == "jpeg" else {"method": 4}
+
+
+def infotext_of(data: bytes) -> str:
+    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE)."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
+            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        raise ImageError("picture", None, "is neither a JPEG nor a WebP", "check the file") from None
+    return _read_comment(comment) if isinstance(comment, bytes) else str(comment)
+
+
+def _read_comment(comment: bytes) -> str:
+    """The text of a UserComment; which end of UTF-16 comes first isn't said, so the first sign decides."""
+    code, text = comment[:8], comment[8:]
+    if code != b"UNICODE\0":
+        return text.decode("utf-8", "replace")
+    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", "replace")

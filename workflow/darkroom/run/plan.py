@@ -24,7 +24,7 @@ from darkroom.base.strict_yaml import load_yaml, restore_text
 from darkroom.base.text import did_you_mean
 from darkroom.base.validation import lines_of
 from darkroom.cluster import earlier_attempts
-from darkroom.config import Checkpoint, Config, parse_config, read_config
+from darkroom.config import Checkpoint, Config, check_sheets, parse_config, read_config
 from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.request.assets import used_assets
@@ -181,7 +181,9 @@ def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
         for path in run.config_files or [Path(default)]:
             if Path(path).is_file():
                 config = restore_text(config, load_yaml(path))
-        plan = make_plan(parse_config(config, str([default, *run.config_files][-1])))
+        checked = parse_config(config, str([default, *run.config_files][-1]))
+        check_sheets(checked)
+        plan = make_plan(checked)
         for folder in (plan.models_dir, "results", "logs"):
             if Path(folder).exists() and not Path(folder).is_dir():
                 raise ConfigError("path", folder, "is a file where a folder has to be", "move it elsewhere")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import logging
 import os
 import time
 from datetime import datetime
@@ -15,8 +16,10 @@ from fastapi import APIRouter, Request
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
 from darkroom.pictures.infotext import NEGATIVE, read_infotext, written_schedule
-from darkroom.pictures.png import text_of_png
+from darkroom.pictures.lossy import infotext_of
+from darkroom.pictures.png import SIGNATURE, text_of_png
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, SAMPLERS, SCHEDULES
+from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, shown
 from darkroom.serve.a1111_schemas import (
     Lora,
     PngInfo,
@@ -32,6 +35,7 @@ from darkroom.serve.a1111_schemas import (
 )
 from darkroom.serve.a1111_settings import (
     PER_PICTURE,
+    PictureSettings,
     check_fixed,
     count_pictures,
     present_options,
@@ -43,6 +47,8 @@ from darkroom.serve.http import wants_fresh, while_connected
 if TYPE_CHECKING:
     from darkroom.serve.answers import Rendered
     from darkroom.serve.service import Progress, Service
+
+logger = logging.getLogger(__name__)
 
 _EMPTY_LISTS = (
     "extensions",
@@ -72,15 +78,22 @@ def make_router(service: Service) -> APIRouter:
         """Make pictures of a prompt."""
         check_count(count_pictures(body), service.config)
         read = read_txt2img(body)
+        _log_ignored("/sdapi/v1/txt2img", read.ignored)
         model = service.models.get(read.model).name
         started = time.time()
         work = service.make_pictures(read.settings, model=model, is_fresh=wants_fresh(request))
         pictures = await while_connected(request, work)
         if read.model is not None and body.override_settings_restore_afterwards is False:
             service.set_default(model)
-        return write_answer(body, pictures, read.subseeds, started)
+        return write_answer(body, pictures, read, started)
 
     return router
+
+
+def _log_ignored(route: str, ignored: Ignored) -> None:
+    """Only names: the values are the client's, passwords among them."""
+    if ignored:
+        logger.info("%s ignored %s", route, ", ".join(shown(ignored)))
 
 
 def _add_state(router: APIRouter, service: Service) -> None:
@@ -92,8 +105,10 @@ def _add_state(router: APIRouter, service: Service) -> None:
 
     @router.post("/options")
     async def set_options(options: dict[str, Any]) -> None:
-        """Change the default model. Other options may only be set to their present values."""
-        if (name := read_options(options, await get_options())) is not None:
+        """Change the default model. Options that change pictures may only be set to their present values."""
+        name, ignored = read_options(options, await get_options())
+        _log_ignored("/sdapi/v1/options", ignored)
+        if name is not None:
             service.set_default(name)
 
     @router.get("/progress")
@@ -213,18 +228,19 @@ async def _refresh() -> None:
     """Has no effect: LoRAs, VAEs and embeddings are looked up in each request, models when the server starts."""
 
 
-def write_answer(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> Txt2ImgAnswer:
-    """A1111's answer: the pictures, the request with its missing fields filled in, and `info`."""
+def write_answer(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, started: float) -> Txt2ImgAnswer:
+    """A1111's answer: the pictures, the request's known fields with the missing ones filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
     used |= {"sampler_name": first.sampler, "scheduler": written_schedule(first)}
-    sent = {name: value for name, value in body.model_dump().items() if value is not None}
+    fields = body.model_dump(include=set(Txt2Img.model_fields))
+    sent = {name: value for name, value in fields.items() if value is not None}
     images = [] if body.send_images is False else [base64.b64encode(picture.png).decode() for picture in pictures]
-    info = json.dumps(_write_info(body, pictures, subseeds, started))
-    return Txt2ImgAnswer(images=images, parameters={**body.model_dump(), **used, **sent}, info=info)
+    info = json.dumps(_write_info(body, pictures, read, started))
+    return Txt2ImgAnswer(images=images, parameters={**fields, **used, **sent}, info=info)
 
 
-def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], started: float) -> dict[str, Any]:
+def _write_info(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, started: float) -> dict[str, Any]:
     requests = [picture.request for picture in pictures]
     first = requests[0]
     infotexts = [picture.infotext for picture in pictures]
@@ -236,8 +252,8 @@ def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], st
         "all_negative_prompts": [request.negative_prompt for request in requests],
         "seed": first.seed,
         "all_seeds": [request.seed for request in requests],
-        "subseed": subseeds[0],
-        "all_subseeds": subseeds,
+        "subseed": read.subseeds[0],
+        "all_subseeds": read.subseeds,
         "subseed_strength": first.variation_strength,
         "width": first.width,
         "height": first.height,
@@ -262,14 +278,16 @@ def _write_info(body: Txt2Img, pictures: list[Rendered], subseeds: list[int], st
         "clip_skip": max(first.clip_skip, 1),
         "is_using_inpainting_conditioning": False,
         "version": written.get("Version"),
+        "ignored": shown(read.ignored),
     }
 
 
-def read_options(options: dict[str, Any], present: dict[str, Any]) -> str | None:
-    """The model to make the default, or None; all other options must have their present values.
+def read_options(options: dict[str, Any], present: dict[str, Any]) -> tuple[str | None, Ignored]:
+    """The model to make the default (or None), and the options that are ignored because they change no picture.
 
-    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for a change of another one.
+    Raises UnsupportedError (E-UNSUPPORTED) for another value of any other option.
     """
+    ignored: Ignored = {}
     for name, value in options.items():
         if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
             continue
@@ -278,9 +296,10 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> str | None
             raise UnsupportedError(
                 f"request: {name}", shorten(value), why, "send it with a picture, in override_settings"
             )
-        check_fixed("options", name, value)
+        if reason := check_fixed("options", name, value, guess=len(ignored) < MOST_GUESSED):
+            ignored[shorten(name)] = reason
     model = options.get("sd_model_checkpoint")
-    return None if model is None else str(model)
+    return None if model is None else str(model), ignored
 
 
 def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
@@ -303,14 +322,13 @@ def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
 
 
 def read_png_info(image: str) -> PngInfo:
-    """The metadata of a PNG in base64. Raises RequestError (E-REQUEST)."""
+    """The metadata of a PNG, JPEG or WebP in base64. Raises RequestError (E-REQUEST)."""
     try:
         data = base64.b64decode(image.rpartition("base64,")[2], validate=True)
-        texts = text_of_png(data, "image")
+        texts = text_of_png(data, "image") if data.startswith(SIGNATURE) else {"parameters": infotext_of(data)}
     except (binascii.Error, ValueError, ImageError):
-        raise RequestError(
-            "request: image", None, "is not a PNG in base64", "send the file's bytes in base64"
-        ) from None
+        why = "is not a PNG, JPEG or WebP in base64"
+        raise RequestError("request: image", None, why, "send the file's bytes in base64") from None
     info = texts.pop("parameters", "")
     known = read_infotext(info)
     parameters = {"Prompt": known["prompt"], NEGATIVE[:-2]: known["negative_prompt"], **known["settings"]}

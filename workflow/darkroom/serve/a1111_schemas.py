@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from darkroom.request.render_request import MAX_SEED
-from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
+from darkroom.serve.adapters import SETTINGS, describe_wishes
 
 _MODEL = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
@@ -19,9 +19,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "restore_faces": (False,),
     "tiling": (False,),
     "styles": ([],),
-    "script_name": ("",),
-    "script_args": ([],),
-    "alwayson_scripts": ({},),
+    "script_name": ("", "None"),
     "refiner_checkpoint": ("", "None", "none"),
     "disable_extra_networks": (False,),
     "seed_resize_from_h": (-1, 0),
@@ -44,9 +42,12 @@ def _describe(schema: dict[str, Any]) -> None:
 
 
 class Txt2Img(BaseModel):
-    """A1111's StableDiffusionProcessingTxt2Img, with `clip_skip` and `hr_additional_modules`, which other servers accept."""
+    """A1111's StableDiffusionProcessingTxt2Img, with `clip_skip` and `hr_additional_modules`, which other servers accept.
 
-    model_config = ConfigDict(**_MODEL, extra="forbid", json_schema_extra=_describe)
+    Other fields are ignored, and named in the answer's `info`.
+    """
+
+    model_config = ConfigDict(**_MODEL, extra="allow", json_schema_extra=_describe)
 
     prompt: str | None = Field("", examples=["a lighthouse in a storm, (oil painting:1.2)"])
     """Any length. The weights in a LoRA tag are in A1111's order: the text encoders' first."""
@@ -87,7 +88,9 @@ class Txt2Img(BaseModel):
     styles: list[str] | None = None
     script_name: str | None = None
     script_args: list[Any] | None = None
+    """Ignored without `script_name`."""
     alwayson_scripts: dict[str, Any] | None = None
+    """Scripts that are switched off or have no arguments are ignored, others refused."""
     refiner_checkpoint: str | None = None
     infotext: str | None = Field(None, max_length=200_000)
     """A picture's metadata, as in its PNG: what it says holds where the request leaves a field out."""
@@ -124,13 +127,6 @@ class Txt2Img(BaseModel):
     force_task_id: str | None = None
     comments: dict[str, Any] | None = None
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, body: Any) -> Any:
-        if isinstance(body, dict):
-            refuse_unknown(body, cls.model_fields)
-        return body
-
 
 class Txt2ImgAnswer(BaseModel):
     """`info` is a JSON text, as A1111 has it: the seeds, the infotexts and what the pictures were made with."""
@@ -145,7 +141,7 @@ class PngInfoBody(BaseModel):
     model_config = _MODEL
 
     image: str
-    """A PNG in base64, bare or as a `data:` URL."""
+    """A PNG, JPEG or WebP in base64, bare or as a `data:` URL."""
 
 
 class PngInfo(BaseModel):

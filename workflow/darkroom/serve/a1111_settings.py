@@ -10,14 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from darkroom.base.text import loose, shorten, unknown_name
+from darkroom.base.text import loose, shorten
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.pictures.infotext import read_infotext
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler, find_schedule, split_sampler
-from darkroom.serve.a1111_schemas import NEUTRAL, SAME, Txt2Img
-from darkroom.serve.adapters import choose_seed, refuse_wishes
+from darkroom.serve.a1111_ignored import (
+    MOST_GUESSED,
+    Ignored,
+    ignore_eta,
+    ignore_fields,
+    ignore_option,
+    ignore_schedule,
+)
+from darkroom.serve.a1111_schemas import SAME, Txt2Img
+from darkroom.serve.adapters import choose_seed
 
 FIXED: dict[str, Any] = {
     "samples_format": "png",
@@ -42,18 +50,22 @@ FIXED: dict[str, Any] = {
     "sdxl_crop_left": 0,
 }
 """Options with a fixed value, which a client may send."""
+_NO_PICTURE = ("samples_save", "grid_save", "live_previews_enable")
+"""Fixed options whose other values change no picture either."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
-_WITHOUT_SCHEDULE = ("DDIM", "PLMS", "UniPC")
-"""A1111's samplers that have their own timesteps, whatever `scheduler` says (modules/sd_samplers_timesteps.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSettings:
-    """A request in our terms: settings and variation seed of each picture, and the model (None for the default)."""
+    """A request in our terms: settings and variation seed of each picture, and the model (None for the default).
+
+    `ignored` names what the request asks for in vain, with the reasons.
+    """
 
     settings: list[dict[str, Any]]
     subseeds: list[int]
     model: str | None
+    ignored: Ignored
 
 
 def count_pictures(body: Txt2Img) -> int:
@@ -65,13 +77,19 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
 
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
     """
-    refuse_wishes(body.model_dump(), NEUTRAL)
     body, settings = _with_infotext(body)
+    ignored = ignore_fields(body, Txt2Img.model_fields)
     settings |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
-    settings |= _read_sampler(body.sampler_name or body.sampler_index, body.scheduler)
-    if body.eta is not None and _has_effect(body.eta, settings.get("sampler")):
+    sampler, schedule = body.sampler_name or body.sampler_index, body.scheduler
+    if reason := _ignore_schedule(sampler, schedule):
+        ignored["scheduler"], schedule = reason, None
+    settings |= _read_sampler(sampler, schedule)
+    if reason := ignore_eta(body.eta, settings.get("sampler")):
+        ignored["eta"] = reason
+    elif body.eta is not None and _has_effect(body.eta, settings.get("sampler")):
         settings["eta"] = body.eta
-    model, overrides = read_overrides(body.override_settings or {})
+    model, overrides, others = read_overrides(body.override_settings or {})
+    ignored |= {f"override_settings.{name}": why for name, why in others.items()}
     if body.override_settings_restore_afterwards is False and overrides:
         name = "override_settings_restore_afterwards"
         why = f"{', '.join(overrides)} can't be kept for everybody"
@@ -84,36 +102,41 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
         each = [{"seed": seed, "variation_seed": other, "variation_strength": strength} for other in subseeds]
     else:
         each = [{"seed": seed + number} for number in range(count)]
-    return PictureSettings([settings | own for own in each], subseeds, model)
+    return PictureSettings([settings | own for own in each], subseeds, model, ignored)
 
 
-def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
-    """The model that the options name (or None), and their settings.
+def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, Any], Ignored]:
+    """The model that the options name (or None), their settings, and the options that are ignored.
 
-    Raises RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value of a fixed one.
+    Raises UnsupportedError (E-UNSUPPORTED) for an option that would change the picture.
     """
     given = {name: value for name, value in options.items() if value is not None}
     model = given.pop("sd_model_checkpoint", None)
-    settings = {}
+    settings: dict[str, Any] = {}
+    ignored: Ignored = {}
     for name, value in given.items():
         if name in PER_PICTURE:
             setting, read = PER_PICTURE[name]
             settings[setting] = read(value)
-        else:
-            check_fixed("override_settings", name, value)
-    return None if model is None else str(model), settings
+        elif reason := check_fixed("override_settings", name, value, guess=len(ignored) < MOST_GUESSED):
+            ignored[shorten(name)] = reason
+    return None if model is None else str(model), settings, ignored
 
 
-def check_fixed(where: str, name: str, value: Any) -> None:
-    """Raise RequestError (E-REQUEST) for an unknown option, UnsupportedError (E-UNSUPPORTED) for another value than its own."""
+def check_fixed(where: str, name: str, value: Any, *, guess: bool = True) -> str | None:
+    """Why an option is ignored, with a similar name if it should `guess` one; None for an option that has its fixed value.
+
+    Raises UnsupportedError (E-UNSUPPORTED) for another value of an option that changes pictures.
+    """
     if name not in FIXED:
-        name = shorten(name)
-        why = str(unknown_name("option", name, ["sd_model_checkpoint", *PER_PICTURE, *FIXED]))
-        raise RequestError(f"request: {where}", name, why, "leave it out")
-    if value != FIXED[name]:
-        raise UnsupportedError(
-            f"request: {where}.{name}", shorten(value), f"is always {FIXED[name]!r} here", "leave it out"
-        )
+        return ignore_option(where, name, value, ("sd_model_checkpoint", *PER_PICTURE, *FIXED) if guess else ())
+    if value == FIXED[name]:
+        return None
+    if name in _NO_PICTURE:
+        return f"is always {FIXED[name]!r} here"
+    raise UnsupportedError(
+        f"request: {where}.{name}", shorten(value), f"is always {FIXED[name]!r} here", "leave it out"
+    )
 
 
 def _read_vae(value: Any) -> str | None:
@@ -151,8 +174,6 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
     if own_schedule is None and loose(scheduler or "") == loose(MODELS_OWN):
         return {"sampler": sampler, "schedule": "Automatic"}
     schedule = own_schedule or schedule
-    if sampler in _WITHOUT_SCHEDULE and schedule not in find_sampler(sampler).schedules:
-        schedule = "Automatic"
     if schedule == "Automatic":
         schedule = A1111_AUTOMATIC.get(sampler, schedule)
     return {"sampler": sampler, "schedule": schedule}
@@ -161,6 +182,14 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
 def _has_effect(eta: float, sampler: str | None) -> bool:
     """Whether it is another eta than the sampler's own. Validation looks at the server's default sampler."""
     return sampler is None or find_sampler(sampler).eta not in (None, eta)
+
+
+def _ignore_schedule(name: str | None, scheduler: str | None) -> str | None:
+    """Why `scheduler` is ignored, if it is; a sampler's wrong name is left to `_read_sampler`."""
+    try:
+        return ignore_schedule(split_sampler(name)[0], scheduler) if name else None
+    except ValueError:
+        return None
 
 
 def _with_infotext(body: Txt2Img) -> tuple[Txt2Img, dict[str, Any]]:

@@ -29,7 +29,8 @@ class ErrorDetails(BaseModel):
     message: str
     """The whole error in one line."""
     type: Literal["invalid_request_error", "server_error"]
-    param: None = None
+    param: str | None
+    """The field that is wrong, if it is one."""
     what: str
     value: str | None
     """The wrong value, if there is one."""
@@ -45,7 +46,7 @@ class ErrorAnswer(BaseModel):
 
 
 ERROR_ANSWERS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The request can't be read."},
+    400: {"model": ErrorAnswer, "description": "The request can't be read, or below `/v1` what 422 is elsewhere."},
     401: {"model": ErrorAnswer, "description": "The API key is missing or wrong."},
     403: {"model": ErrorAnswer, "description": "The request comes from a site that isn't allowed."},
     404: {"model": ErrorAnswer, "description": "There is no model of that name."},

@@ -19,7 +19,7 @@ from darkroom import __version__
 from darkroom.base.text import shorten
 from darkroom.base.validation import first_problem
 from darkroom.errors import DarkroomError, RequestError
-from darkroom.serve import a1111, native, openai_images, page
+from darkroom.serve import a1111, native, openai_images, openai_settings, page
 from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
 from darkroom.serve.bodies import Message, Receive
@@ -94,17 +94,21 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
 def _answer_errors(app: FastAPI) -> None:
     """Answer every error in the same form."""
 
+    def answer(request: Request, error: DarkroomError) -> Response:
+        is_openai = request.url.path.startswith(f"{openai_images.PREFIX}/")
+        return answer_error(error, status=openai_settings.status_of(error) if is_openai else None)
+
     @app.exception_handler(DarkroomError)
-    async def on_coded(_request: Request, error: DarkroomError) -> Response:
-        return answer_error(error)
+    async def on_coded(request: Request, error: DarkroomError) -> Response:
+        return answer(request, error)
 
     @app.exception_handler(ClientGone)
     async def on_gone(_request: Request, _error: ClientGone) -> Response:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_request: Request, error: RequestValidationError) -> Response:
-        return answer_error(_describe(error))
+    async def on_invalid(request: Request, error: RequestValidationError) -> Response:
+        return answer(request, _describe(error))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> Response:
@@ -118,9 +122,9 @@ def _answer_errors(app: FastAPI) -> None:
         return refusal
 
     @app.exception_handler(Exception)
-    async def on_unexpected(_request: Request, error: Exception) -> Response:
+    async def on_unexpected(request: Request, error: Exception) -> Response:
         shown = as_error(error)
-        return answer_error(DarkroomError(shown.what, None, type(error).__name__, shown.hint))
+        return answer(request, DarkroomError(shown.what, None, type(error).__name__, shown.hint))
 
 
 def _describe(error: RequestValidationError) -> RequestError:

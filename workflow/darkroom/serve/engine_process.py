@@ -7,12 +7,14 @@ socket pair with frames (see `frames`); the process ends when the other end is c
     received                                sent
     configure {models, device, …}
     load {model}                            loading {model, done, total} …, then loaded {model, …} or failed {model, error}
-    render {id, model, request, …}          stage, step …, free; then picture (with the PNG), failed or cancelled
+    render {id, model, request, …}          stage, step …, preview (with a PNG) …, free; then picture (with the PNG),
+                                            failed or cancelled
     cancel {id}                             whatever comes of that picture
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import queue
@@ -25,7 +27,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.base.logs import configure_log
 from darkroom.base.text import format_percent, format_progress
@@ -35,6 +37,9 @@ from darkroom.serve.answers import as_error, encode
 from darkroom.serve.channel import Channel
 from darkroom.serve.engines import EngineOptions, Engines, Load, load_engine
 from darkroom.serve.frames import Message
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ class Task:
     model: str
     request: dict[str, Any]
     wants_steps: bool
+    previews: int
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -84,7 +90,7 @@ class EngineProcess:
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
-                task = Task(message["id"], message["model"], message["request"], message["wants_steps"])
+                task = Task(*(message[key] for key in ("id", "model", "request", "wants_steps", "previews")))
                 self._tasks[task.id] = task
                 self._work.put(lambda: self._render(task))
             case "cancel":
@@ -144,6 +150,8 @@ class EngineProcess:
         self._free(task)
 
     def _denoise(self, engine: Any, task: Task) -> Any:
+        from darkroom.engine import Previews
+
         request = RenderRequest.model_validate(task.request)
         self._stage(task, "denoising")
 
@@ -151,14 +159,23 @@ class EngineProcess:
             if task.wants_steps:
                 self._channel.send({"event": "step", "id": task.id, "step": step, "steps": steps})
 
+        def on_preview(image: Image) -> None:
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", compress_level=1)
+            self._channel.send({"event": "preview", "id": task.id}, buffer.getvalue())
+
+        def denoise() -> Any:
+            previews = Previews(task.previews, on_preview) if task.previews else None
+            return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step, previews=previews)
+
         was_shared = self._finishing is not None and not self._finishing.done()
         try:
-            return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step)
+            return denoise()
         except OutOfMemoryError:
             if not was_shared:
                 raise
         self._wait_for_finishing()
-        return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step)
+        return denoise()
 
     def _decode(self, task: Task, engine: Any, denoised: Any, *, is_alone: bool = False) -> None:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from http import HTTPStatus
 from typing import Any, TypeVar
 
 from fastapi import Depends, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from fastapi.security import HTTPBearer
 
 from darkroom.base.text import shorten
@@ -30,6 +31,7 @@ from darkroom.serve.exchange import note_error
 
 T = TypeVar("T")
 
+EVENTS = "text/event-stream"
 ASKS_FOR_KEY = Depends(HTTPBearer(auto_error=False, description="The API key, where the server has one."))
 """A dependency for the OpenAPI document only: the guard checks the key."""
 _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
@@ -48,6 +50,7 @@ _WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, 
 _WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
 _PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
 """A path inside a text, other than one of this server's own routes."""
+_FIELD = re.compile(r"(?:request|input): (\w+)(?![\w ])")
 _MOST_SHOWN = 1000
 
 
@@ -93,6 +96,25 @@ def wants_fresh(request: Request) -> bool:
     return "no-cache" in request.headers.get("cache-control", "").lower()
 
 
+async def stream_events(events: AsyncIterator[str]) -> Response:
+    """An answer of server-sent events (HTML standard 9.2). Raises the error that occurs before the first one."""
+    first = await anext(events)
+
+    async def chain() -> AsyncIterator[str]:
+        yield first
+        async for each in events:
+            yield each
+
+    return StreamingResponse(
+        chain(), media_type=EVENTS, headers={"X-Accel-Buffering": "no"}
+    )  # nginx would hold it back
+
+
+def write_event(name: str, data: dict[str, Any]) -> str:
+    """One server-sent event with JSON."""
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+
+
 def status_of(error: DarkroomError) -> int:
     """The HTTP status of an error."""
     if isinstance(error, BusyError) and error.is_unavailable:
@@ -101,7 +123,7 @@ def status_of(error: DarkroomError) -> int:
 
 
 def error_body(error: DarkroomError, *, hides_paths: bool = True) -> dict[str, Any]:
-    """An error as JSON: its parts, and `message`, `type` and `param` as OpenAI's clients read them.
+    """An error as JSON: its parts, and `message`, `type` and `param` (a field) as OpenAI's clients read them.
 
     Parts are cut to a thousand characters and, with `hides_paths`, paths of this machine to their last part.
     """
@@ -111,7 +133,13 @@ def error_body(error: DarkroomError, *, hides_paths: bool = True) -> dict[str, A
         parts = {name: text and _PATH.sub(r"\1", text) for name, text in parts.items()}
     message = str(DarkroomError.from_dict(parts))
     kind = "invalid_request_error" if status_of(error) < HTTPStatus.INTERNAL_SERVER_ERROR else "server_error"
-    return {"error": {**parts, "message": message, "type": kind, "param": None}}
+    return {"error": {**parts, "message": message, "type": kind, "param": _wrong_field(parts)}}
+
+
+def _wrong_field(parts: Mapping[str, str | None]) -> str | None:
+    """The field that an error is about; an unknown one is the error's value."""
+    found = _FIELD.match(parts["what"] or "")
+    return parts["value"] if found and found[1] == "field" else found and found[1]
 
 
 def answer_error(error: DarkroomError, *, status: int | None = None, hides_paths: bool = True) -> Response:

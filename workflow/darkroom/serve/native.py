@@ -15,22 +15,29 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG
+from darkroom.pictures.lossy import MIME_TYPES
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.exchange import note_error
-from darkroom.serve.http import ASKS_FOR_KEY, answer_error, error_body, wants_fresh, while_connected
+from darkroom.serve.http import (
+    ASKS_FOR_KEY,
+    EVENTS,
+    answer_error,
+    error_body,
+    stream_events,
+    wants_fresh,
+    while_connected,
+    write_event,
+)
 from darkroom.serve.service import Progress, Service
 
-EVENTS = "text/event-stream"
-_UNBUFFERED = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-"""nginx keeps an answer until it has all of it, unless the answer says otherwise (ngx_http_proxy_module)."""
 _TEXT = {"schema": {"type": "string"}}
 _PNG = {"schema": {"type": "string", "format": "binary"}}
 
@@ -118,13 +125,17 @@ def _add_state(router: APIRouter, service: Service) -> None:
 def _add_pictures(router: APIRouter, service: Service) -> None:
     """Add the routes for finished and new pictures."""
 
-    @router.get("/pictures/{name}.png", response_class=Response, responses={200: {"content": {PNG.mime_type: _PNG}}})
-    async def get_picture(name: str) -> Response:
+    @router.get(
+        "/pictures/{name}.{suffix}",
+        response_class=Response,
+        responses={200: {"content": dict.fromkeys(MIME_TYPES.values(), _PNG)}},
+    )
+    async def get_picture(name: str, suffix: str) -> Response:
         """A picture behind a link."""
-        png = service.linked.get(name)
-        if png is None:
+        data = service.linked.get(f"{name}.{suffix}")
+        if data is None:
             raise HTTPException(404, "there is no such picture (any more)")
-        return Response(png, media_type=PNG.mime_type)
+        return Response(data, media_type=MIME_TYPES[suffix])
 
     @router.post(
         "/render",
@@ -136,19 +147,11 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         """One picture."""
         is_fresh = wants_fresh(request)
         if EVENTS in accept:
-            events = _events(service, body, is_fresh)
-            first = await anext(events)  # raises the error of a wrong request
-            return StreamingResponse(_chain(first, events), media_type=EVENTS, headers=_UNBUFFERED)
+            return await stream_events(_events(service, body, is_fresh))
         work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
         return Response(picture.png, media_type=PNG.mime_type, headers=headers)
-
-
-async def _chain(first: str, others: AsyncIterator[str]) -> AsyncIterator[str]:
-    yield first
-    async for each in others:
-        yield each
 
 
 async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
@@ -164,7 +167,7 @@ async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIt
         if (progress := await news.get()) is None:
             task.result()
         while progress is not None:
-            yield _event("progress", asdict(progress))
+            yield write_event("progress", asdict(progress))
             progress = await news.get()
         yield _last_event(task)
     finally:
@@ -177,7 +180,7 @@ def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
     except Exception as error:
         shown = as_error(error)
         note_error(shown.code)
-        return _event("error", error_body(shown))
+        return write_event("error", error_body(shown))
     answer = {
         "png": base64.b64encode(picture.png).decode("ascii"),
         "request": picture.request.model_dump(mode="json"),
@@ -187,8 +190,4 @@ def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
         "cached": picture.is_cached,
         "infotext": picture.infotext,
     }
-    return _event("picture", answer)
-
-
-def _event(name: str, data: dict[str, Any]) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+    return write_event("picture", answer)

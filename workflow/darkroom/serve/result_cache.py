@@ -31,18 +31,18 @@ MAX_BYTES = 256 * 2**20
 
 
 class LinkedPictures:
-    """PNGs by name; the oldest are dropped when all together have more than `MAX_BYTES`."""
+    """Pictures by name; the oldest are dropped when all together have more than `MAX_BYTES`."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._pictures: OrderedDict[str, tuple[float, bytes]] = OrderedDict()
         self._bytes = 0
 
-    def add(self, png: bytes) -> str:
-        """Keep a picture; returns its name."""
-        name = secrets.token_urlsafe(24)
-        self._pictures[name] = (self._now() + LIFETIME_S, png)
-        self._bytes += len(png)
+    def add(self, data: bytes, suffix: str = "png") -> str:
+        """Keep a picture's bytes; returns its name, which ends in `.` and the suffix."""
+        name = f"{secrets.token_urlsafe(24)}.{suffix}"
+        self._pictures[name] = (self._now() + LIFETIME_S, data)
+        self._bytes += len(data)
         while self._bytes > MAX_BYTES and len(self._pictures) > 1:
             self._drop_oldest()
         return name
@@ -55,8 +55,8 @@ class LinkedPictures:
         return None if found is None else found[1]
 
     def _drop_oldest(self) -> None:
-        _, (_, png) = self._pictures.popitem(last=False)
-        self._bytes -= len(png)
+        _, (_, data) = self._pictures.popitem(last=False)
+        self._bytes -= len(data)
 
 
 class ResultCache:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import urlsplit
 
 from darkroom.base.text import shorten
@@ -38,11 +39,18 @@ _OUR_NAMES = {"scheduler": "sampler", "num_inference_steps": "steps", "guidance_
 _NEUTRAL = {"refiner_inference_steps": (50,), "strength": (0.3,), "high_noise_frac": (0.8,)}
 _OTHERS = ("preset", "model", "image_url", "num_images")
 FIELDS = (*RenderRequest.model_fields, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
-_INTEGERS = {
-    *("width", "height", "steps", "num_inference_steps", "num_images"),
-    *("seed", "variation_seed", "clip_skip"),
-}
-_NUMBERS = {"cfg_scale", "guidance_scale", "cfg_rescale", "eta", "variation_strength"}
+
+
+def _settings_of(kind: type) -> set[str]:
+    """The settings of a picture that are of that type, or null."""
+    about = RenderRequest.model_fields.items()
+    return {name for name, field in about if kind in (field.annotation, *get_args(field.annotation))}
+
+
+_INTEGERS = {*_settings_of(int), "num_inference_steps", "num_images"}
+_NUMBERS = {*_settings_of(float), "guidance_scale", *_NEUTRAL}
+_DECIMAL = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
+_SWITCHES = {"true": True, "false": False}
 _TEXTS = {
     *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
     *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model"),
@@ -69,10 +77,11 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     fields = {str(name): value for name, value in given.items() if value is not None}
     _refuse_image(fields.pop("image_url", ""))
     refuse_unknown(fields, FIELDS)
+    fields = {name: _typed(name, value) for name, value in fields.items()}
     refuse_wishes(fields, _NEUTRAL)
     if "prompt" not in fields:
         raise RequestError("input: prompt", None, "is missing", "say what to draw")
-    fields = {name: _typed(name, value) for name, value in fields.items() if name not in _NEUTRAL}
+    fields = {name: value for name, value in fields.items() if name not in _NEUTRAL}
     count, model, seed = fields.pop("num_images", 1), fields.pop("model", None), fields.pop("seed", None)
     check_count(count, limits)
     first = choose_seed(seed, count)
@@ -133,19 +142,29 @@ def _place(url: str) -> str | None:
 
 
 def _typed(name: str, value: object) -> Any:
-    """The checked value: a whole number may be sent as 25.0, but no number as a text or as true."""
+    """The checked value: a number may be sent as a text, a whole number as 25.0, `freeu` as "true"; no number as true."""
     what, hint = f"input: {name}", f"give {name} another value"
     if name in _TEXTS and not isinstance(value, str):
         raise RequestError(what, _shown(value), "is not a text", hint)
+    if name == "freeu" and isinstance(value, str):
+        return _SWITCHES.get(value.strip().lower(), value)
     if name not in _INTEGERS | _NUMBERS:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise RequestError(what, _shown(value), "is not a number", f"send {name} as a number, without quotes")
-    if name in _INTEGERS and isinstance(value, float):
-        if not value.is_integer():
-            raise RequestError(what, value, "is not a whole number", hint)
-        return int(value)
-    return value
+    number = _read_number(value.strip()) if isinstance(value, str) else value
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        raise RequestError(what, _shown(value), "is not a number", f"send {name} as a number")
+    if name in _INTEGERS and isinstance(number, float):
+        if not number.is_integer():
+            raise RequestError(what, _shown(value), "is not a whole number", hint)
+        return int(number)
+    return number
+
+
+def _read_number(text: str) -> int | float | None:
+    """The decimal number that a text is, exact if it is whole; None for any other text."""
+    if not _DECIMAL.fullmatch(text):
+        return None
+    return int(text) if text.lstrip("+-").isdigit() else float(text)
 
 
 def _shown(value: object) -> str:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,9 +106,9 @@ class Service:
         """Make this model the default. Raises UnknownModelError (E-UNKNOWN)."""
         self.models.default = self.models.get(name).name
 
-    def keep(self, png: bytes) -> str:
-        """Keep a picture for an hour; returns its NAME in `/pictures/NAME.png`."""
-        return self.linked.add(png)
+    def keep(self, data: bytes, suffix: str) -> str:
+        """Keep a picture for an hour; returns its NAME in `/pictures/NAME`, with the suffix."""
+        return self.linked.add(data, suffix)
 
     async def make_pictures(
         self,
@@ -116,11 +117,14 @@ class Service:
         model: str | None = None,
         is_fresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
+        previews: int = 0,
+        on_preview: Callable[[RenderRequest, bytes], None] = lambda _request, _png: None,
     ) -> list[Rendered]:
         """The pictures for settings (keys of RenderRequest, or a `preset`), in the same order.
 
         All are queued or none. With `is_fresh`, none is taken from results/. If the task is cancelled, or one picture
-        fails, the others are given up.
+        fails, the others are given up. `on_preview` is called with at most `previews` PNGs of how each picture that has to
+        be made looks so far.
 
         Raises RequestError (E-REQUEST), LimitError (E-LIMIT), LoraError (E-LORA), EmbeddingError (E-EMBEDDING),
         UnknownModelError (E-UNKNOWN), BusyError (E-BUSY), DeadlineError (E-TIMEOUT), CancellationError (E-CANCELLED), and
@@ -132,7 +136,10 @@ class Service:
         requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
-        made = iter(await self._render(missing, chosen.name, on_progress) if missing else [])
+        jobs = [Job(chosen.name, request, previews=previews) for request in missing]
+        for job in jobs:
+            job.on_preview = partial(on_preview, job.request)
+        made = iter(await self._render(jobs, on_progress) if missing else [])
         return [next(made) if cached is None else cached for cached in found]
 
     def progress(self) -> Progress | None:
@@ -161,10 +168,7 @@ class Service:
             self.metrics.hits.labels("results").inc()
         return found
 
-    async def _render(
-        self, requests: list[RenderRequest], model: str, on_progress: Callable[[Progress], None] | None
-    ) -> list[Rendered]:
-        jobs = [Job(model, request) for request in requests]
+    async def _render(self, jobs: list[Job], on_progress: Callable[[Progress], None] | None) -> list[Rendered]:
         batch = Batch(jobs, self.dispatcher)
         if on_progress is not None:
             for job in jobs:

@@ -48,10 +48,23 @@ class Setup:
         render.pop("seeds", None)
         given = {**(config.serve if config else ServeConfig()).model_dump(), **changes}
         try:
-            return cls(models, ServeConfig.model_validate(given), engine, render, socket)
+            serve = ServeConfig.model_validate(given)
         except ValidationError as error:
             first = first_problem(error)
             raise ConfigError(f"serve.{first.keys[0]} =", first.value, first.reason, "give another value") from None
+        _name_models(models, serve)
+        return cls(models, serve, engine, render, socket)
+
+
+def _name_models(models: Models, serve: ServeConfig) -> None:
+    """Set the default model. Raises ConfigError (E-CONFIG) for the name of a model that isn't served."""
+    names = {"default_model": serve.default_model}
+    names |= {f"aliases.{alias}": name for alias, name in (serve.aliases or {}).items()}
+    for key, name in names.items():
+        if name is not None and name not in models.names:
+            hint = f"name one of {', '.join(models.names)}"
+            raise ConfigError(f"serve.{key} =", name, "is no model that is served", hint)
+    models.default = serve.default_model or models.default
 
 
 def make_service(setup: Setup, metrics: Metrics) -> Service:

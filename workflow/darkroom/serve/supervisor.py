@@ -59,13 +59,16 @@ class Job:
 
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
     after each denoising step (reporting a step takes time from a small model's threads). `steps` is the request's number
-    until the engine reports how often its sampler calls the model. `done` is settled exactly once.
+    until the engine reports how often its sampler calls the model. `on_preview` is called with each of at most `previews`
+    PNGs of how the picture looks so far. `done` is settled exactly once.
     """
 
     model: str
     request: RenderRequest
     on_change: Callable[[], None] = lambda: None
     wants_steps: bool = True
+    previews: int = 0
+    on_preview: Callable[[bytes], None] = lambda _: None
     id: int = field(default_factory=lambda: next(_NUMBERS))
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     stage: str = "waiting"
@@ -198,9 +201,8 @@ class Supervisor:
             self._expect_load()
         job.move_to("denoising" if is_loaded else "loading")
         request = job.request.model_dump(mode="json")
-        self._send(
-            {"op": "render", "id": job.id, "model": job.model, "request": request, "wants_steps": job.wants_steps}
-        )
+        wishes = {"wants_steps": job.wants_steps, "previews": job.previews}
+        self._send({"op": "render", "id": job.id, "model": job.model, "request": request, **wishes})
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step, which has to come within the limit; loading a model has a limit of its own."""
@@ -323,6 +325,8 @@ class Supervisor:
             case "step" if job is not None:
                 job.steps = message["steps"]
                 job.move_to("denoising", message["step"])
+            case "preview" if job is not None:
+                job.on_preview(payload)
             case "free":
                 self._denoising = None
                 self._owner.on_free(self)
