@@ -15,7 +15,7 @@ import pytest
 from darkroom.engine import Engine
 from darkroom.engine.schedulers import build
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.samplers import SAMPLERS
+from darkroom.request.samplers import DRAWN_SCHEDULES, SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 # diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
@@ -30,10 +30,12 @@ CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "DPM2 a": ("KDPM2AncestralDiscreteScheduler", {}),
     "DPM++ 2M": ("DPMSolverMultistepScheduler", {}),
     "DPM++ 2M SDE": ("DPMSolverMultistepScheduler", SDE),
+    "DPM++ 2M SDE Heun": ("DPMSolverMultistepScheduler", {**SDE, "solver_type": "heun"}),
     "DPM++ 3M SDE": ("DPMSolverMultistepScheduler", {**SDE, "solver_order": 3}),
     "DPM++ 2S": ("DPMSolverSinglestepScheduler", {}),
     "DPM++ SDE": ("DPMSolverSinglestepScheduler", SDE),
     "UniPC": ("UniPCMultistepScheduler", {}),
+    "DEIS": ("DEISMultistepScheduler", {}),
     "DDIM": ("DDIMScheduler", {}),
     "PLMS": ("PNDMScheduler", {}),
     "LCM": ("LCMScheduler", {}),
@@ -50,6 +52,7 @@ POSSIBLE = {
     "Euler a": ["Automatic", "SGM Uniform", "Simple", "Uniform"],
     "DPM++ 2S": ["Automatic", "Karras", "Exponential"],
     "DPM++ SDE": ["Automatic", "Karras", "Exponential"],
+    "DEIS": ["Automatic", "SGM Uniform", "Simple", "Uniform"],
     "DDIM": ["Automatic", "SGM Uniform", "Simple"],
     "PLMS": ["Automatic", "SGM Uniform", "Simple"],
     "LCM": ["Automatic"],
@@ -72,12 +75,14 @@ MARKED_CASES = [
     ("v", "DPM2", "Automatic"),
     ("v", "DPM2 a", "Exponential"),
     ("v", "DPM++ SDE", "Karras"),
+    ("v", "DEIS", "Uniform"),
     ("v", "PLMS", "Automatic"),
     ("v", "LCM", "Automatic"),
     ("ztsnr", "Euler", "Exponential"),
     ("ztsnr", "Euler a", "SGM Uniform"),
     ("ztsnr", "DPM++ 2M", "Karras"),
     ("ztsnr", "DPM++ 2M SDE", "Uniform"),
+    ("ztsnr", "DPM++ 2M SDE Heun", "Karras"),
     ("ztsnr", "DPM++ 3M SDE", "Automatic"),
     ("ztsnr", "UniPC", "Automatic"),
     ("ztsnr", "DDIM", "Simple"),
@@ -132,8 +137,20 @@ def test_pixels_equal_a_plain_pipelines(pair: Pair, request_: RenderRequest, sam
     pair.assert_same_pixels(with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]})
 
 
-def test_every_sampler_and_schedule_is_compared() -> None:
-    assert sorted(CASES) == sorted((sampler.name, schedule) for sampler in SAMPLERS for schedule in sampler.schedules)
+def test_every_sampler_and_schedule_of_diffusers_is_compared() -> None:
+    """Noise levels of our own are compared with their formulas in test_samplers_numerics.py."""
+    ours = {(s.name, n) for s in SAMPLERS for n in s.schedules if n in DRAWN_SCHEDULES}
+    ours |= {("Euler a", "Karras"), ("Euler a", "Exponential")}
+    every = {(sampler.name, schedule) for sampler in SAMPLERS for schedule in sampler.schedules}
+    assert sorted(CASES) == sorted(every - ours)
+
+
+@pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DDIM"])
+def test_one_step_equals_a_plain_pipelines_with_trailing_spacing(
+    pair: Pair, request_: RenderRequest, sampler: str
+) -> None:
+    request = with_sampler(request_, sampler, "Automatic").model_copy(update={"steps": 1})
+    pair.assert_same_pixels(request, CLASSES[sampler][0], {"timestep_spacing": "trailing"})
 
 
 @pytest.mark.parametrize(("model", "sampler", "schedule"), MARKED_CASES)
