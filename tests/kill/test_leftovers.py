@@ -95,4 +95,5 @@ def test_a_run_that_was_started_in_another_folder_takes_its_marks_away(project: 
     command += ["--directory", str(project.folder), "results/"]
     subprocess.run(command, cwd=tmp_path, env=project.environment(), check=True, capture_output=True)
     assert (project.results / "index.html").exists()
+    assert not (tmp_path / ".snakemake/darkroom/whole.json").exists()
     assert list(project.folder.rglob("*.claim.*")) == []

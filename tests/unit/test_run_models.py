@@ -118,6 +118,12 @@ def test_what_is_broken_is_found_and_repaired_as_it_was(
     assert after == {each: data for each, data in before.items() if each.parent.name != ".cache"}
 
 
+def test_a_copy_that_nothing_needs_is_left_alone_where_its_source_is_gone(here: Path) -> None:
+    flip("models/checkpoints/tiny.safetensors")
+    unlink("tiny.safetensors")
+    assert broken() == {}
+
+
 def test_a_folder_copied_without_its_times_is_whole(here: Path) -> None:
     for path in here.rglob("*"):
         os.utime(path)

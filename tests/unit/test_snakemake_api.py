@@ -33,7 +33,18 @@ def installed(condition: object, what: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["is_main_process", "dryrun", "touch", "remote_exec", "local_exec", "persistence", "dag", "modifier"]
+    "name",
+    [
+        "is_main_process",
+        "dryrun",
+        "touch",
+        "remote_exec",
+        "local_exec",
+        "persistence",
+        "dag",
+        "modifier",
+        "overwrite_configfiles",
+    ],
 )
 def test_the_workflow_has_the_property(name: str) -> None:
     installed(isinstance(getattr(Workflow, name, None), property), f"Workflow.{name} is no property any more")
@@ -49,6 +60,7 @@ def test_the_workflow_has_the_settings(name: str, kind: type) -> None:
 
 def test_the_configuration_files_are_listed() -> None:
     installed("self.configfiles" in inspect.getsource(Workflow), "Workflow.configfiles is gone")
+    installed("self.config_settings.overwrite_config" in inspect.getsource(Workflow), "overwrite_config is gone")
 
 
 def test_files_can_be_forced_while_the_graph_is_built() -> None:
@@ -141,6 +153,25 @@ def test_a_module_is_started_before_its_workflow(is_main: bool, expected: list[s
     SnakemakeRun(given).start_module(lambda: called.append("start"))
     given._onstart("log")
     assert called == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "is_main", "files", "needed"),
+    [
+        ([], False, True, [], True),
+        (["mine.yaml"], False, True, ["mine.yaml"], False),
+        ([], False, True, ["theirs.yaml"], False),
+        ([], True, False, [], False),
+        ([], False, False, ["config/config.yaml"], True),
+        (["mine.yaml"], False, False, ["mine.yaml"], False),
+    ],
+)
+def test_the_default_configuration_is_read_only_if_no_other_is_given(
+    given: list[str], own: bool, is_main: bool, files: list[str], needed: bool
+) -> None:
+    modifier = SimpleNamespace(skip_configfile=own, is_main_snakefile=lambda: is_main)
+    run = SnakemakeRun(workflow(overwrite_configfiles=given, modifier=modifier, configfiles=files))
+    assert run.needs_default_config is needed
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,17 @@ def test_each_entrance_finds_done_what_another_made(project: Project) -> None:
         assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
 
 
+def test_a_module_without_a_configuration_reads_the_default_or_the_given_one(project: Project) -> None:
+    """Snakemake reads a module's files again for each `use rule`."""
+    without = MODULE.replace('configfile: "config/config.yaml"', "").replace("    config:\n        config\n", "")
+    project.write("Snakefile", without + OWN_THREADS)
+    done = snakemake(project)
+    assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
+    (project.folder / "config/config.yaml").rename(project.folder / "mine.yaml")
+    done = snakemake(project, "--configfile", "mine.yaml")
+    assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("changes", ["", OWN_THREADS])
 def test_another_workflow_takes_it_as_a_module(changes: str, project: Project) -> None:
     project.write("Snakefile", MODULE + changes)

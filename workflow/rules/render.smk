@@ -2,8 +2,8 @@
 
 REQUIRED INPUTS: MODELS/verified/NAME.json, and the receipts of the picture's assets: MODELS/loras/NAME.receipt.json,
                  MODELS/embeddings/NAME.receipt.json, MODELS/vaes/NAME.receipt.json. The model folder is no input: if it
-                 were missing, Snakemake would render every picture again; the engine fails instead, with a hint how to
-                 rebuild the folder.
+                 were missing, Snakemake would render every picture again. It is repaired while the graph is built; if
+                 it disappears later, the engine fails with a hint how to rebuild it.
 OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png with its settings as metadata, written atomically.
 """
 

@@ -62,7 +62,7 @@ class ResultsCheck:
     """Checks a results folder. `memory` is the file that remembers what was found whole."""
 
     def __init__(self, results: Path, memory: Path) -> None:
-        self._results, self._file = results, memory
+        self._results, self._file = results, memory.absolute()  # the working folder may change before `save`
         self._known = read_json_object(memory)
         self._found: dict[str, list[object]] = {}
         self._checked = {INDEX}

@@ -70,7 +70,7 @@ def inspect_model(sources: Sources, key: Key, recorded: Recorded) -> ModelState:
     state = _inspect_folder(sources, asked, receipt, large[1], *small[1:], is_recorded=is_recorded)
     if receipt is None and (state.is_current or state.broken):  # the audit says that the bytes are the same
         state = replace(state, is_current=False, broken=(receipt_file, *state.broken))
-    if is_damaged:
+    if is_damaged and (state.broken or _is_there(sources, key)):  # without its source it is missed by nobody
         state = replace(state, is_current=False, broken=(copy, *state.broken))
     return state
 
@@ -199,6 +199,11 @@ def _is_copy(sources: Sources, copy: Path, receipt: FetchReceipt, receipt_file: 
     except OSError:
         return False
     return True
+
+
+def _is_there(sources: Sources, key: Key) -> bool:
+    """False for a source on this machine that is gone."""
+    return key in sources.pins or Path(sources.source_of(key)).expanduser().exists()
 
 
 def _hash(sources: Sources, path: Path) -> str:

@@ -6,6 +6,7 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,22 @@ class SnakemakeRun:
     def has_config_of_its_own(self) -> bool:
         """True if another workflow that takes this one as a module gives it `config:`."""
         return bool(self._workflow.modifier.skip_configfile)
+
+    @property
+    def needs_default_config(self) -> bool:
+        """False if files are given with --configfile, by the Snakefile that includes this one, or as a module's `config:`.
+
+        Such a file is the whole configuration. Snakemake alone would merge it into the file that a Snakefile names.
+        """
+        workflow = self._workflow
+        if workflow.overwrite_configfiles or self.has_config_of_its_own:
+            return False
+        return not (workflow.modifier.is_main_snakefile() and workflow.configfiles)
+
+    @property
+    def given_config(self) -> dict[str, Any]:
+        """What --configfile and --config give, merged."""
+        return deepcopy(dict(self._workflow.config_settings.overwrite_config))
 
     @property
     def moved_path(self) -> str | None:

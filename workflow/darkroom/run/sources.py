@@ -129,10 +129,14 @@ class Sources:
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
         """The path or the canonical text of the source that the wildcard names, and its state."""
-        section, name = self._key(wildcards)
-        pin = self.pins.get((section, name))
+        key = self._key(wildcards)
+        return self.source_of(key), self.states[key]
+
+    def source_of(self, key: Key) -> str:
+        """The path or the canonical text of a source."""
+        pin, (section, name) = self.pins.get(key), key
         given: Given = getattr(self.config, section)[name]
-        return given.source if pin is None else pin.source, self.states[section, name]
+        return given.source if pin is None else pin.source
 
     def pin(self, wildcards: Any) -> list[str]:
         """The pin that fetching a remote source depends on; a local source has none."""
@@ -152,10 +156,10 @@ class Sources:
         flags = ["--sha256", expected.lower()] if expected else []
         flags += ["--dates", f"{models}/.cache/fetched.json"]
         if key not in self.pins:
-            return given.source, flags
+            return self.source_of(key), flags
         flags += ["--lock", fetch.lock, "--downloads", f"{models}/downloads"]
         flags += ["--dtype", dtype_of(given), "--options", fetch.model_dump_json(exclude={"lock"})]
-        return self.pins[key].source, flags
+        return self.source_of(key), flags
 
     @property
     def has_assets(self) -> bool:
