@@ -279,6 +279,8 @@ def _describe(error: ValidationError, path: Path | str) -> ConfigError:
     place = locate(path, keys)
     if first.is_unknown_key:
         return unknown_key(first.name, _known_keys(keys[:-1]), place)
+    if keys[-1:] == ["[key]"]:
+        return ConfigError(f"name in {keys[0]}", keys[-2], f"is no text in YAML ({place})", "put it in quotes")
     if first.is_missing:
         return ConfigError("key", first.name, f"is missing ({place})", "see docs/reference/config.md")
     return ConfigError(f"{first.name} =", first.value, f"{first.reason} ({place})", "see docs/reference/config.md")
