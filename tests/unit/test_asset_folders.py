@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from darkroom.config import Config, parse_config
+from darkroom.config import Config, load_config, parse_config
 from darkroom.engine.library import Library
 from darkroom.errors import BadNameError, ConfigError, LoraError, SourceError
 from darkroom.request.assets import AssetNames, asset_path
@@ -75,6 +75,16 @@ def test_a_name_that_no_prompt_or_no_file_can_have_is_refused(section: str, name
     with pytest.raises(BadNameError, match="E-NAME") as raised:
         config(**{section: {name: {"source": "x.safetensors"} for name in names}})
     assert words in str(raised.value)
+
+
+def test_a_name_that_yaml_reads_as_a_number_is_to_be_quoted(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    text = "checkpoints: {one: {source: x}}\nsheets: [x.txt]\nloras:\n  1984: {source: x}\n"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"name in loras '1984': is no text in YAML \(.*:4\). Hint: put it in quotes"):
+        load_config(path)
+    path.write_text(text.replace("1984", '"1984"'))
+    assert list(load_config(path).loras) == ["1984"]
 
 
 @pytest.mark.parametrize("section", ["loras", "embeddings"])

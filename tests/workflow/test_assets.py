@@ -183,6 +183,9 @@ def test_names_as_prompts_have_them_and_a_folder_of_loras(project: Project) -> N
         *("lines", "soft"),
         *("Dark%20Style%20%28v1.2%29", "%5BPony%5D%20neon", "線画"),
     }
+    hashed = (project.folder / "models/.cache/sources.json").read_text()
+    assert "neon" in hashed
+    assert "never used" not in hashed
     assert nothing_to_do(project)
     neon.unlink()
     write_lora(neon, seed=9)

@@ -336,6 +336,7 @@ WRAPPED: dict[str, Callable[[str], str]] = {
     "FSDP": lambda key: key.replace(UNET, UNET + "_fsdp_wrapped_module."),
     "gradient checkpointing": lambda key: key.replace("resblocks.0.", "resblocks.0._checkpoint_wrapped_module."),
     "a module that holds the model": lambda key: "model." + key,
+    "a training state": lambda key: "state_dict." + key,
     "both": lambda key: "_orig_mod.model." + key,
     "vae": lambda key: key.replace(VAE, "vae."),
 }

@@ -89,7 +89,7 @@ def plain_header(header: Header, path: Path) -> Header:
 
 
 def _plain_name(key: str) -> str:
-    name = unwrap(key)
+    name = unwrap(key).removeprefix("state_dict.")
     inner = name.removeprefix("model.")
     if inner.startswith(NAMESPACES):
         name = inner
