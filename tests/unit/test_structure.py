@@ -49,6 +49,7 @@ CIRCLES: dict[frozenset[str], str] = {}
 SAME_NAMES = {
     "assets": "request/ knows their names, engine/ loads them",
     "loras": "the package reads LoRA files, engine/loras.py applies them",
+    "names": "of files on every file system, of sheets and prompts",
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
     "options": "of `darkroom serve`, of a warm engine",
@@ -63,6 +64,7 @@ SAME_NAMES = {
 SEAMS = {
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",
+    "base/names": "one subject: names that become files",
     "base/receipts": "one subject: JSON receipts of pydantic models",
     "base/sockets": "one subject: addresses of sockets",
     "checkpoint/publish": "what converting and adopting end with",
@@ -70,7 +72,6 @@ SEAMS = {
     "cli/convert": "a file a verb",
     "cli/log": "the log of every verb",
     "cli/pages": "a file a verb",
-    "cli/render_job": "standard library only: the start of every picture's job",
     "cli/runpod": "a file a verb",
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",

@@ -11,13 +11,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
+from darkroom.base.names import NAME_PATTERN, find_collision, is_reserved
 from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_keys, locate, quote, read_yaml
 from darkroom.base.text import UTF_16_MARKS, did_you_mean, shorten
 from darkroom.base.validation import Mistakes, Problem, StrictModel, all_problems
 from darkroom.errors import ConfigError
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
 _STAND_IN = "hf:owner/name"
 """A source in place of one that is wrong, so that the sheets can be read."""
 _SHEET_FILES = ("contact-sheet.png",)
@@ -210,21 +209,11 @@ class Config(Section):
     @field_validator("checkpoints")
     @classmethod
     def _names_of_their_own(cls, value: dict[Name, Any]) -> dict[Name, Any]:
-        taken: dict[str, str] = {}
-        for name in value:
-            if name.casefold() in _SHEET_FILES:
-                raise ValueError(f"'{name}' is what a sheet's contact sheet is called; use another name")
-            for path in (f"{name}{ending}".casefold() for ending in _MODEL_FILES):
-                if taken.setdefault(path, name) != name:
-                    raise ValueError(
-                        f"'{name}' and '{taken[path]}' would have files of the same name; rename one of them"
-                    )
+        if taken := next((name for name in value if name.casefold() in _SHEET_FILES), None):
+            raise ValueError(f"'{taken}' is what a sheet's contact sheet is called; use another name")
+        if pair := find_collision(value, _MODEL_FILES):
+            raise ValueError(f"'{pair[0]}' and '{pair[1]}' would have files of the same name; rename one of them")
         return value
-
-
-def is_reserved(name: str) -> bool:
-    """True for a name that Windows keeps for a device, whatever its suffix."""
-    return name.split(".")[0].strip().casefold() in _RESERVED
 
 
 def load_config(path: Path | str) -> Config:
