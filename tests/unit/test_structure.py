@@ -26,6 +26,7 @@ ORDER = [
     "checkpoint",  # a file becomes a model folder
     "prompting",  # prompts: grammar, chunks, embeddings
     "request",  # what a picture is
+    "config_mistakes",  # what is wrong in a configuration
     "config",  # what a run is configured to be
     "loras",  # LoRA files, read against a model's layers
     "sources",  # bytes in: checks files of every kind above
