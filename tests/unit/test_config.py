@@ -58,6 +58,8 @@ def refused(file: Path, text: str) -> list[str]:
         ("checkpoints:\n  contact-sheet.png: {source: x}\nsheets: [p]\n", ["name 'contact-sheet.png'", "c.yaml:2"]),
         ("checkpoints:\n  a: {source: x}\n  A: {source: y}\nsheets: [p]\n", ["name 'A'", "c.yaml:3", "rename one"]),
         ("checkpoints:\n  a: {source: x}\n  a.audit.json: {source: y}\nsheets: [p]\n", ["files of the same name"]),
+        (GOOD + "gallery: {title: 2024-99-99}\n", ["value '2024-99-99'", "c.yaml:4", 'quotes: "2024-99-99"']),
+        (GOOD + "gallery: {title: a\fb}\n", ["U+000C", "c.yaml:4", "write a space"]),
         ("", ["is empty", "write checkpoints: and sheets:"]),
         ("- a\n", ["is not a mapping"]),
     ],

@@ -26,6 +26,7 @@ ORDER = [
     "checkpoint",  # a file becomes a model folder
     "prompting",  # prompts: grammar, chunks, embeddings
     "request",  # what a picture is
+    "config_mistakes",  # what is wrong in a configuration
     "config",  # what a run is configured to be
     "loras",  # LoRA files, read against a model's layers
     "sources",  # bytes in: checks files of every kind above
@@ -49,6 +50,7 @@ CIRCLES: dict[frozenset[str], str] = {}
 SAME_NAMES = {
     "assets": "request/ knows their names, engine/ loads them",
     "loras": "the package reads LoRA files, engine/loras.py applies them",
+    "names": "of files on every file system, of sheets and prompts",
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
     "options": "of `darkroom serve`, of a warm engine",
@@ -64,6 +66,7 @@ SEAMS = {
     "base/worker_words": "a list of lines that commands, sources, engine and server log",
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",
+    "base/names": "one subject: names that become files",
     "base/receipts": "one subject: JSON receipts of pydantic models",
     "base/sockets": "one subject: addresses of sockets",
     "checkpoint/publish": "what converting and adopting end with",
@@ -71,20 +74,16 @@ SEAMS = {
     "cli/log": "the log of every verb",
     "cli/pages": "a file a verb",
     "cli/prune": "a file a verb",
-    "cli/render_job": "standard library only: the start of every picture's job",
     "cli/runpod": "a file a verb",
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
-    "pictures/lossy": "JPEG and WebP, which no run writes",
     "pictures/trash": "one subject: the trash and what goes there, for planning and for `darkroom prune`",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
     "run/repair": "the commands of three rules, run outside Snakemake",
     "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",
     "serve/frames": "standard library only: a picture's job speaks frames too",
-    "sources/local": "a file a kind of source",
-    "sheets/names": "names alone, for more than one reader of sheets",
     "sources/references": "the registry of the kinds of source",
     "sources/remote_source": "what the remote kinds share, without the code that downloads",
     "sources/url": "a file a kind of source",

@@ -13,15 +13,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
-from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, find_other_keys, locate, quote, read_yaml
-from darkroom.base.text import UTF_16_MARKS, did_you_mean, file_stem, shorten
-from darkroom.base.validation import Mistakes, Problem, StrictModel, all_problems
+from darkroom.base.names import NAME_PATTERN, find_collision, is_reserved
+from darkroom.base.strict_yaml import SEPARATORS, YamlFile, find_unportable, locate, read_yaml
+from darkroom.base.text import UTF_16_MARKS, did_you_mean, file_stem, read_text, shorten
+from darkroom.base.validation import Mistakes, StrictModel, all_problems
+from darkroom.config_mistakes import describe_problems, no_mapping, without_wrong_values
 from darkroom.errors import BadNameError, ConfigError
 
-NAME_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*", re.IGNORECASE | re.ASCII)
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{device}{n}" for device in ("com", "lpt") for n in range(10))}
-_STAND_IN = "hf:owner/name"
-"""A source in place of one that is wrong, so that the sheets can be read."""
 _SHEET_FILES = ("contact-sheet.png",)
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
@@ -251,21 +249,11 @@ class Config(Section):
     @field_validator("checkpoints")
     @classmethod
     def _names_of_their_own(cls, value: dict[Name, Any]) -> dict[Name, Any]:
-        taken: dict[str, str] = {}
-        for name in value:
-            if name.casefold() in _SHEET_FILES:
-                raise ValueError(f"'{name}' is what a sheet's contact sheet is called; use another name")
-            for path in (f"{name}{ending}".casefold() for ending in _MODEL_FILES):
-                if taken.setdefault(path, name) != name:
-                    raise ValueError(
-                        f"'{name}' and '{taken[path]}' would have files of the same name; rename one of them"
-                    )
+        if taken := next((name for name in value if name.casefold() in _SHEET_FILES), None):
+            raise ValueError(f"'{taken}' is what a sheet's contact sheet is called; use another name")
+        if pair := find_collision(value, _MODEL_FILES):
+            raise ValueError(f"'{pair[0]}' and '{pair[1]}' would have files of the same name; rename one of them")
         return value
-
-
-def is_reserved(name: str) -> bool:
-    """True for a name that Windows keeps for a device, whatever its suffix."""
-    return name.split(".")[0].strip().casefold() in _RESERVED
 
 
 def load_config(path: Path | str) -> Config:
@@ -276,12 +264,18 @@ def load_config(path: Path | str) -> Config:
 def read_config(path: Path | str) -> YamlFile:
     """A configuration's file, not validated yet.
 
-    Raises ConfigError (E-CONFIG) for what isn't YAML, and for names that Snakemake would read as numbers or booleans.
+    Raises ConfigError (E-CONFIG) for what isn't YAML, and for what Snakemake couldn't read, or not as it is written.
     """
     file = read_yaml(path, missing="create it, or name another with --configfile (of `darkroom`: --config)")
     if Path(path).read_bytes()[:2] in UTF_16_MARKS:
         raise ConfigError("configuration", path, "is UTF-16, which Snakemake doesn't read", "save it as UTF-8")
-    mistakes = Mistakes([*find_other_keys(file)])
+    for number, line in enumerate(read_text(Path(path)).split("\n"), start=1):
+        if found := SEPARATORS.search(line):
+            why = f"holds the character U+{ord(found[0]):04X}, which Snakemake doesn't read ({path}:{number})"
+            raise ConfigError("configuration", path, why, "write a space in its place")
+    if not isinstance(file.data, dict):
+        raise no_mapping(file.data, path)
+    mistakes = Mistakes([*find_unportable(file)])
     mistakes.raise_all()
     return file
 
@@ -301,16 +295,15 @@ def parse_config(data: Any, path: Path | str = "config/config.yaml") -> Config:
 def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None:
     """The configuration without what is wrong in it, which goes to `mistakes`; None if too little is left."""
     if not isinstance(data, dict):
-        why = "is empty" if data is None else "is not a mapping of keys to values"
-        mistakes.add(ConfigError("configuration", path, why, "write checkpoints: and sheets:, as in config/README.md"))
+        mistakes.add(no_mapping(data, path))
         return None
     try:
         config = Config.model_validate(data)
     except ValidationError as error:
         problems = all_problems(error, unknown_keys_first=True)
-        mistakes.add(*_describe_all(problems, path))
+        mistakes.add(*describe_problems(problems, path, _known_keys))
         try:
-            config = Config.model_validate(_without(data, problems))
+            config = Config.model_validate(without_wrong_values(data, problems))
         except ValidationError:
             return None
     config._path = str(path)
@@ -320,21 +313,6 @@ def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None
         with mistakes.collect():
             check_prompt_names(section, names, partial(_locate_name, path, section))
     return config
-
-
-def _without(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:
-    """The configuration without the values that are wrong; a source that is wrong keeps its name."""
-    kept = {key: dict(value) if isinstance(value, dict) else value for key, value in data.items()}
-    for keys in (problem.keys for problem in problems):
-        section = kept.get(str(keys[0])) if keys else None
-        if len(keys) > 1 and isinstance(section, dict):
-            if keys[0] in SECTIONS:
-                section[keys[1]] = {"source": _STAND_IN}
-            else:
-                section.pop(keys[1], None)
-        elif keys:
-            kept.pop(str(keys[0]), None)
-    return kept
 
 
 def _locate_name(path: Path | str, section: str, name: str) -> str:
@@ -366,7 +344,7 @@ def check_sheets(config: Config) -> None:
     """Raise ConfigError (E-CONFIG) for a configuration without sheets, which is enough for a server but not for a run."""
     if not config.sheets:
         place = locate(config.path, ["sheets"])
-        raise ConfigError("key", "sheets", f"is missing ({place})", "see docs/reference/config.md")
+        raise ConfigError("key", "sheets", f"is missing ({place})", "write sheets: [prompts/demo.yaml]")
 
 
 def _check_vae_names(config: Config, path: Path | str, mistakes: Mistakes) -> None:
@@ -377,53 +355,6 @@ def _check_vae_names(config: Config, path: Path | str, mistakes: Mistakes) -> No
             hint = did_you_mean(checkpoint.vae, config.vaes, known, most=1)
             why = f"is not among vaes ({place})"
             mistakes.add(ConfigError(f"checkpoints.{name}.vae =", checkpoint.vae, why, hint))
-
-
-def _describe_all(problems: list[Problem], path: Path | str) -> list[ConfigError]:
-    """An error for each problem; a key that is missing may be meant by an unknown one beside it."""
-    misspelt = {problem.keys[:-1] for problem in problems if problem.is_unknown_key}
-    return [_describe(each, path) for each in problems if not (each.is_missing and each.keys[:-1] in misspelt)]
-
-
-def _describe(problem: Problem, path: Path | str) -> ConfigError:
-    keys = [str(key) for key in problem.keys]
-    place = locate(path, keys)
-    if problem.is_unknown_key:
-        return unknown_key(problem.name, _known_keys(keys[:-1]), place)
-    if keys[-1:] == ["[key]"]:
-        return ConfigError(f"name in {keys[0]}", keys[-2], f"is no text in YAML ({place})", "put it in quotes")
-    hint = _example(keys, problem.value) or "see docs/reference/config.md"
-    if problem.is_missing:
-        return ConfigError("key", problem.name, f"is missing ({place})", hint)
-    if named := re.match(r"'([^']*)'", problem.reason):  # one of a section's names
-        reason, _, hint = problem.reason.partition("; ")
-        return ConfigError(
-            "name", named[1], f"{reason} ({locate(path, [*keys, named[1]])})", hint or "use another name"
-        )
-    reason = "is empty" if problem.value in ({}, [], None) else problem.reason
-    if problem.reason == "is no text" and not isinstance(problem.value, dict | list):
-        hint = f"{PUT_IN_QUOTES}: {keys[-1]}: {quote(str(problem.value))}"
-    return ConfigError(f"{problem.name} =", problem.value and shorten(problem.value), f"{reason} ({place})", hint)
-
-
-def _example(keys: list[str], value: Any) -> str | None:
-    """What to write for a key of the configuration that is missing or of another kind."""
-    if keys == ["sheets"]:
-        return f"write sheets: [{value if isinstance(value, str) else 'prompts/demo.yaml'}]"
-    if keys[0] in SECTIONS and len(keys) == 1:
-        return f"write {keys[0]}: and below it NAME: {{source: PATH}}"
-    if keys[0] in SECTIONS and len(keys) == 2:
-        return f"write {keys[1]}: {{source: {value if isinstance(value, str) else 'PATH'}}}"
-    if keys[0] in SECTIONS and keys[2:] == ["source"]:
-        return f"write {keys[1]}: {{source: PATH}}"
-    return None
-
-
-def unknown_key(name: str, known: list[str], place: str) -> ConfigError:
-    """The error for a key nobody knows, with the nearest known one as its hint."""
-    otherwise = f"known keys are {', '.join(known)}"
-    hint = did_you_mean(name.rpartition(".")[2], known, otherwise, most=1, cutoff=0.5)
-    return ConfigError("key", name, f"unknown ({place})", hint)
 
 
 def _known_keys(parents: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from darkroom.base.strict_yaml import find_other_keys, load_yaml, read_yaml, restore_text
+from darkroom.base.strict_yaml import find_unportable, load_yaml, read_yaml, restore_text
 from darkroom.base.validation import Mistakes, lines_of
 from darkroom.errors import ConfigError
 
@@ -127,10 +127,17 @@ def test_separators_of_word_processors_end_no_line(file: Path, sign: str) -> Non
 
 
 def test_names_that_snakemake_would_read_as_something_else_are_refused(file: Path) -> None:
-    file.write_text("a: {no: 1, 7: 2, '8': 3, plain: no, 2024-01-01: 4}\nb: [{on: 1}]\n", encoding="utf-8")
-    found = find_other_keys(read_yaml(file))
+    file.write_text("a: {no: 1, 7: 2, '8': 3, plain: no, 2024-01-01: 4}\nb: [{on: 1}, &x {<<: {}}]\n", encoding="utf-8")
+    found = find_unportable(read_yaml(file))
     assert sorted(str(error.value) for error in found) == ["2024-01-01", "7", "no", "on"]
     assert all(f'put it in quotes: "{error.value}":' in error.hint and "x.yaml:" in error.why for error in found)
+
+
+@pytest.mark.parametrize("text", ["2024-99-99", "=", "0x_"])
+def test_values_that_snakemake_cannot_read_are_refused(file: Path, text: str) -> None:
+    file.write_text(f"a: {text}\nb: '{text}'\n", encoding="utf-8")
+    (error,) = find_unportable(read_yaml(file))
+    assert (error.value, error.hint) == (text, f'put it in quotes: "{text}"')
 
 
 def test_what_snakemake_read_otherwise_is_restored(file: Path) -> None:

@@ -21,12 +21,12 @@ from darkroom.base.validation import Mistakes
 from darkroom.errors import ConfigError
 
 MAX_NODES = 1_000_000
-_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
 PUT_IN_QUOTES = "put it in quotes"
 _NUMBERS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
 _ITEM = re.compile(r"(\s*(?:- +)*)((?:[\w-]+: +)?)(\S.*?)\s*")
-_SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # word processors put them inside of lines
+SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # word processors put them inside of lines
 _TEXT_KEY = re.compile(r"(?:negative_)?prompt(?:_2)?: +")
 _ANCHOR, _COMMENT, _WORD_AS_COMMENT = re.compile(r"&(\S+)"), re.compile(r"\s*#"), re.compile(r"\s*#\S")
 _TRAILING_COMMENT = re.compile(r"\s+# .*$")
@@ -153,7 +153,7 @@ def read_yaml(
     Raises ConfigError (E-CONFIG) with line and column, and with the corrected line where a text needs quotes. With
     `mistakes` such errors are added to it, and the file is read as if its lines were corrected.
     """
-    lines = _SEPARATORS.sub(" ", read_text(Path(path), missing=missing)).split("\n")
+    lines = SEPARATORS.sub(" ", read_text(Path(path), missing=missing)).split("\n")
     found = Mistakes()
     try:
         root, data = _parse_corrected(path, lines, found)
@@ -192,20 +192,33 @@ def quote(text: str) -> str:
     return f'"{text}"'
 
 
-def find_other_keys(file: YamlFile) -> list[ConfigError]:
-    """An error for each key that YAML 1.1, by which Snakemake reads the configuration, takes for no text: `no`, `7`."""
-    found, stack = [], [file.root] if file.root else []
+def find_unportable(file: YamlFile) -> list[ConfigError]:
+    """What Snakemake, which reads the configuration by YAML 1.1, can't read, and keys that are no text to it.
+
+    Values that it reads otherwise are no mistake: `restore_text` gets them back.
+    """
+    found, stack = [], [(file.root, False)] if file.root else []
     while stack:
-        node = stack.pop()
+        node, is_key = stack.pop()
         if isinstance(node, yaml.SequenceNode):
-            stack.extend(node.value)
+            stack.extend((item, False) for item in reversed(node.value))
         elif isinstance(node, yaml.MappingNode):
-            stack.extend(value for _, value in node.value)
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and not key.style):
-                read = _read_as_yaml_1_1(key.value)
-                if not isinstance(read, str):
-                    why = f"YAML reads it as {read} ({file.path}:{key.start_mark.line + 1})"
-                    found.append(ConfigError("key", key.value, why, f"{PUT_IN_QUOTES}: {quote(key.value)}:"))
+            stack.extend(pair for key, value in reversed(node.value) for pair in ((value, False), (key, True)))
+        elif isinstance(node, yaml.ScalarNode) and not node.style:
+            place, mark = f"{file.path}:{node.start_mark.line + 1}", ":" if is_key else ""
+            try:
+                read = _read_as_yaml_1_1(node.value)
+            except (ValueError, KeyError, yaml.YAMLError):
+                read, why = None, f"is nothing that Snakemake can read ({place})"
+            else:
+                why = f"YAML reads it as {read} ({place})"
+                if isinstance(read, str) or not is_key:
+                    continue
+            found.append(
+                ConfigError(
+                    "key" if is_key else "value", node.value, why, f"{PUT_IN_QUOTES}: {quote(node.value)}{mark}"
+                )
+            )
     return found
 
 
@@ -225,10 +238,7 @@ def restore_text(data: Any, written: Any) -> Any:
 def _read_as_yaml_1_1(text: str) -> Any:
     loader = yaml.SafeLoader("")
     tag = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
-    try:
-        return loader.construct_object(yaml.ScalarNode(tag, text))
-    except (ValueError, KeyError, yaml.YAMLError):
-        return text
+    return text if tag == _MERGE else loader.construct_object(yaml.ScalarNode(tag, text))
 
 
 def _parse(lines: Sequence[str]) -> tuple[yaml.Node | None, Any]:

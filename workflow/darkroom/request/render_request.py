@@ -225,7 +225,9 @@ class RenderRequest(StrictModel):
             first = first_problem(error)
             if not (key := first.name):
                 raise RequestError(where, None, first.reason, "change one of the two") from None
-            hint = "write a decimal number" if first.reason.endswith("number") else f"give {key} another value"
+            by_reason = {"is no whole number": "write a decimal number", "is no number": "write a decimal number"}
+            by_reason["is no text"] = "put it in quotes"
+            hint = by_reason.get(first.reason, f"give {key} another value")
             raise RequestError(f"{where}: {key}", shorten(first.value), first.reason, hint) from None
 
     @classmethod

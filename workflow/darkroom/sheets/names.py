@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.names import NAME_PATTERN, is_reserved
 from darkroom.base.validation import Mistakes
-from darkroom.config import NAME_PATTERN, is_reserved
 from darkroom.errors import BadNameError
 
 MAX_ID = 80

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from darkroom.base.validation import Mistakes
-from darkroom.config import unknown_key
+from darkroom.config_mistakes import unknown_key
 from darkroom.errors import ConfigError, InputError, RequestError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest, separate_schedule

@@ -80,6 +80,9 @@ def open_sheet(path: Path, mistakes: Mistakes) -> SheetFile:
         return SheetFile(path, {"prompts": [line.settings for line in lines]}, lines=lines)
     yaml = read_yaml(path, mistakes=mistakes)
     data = {"prompts": yaml.data} if isinstance(yaml.data, list) else yaml.data
+    if isinstance(data, str):
+        hint = "write '- ' before each prompt, or end the file's name in .txt"
+        raise SheetError("prompt sheet", path, "is a text, not a list of prompts", hint)
     if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
         raise SheetError("prompt sheet", path, "has no list of prompts", "write 'prompts:' and a list below it")
     return SheetFile(path, data, yaml)
