@@ -135,8 +135,8 @@ def test_what_happens_is_told_and_logged_without_secrets(
     assert main(["fetch", "civitai:1", "kept/mine.safetensors", "--log", str(log)]) == 0
     captured = capsys.readouterr()
     lines = ["resuming 2.8 of 6.9 GB", "retry 1/6: https://host/x?token=*** and ***"]
-    assert captured.err.splitlines() == [f"mine: {line}" for line in lines]
-    assert log.read_text().splitlines() == [*lines, captured.out.strip()]
+    assert captured.err.splitlines() == ["Checking checkpoint...", *(f"mine: {line}" for line in lines)]
+    assert log.read_text().splitlines() == ["Checking checkpoint...", *lines, captured.out.strip()]
 
 
 @pytest.mark.parametrize("verbose", [[], ["--verbose"]])
@@ -157,7 +157,7 @@ def test_an_error_is_told_and_logged_without_secrets(
     assert ("Traceback" in told) == bool(verbose)
     assert told.splitlines()[-1].startswith("E-NETWORK source 'hf:org/name': ***")
     logged = (here / "log").read_text()
-    assert logged == told.splitlines()[-1] + "\n"
+    assert logged.splitlines() == ["Checking checkpoint...", told.splitlines()[-1]]
     assert not any(secret in told + logged for secret in ("hush", "abcdef"))
 
 

@@ -74,6 +74,7 @@ def _fetch(arguments: argparse.Namespace, events: Events) -> str:
 
     dest: Path = arguments.dest
     events.name = _stem(dest)
+    options = _options(arguments)
     if arguments.kind == "checkpoint":
         events(CHECKING)
     receipt = fetch(
@@ -86,7 +87,7 @@ def _fetch(arguments: argparse.Namespace, events: Events) -> str:
         downloads=arguments.downloads,
         dates=arguments.dates,
         dtype=arguments.dtype,
-        options=_options(arguments),
+        options=options,
         report=events,
         has_bar=arguments.log is None and sys.stderr.isatty(),
     )
