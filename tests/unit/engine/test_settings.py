@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from darkroom.engine import Engine, Library
 from darkroom.engine.denoise import slerp
-from darkroom.errors import KeysError, LoraError, NanImageError, RequestError
+from darkroom.errors import DarkroomError, KeysError, LoraError, NanImageError, RequestError
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
 from tests.fixtures.checkpoints import random_tensors, write_tensors
@@ -100,6 +100,18 @@ def test_a_vae_of_a_sheet_takes_the_place_of_the_checkpoints_for_that_picture_al
         engine.render(changed(request_, vae="othr"))
     with pytest.raises(RequestError, match="there is none of that name"):
         engine.render(changed(request_, vae="../vaes/other"))
+
+
+@pytest.mark.parametrize("kind", ["vaes", "loras", "embeddings"])
+def test_a_file_that_is_missing_although_it_was_fetched_is_told_with_what_brings_it_back(
+    kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / kind).mkdir()
+    (tmp_path / kind / "lines.receipt.json").write_text("{}")
+    library = Library(tmp_path)
+    assert "lines" in getattr(library.names(), kind)  # else a server would say that it is unknown
+    with pytest.raises(DarkroomError, match=rf"'lines': its file .*{kind}/lines\.safetensors is missing.*models/`"):
+        library.find(kind, "lines")
 
 
 def test_a_file_that_is_no_vae_is_refused_and_the_engine_works_on(

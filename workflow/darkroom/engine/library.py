@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import hash_file
-from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, assets_in, unknown_asset
+from darkroom.base.text import name_of_stem
+from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
+
+_RECEIPT = ".receipt.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +41,14 @@ class Library:
         self._added[kind, name] = path
 
     def names(self) -> AssetNames:
-        """The names of all assets."""
+        """The names of all assets, those too whose file is missing although it was fetched: `find` says so."""
         there = AssetNames.of_folder(self.models_dir)
-        return AssetNames(
-            *(sorted({*getattr(there, kind), *(n for k, n in self._added if k == kind)}) for kind in ASSETS)
-        )
+        return AssetNames(*(sorted({*getattr(there, kind), *self._more_names(kind)}) for kind in ASSETS))
+
+    def _more_names(self, kind: str) -> Iterator[str]:
+        yield from (name for other, name in self._added if other == kind)
+        for receipt in (self.models_dir / kind).glob(f"*{_RECEIPT}"):
+            yield name_of_stem(receipt.name.removesuffix(_RECEIPT))
 
     def find(self, kind: str, name: str) -> Asset:
         """The file of that name.
@@ -49,20 +56,20 @@ class Library:
         Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) if there is none or it can't
         be read.
         """
-        # A look into the folder's list: nothing in a name can lead out of it.
-        path = self._added.get((kind, name)) or assets_in(self.models_dir, kind).get(name)
-        if path is None:
-            copy = asset_path(self.models_dir, kind, name)
-            if copy.with_suffix(".receipt.json").name in {path.name for path in copy.parent.glob("*.receipt.json")}:
-                why = f"it was fetched, but {copy} is missing"
-                raise asset_error(kind, name, why, "run `snakemake --cores 1 models/`, which makes it again")
-            raise unknown_asset(kind, name, getattr(self.names(), kind))
+        known = getattr(self.names(), kind)
+        if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
+            raise unknown_asset(kind, name, known)
+        path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
         try:
             stamp = file_stamp(path.stat())
             known_as = self._hashes.get(path)
             if known_as is None or known_as[0] != stamp:
                 known_as = self._hashes[path] = (stamp, hash_file(path))
             return Asset(kind, name, path, known_as[1], stamp)
+        except FileNotFoundError:
+            is_added = (kind, name) in self._added
+            hint = "check the path" if is_added else "run `snakemake --cores 1 models/`, which makes it again"
+            raise asset_error(kind, name, f"its file {path} is missing", hint) from None
         except OSError as error:
             why = f"{path}: {error.strerror or 'the file cannot be read'}"
             raise asset_error(kind, name, why, "check the path, or fetch it again") from None
