@@ -7,8 +7,11 @@ without an error, and wrongly.
 
 from __future__ import annotations
 
+import copy
 import inspect
+import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from darkroom.engine.noise_levels import LEVELS, follow
@@ -58,14 +61,24 @@ def build(
         raise RequestError("schedule", schedule, "is a table for models without a zero terminal SNR", "set another one")
     known = _known_values(scheduler_class)
     settings = {key: value for key, value in {**config, **kind.options, **options}.items() if key in known}
-    scheduler = scheduler_class(**settings)
+    scheduler = _construct(scheduler_class, settings)
     if steps == 1 and not is_edm and _begins_without_noise(scheduler):
-        scheduler = scheduler_class(**settings | {"timestep_spacing": "trailing"})
+        scheduler = _construct(scheduler_class, settings | {"timestep_spacing": "trailing"})
     if not is_edm and (schedule in DRAWN_SCHEDULES or (schedule in LEVELS and _EXPONENTIAL not in known)):
         follow(scheduler, schedule)
     if steps is not None:
         _check_steps(scheduler, kind, schedule, steps, is_edm)
     return scheduler
+
+
+def _construct(scheduler_class: Any, settings: Mapping[str, Any]) -> Any:
+    """A new scheduler. Constructing one is slow (DPM2 works out a thousand steps one by one), copying one isn't."""
+    return copy.deepcopy(_constructed(scheduler_class, json.dumps(settings)))
+
+
+@lru_cache(maxsize=64)
+def _constructed(scheduler_class: Any, settings: str) -> Any:
+    return scheduler_class(**json.loads(settings))
 
 
 def _begins_without_noise(scheduler: Any) -> bool:
