@@ -80,7 +80,9 @@ def _render_once(arguments: argparse.Namespace) -> str:
     from darkroom.base.files import write_bytes
     from darkroom.engine import Engine
     from darkroom.serve.answers import encode
+    from darkroom.serve.supervisor import ENVIRONMENT
 
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
     rendered = encode(engine, engine.render(request))
     write_bytes(arguments.output, rendered.png)
