@@ -111,7 +111,9 @@ def test_health_is_answered_and_readiness_waits_while_the_model_loads(tmp_path: 
         assert one.get("/healthz").json() == {"status": "ok"}
         assert not waiting.done()
         one.release()
-        assert waiting.result().json() == {"status": "ready", "model": "fake", "model_hash": None}
+        engine = {"device": "auto", "state": "idle", "models": ["fake"]}
+        ready = {"status": "ready", "model": "fake", "model_hash": None, "engines": [engine]}
+        assert waiting.result().json() == ready
 
 
 def test_pictures_are_made_one_at_a_time_in_order(tmp_path: Path) -> None:

@@ -19,7 +19,10 @@ from tools.reference.markdown import code, table, type_of, value
 _LIMITS = (
     "queue",
     "timeout_s",
+    "cancel_timeout_s",
     "read_timeout_s",
+    "max_connections",
+    "max_upload_bytes",
     "max_body_bytes",
     "max_pixels",
     "max_steps",
@@ -33,7 +36,7 @@ _BY_REQUEST = {
     404: {"E-REQUEST"},  # no such route, or no such picture (any more)
     408: {"E-REQUEST"},
     413: {"E-LIMIT"},
-    503: {"E-BUSY"},  # GET /readyz of a server that is about to end
+    503: {"E-BUSY"},  # it is about to end, has no engine that works, or too many connections or uploads
 }
 """Codes that the server answers with a status of its own, whatever the code's usual one is."""
 

@@ -293,6 +293,20 @@ def test_how_far_loading_is_gets_told(tmp_path: Path, caplog: pytest.LogCaptureF
     run(tmp_path, use)
 
 
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_of_engines_wait_passively_unless_the_environment_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+
+    async def use(bench: Bench) -> None:
+        assert bench.noted("waits") == [expected]
+
+    run(tmp_path, use)
+
+
 def test_a_loaded_model_and_a_stopped_picture_end_their_time_limits(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         slow = bench.submit("slow", model="b")[0]

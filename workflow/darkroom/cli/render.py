@@ -86,7 +86,9 @@ def _render_once(arguments: argparse.Namespace) -> str:
     from darkroom.engine import Engine
     from darkroom.pictures.lossy import convert_png
     from darkroom.serve.answers import encode
+    from darkroom.serve.supervisor import ENVIRONMENT
 
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
     rendered = encode(engine, engine.render(request))
     write_bytes(arguments.output, convert_png(rendered.png, output_format, _QUALITY))
