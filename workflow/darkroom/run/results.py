@@ -48,7 +48,7 @@ class Results:
         self._make_again(path, self._inspect(sheet))
 
     def check_gallery(self) -> None:
-        """The same for all sheets, index.html and manifest.jsonl."""
+        """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
         self.check_pictures(None)
         states = [self._inspect(sheet) for sheet in self._plan.sheets]
         hashes = [digest for state in states for digest in state.hashes]
