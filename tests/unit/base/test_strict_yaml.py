@@ -91,7 +91,7 @@ def test_what_yaml_cannot_read_is_shown_in_quotes_and_that_is_right(file: Path, 
     file.write_text(f"- first\n{text}\n- last\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.yaml:[234]:\d+") as caught:
         load_yaml(file)
-    advice = re.fullmatch(r"put it in quotes(?: \(line 2\))?: (- .+)", caught.value.hint)
+    advice = re.fullmatch(r"put it in quotes(?:, on one line)?(?: \(line 2\))?: (- .+)", caught.value.hint)
     assert advice, caught.value.hint
     assert load(file, f"- first\n{advice[1]}\n- last\n") == ["first", BROKEN[text], "last"]
 
