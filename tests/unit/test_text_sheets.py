@@ -119,6 +119,8 @@ def test_every_option_of_a1111_is_a_setting_or_refused_by_name(tmp_path: Path, o
         ("a man --steps 50", ["'--steps'", "begin the line with --prompt"]),
         ("--prompt a man's hat", ["quote that is not closed", "double quotes"]),
         ("--steps 50", ["has no --prompt"]),
+        ("Negative prompt: a boat", ["infotext", "--negative_prompt"]),
+        ("Steps: 20, Sampler: Euler a, CFG scale: 7", ["infotext", "--prompt"]),
         ("--prompt x --steps", ["'--steps': has no value"]),
         ("--prompt x --steps 5 6", ["'6': belongs to no option"]),
         ("--prompt x --steps 5 --steps 6", ["stands here twice"]),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from darkroom.base.strict_yaml import find_unportable, load_yaml, read_yaml, restore_text
+from darkroom.base.strict_yaml import MAX_CORRECTIONS, find_unportable, load_yaml, read_yaml, restore_text
 from darkroom.base.validation import Mistakes, lines_of
 from darkroom.errors import ConfigError
 
@@ -91,7 +91,7 @@ def test_what_yaml_cannot_read_is_shown_in_quotes_and_that_is_right(file: Path, 
     file.write_text(f"- first\n{text}\n- last\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"x\.yaml:[234]:\d+") as caught:
         load_yaml(file)
-    advice = re.fullmatch(r"put it in quotes(?: \(line 2\))?: (- .+)", caught.value.hint)
+    advice = re.fullmatch(r"put it in quotes(?:, on one line)?(?: \(line 2\))?: (- .+)", caught.value.hint)
     assert advice, caught.value.hint
     assert load(file, f"- first\n{advice[1]}\n- last\n") == ["first", BROKEN[text], "last"]
 
@@ -119,6 +119,13 @@ def test_all_texts_that_need_quotes_are_told_at_once_and_the_rest_is_read(file: 
     mistakes = Mistakes()
     assert read_yaml(file, mistakes=mistakes).data == ["[blue] star", "a", "@b", {"prompt": "c: d"}]
     assert len(mistakes.errors) == 3
+
+
+def test_a_file_full_of_mistakes_is_not_parsed_without_end(file: Path) -> None:
+    file.write_text("- prompt: a: b\n" * 500, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_yaml(file)
+    assert len(lines_of([caught.value])) == MAX_CORRECTIONS
 
 
 @pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\v", "\f"])

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.config import parse_config
-from darkroom.errors import ModelError, UnknownModelError
+from darkroom.config import load_config, parse_config
+from darkroom.errors import ModelError, RequestError, UnknownModelError
 from darkroom.serve import catalog
 from darkroom.serve.catalog import find_models
+from darkroom.serve.setup import Setup
 
 
 @pytest.fixture
@@ -59,6 +60,17 @@ def test_checkpoints_of_a_configuration_go_by_its_names(store: Path, caplog: pyt
     with caplog.at_level(logging.ERROR), pytest.raises(ModelError, match=r"snakemake .*verified/alpha\.json"):
         find_models(None, parse_config({**data, "models_dir": str(store)}))
     assert "Diffusers format missing - build process failed" in caplog.text
+
+
+def test_a_server_refuses_wrong_defaults_when_it_starts(store: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("checkpoints:\n  beta: {source: b}\nsheets: [s]\nrender:\n  steps: 0\n  seeds: [1, 2]\n", "utf-8")
+    config = load_config(path)
+    models = find_models(None, config.model_copy(update={"models_dir": str(store)}))
+    with pytest.raises(RequestError, match=r"steps '0'.*c\.yaml:5\)"):
+        Setup.of_config(models, config, config.engine)
+    path.write_text(path.read_text("utf-8").replace("steps: 0", "sampler: DPM++ 2M Karras"), "utf-8")
+    assert Setup.of_config(models, load_config(path), config.engine).render == {"sampler": "DPM++ 2M Karras"}
 
 
 def test_a_model_answers_to_name_file_title_and_hash(model_dir: Path) -> None:

@@ -21,6 +21,7 @@ from darkroom.base.validation import Mistakes
 from darkroom.errors import ConfigError
 
 MAX_NODES = 1_000_000
+MAX_CORRECTIONS = 20  # each parses the file again
 _MERGE = "tag:yaml.org,2002:merge"
 PUT_IN_QUOTES = "put it in quotes"
 _NUMBERS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
@@ -101,30 +102,34 @@ class YamlFile:
         found, _ = self.find(keys)
         return f"{self.path}:{found.start_mark.line + 1}" if found else str(self.path)
 
-    def quoted(self, keys: Sequence[str | int]) -> str | None:
-        """The line of a value with the value in quotes, as it has to be for YAML to read it as text; None if unknown.
+    def advise_quotes(self, keys: Sequence[str | int]) -> str:
+        """The hint for a value that should be text: its line with the value in quotes.
 
         An unquoted `#` that is followed by no space, and all text behind it, counts as part of the value.
         """
         _, node = self.find(keys)
         text = self.written(keys)
         if node is None or not text:
-            return None
+            return PUT_IN_QUOTES
         line, start = self.lines[node.start_mark.line], node.start_mark.column
-        after = line[start + len(text) :] if line[start:].startswith(text) else ""
-        return (
-            f"{line[:start].rstrip()} {quote(text)}{after.rstrip() if after.strip()[:1] in list(',}]') else ''}".strip()
-        )
+        after = line[start + len(text) :].rstrip() if line.startswith(text, start) else ""
+        after = after if after.strip()[:1] in [*",}]"] else ""
+        is_long = isinstance(node, yaml.ScalarNode) and node.end_mark.line > node.start_mark.line
+        where = ", on one line" if is_long else ""
+        return f"{PUT_IN_QUOTES}{where}: {f'{line[:start].rstrip()} {quote(text)}{after}'.strip()}"
 
     def written(self, keys: Sequence[str | int]) -> str:
-        """A value's text as it stands in its first line, up to the line's end."""
+        """A value's text as it stands in the file, without a comment behind it; of a list or mapping its first line."""
         _, node = self.find(keys)
         if node is None or node.start_mark.line >= len(self.lines):
             return ""
         line, start, end = self.lines[node.start_mark.line], node.start_mark.column, _end_of(node)
-        rest = line[start:]
-        is_last = end.line != node.start_mark.line or re.fullmatch(r"\s*(#.*)?", line[end.column :])
-        return _TRAILING_COMMENT.sub("", rest if is_last else line[start : end.column]).strip()
+        if end.line == node.start_mark.line and not re.fullmatch(r"\s*(#.*)?", line[end.column :]):
+            return line[start : end.column].strip()
+        parts = [line[start:]]
+        if isinstance(node, yaml.ScalarNode):
+            parts += self.lines[node.start_mark.line + 1 : end.line + 1]
+        return _TRAILING_COMMENT.sub("", " ".join(part.strip() for part in parts)).strip()
 
     def find_loss(self, keys: Sequence[str | int]) -> str | None:
         """What YAML leaves out of a text: all behind a `#` if it has no quotes, or an anchor that nothing refers to."""
@@ -261,17 +266,18 @@ def _parse_corrected(path: Path | str, lines: list[str], found: Mistakes) -> tup
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-            problem, number = error.problem or "can't be parsed", _quote_line(lines, error)
-        if number is None:
+            problem, hint = error.problem or "can't be parsed", _quote_text(lines, error)
+        if hint is None:
             is_tab = mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
             hint = "write spaces in place of the tab" if is_tab else "fix that line"
             raise ConfigError("YAML error at", place, problem, hint)
-        where = "" if mark and mark.line == number else f" (line {number + 1})"
-        found.add(ConfigError("YAML error at", place, problem, f"{PUT_IN_QUOTES}{where}: {lines[number].strip()}"))
+        found.add(ConfigError("YAML error at", place, problem, hint))
+        if len(found.errors) == MAX_CORRECTIONS:
+            raise found.errors.pop()
 
 
-def _quote_line(lines: list[str], error: yaml.MarkedYAMLError) -> int | None:
-    """Put quotes round the text that YAML can't read, if that mends the error; the line's number, else None."""
+def _quote_text(lines: list[str], error: yaml.MarkedYAMLError) -> str | None:
+    """Put quotes round the text that YAML can't read, if that mends the error; the hint that says so, else None."""
     if type(error) is yaml.MarkedYAMLError:  # found by this module: no text is the reason
         return None
     marks = [mark.line for mark in (error.problem_mark, error.context_mark) if mark]
@@ -282,7 +288,8 @@ def _quote_line(lines: list[str], error: yaml.MarkedYAMLError) -> int | None:
             after = [*lines[:number], *corrected, *lines[number + len(corrected) :]]
             if _first_error(after) > marks[0]:
                 lines[:] = after
-                return number
+                where = f"{', on one line' if len(corrected) > 1 else ''}{f' (line {number + 1})' if number != marks[0] else ''}"
+                return f"{PUT_IN_QUOTES}{where}: {corrected[0].strip()}"
     return None
 
 

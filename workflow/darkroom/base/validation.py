@@ -23,6 +23,7 @@ _REASONS = {
     "bool_type": "is neither true nor false",
     "bool_parsing": "is neither true nor false",
     "list_type": "is no list",
+    "tuple_type": "is no list",
     "dict_type": "is no mapping of keys to values",
     "model_type": "is no mapping of keys to values",
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ def _read_user_comment(data: bytes, path: Path) -> str:
     try:
         exif = Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]).getexif()
         comment = exif.get_ifd(0x8769).get(0x9286, b"")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ImageError("picture", path, "is no PNG, JPEG or WebP", "give a picture's file") from error
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        raise ImageError("picture", path, "is no PNG, JPEG or WebP that can be read", "give a picture's file") from None
     if not isinstance(comment, bytes):
         return str(comment)
     if comment.startswith(b"UNICODE\0"):

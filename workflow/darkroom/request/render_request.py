@@ -51,6 +51,11 @@ class FreeU(StrictModel):
     s2: float = Field(0.2, ge=0, le=10)
 
 
+_HINTS = {
+    "is no whole number": "write a decimal number, such as 7",
+    "is no number": "write a decimal number, such as 7.5",
+    "is no text": "put it in quotes",
+}
 _SWITCHES = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _FREEU_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "boolean"}, FreeU.model_json_schema(), {"type": "null"}]}
 
@@ -225,9 +230,9 @@ class RenderRequest(StrictModel):
             first = first_problem(error)
             if not (key := first.name):
                 raise RequestError(where, None, first.reason, "change one of the two") from None
-            by_reason = {"is no whole number": "write a decimal number", "is no number": "write a decimal number"}
-            by_reason["is no text"] = "put it in quotes"
-            hint = by_reason.get(first.reason, f"give {key} another value")
+            hint = _HINTS.get(first.reason, f"give {key} another value")
+            if key.startswith("loras.") and isinstance(first.value, int):
+                hint = "put the name in quotes"
             raise RequestError(f"{where}: {key}", shorten(first.value), first.reason, hint) from None
 
     @classmethod

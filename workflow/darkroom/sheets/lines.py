@@ -59,6 +59,7 @@ _NEUTRAL = {
     "do_not_save_samples": "false",
 }
 """Values that ask for nothing."""
+_INFOTEXT = re.compile(r"Negative prompt: |Steps: \d+, \w+")
 _OPTION_INSIDE = re.compile(rf"\s--({'|'.join([*_SETTINGS, *_REFUSED])})(?=\s)")
 
 
@@ -92,6 +93,9 @@ def read_lines(path: Path, mistakes: Mistakes) -> list[Line]:
 
 
 def _read_line(text: str, place: str) -> dict[str, str]:
+    if _INFOTEXT.match(text):
+        hint = 'write --prompt "…" --negative_prompt "…" --steps 20 and so on, all on one line'
+        raise SheetError("line", shorten(text), f"is a line of a picture's infotext, not a prompt ({place})", hint)
     if not re.match(r"--\w", text):
         if inside := _OPTION_INSIDE.search(text):
             hint = f"begin the line with --prompt and the prompt in quotes, or take --{inside[1]} out"

@@ -59,10 +59,17 @@ def _why_not(name: str) -> tuple[str, str] | None:
 def make_id(text: object) -> str:
     """The file name of a given id: lower case, spaces as '-'. Raises BadNameError (E-NAME) if it can't be one."""
     slug = re.sub(r"\s+", "-", str(text).strip()).lower()
-    usable = re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) and ".." not in slug and not slug.endswith(".")
-    if not usable or len(slug) > MAX_ID or is_reserved(slug):
-        why, hint = "can't be a file's name", f"use letters, digits, '-' and '_', at most {MAX_ID}"
-        raise BadNameError("prompt id", text, why, hint)
+    if is_reserved(slug):
+        raise BadNameError(
+            "prompt id",
+            text,
+            "can't be a file's name: Windows keeps it for a device",
+            f"{slug.split('.')[0]}-1 would do",
+        )
+    if len(slug) > MAX_ID:
+        raise BadNameError("prompt id", text, f"has {len(slug)} characters", f"use at most {MAX_ID}")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", slug) or ".." in slug or slug.endswith("."):
+        raise BadNameError("prompt id", text, "can't be a file's name", "use letters, digits, '-' and '_'")
     return slug
 
 

@@ -45,7 +45,7 @@ def check_keys(data: object, known: list[str], section: str, locate: Locate) -> 
     """Refuse anything but a mapping, and unknown keys, pointing at the line. Raises ConfigError (E-CONFIG)."""
     if not isinstance(data, Mapping):
         why = f"is not a mapping of keys to values ({locate('')})"
-        raise ConfigError(section or "file", locate(""), why, f"write {section or 'prompts'}: and the keys below it")
+        raise ConfigError(section or "file", None, why, f"write {section or 'prompts'}: and the keys below it")
     mistakes = Mistakes()
     for key, value in data.items():
         if key not in known:
@@ -170,8 +170,10 @@ def make_requests(settings: Mapping[str, Any], assets: AssetNames, where: str) -
 def _make_requests(settings: Mapping[str, Any], where: str) -> list[RenderRequest]:
     shared = {"prompt": "", **{key: value for key, value in settings.items() if key not in ("seed", "seeds")}}
     seeds = settings.get("seeds", [settings.get("seed", 0)])
+    if isinstance(settings.get("seed"), list):
+        raise RequestError(f"{where}: seed", settings["seed"], "is a list", f"write seeds: {settings['seed']}")
     if not isinstance(seeds, list) or not seeds:
-        example = f"[{seeds}]" if isinstance(seeds, int | str) else "[1, 2, 3]"
+        example = f"[{seeds}]" if re.fullmatch(r"[\d, ]+", str(seeds)) else "[1, 2, 3]"
         raise RequestError(f"{where}: seeds", seeds, "is not a list of numbers", f"write seeds: {example}")
     requests = [RenderRequest.from_settings({**shared, "seed": seed}, where) for seed in seeds]
     if len({request.seed for request in requests}) != len(requests):

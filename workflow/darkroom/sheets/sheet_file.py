@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.strict_yaml import PUT_IN_QUOTES, YamlFile, read_yaml
-from darkroom.base.text import shorten
+from darkroom.base.strict_yaml import YamlFile, read_yaml
+from darkroom.base.text import near_names, shorten
 from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.sheets.lines import Line, read_lines
@@ -31,27 +31,20 @@ class SheetFile:
 
     def refuse_loss(self, *keys: str | int) -> None:
         """Raise SheetError (E-SHEET) for a text that YAML leaves something out of."""
-        lost = self.yaml and self.yaml.find_loss(self._in_file(keys))
-        if lost:
-            why = f"YAML drops {lost} ({self.locate(*keys)})"
-            raise SheetError("text", self._shown(keys), why, self._quoted(keys))
+        if self.yaml is not None and (lost := self.yaml.find_loss(self._in_file(keys))):
+            raise self._as_text(f"YAML drops {lost}", keys, self.yaml)
 
     def refuse_no_text(self, value: object, *keys: str | int) -> None:
         """Raise SheetError (E-SHEET) for a value that YAML read as something else than text."""
         kind = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a mapping"}.get(
             type(value)
         )
-        if kind is not None:
-            raise SheetError(
-                "text", self._shown(keys), f"YAML reads it as {kind} ({self.locate(*keys)})", self._quoted(keys)
-            )
+        if self.yaml is not None and kind is not None:
+            raise self._as_text(f"YAML reads it as {kind}", keys, self.yaml)
 
-    def _quoted(self, keys: tuple[str | int, ...]) -> str:
-        line = self.yaml and self.yaml.quoted(self._in_file(keys))
-        return f"{PUT_IN_QUOTES}: {line}" if line else PUT_IN_QUOTES
-
-    def _shown(self, keys: tuple[str | int, ...]) -> str:
-        return shorten(self.yaml.written(self._in_file(keys))) if self.yaml else ""
+    def _as_text(self, why: str, keys: tuple[str | int, ...], yaml: YamlFile) -> SheetError:
+        written, hint = yaml.written(self._in_file(keys)), yaml.advise_quotes(self._in_file(keys))
+        return SheetError("text", shorten(written), f"{why} ({self.locate(*keys)})", hint)
 
     def _in_file(self, keys: tuple[str | int, ...]) -> tuple[str | int, ...]:
         """The keys that lead to a value; a YAML sheet may be a mere list of prompts."""
@@ -84,5 +77,9 @@ def open_sheet(path: Path, mistakes: Mistakes) -> SheetFile:
         hint = "write '- ' before each prompt, or end the file's name in .txt"
         raise SheetError("prompt sheet", path, "is a text, not a list of prompts", hint)
     if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
-        raise SheetError("prompt sheet", path, "has no list of prompts", "write 'prompts:' and a list below it")
+        near = (
+            [] if not isinstance(data, dict) or "prompts" in data else near_names("prompts", map(str, data), cutoff=0.6)
+        )
+        hint = f"write 'prompts:' in place of '{near[0]}:'" if near else "write 'prompts:' and a list below it"
+        raise SheetError("prompt sheet", path, "has no list of prompts", hint)
     return SheetFile(path, data, yaml)
