@@ -120,6 +120,7 @@ def test_the_response_format_of_clients_that_name_none_is_configured(
         (["tiny", "other"], {"aliases": {"dall-e-3": "other"}}, "dall-e-2", None),
         (["tiny", "other"], {"aliases": {"fast": "other"}}, "fast", "other"),
         (["tiny"], {}, None, "tiny"),
+        (["tiny", "other"], {}, "", "tiny"),
     ],
 )
 def test_openais_names_of_models_mean_the_one_that_can_be_meant(

@@ -52,10 +52,13 @@ def in_openais_words(body: ImageGeneration) -> Iterator[None]:
 
 
 def find_model(service: Service, name: str | None) -> Model:
-    """The model of that name, else the one that the name is an alias of. Raises UnknownModelError (E-UNKNOWN)."""
+    """The model of that name, else the one that the name is an alias of; the default for None or an empty name.
+
+    Raises UnknownModelError (E-UNKNOWN).
+    """
     models, config = service.models, service.config
     try:
-        return models.get(name)
+        return models.get(name or None)
     except UnknownModelError:
         aliases = config.aliases
         if aliases is not None and name in aliases:
