@@ -27,7 +27,7 @@ ACTIONS = {
     "E-AUTH": "Send the API key; for a source set the token that the hint names, or accept the licence on the page that it names. "
     "It is not tried again.",
     "E-ORIGIN": "Add the name to `serve.allowed_hosts` or the site to `serve.allowed_origins`.",
-    "E-UNSUPPORTED": "Leave the field out.",
+    "E-UNSUPPORTED": "Leave out the field, or the tag or word of the prompt.",
     "E-SSRF": "Send the data itself; a server opens no address or path for a client.",
     "E-SOURCE": "Correct the source in the configuration.",
     "E-PROJECT": "Give a folder that does not exist yet; nothing in the existing one was changed.",

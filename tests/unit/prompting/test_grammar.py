@@ -206,3 +206,11 @@ def test_the_largest_weight_is_that_of_any_piece_and_never_a_breaks(text: str, l
 
 def test_what_people_write_is_no_large_weight() -> None:
     assert largest_weight("(((((masterpiece:1.5)))))") < LARGE_WEIGHT < largest_weight("(masterpiece:12)")
+
+
+def test_a_long_name_is_compared_only_as_far_as_names_reach() -> None:
+    def find(text: str) -> None:
+        find_embeddings(text, ("x", "x.y"))
+
+    _, small, large = (steps_of(find, "embedding:" + "x." * size) for size in (500, 500, 5_000))  # imports come first
+    assert large < 2 * small

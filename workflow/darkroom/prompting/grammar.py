@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import groupby, pairwise
@@ -185,17 +184,17 @@ def _weights(count: int, closed: Sequence[Bracket]) -> list[float]:
     A weight is multiplied factor by factor, from the inside out, as A1111 does: one product of all would differ in its
     last bits.
     """
-    starting = deque(sorted(reversed(range(len(closed))), key=lambda number: closed[number][0]))
-    ending = deque(range(len(closed)))  # they have closed in the order of their ends
+    starting = sorted(range(len(closed)), key=lambda number: (-closed[number][0], number))  # the next one last
+    ending = list(reversed(range(len(closed))))  # they have closed in the order of their ends
     places = sorted({place for start, end, _ in closed for place in (start, end)} | {count})
     around = _Around()
     weights: list[float] = []
     for place, next_place in pairwise([0, *places]):
-        while ending and closed[ending[0]][1] == place:
-            number = ending.popleft()
+        while ending and closed[ending[-1]][1] == place:
+            number = ending.pop()
             around.leave(number, closed[number][2])
-        while starting and closed[starting[0]][0] == place:
-            number = starting.popleft()
+        while starting and closed[starting[-1]][0] == place:
+            number = starting.pop()
             around.enter(number, closed[number][2])
         weights += [around.weight()] * (next_place - place)
     return weights
@@ -232,7 +231,9 @@ class _Around:
 
     def _power(self, factor: float, count: int) -> float:
         """`factor` multiplied `count` times, one by one."""
-        powers = self._powers.setdefault(factor, [1.0])
+        powers = self._powers.get(factor)
+        if powers is None:
+            powers = self._powers[factor] = [1.0]
         while len(powers) <= count:
             powers.append(powers[-1] * factor)
         return powers[count]
