@@ -7,4 +7,7 @@ params, so raising one here rebuilds that stage's artifacts and what comes after
 CONVERT = 2
 VERIFY = 2
 RENDER = 2
+RENDER_OF_SOME = 3
+"""That of the few pictures that came out otherwise at revision 2 (`darkroom.run.plan.render_revision`): raising RENDER would
+render all others again for nothing. The next RENDER is 4, and then this one goes."""
 GALLERY = 4

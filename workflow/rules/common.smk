@@ -4,7 +4,14 @@ import re
 
 from darkroom import revisions
 from darkroom.run.lifecycle import lifecycle_of
-from darkroom.run.plan import PLAN_FILE, exit_on_error, load_plan, prepare_environment, tune_garbage_collection
+from darkroom.run.plan import (
+    PLAN_FILE,
+    exit_on_error,
+    load_plan,
+    prepare_environment,
+    render_revision,
+    tune_garbage_collection,
+)
 
 plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)
@@ -111,6 +118,10 @@ def get_asset_receipts(wildcards):
 def get_request(wildcards):
     """Everything that decides a picture, as JSON."""
     return plan.picture(wildcards).request.to_json()
+
+
+def get_render_revision(wildcards):
+    return render_revision(plan.picture(wildcards).request)
 
 
 def get_engine(wildcards, output):

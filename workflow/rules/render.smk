@@ -24,7 +24,7 @@ rule render_picture:
     params:
         request=get_request,
         dtype=plan.config.engine.dtype,
-        revision=revisions.RENDER,
+        revision=get_render_revision,
         engine=get_engine,
     message:
         "render {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}"

@@ -9,6 +9,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,13 +29,16 @@ from darkroom.config import Checkpoint, Config, check_sheets, parse_config, read
 from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.request.assets import used_assets
-from darkroom.revisions import RENDER
+from darkroom.request.render_request import RenderRequest
+from darkroom.revisions import RENDER, RENDER_OF_SOME
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sheets.read import PlannedPicture, load_pictures
 from darkroom.warm.lease import make_lease
 
+_WEAK_FIRST_STEP = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DDIM", "PLMS")
+_NEWLY_READ = re.compile(r":\s+[+-]?[.\d]+\s*\)|:[+-]?[.\d]+\s+\)|<lyco:", re.IGNORECASE)
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
 DEFAULT_CONFIG = "config/config.yaml"
 
@@ -122,7 +126,8 @@ class Plan:
             made_of = [hashlib.sha256(Path(receipt).read_bytes()).hexdigest() for receipt in receipts]
         except OSError:
             return None
-        parts = [self.picture(wildcards).request.to_json(), made_of, self.config.engine.dtype, RENDER, __version__]
+        request = self.picture(wildcards).request
+        parts = [request.to_json(), made_of, self.config.engine.dtype, render_revision(request), __version__]
         return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,6 +146,23 @@ class Plan:
 def _outfit(picture: PlannedPicture) -> Hashable:
     """What an engine has to load for a picture: its checkpoint, LoRAs and VAE."""
     return picture.checkpoint, picture.request.all_loras, picture.request.vae
+
+
+def render_revision(request: RenderRequest) -> int:
+    """The render stage's revision for a picture: higher where its prompt or its only step was once taken otherwise.
+
+    That is prompt editing and alternation, white space around a weight, `<lyco:…>`, and one step by samplers that began with
+    the weakest noise.
+    """
+    if request.steps == 1 and request.sampler in _WEAK_FIRST_STEP:
+        return RENDER_OF_SOME
+    texts = (request.prompt, request.negative_prompt, request.prompt_2, request.negative_prompt_2)
+    if any(text and _NEWLY_READ.search(text) for text in texts):
+        return RENDER_OF_SOME
+    is_edited = any("[" in (text or "") for text in texts) and any(
+        timeline is not None and len(timeline.texts) > 1 for timeline in request.timelines
+    )
+    return RENDER_OF_SOME if is_edited else RENDER
 
 
 def make_plan(config: Config) -> Plan:
