@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +64,11 @@ NEEDS_QUOTES = {
     "- prompt: [blue]": "[blue]",
     "- {prompt: 1984, seed: 3}": "1984",
     "- &b in my bonnet": "&b in my bonnet",
+    "- ! a cat": "! a cat",
+    "- |": "|",
+    "- ~": "~",
+    "- prompt: null": "null",
+    "- # a cat": "# a cat",
 }
 
 
@@ -76,6 +83,78 @@ def test_what_yaml_would_lose_is_refused_and_the_quoted_line_is_right(tmp_path: 
     again, lines = read(tmp_path, "\n".join([*before, ("  " if before else "") + corrected, ""]))
     assert lines == []
     assert [picture.request.prompt for picture in again] == [NEEDS_QUOTES[text]]
+
+
+_WORDS = [
+    "a",
+    "cat",
+    "[blue]",
+    "(red:1.3)",
+    "(red:",
+    "1.3)",
+    ":",
+    "#",
+    "#ff8800",
+    "{a|b}",
+    "&b",
+    "*x",
+    "!t",
+    "!",
+    "|",
+    ">",
+    "-",
+    "?",
+    "@",
+    "`",
+    "%",
+    "it's",
+    '"',
+    "<lora:outline:1>",
+    "1",
+    "1.5",
+    "no",
+    "null",
+    "~",
+    "true",
+    "2024-01-01",
+    "\\\\(x\\\\)",
+    ",",
+    "[a:b:0.5]",
+    "<<",
+    "=",
+    "a#b",
+    "a:b",
+    "]",
+    "}",
+    "[",
+    "{",
+    "...",
+    "---",
+    "x:",
+    "::",
+    "0x10",
+]
+
+
+def test_any_words_are_a_prompt_as_written_or_refused_with_a_line_that_is_read(tmp_path: Path) -> None:
+    """Between two other prompts, which have to stay."""
+    rng = random.Random(7)
+    known = {"outline": {"source": "x"}}
+    refused = 0
+    for _ in range(200):
+        text = " ".join(rng.choices(_WORDS, k=rng.randint(1, 5)))
+        for before in ("- ", "- prompt: "):
+            found, lines = read(tmp_path, f"- first\n{before}{text}\n- last\n", loras=known)
+            if not lines:
+                assert [p.request.prompt for p in found] == ["first", text, "last"]
+                continue
+            refused += 1
+            advice = re.search(r"put it in quotes(?:, on one line)?(?: \(line 2\))?: (.*)\.$", lines[0])
+            assert advice, lines[0]
+            found, lines = read(tmp_path, f"- first\n{advice[1]}\n- last\n", loras=known)
+            assert lines == [], (text, advice[1])
+            assert len(found) == 3
+    assert 100 < refused < 350
 
 
 def test_a_comment_that_takes_nothing_from_a_text_is_a_comment(tmp_path: Path) -> None:

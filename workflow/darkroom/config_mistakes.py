@@ -66,7 +66,10 @@ def _describe(problem: Problem, path: Path | str, known_keys: Callable[[list[str
     if named := re.match(r"'([^']*)'", problem.reason):  # one of a section's names
         reason, _, hint = problem.reason.partition("; ")
         return ConfigError(
-            "name", named[1], f"{reason} ({locate(path, [*keys, named[1]])})", hint or "use another name"
+            f"{problem.name} name",
+            named[1],
+            f"{reason} ({locate(path, [*keys, named[1]])})",
+            hint or "use another name",
         )
     reason = "is empty" if problem.value in ({}, [], None) else problem.reason
     if problem.reason == "is no text" and not isinstance(problem.value, dict | list):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,10 +26,11 @@ _MERGE = "tag:yaml.org,2002:merge"
 PUT_IN_QUOTES = "put it in quotes"
 _NUMBERS = {"tag:yaml.org,2002:int": int, "tag:yaml.org,2002:float": float}
 _TRUE, _FALSE = ("true", "True", "TRUE"), ("false", "False", "FALSE")
-_ITEM = re.compile(r"(\s*(?:- +)*)((?:[\w-]+: +)?)(\S.*?)\s*")
+_ITEM = re.compile(r"(\s*(?:- +)?)((?:[\w-]+: +)?)(\S.*?)\s*")
 SEPARATORS = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")  # word processors put them inside of lines
 _TEXT_KEY = re.compile(r"(?:negative_)?prompt(?:_2)?: +")
-_ANCHOR, _COMMENT, _WORD_AS_COMMENT = re.compile(r"&(\S+)"), re.compile(r"\s*#"), re.compile(r"\s*#\S")
+_MARK = re.compile(r"&(\S+)|[!|>](?=\s|$)")
+_COMMENT, _WORD_AS_COMMENT = re.compile(r"\s*#"), re.compile(r"\s*#\S")
 _TRAILING_COMMENT = re.compile(r"\s+# .*$")
 _TEXT_KEYS = re.compile(r"(\{|, *)((?:negative_)?prompt(?:_2)?: +)(?![\"'])(.*?)(?=, *\w+: |, *\w+:$|\} *(?:#.*)?$)")
 
@@ -114,8 +115,7 @@ class YamlFile:
         line, start = self.lines[node.start_mark.line], node.start_mark.column
         after = line[start + len(text) :].rstrip() if line.startswith(text, start) else ""
         after = after if after.strip()[:1] in [*",}]"] else ""
-        is_long = isinstance(node, yaml.ScalarNode) and node.end_mark.line > node.start_mark.line
-        where = ", on one line" if is_long else ""
+        where = ", on one line" if _is_plain(node) and node.end_mark.line > node.start_mark.line else ""
         return f"{PUT_IN_QUOTES}{where}: {f'{line[:start].rstrip()} {quote(text)}{after}'.strip()}"
 
     def written(self, keys: Sequence[str | int]) -> str:
@@ -127,20 +127,24 @@ class YamlFile:
         if end.line == node.start_mark.line and not re.fullmatch(r"\s*(#.*)?", line[end.column :]):
             return line[start : end.column].strip()
         parts = [line[start:]]
-        if isinstance(node, yaml.ScalarNode):
+        if _is_plain(node):
             parts += self.lines[node.start_mark.line + 1 : end.line + 1]
         return _TRAILING_COMMENT.sub("", " ".join(part.strip() for part in parts)).strip()
 
-    def find_loss(self, keys: Sequence[str | int]) -> str | None:
-        """What YAML leaves out of a text: all behind a `#` if it has no quotes, or an anchor that nothing refers to."""
+    def find_loss(self, keys: Sequence[str | int], *, is_required: bool) -> str | None:
+        """What YAML leaves out of a text: all behind a `#` if it has no quotes, or a mark of YAML's own at its start.
+
+        Behind a text that may be empty, a `#` and a space begin a comment.
+        """
         _, node = self.find(keys)
         if not isinstance(node, yaml.ScalarNode):
             return None
         start, end = node.start_mark, node.end_mark
-        anchor = start.line < len(self.lines) and _ANCHOR.match(self.lines[start.line], start.column)
-        if anchor and not any(f"*{anchor[1]}" in line for line in self.lines):
-            return f"the word {anchor[0]}"
-        cut = _COMMENT if node.value else _WORD_AS_COMMENT
+        mark = _MARK.match(self.lines[start.line], start.column) if start.line < len(self.lines) else None
+        is_anchor = mark and mark[1] and any(f"*{mark[1]}" in line for line in self.lines)
+        if mark and not is_anchor and (mark[0] not in "|>" or not node.value):
+            return f"the word {mark[0]}"
+        cut = _COMMENT if node.value or is_required else _WORD_AS_COMMENT
         is_cut = end.line < len(self.lines) and not node.style and cut.match(self.lines[end.line], end.column)
         return "all from the # on" if is_cut else None
 
@@ -151,17 +155,22 @@ def load_yaml(path: Path | str) -> Any:
 
 
 def read_yaml(
-    path: Path | str, *, mistakes: Mistakes | None = None, missing: str = "create it, or name another"
+    path: Path | str,
+    *,
+    mistakes: Mistakes | None = None,
+    missing: str = "create it, or name another",
+    item_keys: Collection[str] = (),
 ) -> YamlFile:
     """Read a YAML file strictly, with the places of its values; `missing` is the hint if there is no such file.
 
     Raises ConfigError (E-CONFIG) with line and column, and with the corrected line where a text needs quotes. With
-    `mistakes` such errors are added to it, and the file is read as if its lines were corrected.
+    `mistakes` such errors are added to it, and the file is read as if its lines were corrected. An item of a list that
+    begins with another key than `item_keys` may be a text as a whole.
     """
     lines = SEPARATORS.sub(" ", read_text(Path(path), missing=missing)).split("\n")
     found = Mistakes()
     try:
-        root, data = _parse_corrected(path, lines, found)
+        root, data = _parse_corrected(path, lines, found, item_keys)
     except ConfigError as error:
         found.add(error)
         root, data = None, None
@@ -255,7 +264,9 @@ def _parse(lines: Sequence[str]) -> tuple[yaml.Node | None, Any]:
     return root, loader.construct_document(root)
 
 
-def _parse_corrected(path: Path | str, lines: list[str], found: Mistakes) -> tuple[yaml.Node | None, Any]:
+def _parse_corrected(
+    path: Path | str, lines: list[str], found: Mistakes, item_keys: Collection[str]
+) -> tuple[yaml.Node | None, Any]:
     """Parse the lines; a text that needs quotes gets them, in `lines`, and is one of the mistakes found.
 
     Raises ConfigError (E-CONFIG) for a mistake that quotes don't mend.
@@ -266,7 +277,7 @@ def _parse_corrected(path: Path | str, lines: list[str], found: Mistakes) -> tup
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             place = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
-            problem, hint = error.problem or "can't be parsed", _quote_text(lines, error)
+            problem, hint = error.problem or "can't be parsed", _quote_text(lines, error, item_keys)
         if hint is None:
             is_tab = mark and mark.line < len(lines) and lines[mark.line][mark.column : mark.column + 1] == "\t"
             hint = "write spaces in place of the tab" if is_tab else "fix that line"
@@ -276,7 +287,7 @@ def _parse_corrected(path: Path | str, lines: list[str], found: Mistakes) -> tup
             raise found.errors.pop()
 
 
-def _quote_text(lines: list[str], error: yaml.MarkedYAMLError) -> str | None:
+def _quote_text(lines: list[str], error: yaml.MarkedYAMLError, item_keys: Collection[str]) -> str | None:
     """Put quotes round the text that YAML can't read, if that mends the error; the hint that says so, else None."""
     if type(error) is yaml.MarkedYAMLError:  # found by this module: no text is the reason
         return None
@@ -284,7 +295,7 @@ def _quote_text(lines: list[str], error: yaml.MarkedYAMLError) -> str | None:
     for number in dict.fromkeys([*marks, *(line - 1 for line in marks)]):
         if not 0 <= number < len(lines):
             continue
-        for corrected in _corrections(lines[number], lines[number + 1 : number + 2]):
+        for corrected in _corrections(lines[number], lines[number + 1 : number + 2], item_keys):
             after = [*lines[:number], *corrected, *lines[number + len(corrected) :]]
             if _first_error(after) > marks[0]:
                 lines[:] = after
@@ -326,6 +337,11 @@ def _check_nodes(root: yaml.Node) -> None:
             stack.extend(node.value)
 
 
+def _is_plain(node: yaml.Node) -> bool:
+    """True for a scalar without quotes, which is not a block either."""
+    return isinstance(node, yaml.ScalarNode) and not node.style
+
+
 def _end_of(node: yaml.Node) -> yaml.Mark:
     """Where a value ends; a block's own mark is at the next thing after it."""
     while isinstance(node, yaml.MappingNode | yaml.SequenceNode) and node.value and not node.flow_style:
@@ -334,18 +350,20 @@ def _end_of(node: yaml.Node) -> yaml.Mark:
     return node.end_mark
 
 
-def _corrections(line: str, after: Sequence[str]) -> Iterator[list[str]]:
+def _corrections(line: str, after: Sequence[str], item_keys: Collection[str]) -> Iterator[list[str]]:
     """What may have been meant: the line with quotes, or together with the line after it, where a `#` came between."""
     item = _ITEM.fullmatch(line)
     if item is None or item[3].startswith("#"):
         return
     indent, key, rest = item.groups()
+    if item_keys and indent.strip() and key and key.split(":")[0] not in item_keys:
+        key, rest = "", key + rest
     is_text = _TEXT_KEY.fullmatch(key) if key else bool(indent.strip())
     if rest.startswith("{"):
         in_braces = _TEXT_KEYS.sub(lambda found: f"{found[1]}{found[2]}{quote(found[3].strip())}", line)
         if in_braces != line:
             yield [in_braces]
-    if rest[0] in "\"'" and rest.count(rest[0]) % 2:
+    if rest[0] in "\"'" and rest.count(rest[0]) % 2 and len(rest) > 1:
         yield [indent + key + rest + rest[0]]
     opening, closing = ("{", "}") if rest[0] == "{" else ("[", "]")
     if is_text or (key and rest.count(opening) <= rest.count(closing) and not rest.startswith("!!")):

@@ -82,7 +82,7 @@ def read_sheets(config: Config, mistakes: Mistakes) -> dict[str, list[PlannedPic
     for name, path in name_sheets(paths, mistakes).items():
         sheets[name] = []
         with mistakes.collect():
-            file = open_sheet(path, mistakes)
+            file = open_sheet(path, PROMPT_KEYS, mistakes)
             sheets[name] = _Reader(file, name, config, assets, mistakes, settings).read()
     return sheets
 
@@ -196,6 +196,7 @@ def _as_prompt(file: SheetFile, number: int, entry: object) -> dict[str, Any]:
     if isinstance(entry, str) or entry is None:
         file.refuse_loss(*keys)
         if entry is None:
+            file.refuse_no_text(entry, *keys)
             raise SheetError("prompt", file.locate(*keys), "is empty", "write a text, or delete the '-'")
         return {"prompt": entry}
     if not isinstance(entry, dict) or not entry.keys() & set(PROMPT_KEYS):
@@ -205,7 +206,8 @@ def _as_prompt(file: SheetFile, number: int, entry: object) -> dict[str, Any]:
     for key in _TEXT_KEYS:
         if key in entry:
             file.refuse_loss(*keys, key)
-            file.refuse_no_text(entry[key], *keys, key)
+            if key == "prompt" or entry[key] is not None:
+                file.refuse_no_text(entry[key], *keys, key)
     if entry.get("prompt") is None:
         raise SheetError("prompt", file.locate(*keys), "has no text", "write prompt: and the text")
     return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,15 @@ from darkroom.base.text import near_names, shorten
 from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.sheets.lines import Line, read_lines
+
+_KINDS = {
+    bool: "a boolean",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+    type(None): "nothing",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +41,15 @@ class SheetFile:
 
     def refuse_loss(self, *keys: str | int) -> None:
         """Raise SheetError (E-SHEET) for a text that YAML leaves something out of."""
-        if self.yaml is not None and (lost := self.yaml.find_loss(self._in_file(keys))):
+        is_required = isinstance(keys[-1], int) or keys[-1] == "prompt"
+        lost = self.yaml and self.yaml.find_loss(self._in_file(keys), is_required=is_required)
+        if self.yaml and lost:
             raise self._as_text(f"YAML drops {lost}", keys, self.yaml)
 
     def refuse_no_text(self, value: object, *keys: str | int) -> None:
         """Raise SheetError (E-SHEET) for a value that YAML read as something else than text."""
-        kind = {bool: "a boolean", int: "a number", float: "a number", list: "a list", dict: "a mapping"}.get(
-            type(value)
-        )
-        if self.yaml is not None and kind is not None:
+        kind = _KINDS.get(type(value))
+        if self.yaml and kind and (value is not None or self.yaml.written(self._in_file(keys))):
             raise self._as_text(f"YAML reads it as {kind}", keys, self.yaml)
 
     def _as_text(self, why: str, keys: tuple[str | int, ...], yaml: YamlFile) -> SheetError:
@@ -63,15 +73,18 @@ def check_path(path: Path) -> None:
         raise SheetError("prompt sheet", path, "is neither .yaml nor .txt", "rename it, or convert it")
 
 
-def open_sheet(path: Path, mistakes: Mistakes) -> SheetFile:
-    """A sheet with a list of `prompts` that isn't empty. Raises SheetError, ConfigError."""
+def open_sheet(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> SheetFile:
+    """A sheet with a list of `prompts` that isn't empty; a prompt may have the `prompt_keys`.
+
+    Raises SheetError (E-SHEET) or ConfigError (E-CONFIG); what can be read on with goes to `mistakes`.
+    """
     if path.suffix.lower() == ".txt":
         before = len(mistakes.errors)
         lines = tuple(read_lines(path, mistakes))
         if not lines and len(mistakes.errors) == before:
             raise SheetError("prompt sheet", path, "has no prompts", "write a prompt a line")
         return SheetFile(path, {"prompts": [line.settings for line in lines]}, lines=lines)
-    yaml = read_yaml(path, mistakes=mistakes)
+    yaml = read_yaml(path, mistakes=mistakes, item_keys=prompt_keys)
     data = {"prompts": yaml.data} if isinstance(yaml.data, list) else yaml.data
     if isinstance(data, str):
         hint = "write '- ' before each prompt, or end the file's name in .txt"
