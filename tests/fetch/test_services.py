@@ -161,8 +161,7 @@ def test_folder_of_the_hub_is_no_lora(hub: Hub, place: Place, diffusers_folder: 
 def test_a_checkpoints_download_is_told_in_the_words_of_the_earlier_worker(civitai: Civitai, place: Place) -> None:
     add_two_versions(civitai)
     place.gets("civitai:827184@10", OLDER)
-    told = [line for line in place.lines if line in worker_words.BUILD]
-    assert told == [worker_words.DOWNLOADING, worker_words.DOWNLOADED]
-    place.lines.clear()
+    assert place.words == [worker_words.DOWNLOADING, worker_words.DOWNLOADED]
+    place.words.clear()
     place.gets("civitai:10", OLDER)  # the same bytes, which are here
-    assert not worker_words.BUILD & set(place.lines)
+    assert not place.words

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import pickle
 import re
 import shutil
@@ -28,6 +29,7 @@ from darkroom.checkpoint.header import read_header
 from darkroom.cli.command import main
 from darkroom.config import parse_config
 from darkroom.engine.load import prepare
+from darkroom.request.assets import asset_path
 from darkroom.serve.channel import Channel
 from darkroom.serve.frames import FrameError, pack
 from darkroom.sources import fetch
@@ -200,11 +202,16 @@ def test_security_07_a_header_is_read_by_ourselves_and_within_bounds(tmp_path: P
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "/etc/x", "..", ".hidden", "a\\b", ""])
 def test_security_08_ghsa_779p_m5rp_r4h4_names_lead_to_no_other_folder(name: str) -> None:
-    for section in ("checkpoints", "loras"):
-        config = {"checkpoints": {"x": {"source": "x"}}, "sheets": ["x"]}
-        config = {**config, section: {name: {"source": "x"}}}
-        with pytest.raises(errors.ConfigError, match=section):
-            parse_config(config)
+    config = {"checkpoints": {"x": {"source": "x"}}, "sheets": ["x"]}
+    with pytest.raises(errors.ConfigError, match="checkpoints"):
+        parse_config({**config, "checkpoints": {name: {"source": "x"}}})
+    try:
+        (lora,) = parse_config({**config, "loras": {name: {"source": "x"}}}).loras
+    except errors.BadNameError:
+        assert not name
+    else:
+        path = asset_path("models", "loras", lora)
+        assert Path(os.path.normpath(path)).parent == Path("models/loras") and "\\" not in path.name
 
 
 def test_security_08_links_out_of_a_model_are_refused(model: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_name_that_yaml_reads_as_a_number_is_to_be_quoted(tmp_path: Path) -> N
     path = tmp_path / "config.yaml"
     text = "checkpoints: {one: {source: x}}\nsheets: [x.txt]\nloras:\n  1984: {source: x}\n"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"name in loras '1984': is no text in YAML \(.*:4\). Hint: put it in quotes"):
+    with pytest.raises(ConfigError, match=r"key '1984': YAML reads it as 1984 \(.*:4\). Hint: put it in quotes"):
         load_config(path)
     path.write_text(text.replace("1984", '"1984"'))
     assert list(load_config(path).loras) == ["1984"]
@@ -145,7 +145,7 @@ def test_where_a_folder_is_not_visible_what_was_fetched_from_it_serves(
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({}, "needs either source or folder"),
+        ({}, "is empty"),
         ({"source": "a", "folder": "b"}, "needs either source or folder"),
         ({"folder": "b", "sha256": "0" * 64}, "sha256 is for one file"),
     ],

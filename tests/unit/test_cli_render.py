@@ -88,7 +88,7 @@ def test_another_format_is_refused_before_a_model_is_loaded(
         ),
         (
             ["--prompt", "x", "--lora-file", "gone.safetensors", "--lora", "gone"],
-            "E-LORA LoRA 'gone': gone.safetensors",
+            "E-LORA LoRA 'gone': its file gone.safetensors is missing",
         ),
         (["--prompt", "embedding:eazy"], "E-EMBEDDING embedding 'eazy'"),
         (["--prompt", "x", "--vae", "../vaes/fixed"], "E-REQUEST VAE '../vaes/fixed'"),

@@ -78,6 +78,7 @@ def test_all_mistakes_are_told_at_once_and_a_misspelt_key_only_once(file: Path) 
         "E-CONFIG key 'shets'",
         "E-CONFIG engine.device = 'gpu'",
         "E-CONFIG engine.dtype = 'fp8'",
+        "E-CONFIG checkpoints.b.vae = 'z'",
     ]
     assert "did you mean 'sheets'?" in lines[1]
 

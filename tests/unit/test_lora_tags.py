@@ -95,14 +95,14 @@ def test_the_hint_for_a_tag_of_another_kind_is_right_when_followed() -> None:
 
 @pytest.mark.parametrize("name", ["a" * 201, "a" * 30_000])
 def test_a_tag_with_a_name_too_long_is_an_error_of_one_short_line(name: str) -> None:
-    with pytest.raises(LoraError, match="at most 200 characters") as caught:
+    with pytest.raises(LoraError, match="at most 200 are allowed") as caught:
         take_out_loras(f"<lora:{name}:1>")
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("settings", [{"loras": ["a:60", "a:60"]}, {"loras": {"a": 60}, "prompt": "<lora:a:1:60>"}])
 def test_weights_that_add_up_to_more_than_the_limit_are_an_error(settings: dict[str, Any]) -> None:
-    with pytest.raises(LoraError, match=r"E-LORA .*'a': its weights add up to \S+ and 120; at most 100"):
+    with pytest.raises(LoraError, match=r"E-LORA .*'a': its weights add up to 120; at most 100"):
         _ = RenderRequest.from_settings({"prompt": "", **settings}).all_loras
 
 

@@ -58,8 +58,6 @@ def _describe(problem: Problem, path: Path | str, known_keys: Callable[[list[str
     place = locate(path, keys)
     if problem.is_unknown_key:
         return unknown_key(problem.name, known_keys(keys[:-1]), place)
-    if keys[-1:] == ["[key]"]:
-        return ConfigError(f"name in {keys[0]}", keys[-2], f"is no text in YAML ({place})", "put it in quotes")
     hint = _example(keys, problem.value) or "see docs/reference/config.md"
     if problem.is_missing:
         return ConfigError("key", problem.name, f"is missing ({place})", hint)

@@ -43,7 +43,7 @@ def test_a_server_needs_no_sheets(folder: Path) -> None:
 def test_a_run_does_and_its_error_names_the_file(folder: Path) -> None:
     read(folder)
     with pytest.raises(ConfigError, match=r"'sheets': is missing .*serve\.yaml"):
-        check_sheets(load_config("serve.yaml"), "serve.yaml")
+        check_sheets(load_config("serve.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,10 @@ def write_outcome(log: Path, text: str) -> None:
 
 
 class Events:
-    """Prints what happens to stderr, secrets redacted, and keeps it in the log if there is one."""
+    """Prints what happens to stderr, secrets redacted, and keeps it in the log if there is one.
+
+    The earlier worker's lines go to stdout: they are no errors, and stderr has one line where something fails.
+    """
 
     def __init__(self, log: Path | None) -> None:
         self._log = log
@@ -28,8 +31,10 @@ class Events:
         """The subject of the lines on stderr, where several jobs may write at once."""
 
     def __call__(self, line: str) -> None:
-        shown = line if line in worker_words.BUILD else f"{self.name}: {redact(line)}"
-        print(shown, file=sys.stderr, flush=True)
+        if line in worker_words.BUILD:
+            print(line, flush=True)
+        else:
+            print(f"{self.name}: {redact(line)}", file=sys.stderr, flush=True)
         self.keep(line)
 
     def keep(self, text: str) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.base.hashing import hash_file
 from darkroom.base.text import name_of_stem
-from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, unknown_asset
+from darkroom.request.assets import ASSETS, AssetNames, asset_error, asset_path, assets_in, unknown_asset
 
 _RECEIPT = ".receipt.json"
 
@@ -59,7 +59,8 @@ class Library:
         known = getattr(self.names(), kind)
         if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
             raise unknown_asset(kind, name, known)
-        path = self._added.get((kind, name)) or asset_path(self.models_dir, kind, name)
+        there = assets_in(self.models_dir, kind)
+        path = self._added.get((kind, name)) or there.get(name, asset_path(self.models_dir, kind, name))
         try:
             stamp = file_stamp(path.stat())
             known_as = self._hashes.get(path)

@@ -102,8 +102,8 @@ def sum_up(uses: Iterable[LoraUse]) -> tuple[LoraUse, ...]:
         sums[use.name] = (unet + use.unet, te + use.te)
     for name, (unet, te) in sums.items():
         if max(abs(unet), abs(te)) > MAX_LORA_WEIGHT:
-            why = f"its weights add up to {unet:g} and {te:g}; at most {MAX_LORA_WEIGHT:g} is allowed"
-            raise LoraError("LoRA", name, why, "name it once, with one weight")
+            why = f"its weights add up to {max(unet, te, key=abs):g}; at most {MAX_LORA_WEIGHT:g} in size is allowed"
+            raise LoraError("LoRA", name, why, "name it once, or with smaller weights")
     return tuple(LoraUse(name=name, unet=unet, te=te) for name, (unet, te) in sorted(sums.items()))
 
 
@@ -166,7 +166,8 @@ def _read(inside: str, shown: str, *, te_first: bool = False) -> LoraUse:
     if not name:
         raise LoraError("tag", shown, "names no LoRA", _HINT)
     if len(name) > MAX_NAME:
-        raise LoraError("tag", shown, f"a name has at most {MAX_NAME} characters", _HINT)
+        why = f"its name has {len(name):,} characters; at most {MAX_NAME} are allowed"
+        raise LoraError("tag", shown, why, _HINT)
     order = ("te", "unet") if te_first else ("unet", "te")
     split = [argument.rpartition("=") for argument in arguments]
     named = [key.strip().lower() for key, equals, _ in split if equals]

@@ -111,10 +111,12 @@ def ignore_schedule(sampler: str, scheduler: str | None) -> str | None:
 
 
 def ignore_eta(eta: float | None, sampler: str | None) -> str | None:
-    """Why an `eta` is ignored: the sampler adds no noise. None for one that counts, and without a sampler's name."""
-    if eta is None or sampler is None or find_sampler(sampler).eta is not None:
+    """Why an `eta` is ignored, None if it counts or is the sampler's own."""
+    if eta is None:
         return None
-    return f"{sampler} adds no noise"
+    if sampler is None:
+        return "no sampler is named"
+    return None if find_sampler(sampler).eta is not None else f"{sampler} adds no noise"
 
 
 def shown(ignored: Mapping[str, str]) -> Ignored:

@@ -86,7 +86,7 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
     settings |= _read_sampler(sampler, schedule)
     if reason := ignore_eta(body.eta, settings.get("sampler")):
         ignored["eta"] = reason
-    elif body.eta is not None and _has_effect(body.eta, settings.get("sampler")):
+    elif body.eta is not None and body.eta != find_sampler(settings["sampler"]).eta:
         settings["eta"] = body.eta
     model, overrides, others = read_overrides(body.override_settings or {})
     ignored |= {f"override_settings.{name}": why for name, why in others.items()}
@@ -177,11 +177,6 @@ def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
     if schedule == "Automatic":
         schedule = A1111_AUTOMATIC.get(sampler, schedule)
     return {"sampler": sampler, "schedule": schedule}
-
-
-def _has_effect(eta: float, sampler: str | None) -> bool:
-    """Whether it is another eta than the sampler's own. Validation looks at the server's default sampler."""
-    return sampler is None or find_sampler(sampler).eta not in (None, eta)
 
 
 def _ignore_schedule(name: str | None, scheduler: str | None) -> str | None:
