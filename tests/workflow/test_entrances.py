@@ -14,6 +14,7 @@ import yaml
 
 from darkroom.base.strict_yaml import load_yaml
 from darkroom.config import parse_config
+from tests.fixtures.tiers import full_except
 from tests.workflow.project import ROOT, Project
 
 MODULE = """\
@@ -81,7 +82,7 @@ def test_a_module_without_a_configuration_reads_the_default_or_the_given_one(pro
     assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("changes", ["", OWN_THREADS])
+@pytest.mark.parametrize("changes", full_except([OWN_THREADS], ["", OWN_THREADS]))
 def test_another_workflow_takes_it_as_a_module(changes: str, project: Project) -> None:
     project.write("Snakefile", MODULE + changes)
     done = snakemake(project)
@@ -126,7 +127,7 @@ def test_a_configuration_that_is_given_is_the_whole_configuration(project: Proje
     assert done.returncode == 0 and NOTHING in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("onstart", ["", OWN_ONSTART])
+@pytest.mark.parametrize("onstart", full_except([OWN_ONSTART], ["", OWN_ONSTART]))
 def test_a_module_too_says_what_it_makes_in_a_shared_models_folder(onstart: str, empty: Project) -> None:
     empty.write("Snakefile", MODULE + onstart)
     done = snakemake(empty, "models/")

@@ -12,6 +12,7 @@ import pytest
 
 from darkroom.checkpoint.header import MAX_HEADER_BYTES, MAX_TENSORS, TensorInfo, encode_header, read_header
 from darkroom.errors import FormatError
+from tests.fixtures.tiers import full_except
 
 
 def raw_file(path: Path, header: object, data: bytes = b"") -> Path:
@@ -146,7 +147,7 @@ def test_fault_19_a_header_too_long_or_cut_short_is_told_apart(tmp_path: Path) -
         read_header(tmp_path / "x")
 
 
-@pytest.mark.parametrize("item", [b"[],", b"{},", b'{"":[]},', b"1,"])
+@pytest.mark.parametrize("item", full_except([b"{},"], [b"[],", b"{},", b'{"":[]},', b"1,"]))
 def test_fault_19_a_header_of_countless_items_is_not_parsed(item: bytes, tmp_path: Path) -> None:
     header = b'{"a":[' + item * (32 * MAX_TENSORS + 1) + b"1]}"
     with (
@@ -168,12 +169,10 @@ def test_the_limit_of_a_header_is_its_tensors_whatever_their_shapes(shape: tuple
         read_header(tmp_path / "x")
 
 
-TAGS = json.dumps({"train": {f'the "tag" \\ {i}': [i, {"n": 1}] for i in range(200_000)}})
-
-
 def test_training_metadata_of_many_megabytes_is_read(tmp_path: Path) -> None:
     """sd-scripts writes every tag of a data set as JSON into one text."""
-    metadata = {"ss_tag_frequency": TAGS, "ss_network_dim": "4"}
+    tags = json.dumps({"train": {f'the "tag" \\ {i}': [i, {"n": 1}] for i in range(200_000)}})
+    metadata = {"ss_tag_frequency": tags, "ss_network_dim": "4"}
     (tmp_path / "x").write_bytes(encode_header([("a", "F16", (2,), 0, 4)], metadata) + bytes(4))
     found = read_header(tmp_path / "x")
     assert (found.metadata, list(found.tensors)) == (metadata, ["a"])
