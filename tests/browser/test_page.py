@@ -258,7 +258,7 @@ def test_an_error_says_what_to_do_and_marks_its_field(page: Any) -> None:
     ("fields", "code"),
     [
         ({"prompt": "x <lora:outlime:1>"}, "E-LORA"),
-        ({"prompt": "x", "steps": ""}, "E-REQUEST"),
+        ({"prompt": "x", "steps": "0"}, "E-REQUEST"),
         ({"prompt": "x", "seed": "seven"}, "E-REQUEST"),
         ({"prompt": "x", "width": "4096", "height": "4096"}, "E-LIMIT"),
     ],

@@ -36,7 +36,7 @@ export function write(request) {
   growAll();
 }
 
-/** The settings in the fields. An empty field of numbers is null, which the server refuses by its name. */
+/** The settings in the fields. An empty field of numbers is null, which leaves the setting to the server. */
 export function read() {
   const rows = [...byId("loras").children].map((row) => [...row.querySelectorAll("select, input")].map((f) => f.value.trim()));
   return {
