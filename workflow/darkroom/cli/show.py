@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import io
 import json
-import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,38 +25,24 @@ def run(arguments: argparse.Namespace) -> str:
         hint = "use the file that was made first: programs that edit or send pictures leave it out"
         raise ImageError("picture", arguments.picture, "has no prompt and settings in its metadata", hint)
     infotext = read_infotext(texts["parameters"])
+    study = _read_json(texts.get("study"))
     if arguments.json:
-        made = _read_json(texts.get("darkroom"))
+        made = {**_read_json(texts.get("darkroom")), **({"study": study} if study else {})}
         return json.dumps({**infotext, "parameters": texts["parameters"], **made}, ensure_ascii=False, indent=2)
-    return _printable(_describe(infotext))
+    return _printable(_describe(infotext, study))
 
 
 def _read_texts(path: Path) -> dict[str, str]:
     """The metadata by keyword: `parameters`, and `darkroom` in a PNG that Darkroom made."""
     from darkroom.pictures.formats import PNG
+    from darkroom.pictures.lossy import infotext_of
     from darkroom.pictures.png import SIGNATURE, read_picture
 
     data = read_picture(path)
     if data.startswith(SIGNATURE):
         return PNG.read_text(data, path)
-    comment = _read_user_comment(data, path)
+    comment = infotext_of(data, path)
     return {"parameters": comment} if comment else {}
-
-
-def _read_user_comment(data: bytes, path: Path) -> str:
-    """EXIF's UserComment (CIPA DC-008, 4.6.5: eight bytes name the character code), where A1111 writes the infotext."""
-    from PIL import Image
-
-    try:
-        exif = Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]).getexif()
-        comment = exif.get_ifd(0x8769).get(0x9286, b"")
-    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
-        raise ImageError("picture", path, "is no PNG, JPEG or WebP that can be read", "give a picture's file") from None
-    if not isinstance(comment, bytes):
-        return str(comment)
-    if comment.startswith(b"UNICODE\0"):
-        return comment[8:].decode("utf-16-be", "replace")
-    return comment.removeprefix(b"ASCII\0\0\0").decode("utf-8", "replace")
 
 
 def _read_json(text: str | None) -> dict[str, Any]:
@@ -69,10 +54,12 @@ def _read_json(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _describe(infotext: Infotext) -> str:
+def _describe(infotext: Infotext, study: Mapping[str, Any]) -> str:
+    axes = study.get("axes")
     rows = [
         ("Prompt", infotext["prompt"]),
         ("Negative prompt", infotext["negative_prompt"]),
+        *((f"Axis {name}", str(label)) for name, label in (axes.items() if isinstance(axes, dict) else ())),
         *infotext["settings"].items(),
     ]
     width = max(len(label) for label, _ in rows)

@@ -6,6 +6,7 @@ That is EXIF's UserComment (CIPA DC-008, 4.6.5: eight bytes name the character c
 from __future__ import annotations
 
 import io
+import struct
 
 from darkroom.errors import ImageError, LimitError
 from darkroom.pictures.png import decode_png, text_of_png
@@ -42,15 +43,15 @@ def _options(output_format: str) -> dict[str, int]:
     return {"subsampling": 0} if output_format == "jpeg" else {"method": 4}
 
 
-def infotext_of(data: bytes) -> str:
-    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE)."""
+def infotext_of(data: bytes, path: object = None) -> str:
+    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE) with `path`."""
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
             comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        raise ImageError("picture", None, "is neither a JPEG nor a WebP", "check the file") from None
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
+        raise ImageError("picture", path, "is no PNG, JPEG or WebP that can be read", "give a picture's file") from None
     return _read_comment(comment) if isinstance(comment, bytes) else str(comment)
 
 

@@ -16,6 +16,7 @@ from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.records import CONTACT_SHEET, INDEX
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
+from darkroom.run.asset_folders import expand_folders
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.sheets.read import load_pictures
@@ -81,9 +82,10 @@ class Results:
 def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
     """The pictures in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
 
-    Raises what `load_pictures` raises.
+    Raises what `expand_folders` and `load_pictures` raise.
     """
-    wanted = {picture.path for config in configs for pictures in load_pictures(config).values() for picture in pictures}
+    sheets = (sheet for config in configs for sheet in load_pictures(expand_folders(config)).values())
+    wanted = {picture.path for sheet in sheets for picture in sheet}
     return find_unwanted(RESULTS, wanted)
 
 
