@@ -13,6 +13,37 @@ from darkroom.sheets.read import SHEET_KEYS
 from darkroom.sheets.settings import SETTING_KEYS
 
 FOLDER = Path("workflow/schemas")
+_CELLS = {"type": "array", "items": {"type": "object", "minProperties": 1}}
+_SCALAR = {"type": ["string", "number"]}
+STUDY: dict[str, Any] = {
+    "axes": {"type": "object", "description": "Named lists of values; each prompt is rendered with each combination."},
+    "draw": {
+        "type": "object",
+        "description": "How many draws of the wildcards each cell has, and their seed.",
+        "properties": {"count": {"type": "integer", "minimum": 1}, "seed": {"type": "integer", "minimum": 0}},
+        "additionalProperties": False,
+    },
+    "exclude": {**_CELLS, "description": "Combinations that are left out: axis and value, or a list of values."},
+    "include": {**_CELLS, "description": "Combinations that are added."},
+    "limit": {"type": "integer", "minimum": 1, "description": "More pictures than that are refused."},
+    "template": {"enum": ["dynamic-prompts"], "description": "How the prompts' texts are read; `${name}` by default."},
+    "variables": {
+        "type": "object",
+        "description": "Texts for `${name}` in the prompts.",
+        "additionalProperties": _SCALAR,
+    },
+    "wildcards": {
+        "description": "Lists of texts, or files with one a line, of which draws take one for `${name}`; or a folder.",
+        "oneOf": [
+            {"type": "string"},
+            {
+                "type": "object",
+                "additionalProperties": {"oneOf": [{"type": "string"}, {"type": "array", "items": _SCALAR}]},
+            },
+        ],
+    },
+}
+"""The schema of each key of a study."""
 
 
 def make_schemas() -> dict[Path, str]:
@@ -33,12 +64,25 @@ def sheet_schema() -> dict[str, Any]:
     """The schema of a prompt sheet: a list of prompts, or a mapping with defaults and the checkpoints to use."""
     names = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
     text = RenderRequest.model_json_schema()["properties"]["prompt"]
-    own = {"id": {"type": "string", "description": "The picture's file name."}, "prompt": text, "checkpoints": names}
+    own = {
+        "id": {"type": "string", "description": "The picture's file name."},
+        "prompt": text,
+        "checkpoints": names,
+        "styles": names,
+        "variables": STUDY["variables"],
+    }
     known = own | setting_schemas()
     prompt = {"type": "object", "required": ["prompt"], "properties": known, "additionalProperties": False}
     prompts = {"type": "array", "minItems": 1, "items": {"oneOf": [{"type": "string"}, prompt]}}
-    defaults = {"type": "object", "properties": setting_schemas(), "additionalProperties": False}
-    parts = dict(zip(SHEET_KEYS, (names, defaults, prompts), strict=True))
+    defaults = {"type": "object", "properties": {**setting_schemas(), "styles": names}, "additionalProperties": False}
+    parts = {
+        "checkpoints": names,
+        "defaults": defaults,
+        "prompts": prompts,
+        "styles_file": {"type": "string", "description": "A file of styles as A1111's styles.csv."},
+        **STUDY,
+    }
+    assert list(parts) == SHEET_KEYS
     whole = {"type": "object", "required": ["prompts"], "properties": parts, "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -257,8 +257,8 @@ def test_a_sheet_that_cannot_have_a_folder_is_refused(tmp_path: Path, name: str)
     [
         (["."], ["is a folder", "list the files in it"]),
         (["gone.yaml"], ["does not exist", "write the file"]),
-        (["*.yaml"], ["does not exist", "list the files one by one"]),
-        (["a.md"], ["is neither .yaml nor .txt"]),
+        (["*.yml"], ["is a pattern that matches no file"]),
+        (["a.md"], ["is none of .yaml"]),
         (["a.txt", "a.txt"], ["is listed twice", "list it once"]),
         (["empty.txt"], ["has no prompts", "a prompt a line"]),
         (["empty.yaml"], ["has no list of prompts"]),

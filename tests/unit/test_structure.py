@@ -73,6 +73,7 @@ SEAMS = {
     "cli/__main__": "python -m",
     "cli/log": "the log of every verb",
     "cli/pages": "a file a verb",
+    "cli/plan": "a file a verb",
     "cli/prune": "a file a verb",
     "cli/runpod": "a file a verb",
     "cli/serve": "a file a verb",

@@ -12,11 +12,30 @@ _SHEET = {
     "checkpoints": ("text or list", "all of the configuration", "The checkpoints that render this sheet, by name."),
     "defaults": ("mapping", "`{}`", "Settings for every prompt of this sheet."),
     "prompts": ("list", "required", "The prompts: each a text, or a mapping with the keys below."),
+    "styles_file": (
+        "path",
+        "none",
+        "A file of styles as A1111's styles.csv, for `styles` in `defaults`, prompts and axes.",
+    ),
+    "axes": ("mapping", "`{}`", "Named lists of values. Each prompt is rendered with each combination of them."),
+    "draw": ("mapping", "`{count: 1, seed: 0}`", "How many draws of the wildcards each cell has, and their seed."),
+    "exclude": ("list", "`[]`", "Combinations that are left out: axis and value, or a list of values."),
+    "include": ("list", "`[]`", "Combinations that are added."),
+    "limit": ("number", "none", "More pictures than that are refused before anything runs."),
+    "template": ("`dynamic-prompts`", "none", "Read the prompts in the notation of dynamic prompts."),
+    "variables": ("mapping", "`{}`", "Texts for `${name}` in the prompts."),
+    "wildcards": (
+        "mapping or folder",
+        "`{}`",
+        "Lists of texts, or files with one a line, of which draws take one for `${name}`.",
+    ),
 }
 _PROMPT = {
     "id": ("text", "made from the prompt", "The picture's file name, followed by its seed."),
     "prompt": ("text", "required", str(RenderRequest.model_fields["prompt"].description)),
     "checkpoints": ("text or list", "the sheet's", "The checkpoints that render this prompt, by name."),
+    "styles": ("text or list", "`[]`", "Styles of `styles_file` by name, in the order in which they are applied."),
+    "variables": ("mapping", "`{}`", "Texts for `${name}` in this prompt; they win over the sheet's."),
 }
 
 

@@ -209,7 +209,7 @@ class Config(Section):
     checkpoints: dict[Name, Checkpoint] = Field(min_length=1)
     """The checkpoints by the name that folders, sheets and metadata use."""
     sheets: list[str] = Field(default_factory=list, min_length=1)
-    """Prompt sheets to render: paths of .yaml and .txt files. A sheet's name is its file's name. A run needs one; a server, and `darkroom fetch`, none."""
+    """Prompt sheets to render: paths of .yaml, .txt, .csv, .tsv and .jsonl files, and patterns such as `prompts/*.yaml`. A sheet's name is its file's name. A run needs one; a server, and `darkroom fetch`, none."""
     vaes: dict[Name, Vae] = Field(default_factory=dict)
     """VAEs by the name that `checkpoints.NAME.vae` and the setting `vae` use."""
     loras: dict[Name, Lora] = Field(default_factory=dict)

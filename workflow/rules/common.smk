@@ -125,9 +125,10 @@ def get_render_revision(wildcards):
 
 
 def get_engine(wildcards, output):
-    """The model, and how and where to render. Takes `output`: another device or timeout renders nothing again."""
+    """The model, how and where to render, and the cell. Takes `output`: another device or label renders nothing again."""
     kept = plan.kept_path(wildcards) if this_run.is_remote else None
-    return [plan.model_dir(wildcards.checkpoint), *plan.engine_flags, *(["--kept", kept] if kept else [])]
+    flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
+    return [plan.model_dir(wildcards.checkpoint), *flags]
 
 
 def get_render_priority(wildcards):

@@ -87,7 +87,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every verb; it sets `verb` to the function that runs."""
     import argparse
 
-    from darkroom.cli import check, convert, fetch, init, pages, prune, render, runpod, serve, show, verify
+    from darkroom.cli import check, convert, fetch, init, pages, plan, prune, render, runpod, serve, show, verify
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
@@ -110,6 +110,8 @@ def make_parser() -> argparse.ArgumentParser:
     convert.add_arguments(add("convert", convert.run, text))
     text = "Check a Diffusers folder, a picture, or all pictures of a results folder."
     verify.add_arguments(add("verify", verify.run, text))
+    text = "Say how many pictures the prompt sheets ask for, and how many are not there yet. Nothing is run."
+    plan.add_arguments(add("plan", plan.run, text))
     text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))

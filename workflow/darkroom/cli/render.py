@@ -65,6 +65,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
     )
+    sub.add_argument("--study", help="with --request: the cell of a study as JSON, for the picture's metadata")
 
 
 def run(arguments: argparse.Namespace) -> str | None:

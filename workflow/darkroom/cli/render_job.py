@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-_DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None}
+_DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None}
 _PATHS = ("model_dir", "verified", "output", "log", "kept")
-_OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept")
+_OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept", "--study")
 
 
 def read(argv: Sequence[str]) -> SimpleNamespace | None:
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
         if restore_picture(arguments.kept, arguments.output):
             return "finished by an earlier attempt of this run"
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
-    facts = render(spec, arguments.request, arguments.output, arguments.log)
+    facts = render(spec, arguments.request, arguments.output, arguments.log, arguments.study)
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept)
     print_warnings(facts["warnings"], arguments.output)

@@ -137,6 +137,7 @@ def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),
+        **(picture.study or {}).get("axes", {}),
         **settings,
         "Emphasis": picture.request.get("emphasis"),
         "PNG SHA256": record.sha256,

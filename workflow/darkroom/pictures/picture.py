@@ -2,7 +2,7 @@
 
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
-request (as RenderRequest). It doesn't depend on when or where the run was made.
+request (as RenderRequest), and for a study's picture study, its cell. It doesn't depend on when or where the run was made.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from darkroom.pictures.records import MANIFEST, PictureRecord
 class GalleryPicture:
     """A finished picture and its place.
 
-    `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict.
+    `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict. `study` is
+    a study's cell: `prompt` (an id), `axes` (labels by axis), `draw` from 1 on, and `template` if it isn't the prompt.
     """
 
     sheet: str
@@ -31,6 +32,7 @@ class GalleryPicture:
     seed: int
     path: str
     request: dict[str, Any]
+    study: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -62,6 +64,7 @@ def _line(picture: GalleryPicture, record: PictureRecord) -> str:
         "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
         "warnings": record.warnings,
         "request": picture.request,
+        **({} if picture.study is None else {"study": picture.study}),
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"
 

@@ -1,7 +1,7 @@
 """The format PNG: encoding with metadata, reading the metadata, checking files for damage.
 
-Two text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from
-which the picture can be rendered again. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
+Text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from
+which the picture can be rendered again, and a study's picture has `study`, JSON with its cell. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
 need the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
 """
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
+STUDY = "study"
+"""The keyword of the text chunk with a study's cell."""
 REDO = "delete the file and run the same command again"
 MAX_PIXELS = 8192 * 8192
 _WHERE = "check the path; a picture of a run is made by `snakemake --cores 1 results/`"
@@ -53,6 +55,13 @@ def encode_png(
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=text, compress_level=_COMPRESS_LEVEL)
     return buffer.getvalue()
+
+
+def add_study(png: bytes, study: str) -> bytes:
+    """The PNG with a third text chunk, `study`: JSON with the cell of a study that the picture is (ASCII)."""
+    body = b"tEXt" + STUDY.encode() + b"\0" + study.encode("ascii")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    return png[: -len(IEND)] + chunk + IEND
 
 
 @cache

@@ -74,6 +74,9 @@ class Lifecycle:
         if self._is_started or not self._snakemake.is_main:
             return
         self._is_started = True
+        for name, sheet in self._plan.sheets.items():
+            for count in sheet.counts:
+                print(f"{name}: {count.describe()}", file=sys.stderr, flush=True)
         with exit_on_error():
             try:
                 self._shared.start(self._snakemake.planned_outputs())

@@ -34,7 +34,7 @@ from darkroom.revisions import RENDER, RENDER_OF_SOME
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
-from darkroom.sheets.read import PlannedPicture, load_pictures
+from darkroom.sheets.read import PlannedPicture, PlannedSheet, load_pictures
 from darkroom.warm.lease import make_lease
 
 _WEAK_FIRST_STEP = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DDIM", "PLMS")
@@ -49,7 +49,7 @@ class Plan:
 
     config: Config
     sources: Sources
-    sheets: Mapping[str, Sequence[PlannedPicture]]
+    sheets: Mapping[str, PlannedSheet]
     _by_path: dict[str, PlannedPicture] = field(default_factory=dict, repr=False)
 
     @property
@@ -92,26 +92,33 @@ class Plan:
         return f"{number:,} picture{'' if number == 1 else 's'}"
 
     def priority(self, wildcards: Any) -> int:
-        """A number that orders pictures by checkpoint, LoRAs and VAE, so that an engine loads each of them once.
+        """A number that orders pictures by what is costly to change, so that an engine changes it as seldom as it can.
 
         Checkpoints that are already converted come first: one that becomes ready during the run would otherwise come
         between the pictures of another, which would be loaded twice.
         """
         picture = self.picture(wildcards)
-        return len(self._ranks) - self._ranks[_outfit(picture)]
+        return len(self._ranks) - self._ranks[_costs_of_change(picture)]
 
     @cached_property
-    def _ranks(self) -> dict[Hashable, int]:
+    def _ranks(self) -> dict[tuple[Hashable, ...], int]:
         ready = {name: Path(f"{self.models_dir}/verified/{name}.json").is_file() for name in self.config.checkpoints}
         order = sorted(ready, key=lambda name: not ready[name])
         pictures = (p for ps in self.sheets.values() for p in ps)
-        outfits = dict.fromkeys(_outfit(p) for p in sorted(pictures, key=lambda p: order.index(p.checkpoint)))
-        return {outfit: rank for rank, outfit in enumerate(outfits)}
+        costs = dict.fromkeys(map(_costs_of_change, sorted(pictures, key=lambda p: order.index(p.checkpoint))))
+        first: dict[tuple[int, Hashable], int] = {}
+        for cost in costs:
+            for level in enumerate(cost):
+                first.setdefault(level, len(first))
+        ordered = sorted(costs, key=lambda cost: [first[level] for level in enumerate(cost)])
+        return {cost: rank for rank, cost in enumerate(ordered)}
 
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
         chosen = self.sheets if sheet is None else {sheet: self.sheets[sheet]}
-        data = [[p.path, p.request.to_json()] for pictures in chosen.values() for p in pictures]
+        data = [
+            [p.path, p.request.to_json(), *filter(None, [p.study])] for pictures in chosen.values() for p in pictures
+        ]
         return hashlib.sha256(json.dumps([data, self.config.gallery.model_dump()]).encode()).hexdigest()
 
     @cached_property
@@ -128,7 +135,13 @@ class Plan:
             return None
         request = self.picture(wildcards).request
         parts = [request.to_json(), made_of, self.config.engine.dtype, render_revision(request), __version__]
+        parts += filter(None, [self.picture(wildcards).study])
         return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
+
+    def study_flags(self, wildcards: Any) -> list[str]:
+        """A study's cell for the picture's metadata; nothing for a picture of no study."""
+        study = self.picture(wildcards).study
+        return ["--study", json.dumps(study)] if study else []
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration and all pictures as JSON-ready data."""
@@ -143,9 +156,11 @@ class Plan:
         return path
 
 
-def _outfit(picture: PlannedPicture) -> Hashable:
-    """What an engine has to load for a picture: its checkpoint, LoRAs and VAE."""
-    return picture.checkpoint, picture.request.all_loras, picture.request.vae
+def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
+    """What takes time when it differs from the picture before, the costliest first: models, the size, texts to encode."""
+    request = picture.request
+    loaded = (picture.checkpoint, request.vae, request.all_loras)
+    return *loaded, (request.width, request.height), request.sampler, request.prompts
 
 
 def render_revision(request: RenderRequest) -> int:

@@ -65,10 +65,10 @@ _OPTION_INSIDE = re.compile(rf"\s--({'|'.join([*_SETTINGS, *_REFUSED])})(?=\s)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A prompt of a text sheet: the number of its line from 1 on, its id, and its settings with `prompt`."""
+    """A prompt of a sheet with a prompt a line: the line's number from 1 on, an id made of it, and its keys."""
 
     number: int
-    id: str
+    id: str | None
     settings: dict[str, Any]
 
 

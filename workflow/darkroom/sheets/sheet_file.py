@@ -13,6 +13,7 @@ from darkroom.base.text import near_names, shorten
 from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.sheets.lines import Line, read_lines
+from darkroom.sheets.tables import read_json_lines, read_table
 
 _KINDS = {
     bool: "a boolean",
@@ -22,6 +23,10 @@ _KINDS = {
     dict: "a mapping",
     type(None): "nothing",
 }
+
+
+_PATTERN = re.compile(r"[*?\[]")
+SUFFIXES = (".yaml", ".yml", ".txt", ".csv", ".tsv", ".jsonl")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +66,41 @@ class SheetFile:
         return keys[1:] if self.yaml and isinstance(self.yaml.data, list) else keys
 
 
+def _read_by_line(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> list[Line]:
+    suffix = path.suffix.lower()
+    if suffix == ".txt":
+        return read_lines(path, mistakes)
+    if suffix == ".jsonl":
+        return read_json_lines(path, mistakes)
+    return read_table(path, prompt_keys, mistakes)
+
+
+def find_files(listed: str) -> list[Path]:
+    """The files that an entry of `sheets` names: one, or those that a pattern (`prompts/*.yaml`, `**/*.csv`) matches.
+
+    Raises SheetError (E-SHEET) for a pattern that matches none.
+    """
+    if Path(listed).exists() or not _PATTERN.search(listed):
+        return [Path(listed)]
+    pattern = Path(listed)
+    root = Path(pattern.anchor)
+    found = sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())
+    if not found:
+        raise SheetError(
+            "prompt sheets", listed, "is a pattern that matches no file", "correct 'sheets' in the configuration"
+        )
+    return found
+
+
 def check_path(path: Path) -> None:
     """Raise SheetError (E-SHEET) for what can't be a sheet's file."""
     if path.is_dir():
         raise SheetError("prompt sheet", path, "is a folder", "list the files in it under 'sheets'")
     if not path.exists():
-        is_pattern = re.search(r"[*?\[]", str(path))
-        hint = "list the files one by one" if is_pattern else "correct 'sheets' in the configuration, or write the file"
+        hint = "correct 'sheets' in the configuration, or write the file"
         raise SheetError("prompt sheet", path, "does not exist", hint)
-    if path.suffix.lower() not in (".txt", ".yaml", ".yml"):
-        raise SheetError("prompt sheet", path, "is neither .yaml nor .txt", "rename it, or convert it")
+    if path.suffix.lower() not in SUFFIXES:
+        raise SheetError("prompt sheet", path, f"is none of {', '.join(SUFFIXES)}", "rename it, or convert it")
 
 
 def open_sheet(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> SheetFile:
@@ -78,9 +108,9 @@ def open_sheet(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
 
     Raises SheetError (E-SHEET) or ConfigError (E-CONFIG); what can be read on with goes to `mistakes`.
     """
-    if path.suffix.lower() == ".txt":
+    if path.suffix.lower() not in (".yaml", ".yml"):
         before = len(mistakes.errors)
-        lines = tuple(read_lines(path, mistakes))
+        lines = tuple(_read_by_line(path, prompt_keys, mistakes))
         if not lines and len(mistakes.errors) == before:
             raise SheetError("prompt sheet", path, "has no prompts", "write a prompt a line")
         return SheetFile(path, {"prompts": [line.settings for line in lines]}, lines=lines)

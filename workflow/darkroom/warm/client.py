@@ -69,10 +69,12 @@ class _EngineEnding(Exception):
     """The engine takes no more work because it is about to end or has just ended; another can be started."""
 
 
-def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None = None) -> dict[str, Any]:
+def render(
+    spec: EngineSpec, request_json: str, output: Path, log: Path | None = None, study: str | None = None
+) -> dict[str, Any]:
     """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
 
-    `request_json` is `RenderRequest.to_json()`. `log` gets a summary line, or the error and the end of the engine's log.
+    `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
     Raises the engine's own error (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG) for a device that can't be used,
     ServerError (E-SERVER) if the engine doesn't start or answer, ServerDiedError (E-SERVER-DIED) if it ends during the
     picture, SocketError (E-SOCKET) if the socket is another user's. `output` then stays as it was. The end of the engine's
@@ -80,6 +82,10 @@ def render(spec: EngineSpec, request_json: str, output: Path, log: Path | None =
     """
     try:
         answer, png = _fetch_picture(spec, _read_request(request_json))
+        if study:
+            from darkroom.pictures.png import add_study
+
+            png = add_study(png, study)
         write_bytes(output, png)
     except DarkroomError as error:
         _write_log(log, describe(error))

@@ -1,0 +1,236 @@
+"""Studies: a sheet's axes, wildcards, variables and draws, and the cells that a prompt becomes.
+
+A cell is a prompt patched by one value of each axis, once for each draw. Its name is made of the prompt's id and the
+labels, never of positions: a further value, or a further axis that begins with `~`, leaves the names of all other cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from darkroom.base.text import did_you_mean
+from darkroom.base.validation import Mistakes
+from darkroom.errors import SheetError
+from darkroom.request.lora_tags import read_short_forms, take_out_loras
+from darkroom.sheets.axes import LORA_WEIGHT, Axis, Value
+from darkroom.sheets.templates import Filling, Template, parse_dynamic_prompt, parse_template
+from darkroom.sheets.wildcards import Draw, Entry
+
+TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
+"""The settings that are templates."""
+MAX_STEM = 180  # with a seed of 19 digits, a suffix and a temporary name's prefix below the 255 bytes of file systems
+DYNAMIC_PROMPTS = "dynamic-prompts"
+
+Locate = Callable[..., str]
+"""`FILE:LINE` of the value that the keys lead to."""
+Assignment = tuple[tuple[Axis, Value], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a prompt: its name in the pictures' names, what patches the prompt, and how its texts are filled."""
+
+    stem: str
+    assignment: Assignment
+    draw: int | None
+    settings: Mapping[str, Any]
+    fill: Callable[[Mapping[str, Any]], dict[str, Any]] = field(repr=False)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The label of each axis that changes the prompt, by the axes' names in alphabetical order."""
+        return {axis.name: value.label for axis, value in sorted(self.assignment, key=_name) if value.slug}
+
+    def facts(self, prompt_id: str, prompt: str, template: str) -> dict[str, Any]:
+        """What the manifest and the picture say about the cell, as JSON-ready data; the template if it isn't the prompt."""
+        facts: dict[str, Any] = {"prompt": prompt_id, "axes": self.labels}
+        if self.draw is not None:
+            facts["draw"] = self.draw + 1
+        return facts if template == prompt else {**facts, "template": template}
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """The cells that a prompt becomes, the number of values of each axis and of draws, and cells left out or added."""
+
+    cells: Sequence[Cell]
+    factors: Mapping[str, int]
+    excluded: int
+    included: int
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a sheet says about cells, read and checked."""
+
+    axes: tuple[Axis, ...] = ()
+    wildcards: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
+    draws: int = 1
+    seed: int = 0
+    exclude: tuple[Mapping[str, frozenset[str]], ...] = ()
+    include: tuple[Assignment, ...] = ()
+    limit: int | None = None
+    template: str | None = None
+    excluded: set[int] = field(default_factory=set)
+    """The numbers of the `exclude` entries that have matched a cell."""
+
+    @cached_property
+    def parse(self) -> Callable[[str, str], Template]:
+        return parse_dynamic_prompt if self.template == DYNAMIC_PROMPTS else parse_template
+
+    @property
+    def is_plain(self) -> bool:
+        """True for a sheet without anything of a study."""
+        return not (self.axes or self.wildcards or self.variables or self.template or self.include)
+
+    def expand(self, slug: str, own: Mapping[str, Any], variables: Mapping[str, str], where: str) -> Expansion:
+        """The cells of a prompt with this id and these settings, all layers merged, and `variables` of its own.
+
+        Raises SheetError (E-SHEET) for a variable that nothing defines and for a text to swap that isn't there.
+        """
+        templates = [self.parse(str(own[key]), f"{where}: {key}") for key in TEXTS if own.get(key)]
+        used = self._used(templates)
+        constant = {**self.variables, **variables}
+        self._check_variables(used, constant, where)
+        axes = [axis for axis in self.axes if not axis.is_only_variables() or axis.variables & used]
+        is_drawn = any(template.is_drawn for template in templates) or bool(used & set(self.wildcards))
+        draws = range(self.draws) if is_drawn else (None,)
+        product = list(self._product(axes))
+        kept = [assignment for assignment in product if not self._is_excluded(assignment, slug)]
+        names = {axis.name for axis in axes}
+        more = [tuple(pair for pair in assignment if pair[0].name in names) for assignment in self.include]
+        cells = [self._cell(slug, each, number, constant, where) for each in [*kept, *more] for number in draws]
+        factors = {**{axis.name: len(axis.values) for axis in axes}, "draws": len(draws)}
+        return Expansion(cells, factors, excluded=len(product) - len(kept), included=len(more))
+
+    def without(self, is_wrong: Callable[[Value], bool]) -> Study:
+        """The study without the values that are wrong, and without axes that have no others."""
+        axes = [replace(axis, values=tuple(v for v in axis.values if not is_wrong(v))) for axis in self.axes]
+        include = [assignment for assignment in self.include if not any(is_wrong(value) for _, value in assignment)]
+        return replace(self, axes=tuple(axis for axis in axes if axis.values), include=tuple(include))
+
+    def check(self, count: int, locate: Locate, mistakes: Mistakes) -> None:
+        """Add to `mistakes` what only all cells show: an `exclude` that matches none, and more pictures than `limit`."""
+        for number in range(len(self.exclude)):
+            if number not in self.excluded:
+                place = locate("exclude", number)
+                mistakes.add(SheetError("exclude", place, "matches no cell", "correct its values, or delete it"))
+        if self.limit is not None and count > self.limit:
+            why = f"is passed by the {count:,} pictures that the sheet asks for ({locate('limit')})"
+            mistakes.add(SheetError("limit", self.limit, why, "leave values out, or raise limit"))
+
+    def _used(self, templates: Sequence[Template]) -> set[str]:
+        """The variables in the texts, in the axes' values, and in the entries of the wildcards that these use."""
+        open_names = {name for template in templates for name in template.variables() | template.wildcards()}
+        for axis in self.axes:
+            for value in axis.values:
+                texts = [value.patch.settings.get(key) for key in TEXTS]
+                texts += [value.patch.swap[1]] if value.patch.swap else []
+                for text in filter(None, texts):
+                    template = self.parse(str(text), value.place)
+                    open_names |= template.variables() | template.wildcards()
+        found: set[str] = set()
+        while open_names:
+            name = open_names.pop()
+            found.add(name)
+            for entry in self.wildcards.get(name, ()):
+                template = self.parse(entry.text, f"wildcard {name}")
+                open_names |= (template.variables() | template.wildcards()) - found
+        return found
+
+    def _check_variables(self, used: set[str], constant: Mapping[str, str], where: str) -> None:
+        known = {*constant, *self.wildcards, *(name for axis in self.axes for name in axis.variables)}
+        for name in sorted(used - known):
+            hint = did_you_mean(
+                name, known, "define it under axes, wildcards or variables, or write $${ for a plain ${"
+            )
+            raise SheetError(f"{where}: variable", name, "is defined nowhere", hint)
+
+    def _product(self, axes: Sequence[Axis]) -> Iterator[Assignment]:
+        for values in itertools.product(*(axis.values for axis in axes)):
+            yield tuple(zip(axes, values, strict=True))
+
+    def _is_excluded(self, assignment: Assignment, slug: str) -> bool:
+        labels = {"id": slug, **{axis.name: value.label for axis, value in assignment}}
+        for number, wanted in enumerate(self.exclude):
+            if all(labels.get(name) in values for name, values in wanted.items()):
+                self.excluded.add(number)
+                return True
+        return False
+
+    def _cell(
+        self, slug: str, assignment: Assignment, number: int | None, constant: Mapping[str, str], where: str
+    ) -> Cell:
+        settings: dict[str, Any] = {}
+        variables = dict(constant)
+        for _, value in assignment:
+            settings.update(value.patch.settings)
+            variables.update(value.patch.variables)
+        filling = Filling(variables, self.wildcards, Draw(self.seed, number or 0), self.parse)
+        swaps = [value.patch.swap for _, value in assignment if value.patch.swap]
+
+        def fill(merged: Mapping[str, Any]) -> dict[str, Any]:
+            return self._fill(merged, swaps, filling, where)
+
+        return Cell(self._stem(slug, assignment, number), assignment, number, settings, fill)
+
+    def _fill(
+        self, merged: Mapping[str, Any], swaps: Sequence[tuple[str, str]], filling: Filling, where: str
+    ) -> dict[str, Any]:
+        """The settings with their texts filled and swapped, and one LoRA's weights among the others."""
+        texts = {key: str(merged[key]) for key in TEXTS if merged.get(key)}
+        for old, new in swaps:
+            if not any(old in text for text in texts.values()):
+                raise SheetError(f"{where}: swap", old, "isn't in the prompt", "write it as the prompt does")
+            texts = {key: text.replace(old, new) for key, text in texts.items()}
+        filled = {key: filling.fill(self.parse(text, where)) for key, text in texts.items()}
+        return merge_lora_weights({**merged, **filled}, where)
+
+    def _stem(self, slug: str, assignment: Assignment, number: int | None) -> str:
+        """The id and the labels: `sailor.age-old.look-crisp`; too long a one ends in a hash of all of it."""
+        named = [(axis.name.lower(), value.slug) for axis, value in assignment if value.slug and not _is_in_path(axis)]
+        if number:
+            named.append(("draw", str(number + 1)))
+        stem = ".".join([slug, *(f"{name}-{label}" for name, label in sorted(named))])
+        if len(stem) <= MAX_STEM:
+            return stem
+        whole = json.dumps([slug, sorted((axis.name, value.label) for axis, value in assignment if value.slug), number])
+        return f"{stem[: MAX_STEM - 11].rstrip('.')}.{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+
+
+def merge_lora_weights(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings with each `loras.NAME` in `loras`, in place of the LoRA's weights there.
+
+    Raises SheetError (E-SHEET) for a LoRA that a tag of the prompt uses too: the weights would add up.
+    """
+    weights = {
+        key.removeprefix(LORA_WEIGHT): settings.pop(key) for key in list(settings) if key.startswith(LORA_WEIGHT)
+    }
+    if not weights:
+        return settings
+    for text in (str(settings.get(key) or "") for key in TEXTS):
+        for use in take_out_loras(text)[1]:
+            if use.name in weights:
+                why = "is in a tag of the prompt and in an axis, and their weights would add up"
+                raise SheetError(f"{where}: LoRA", use.name, why, "take the tag out of the prompt")
+    others = read_short_forms(settings.get("loras") or [])
+    if not isinstance(others, list):  # validating the request will report it
+        return settings
+    kept = [use for use in others if (use["name"] if isinstance(use, Mapping) else use.name) not in weights]
+    return {**settings, "loras": [*kept, *read_short_forms(weights)]}
+
+
+def _name(pair: tuple[Axis, Value]) -> str:
+    return pair[0].name
+
+
+def _is_in_path(axis: Axis) -> bool:
+    """True for an axis of checkpoints or seeds alone, which are in a picture's path in any case."""
+    return axis.keys() <= {"checkpoints"} or axis.keys() <= {"seed", "seeds"}
