@@ -9,6 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,8 +21,8 @@ import yaml
 
 from darkroom.config import ServeConfig
 from darkroom.serve.metrics import Metrics
-from tests.serve.stand import FAKE_ENGINE, FAKE_SERVER, KEY, QUICK, Stand, make_stand_in
-from tests.unit.warm.bench import LIMIT_S
+from tests.serve.stand import FAKE_ENGINE, FAKE_SERVER, KEY, QUICK, Stand, make_stand_in, stand
+from tests.unit.warm.bench import LIMIT_S, wait_until
 
 PAGES = Path(__file__).resolve().parents[2] / "docs/how-to"
 SERVE = (PAGES / "serve.md").read_text(encoding="utf-8")
@@ -69,12 +72,38 @@ def test_the_nginx_block_fits_the_servers_defaults() -> None:
     assert int(values["client_max_body_size"].removesuffix("m")) * 2**20 >= LIMITS.max_body_bytes
 
 
+@contextmanager
+def nginx_before(server: str) -> Iterator[httpx.Client]:
+    """A client of a real nginx with the page's block, which passes everything on to the server at that address."""
+    with tempfile.TemporaryDirectory(prefix="ng-") as folder:  # a socket's path has to be short
+        location = block("nginx").replace("http://127.0.0.1:8000", server)
+        paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy"))
+        http = f"access_log off;\n{paths}server {{ listen unix:{folder}/s;\n{location}}}\n"
+        Path(folder, "nginx.conf").write_text(
+            f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\n{http}}}\n"
+        )
+        process = subprocess.Popen(["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"])
+        try:
+            wait_until(lambda: Path(folder, "s").exists() or process.poll() is not None, "nginx's socket")
+            assert process.poll() is None, Path(folder, "error.log").read_text()
+            with httpx.Client(transport=httpx.HTTPTransport(uds=f"{folder}/s"), timeout=LIMIT_S) as client:
+                yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+
 @pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx isn't installed")
-def test_nginx_takes_its_block(tmp_path: Path) -> None:
-    whole = f"events {{}}\npid {tmp_path}/pid;\nhttp {{ server {{ listen 127.0.0.1:8081;\n{block('nginx')}}} }}\n"
-    (tmp_path / "nginx.conf").write_text(whole)
-    done = subprocess.run(["nginx", "-t", "-c", tmp_path / "nginx.conf"], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_progress_passes_nginx_as_it_happens(tmp_path: Path) -> None:
+    with stand(tmp_path / "model") as one, nginx_before(one.url) as client:
+        body = {"request": {"prompt": "slow", **QUICK}}
+        headers = {"accept": "text/event-stream"}
+        with client.stream("POST", "http://localhost/render", json=body, headers=headers) as answer:
+            lines = answer.iter_lines()
+            assert "progress" in next(lines)
+            assert not (one.model / "go").exists()  # the picture can't be finished yet
+            (one.model / "go").touch()
+            assert any("picture" in line for line in lines)
 
 
 def test_events_ask_a_proxy_to_pass_them_on_at_once(fake: Stand) -> None:
