@@ -225,6 +225,10 @@ def test_an_empty_file_is_no_lora(tmp_path: Path) -> None:
             ones(m__a1__weight=(8, 2), m__a2__weight=(2, 8), m__b1__weight=(8, 3), m__b2__weight=(3, 8)),
             "a1, a2, b1 and b2 differ in rank",
         ),
+        (
+            ones(m__a1__weight=(1, 2), m__a2__weight=(2, 1), m__b1__weight=(1, 2), m__b2__weight=(2, 1, 2, 2)),
+            "b2 is of shape",  # in the older order of names, where b1 has the columns
+        ),
         (ones(m__rescale=(8, 1)), "has rescale without oft_blocks"),
         (ones(m__oft_blocks=(2, 4, 3)), "its oft_blocks are of shape 2x4x3"),
         (ones(m__oft_blocks=(2, 4, 4), m__rescale=(7, 1)), "its rescale is not for 8 rows"),

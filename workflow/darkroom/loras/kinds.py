@@ -176,9 +176,10 @@ def _lokr(shapes: Shapes, _: Numbers) -> tuple[Shape, int | None]:
 def _glora(shapes: Shapes, _: Numbers) -> tuple[Shape, int]:
     _require(shapes, "a1", "a2", "b1", "b2")
     _of_dimensions(shapes, 2, "a1", "a2", "b1", "b2")
-    for part in ("a1", "a2", "b1"):
+    order = _OLD_GLORA if is_old_glora(shapes) else _NEW_GLORA
+    for part in order[:3]:
         _agree(math.prod(shapes[part][2:]) == 1, f"{part} is of shape {_text(shapes[part])}")
-    a1, a2, b1, b2 = (shapes[part] for part in (_OLD_GLORA if is_old_glora(shapes) else _NEW_GLORA))
+    a1, a2, b1, b2 = (shapes[part] for part in order)
     rank = a1[1]
     _agree(a2[:2] == (rank, a1[0]) and b1[1] == b2[0] == rank, "a1, a2, b1 and b2 differ in rank")
     kernel = b2[2:]
