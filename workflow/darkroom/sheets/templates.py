@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from darkroom.errors import SheetError
 from darkroom.sheets.wildcards import Draw, Entry, read_entry
@@ -133,6 +134,7 @@ def walk(parts: Sequence[Part]) -> Iterator[Part]:
                 yield from walk(inner)
 
 
+@lru_cache(maxsize=4096)
 def parse_template(text: str, where: str) -> Template:
     """A prompt with `${name}`. Raises SheetError (E-SHEET) for what begins like one and isn't."""
     parts: list[Part] = []
@@ -145,6 +147,7 @@ def parse_template(text: str, where: str) -> Template:
     return Template(text, _joined(parts))
 
 
+@lru_cache(maxsize=4096)
 def parse_dynamic_prompt(text: str, where: str) -> Template:
     """A prompt in the notation of dynamic prompts. Raises SheetError (E-SHEET) for what isn't read."""
     return Template(text, _DynamicPrompt(text, where).parse())
