@@ -374,3 +374,10 @@ def test_styles_that_can_not_be_are_refused(read: Read, styles: str, words: list
     text = "styles_file: styles.csv\nprompts: [{id: a, prompt: a cat, styles: phto}]"
     found = "\n".join(refusals(read, one_checkpoint(text)))
     assert [word for word in words if word not in found] == [], found
+
+
+def test_a_product_that_no_machine_can_hold_is_refused_before_it_is_made(read: Read) -> None:
+    values = "{from: 1, to: 1000, step: 1}"
+    text = f"axes: {{steps: {values}, seeds: {values}, clip_skip: [1, 2]}}"
+    (line,) = refusals(read, one_checkpoint(CAT + text))
+    assert "has 2,000,000 cells; at most 1,000,000 can be planned" in line and "s.yaml:2" in line

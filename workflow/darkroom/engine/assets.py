@@ -17,8 +17,6 @@ from darkroom.loras import LoraFile, read_lora
 from darkroom.prompting.embeddings import Embedding, read_embedding
 from darkroom.request.render_request import RenderRequest
 
-_LoraChoice = tuple[LoraFile, float, float]
-
 
 @dataclass(frozen=True, slots=True)
 class Prepared:

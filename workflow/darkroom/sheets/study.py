@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from darkroom.sheets.wildcards import Draw, Entry
 TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 """The settings that are templates."""
 MAX_STEM = 180  # with a seed of 19 digits, a suffix and a temporary name's prefix below the 255 bytes of file systems
+MAX_CELLS = 1_000_000
 DYNAMIC_PROMPTS = "dynamic-prompts"
 
 Locate = Callable[..., str]
@@ -102,6 +104,10 @@ class Study:
         axes = [axis for axis in self.axes if not axis.is_only_variables() or axis.variables & used]
         is_drawn = any(template.is_drawn for template in templates) or bool(used & set(self.wildcards))
         draws = range(self.draws) if is_drawn else (None,)
+        size = math.prod(len(axis.values) for axis in axes) * len(draws)
+        if size > MAX_CELLS:
+            why = f"has {size:,} cells; at most {MAX_CELLS:,} can be planned, before any are excluded"
+            raise SheetError("prompt", where, why, "leave values out, or split the sheet")
         product = list(self._product(axes))
         kept = [assignment for assignment in product if not self._is_excluded(assignment, slug)]
         names = {axis.name for axis in axes}

@@ -6,15 +6,14 @@ modules/styles.py). Several styles are applied in their order.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from darkroom.base.text import did_you_mean, read_text
 from darkroom.errors import SheetError
+from darkroom.sheets.tables import read_rows
 
 COLUMNS = ("name", "prompt", "negative_prompt")
 _PLACE = "{prompt}"
@@ -31,22 +30,15 @@ class Style:
 def read_styles(path: Path) -> dict[str, Style]:
     """The styles of a file by name. Raises SheetError (E-SHEET) with the line for what A1111 wouldn't write."""
     text = read_text(path, what="file of styles", error=SheetError)
-    reader = csv.reader(StringIO(text, newline=""), strict=True)
     styles: dict[str, Style] = {}
-    before = 0
-    try:
-        for row in reader:
-            place, before = f"{path}:{before + 1}", reader.line_num
-            if place == f"{path}:1":
-                if tuple(name.strip() for name in row) != COLUMNS:
-                    raise SheetError(
-                        "file of styles", place, "has other columns than A1111's", f"write {','.join(COLUMNS)}"
-                    )
-            elif row:
-                _add(styles, row, place)
-    except csv.Error as error:
-        hint = 'close the quotes, and write a quote inside them twice: "a ""big"" cat"'
-        raise SheetError("file of styles", f"{path}:{before + 1}", f"can't be read: {error}", hint) from None
+    for number, row in read_rows(path, text, ",", "file of styles"):
+        place = f"{path}:{number}"
+        if number == 1:
+            if tuple(name.strip() for name in row) != COLUMNS:
+                hint = f"write {','.join(COLUMNS)}"
+                raise SheetError("file of styles", place, "has other columns than A1111's", hint)
+        elif row:
+            _add(styles, row, place)
     return styles
 
 

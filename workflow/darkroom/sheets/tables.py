@@ -33,7 +33,7 @@ def read_table(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
     text = read_text(path, what="prompt sheet", error=SheetError)
     head = text.partition("\n")[0]
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
-    rows = _rows(path, text, delimiter)
+    rows = read_rows(path, text, delimiter, "table")
     number, names = next(rows, (1, []))
     names = [name.strip() for name in names]
     _check_columns(names, prompt_keys, f"{path}:{number}")
@@ -45,8 +45,11 @@ def read_table(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
     return lines
 
 
-def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Each row with the number of its first line. Raises SheetError (E-SHEET) for quotes that aren't closed."""
+def read_rows(path: Path, text: str, delimiter: str, what: str) -> Iterator[tuple[int, list[str]]]:
+    """Each row with the number of its first line; `what` names the file in a message.
+
+    Raises SheetError (E-SHEET) for quotes that aren't closed.
+    """
     reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, strict=True)
     before = 0
     try:
@@ -55,7 +58,7 @@ def _rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str
             before = reader.line_num
     except csv.Error as error:
         hint = 'close the quotes, and write a quote inside them twice: "a ""big"" cat"'
-        raise SheetError("table", f"{path}:{before + 1}", f"can't be read: {error}", hint) from None
+        raise SheetError(what, f"{path}:{before + 1}", f"can't be read: {error}", hint) from None
 
 
 def _check_columns(names: list[str], prompt_keys: Collection[str], place: str) -> None:
