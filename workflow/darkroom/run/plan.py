@@ -119,7 +119,9 @@ class Plan:
         data = [
             [p.path, p.request.to_json(), *filter(None, [p.study])] for pictures in chosen.values() for p in pictures
         ]
-        return hashlib.sha256(json.dumps([data, self.config.gallery.model_dump()]).encode()).hexdigest()
+        studies = [pictures.study for pictures in chosen.values() if pictures.study is not None]
+        parts = [data, self.config.gallery.model_dump(), *studies]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @cached_property
     def engine_flags(self) -> list[str]:
@@ -144,9 +146,10 @@ class Plan:
         return ["--study", json.dumps(study)] if study else []
 
     def as_dict(self) -> dict[str, Any]:
-        """The configuration and all pictures as JSON-ready data."""
+        """The configuration, all pictures, and how the tables of studies are laid out, as JSON-ready data."""
         pictures = {name: [picture.as_dict() for picture in sheet] for name, sheet in self.sheets.items()}
-        return {"config": self.config.model_dump(mode="json"), "sheets": pictures}
+        studies = {name: sheet.study for name, sheet in self.sheets.items() if sheet.study is not None}
+        return {"config": self.config.model_dump(mode="json"), "sheets": pictures, "studies": studies}
 
     def write(self, path: Path = PLAN_FILE) -> Path:
         """Write the plan for the gallery's commands, if it has changed. Raises DiskError (E-DISK)."""

@@ -85,11 +85,20 @@ class PromptCount:
 
 
 class PlannedSheet(list[PlannedPicture]):
-    """The pictures of a sheet in its order; `counts` says how they come about."""
+    """The pictures of a sheet in its order; `counts` says how they come about.
 
-    def __init__(self, pictures: Iterable[PlannedPicture] = (), counts: Sequence[PromptCount] = ()) -> None:
+    `study` is `Study.table()`, None for a sheet that is no study.
+    """
+
+    def __init__(
+        self,
+        pictures: Iterable[PlannedPicture] = (),
+        counts: Sequence[PromptCount] = (),
+        study: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(pictures)
         self.counts = tuple(counts)
+        self.study = study
 
 
 def load_pictures(config: Config) -> dict[str, PlannedSheet]:
@@ -182,7 +191,7 @@ class _Reader:
             with self.mistakes.collect():
                 pictures += self.read_prompt(number, _as_prompt(self.file, number, entry), checkpoints)
         self.study.check(len(pictures), self.file.locate, self.mistakes)
-        return PlannedSheet(pictures, self.counts)
+        return PlannedSheet(pictures, self.counts, None if self.study.is_plain else self.study.table())
 
     def texts(self) -> list[str]:
         """All texts of the sheet that may have places to fill."""

@@ -28,6 +28,8 @@ TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 MAX_STEM = 180  # with a seed of 19 digits, a suffix and a temporary name's prefix below the 255 bytes of file systems
 MAX_CELLS = 1_000_000
 DYNAMIC_PROMPTS = "dynamic-prompts"
+OTHER_DIMENSIONS = ("prompts", "checkpoints", "draw", "seeds")
+"""What multiplies pictures besides axes, by the names that `grid` and the study's table use."""
 
 Locate = Callable[..., str]
 """`FILE:LINE` of the value that the keys lead to."""
@@ -79,6 +81,7 @@ class Study:
     exclude: tuple[Mapping[str, frozenset[str]], ...] = ()
     include: tuple[Assignment, ...] = ()
     limit: int | None = None
+    grid: Mapping[str, str] = field(default_factory=dict)
     template: str | None = None
     excluded: set[int] = field(default_factory=set)
     """The numbers of the `exclude` entries that have matched a cell."""
@@ -91,6 +94,21 @@ class Study:
     def is_plain(self) -> bool:
         """True for a sheet without anything of a study."""
         return not (self.axes or self.wildcards or self.variables or self.template or self.include)
+
+    def table(self) -> dict[str, Any]:
+        """How the study's table is laid out, as JSON-ready data: `axes` with their labels in the sheet's order, and `grid`.
+
+        `plain` is the label of an axis' value that changes nothing (`~`), which no picture's facts name.
+        """
+        axes = [
+            {
+                "name": axis.name,
+                "labels": [value.label for value in axis.values],
+                "plain": next((value.label for value in axis.values if not value.slug), None),
+            }
+            for axis in self.axes
+        ]
+        return {"axes": axes, "grid": dict(self.grid)}
 
     def expand(self, slug: str, own: Mapping[str, Any], variables: Mapping[str, str], where: str) -> Expansion:
         """The cells of a prompt with this id and these settings, all layers merged, and `variables` of its own.

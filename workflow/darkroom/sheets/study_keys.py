@@ -16,12 +16,12 @@ from darkroom.errors import BadNameError, SheetError
 from darkroom.request.render_request import MAX_SEED, separate_schedule
 from darkroom.sheets.axes import LORA_WEIGHT, Axis, Names, Value, label_of, read_axes
 from darkroom.sheets.settings import RIVALS, SETTING_KEYS, placed
-from darkroom.sheets.study import DYNAMIC_PROMPTS, Assignment, Locate, Study
+from darkroom.sheets.study import DYNAMIC_PROMPTS, OTHER_DIMENSIONS, Assignment, Locate, Study
 from darkroom.sheets.templates import NAME, Template, parse_dynamic_prompt, parse_template
 from darkroom.sheets.wildcards import Entry, check_entries, read_entry
 
 MAX_DRAWS = 10_000
-STUDY_KEYS = ["axes", "draw", "exclude", "include", "limit", "template", "variables", "wildcards"]
+STUDY_KEYS = ["axes", "draw", "exclude", "grid", "include", "limit", "template", "variables", "wildcards"]
 AXIS_SETTINGS = [*SETTING_KEYS, "prompt", "checkpoints", "styles"]
 """What an axis may set."""
 
@@ -57,6 +57,7 @@ def read_study(data: Mapping[str, Any], texts: Sequence[str], locate: Locate, mi
         exclude=tuple(_read_exclude(data.get("exclude"), axes, locate, mistakes)),
         include=tuple(_read_include(data.get("include"), axes, locate, mistakes)),
         limit=_read_number(data.get("limit"), "limit", locate, mistakes),
+        grid=_read_grid(data.get("grid"), axes, locate, mistakes),
         template=template,
     )
 
@@ -237,6 +238,30 @@ def _read_number(value: Any, name: str, locate: Locate, mistakes: Mistakes) -> i
         return value
     mistakes.add(SheetError(name, value, f"is no whole number from 1 on ({locate(name)})", f"write {name}: 2000"))
     return None
+
+
+def _read_grid(data: Any, axes: Sequence[Axis], locate: Locate, mistakes: Mistakes) -> dict[str, str]:
+    """What runs along the rows and the columns of the study's table, each an axis or one of OTHER_DIMENSIONS."""
+    if data is None:
+        return {}
+    place = locate("grid")
+    if not isinstance(data, Mapping) or not data or not data.keys() <= {"rows", "columns"}:
+        mistakes.add(
+            SheetError("grid", label_of(data), f"isn't rows and columns ({place})", "write {rows: AXIS, columns: AXIS}")
+        )
+        return {}
+    names = [*(axis.name for axis in axes), *OTHER_DIMENSIONS]
+    found: dict[str, str] = {}
+    for key, name in data.items():
+        with mistakes.collect():
+            if name not in names:
+                hint = did_you_mean(str(name), names, f"known are {', '.join(names)}")
+                raise SheetError(f"grid: {key}", name, f"is no axis of this sheet ({locate('grid', key)})", hint)
+            if name in found.values():
+                hint = "write two different ones, or leave one out"
+                raise SheetError("grid", name, f"is given for rows and columns ({place})", hint)
+            found[key] = name
+    return found
 
 
 def _entries(data: Any, name: str, locate: Locate, mistakes: Mistakes) -> Iterator[tuple[int, Mapping[str, Any]]]:
