@@ -1,14 +1,7 @@
-"""The pages of a run: results/index.html, the gallery of all pictures with what made them, and the contact sheets.
-
-The gallery opens from disk. Style, script and data are inline; the Content-Security-Policy allows only these, by their
-SHA256, and pictures of the same origin, so that nothing is loaded from a network and no prompt can run code.
-"""
+"""The pages of a run: results/index.html, the gallery of all pictures with what made them, and the contact sheets."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
@@ -24,9 +17,9 @@ from darkroom.pictures.picture import (
     shorten_middle,
     write_manifest,
 )
-from darkroom.pictures.records import INDEX, PictureRecord, seal_page, thumbnail_path
+from darkroom.pictures.records import INDEX, STUDY_PAGE, PictureRecord, seal_page, thumbnail_path
 from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
-from darkroom.resources import RESOURCES
+from darkroom.pictures.web_page import render_template, script_json
 
 RESULTS = Path("results")
 _CAPTION_CHARACTERS = 90
@@ -61,61 +54,29 @@ def render_page(
     thumbnail_px: int,
 ) -> str:
     """The page's HTML; `pictures` come grouped, `records[i]` belongs to `pictures[i]`."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    folder = RESOURCES / "gallery"
-    script = (folder / "gallery.js").read_text("utf-8")
-    style = (folder / "gallery.css").read_text("utf-8") + f":root {{ --thumb: {thumbnail_px}px; }}\n"
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     cards = [_card(*pair, place) for place, pair in enumerate(zip(pictures, records, strict=True))]
     by_name = {picture.name: card for picture, card in zip(pictures, cards, strict=True)}
-    page = environment.get_template("index.html.j2").render(
+    groups = [
+        {
+            "sheet": sheet,
+            "checkpoint": checkpoint,
+            "cards": [by_name[p.name] for p in members],
+            "table": quote(f"{sheet}/{STUDY_PAGE}") if members[0].study is not None else None,
+        }
+        for sheet, checkpoint, members in group_pictures(pictures)
+    ]
+    return render_template(
+        "index.html.j2",
+        ("tokens.css", "gallery.css", "viewer.css"),
+        ("dom.js", "viewer.js", "gallery.js"),
+        variables=f"--thumb: {thumbnail_px}px;",
         title=title,
-        version=importlib.metadata.version("darkroom"),
         total=len(pictures),
-        groups=[
-            {"sheet": sheet, "checkpoint": checkpoint, "cards": [by_name[p.name] for p in members]}
-            for sheet, checkpoint, members in group_pictures(pictures)
-        ],
+        groups=groups,
         checkpoints=checkpoints,
-        policy=_policy(style, script),
-        # Markup: our own files, and JSON without a character that HTML would interpret.
-        style=Markup(style),
-        script=Markup(script),
-        data=Markup(_script_json([_details(*pair) for pair in zip(pictures, records, strict=True)])),
+        compares=False,
+        data=script_json([describe_picture(*pair) for pair in zip(pictures, records, strict=True)]),
     )
-    return str(page)
-
-
-def _policy(style: str, script: str) -> str:
-    """Nothing but this page's own style, script and pictures. `file:` for browsers whose 'self' excludes it."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            "img-src 'self' file:",
-            f"style-src '{_csp_hash(style)}'",
-            f"script-src '{_csp_hash(script)}'",
-            "base-uri 'none'",
-            "form-action 'none'",
-        )
-    )
-
-
-def _csp_hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _script_json(data: Any) -> str:
-    """JSON that can stand in a script element: no `<` to end it, `&` and `>` escaped too for other parsers."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[str, Any]:
@@ -132,8 +93,8 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
     }
 
 
-def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
-    """What the script shows and searches of one picture."""
+def describe_picture(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
+    """What a page's script shows of one picture; the gallery searches it too."""
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),

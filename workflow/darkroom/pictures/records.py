@@ -18,8 +18,11 @@ from darkroom.base.files import write_bytes
 
 FOLDER = "thumbnails"
 INDEX, MANIFEST, CONTACT_SHEET = "index.html", "manifest.jsonl", "contact-sheet.png"
+STUDY_PAGE = "study.html"
 _SEAL = b"<!-- page %s manifest %s pictures %s -->\n"
+_STUDY_SEAL = b"<!-- page %s pictures %s -->\n"
 _SEALED = re.compile(_SEAL.replace(b"%s", b"([0-9a-f]{64})") + rb"\Z")
+_STUDY_SEALED = re.compile(_STUDY_SEAL.replace(b"%s", b"([0-9a-f]{64})") + rb"\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +110,18 @@ def read_seal(page: bytes) -> tuple[bool, str, str] | None:
         return None
     own, manifest, pictures = (word.decode() for word in found.groups())
     return hashlib.sha256(page[: found.start()]).hexdigest() == own, manifest, pictures
+
+
+def seal_study_page(page: bytes, hashes: Iterable[str]) -> bytes:
+    """A study's page with a last line that holds the SHA256 of the page before it, and of the pictures that it shows."""
+    words = (hashlib.sha256(page).hexdigest(), digest_pictures(sorted(hashes)))
+    return page + _STUDY_SEAL % tuple(word.encode() for word in words)
+
+
+def read_study_seal(page: bytes) -> tuple[bool, str] | None:
+    """True if a study's sealed page is whole, and the pictures' digest; None without a seal."""
+    found = _STUDY_SEALED.search(page)
+    if found is None:
+        return None
+    own, pictures = (word.decode() for word in found.groups())
+    return hashlib.sha256(page[: found.start()]).hexdigest() == own, pictures
