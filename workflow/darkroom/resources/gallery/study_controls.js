@@ -92,14 +92,15 @@ function makeControls({ model, state, sizes, onChange }) {
 
   // Controls are made again; the one that has the focus gets it back.
   function draw() {
-    const focused = document.activeElement, { id, value } = focused, isIn = byId("controls").contains(focused);
+    const focused = document.activeElement, { id, value } = focused;
+    const [isControl, isChip] = ["controls", "hidden-list"].map((part) => byId(part).contains(focused));
     const fields = several.length ? [makeSide("rows", "Rows"), makeSide("columns", "Columns")] : [];
     fields.push(...state.pages().map(makePage), makeSize());
     if (model.numbers.length) fields.push(makeNumbers());
     byId("controls").replaceChildren(...fields);
     drawHidden();
-    if (isIn) (byId(id) ?? byId("controls").querySelector(`input[value="${CSS.escape(value)}"]`))?.focus();
-    else if (!document.activeElement || document.activeElement === document.body) byId("hidden-list").querySelector("button")?.focus();
+    if (isControl) (byId(id) ?? byId("controls").querySelector(`input[value="${CSS.escape(value)}"]`))?.focus();
+    if (isChip) (byId("hidden-list").querySelector("button") ?? byId("rows")).focus();
   }
 
   return { draw, drawHidden };

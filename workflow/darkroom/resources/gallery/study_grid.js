@@ -1,6 +1,6 @@
 // The table's window: only rows and columns in sight are in the document, and the cell that has the focus. The heads are
 // sticky. Rows and columns are counted from 0; -1 is the heads' row and the heads' column.
-const MORE_ROWS = 2, MORE_COLUMNS = 1, GAP = 6, LINE = 17, MOST_HEAD = 0.4;
+const MORE_ROWS = 2, MORE_COLUMNS = 1, GAP = 6, LINE = 17, MOST_HEAD = 0.3, WIDEST = 280;
 
 function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
   const inner = byId("table-inner"), headRow = byId("head-row"), ruler = byId("ruler");
@@ -29,9 +29,14 @@ function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
     const lines = state.numbers.size + (model.hasNotes ? 1 : 0);
     const cell = { width: state.size + GAP, height: Math.round(state.size * ratio) + lines * LINE + GAP };
     const heights = head ? measureHeads("row-head", rows, head) : rows.map(() => 0);
-    const heads = state.columns === null ? [0] : measureHeads("column-head", columns, cell.width);
-    const top = state.columns === null && state.rows === null ? 0
-      : Math.min(Math.max(30, ...heads), Math.max(60, Math.round(table.clientHeight * MOST_HEAD)));
+    const most = Math.max(60, Math.round(table.clientHeight * MOST_HEAD));
+    let heads = state.columns === null ? [0] : measureHeads("column-head", columns, cell.width);
+    if (Math.max(...heads) > most) { // long labels get the room that is left beside the table
+      cell.width = Math.max(cell.width, Math.min(WIDEST, Math.floor((table.clientWidth - head) / columns.length)));
+      heads = measureHeads("column-head", columns, cell.width);
+    }
+    const hasHeads = state.columns !== null || state.rows !== null;
+    const top = hasHeads ? heads.reduce((highest, each) => Math.max(highest, Math.min(each, most)), 30) : 0;
     tops = [0];
     for (const height of heights) tops.push(tops.at(-1) + Math.max(cell.height, height));
     sizes = { head, top, cell };
