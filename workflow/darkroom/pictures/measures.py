@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -74,6 +75,16 @@ def load_file(results: Path, sheet: str) -> MeasuresFile:
         return MeasuresFile()
 
 
+def is_study_whole(results: Path, sheet: str, pictures: str | None = None) -> bool:
+    """Whether study.csv is the one that the measures were written with, and both are of the `pictures` of this digest."""
+    file = load_file(results, sheet)
+    try:
+        csv = hashlib.sha256((results / sheet / STUDY_CSV).read_bytes()).hexdigest()
+    except OSError:
+        return False
+    return file.csv == csv and pictures in (None, file.pictures)
+
+
 def save_file(results: Path, sheet: str, file: MeasuresFile) -> None:
     """Replace a sheet's file of measures. Raises DiskError (E-DISK)."""
     cells = {name: {"made_of": file.made_of[name], **asdict(each)} for name, each in file.measures.items()}
@@ -96,7 +107,8 @@ def unchanged_labels(table: StudyTable, measures: Mapping[str, Measures]) -> dic
         if axis.is_axis:
             seen: dict[int, bool] = {}
             for place in table.cells:
-                if place[number] != axis.base and _is_comparable(table, measures, place, number):
+                other = table.without(place, number)
+                if other != place and _are_measured(table, measures, place, other):
                     is_unchanged = axis.name in measures[table.cells[place].name].unchanged
                     seen[place[number]] = seen.get(place[number], True) and is_unchanged
             labels = {axis.labels[at] for at, is_unchanged in seen.items() if is_unchanged}
@@ -104,6 +116,6 @@ def unchanged_labels(table: StudyTable, measures: Mapping[str, Measures]) -> dic
     return found
 
 
-def _is_comparable(table: StudyTable, measures: Mapping[str, Measures], place: Place, axis: int) -> bool:
-    other = table.cells.get(table.without(place, axis))
-    return other is not None and {table.cells[place].name, other.name} <= measures.keys()
+def _are_measured(table: StudyTable, measures: Mapping[str, Measures], *places: Place) -> bool:
+    pictures = [table.cells.get(place) for place in places]
+    return all(picture is not None and picture.name in measures for picture in pictures)
