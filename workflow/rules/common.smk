@@ -143,7 +143,8 @@ def get_pictures(wildcards):
     pictures = plan.paths(wildcards.get("sheet"))
     if "sheet" in wildcards.keys():
         return pictures
-    return [*pictures, *get_contact_sheets(wildcards), "results/index.html", "results/manifest.jsonl"]
+    pages = [*get_contact_sheets(wildcards), *get_study_pages(wildcards)]
+    return [*pictures, *pages, "results/index.html", "results/manifest.jsonl"]
 
 
 def get_contact_sheets(wildcards):
@@ -152,6 +153,20 @@ def get_contact_sheets(wildcards):
     with exit_on_error():
         lifecycle.results.check_gallery()
     return [f"results/{sheet}/contact-sheet.png" for sheet in plan.sheets]
+
+
+def get_study_pages(wildcards):
+    """What a run makes of the pictures of one sheet, if it is a study, or of all studies."""
+    sheet = wildcards.get("sheet")
+    return [f"results/{study}/study.csv" for study in plan.studies if sheet in (None, study)]
+
+
+def get_study_pictures(wildcards):
+    """The pictures of one study."""
+    lifecycle.begin()
+    with exit_on_error():
+        lifecycle.results.check_study(wildcards.sheet)
+    return get_pictures(wildcards)
 
 
 def get_usable(wildcards):

@@ -1,8 +1,8 @@
-"""Makes a contact sheet for each prompt sheet, and one gallery of all pictures.
+"""Makes a contact sheet for each prompt sheet, the numbers of each study, and one gallery of all pictures.
 
 REQUIRED INPUTS: the pictures.
-OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results/manifest.jsonl. results/thumbnails/ is a
-                 cache that both rules share.
+OUTPUTS:         results/SHEET/contact-sheet.png, of a study also results/SHEET/study.csv; results/index.html and
+                 results/manifest.jsonl. results/thumbnails/ is a cache that these rules share.
 """
 
 
@@ -27,6 +27,29 @@ rule make_contact_sheet:
         "--plan {params.plan:q} "
         "--output {output.image:q} "
         "--log {log:q}"
+
+
+rule measure_study:
+    input:
+        pictures=get_study_pictures,
+        contact_sheet="results/{sheet}/contact-sheet.png",
+    output:
+        table=update("results/{sheet}/study.csv"),
+    log:
+        "logs/gallery/{sheet}.study.log",
+    wildcard_constraints:
+        sheet=one_of(plan.studies),
+    localrule: True  # 30 ms a picture, once: not worth a cluster job
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_digest,
+        revision=revisions.MEASURE,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "numbers of {wildcards.sheet}"
+    shell:
+        "darkroom measure {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.table:q} " "--log {log:q}"
 
 
 rule build_gallery:

@@ -120,6 +120,8 @@ def make_parser() -> argparse.ArgumentParser:
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))
     text = "Make the contact sheet of one prompt sheet."
     pages.add_contact_sheet(add("contact-sheet", pages.run_contact_sheet, text))
+    text = "Compare the pictures of one study, and write its study.csv."
+    pages.add_measure(add("measure", pages.run_measure, text))
     pages.add_gallery(add("gallery", pages.run_gallery, "Make results/index.html and results/manifest.jsonl."))
     return parser
 

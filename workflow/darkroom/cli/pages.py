@@ -1,4 +1,4 @@
-"""`darkroom contact-sheet` and `darkroom gallery`: the pages of a run, from the plan that it left."""
+"""`darkroom contact-sheet`, `darkroom measure` and `darkroom gallery`: the pages of a run, from the plan that it left."""
 
 from __future__ import annotations
 
@@ -15,6 +15,13 @@ def add_contact_sheet(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--output", type=Path, required=True, help="the PNG to write")
 
 
+def add_measure(sub: argparse.ArgumentParser) -> None:
+    """The options of `darkroom measure`."""
+    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
+    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
+    sub.add_argument("--output", type=Path, required=True, help="the study.csv to write")
+
+
 def add_gallery(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom gallery`."""
     sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
@@ -25,6 +32,13 @@ def run_contact_sheet(arguments: argparse.Namespace) -> str:
     from darkroom.pictures.gallery import make_sheet_page
 
     return make_sheet_page(arguments.plan, arguments.sheet, arguments.output)
+
+
+def run_measure(arguments: argparse.Namespace) -> str:
+    """Measure one study's pictures; returns a line that says so. Raises ImageError (E-IMAGE) and InputError (E-INPUT)."""
+    from darkroom.pictures.measuring import measure_study
+
+    return measure_study(arguments.plan, arguments.sheet, arguments.output)
 
 
 def run_gallery(arguments: argparse.Namespace) -> str:

@@ -2,7 +2,7 @@
 
 A file is read only if its size or its time is neither that of its sheet's index nor that of an earlier check, which a
 memory holds; losing the memory costs time only. Pictures hold checksums themselves, contact sheets and the gallery's page
-also say which pictures they show, and thumbnails stand with their hash in the index.
+also say which pictures they show, thumbnails stand with their hash in the index, and a study's table in its measures.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Protocol
 from darkroom.base.files import read_json_object, write_bytes
 from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.measures import STUDY_CSV, is_study_whole, measures_path
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import (
     CONTACT_SHEET,
@@ -107,6 +108,18 @@ class ResultsCheck:
             except OSError:
                 return False
         self._found[INDEX] = [*page, *manifest, digest]
+        return True
+
+    def is_study_current(self, sheet: str, hashes: Sequence[str]) -> bool:
+        """Whether a study's table and measures are whole and about the pictures of these SHA256, in their order."""
+        name = f"{sheet}/{STUDY_CSV}"
+        table, measures = self._stamp(name), self._stamp(measures_path(sheet))
+        if table is None or measures is None:
+            return False
+        found = [*table, *measures, digest_pictures(hashes)]
+        if self._known.get(name) != found and not is_study_whole(self._results, sheet, digest_pictures(hashes)):
+            return False
+        self._found[name] = found
         return True
 
     def save(self) -> None:

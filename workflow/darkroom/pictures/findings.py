@@ -16,6 +16,7 @@ from typing import Any
 
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.measures import STUDY_CSV, is_study_whole, load_measures, measures_path
 from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, MANIFEST, load_index, read_seal, thumbnail_path
@@ -92,6 +93,8 @@ def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[F
             PNG.check(read_picture(page), page)
         except ImageError as error:
             yield Finding(page, _state(page), error.why if page.exists() else "")
+        if any(entry.get("study") for entry in entries if entry["file"].startswith(f"{sheet}/")):
+            yield from _check_study(results, sheet)
         for name, record in load_index(results, sheet).items():
             thumbnail = results / thumbnail_path(name)
             if name in names and not record.fits_thumbnail(thumbnail):
@@ -105,6 +108,16 @@ def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[F
             yield Finding(manifest, DAMAGED, f"it is not the one of {page}")
     except OSError:
         yield Finding(page, _state(page))
+
+
+def _check_study(results: Path, sheet: str) -> Iterator[Finding]:
+    table, measures = results / sheet / STUDY_CSV, results / measures_path(sheet)
+    if not table.exists():
+        yield Finding(table, MISSING)
+    elif not load_measures(results, sheet):
+        yield Finding(measures, _state(measures))
+    elif not is_study_whole(results, sheet):
+        yield Finding(table, DAMAGED)
 
 
 def _state(path: Path) -> str:

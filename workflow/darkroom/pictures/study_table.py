@@ -7,14 +7,15 @@ apart. Two of them run along the rows and columns; the others have one value a p
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from darkroom.pictures.picture import GalleryPicture
 
 Place = tuple[int, ...]
 """For each dimension of a table the number of a label."""
+PROMPTS = "prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Dimension:
 class StudyTable:
     """The pictures of a study by their place. `rows` and `columns` are numbers of dimensions, None for a single line.
 
-    A place without a picture was excluded, or belongs to a prompt that doesn't have that value.
+    A place without a picture was excluded, or belongs to a prompt that doesn't have that value. `bases` has by dimension and
+    prompt's number the label that stands in for the dimension's base where a prompt doesn't have that.
     """
 
     sheet: str
@@ -39,6 +41,7 @@ class StudyTable:
     rows: int | None
     columns: int | None
     cells: Mapping[Place, GalleryPicture]
+    bases: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def pages(self) -> tuple[int, ...]:
@@ -70,11 +73,16 @@ class StudyTable:
 
     def base_of(self, place: Place) -> Place:
         """The place that a cell is compared with: the same but for the axes, which have their base values."""
-        return tuple(each.base if each.is_axis else at for each, at in zip(self.dimensions, place, strict=True))
+        return tuple(self._base(place, n) if each.is_axis else place[n] for n, each in enumerate(self.dimensions))
 
     def without(self, place: Place, axis: int) -> Place:
         """The place that differs only in having the base value of one axis."""
-        return (*place[:axis], self.dimensions[axis].base, *place[axis + 1 :])
+        return (*place[:axis], self._base(place, axis), *place[axis + 1 :])
+
+    def _base(self, place: Place, axis: int) -> int:
+        prompts = next((n for n, each in enumerate(self.dimensions) if each.name == PROMPTS), None)
+        own = None if prompts is None else self.bases.get((axis, place[prompts]))
+        return self.dimensions[axis].base if own is None else own
 
     def labels_of(self, place: Place) -> dict[str, str]:
         """The label along each dimension, by the dimensions' names."""
@@ -86,7 +94,7 @@ def make_table(sheet: str, pictures: Sequence[GalleryPicture], layout: Mapping[s
     facts = [picture.study or {} for picture in pictures]
     labels = {
         **{axis["name"]: [_axis_label(axis, each) for each in facts] for axis in layout["axes"]},
-        "prompts": [str(each.get("prompt", picture.id)) for each, picture in zip(facts, pictures, strict=True)],
+        PROMPTS: [str(each.get("prompt", picture.id)) for each, picture in zip(facts, pictures, strict=True)],
         "checkpoints": [picture.checkpoint for picture in pictures],
         "draw": [str(each.get("draw", 1)) for each in facts],
         "seeds": [str(picture.seed) for picture in pictures],
@@ -104,7 +112,18 @@ def make_table(sheet: str, pictures: Sequence[GalleryPicture], layout: Mapping[s
         for picture, each in zip(pictures, zip(*labels.values(), strict=True), strict=True)
     }
     rows, columns = _choose_lines(dimensions, layout["grid"])
-    return StudyTable(sheet, dimensions, rows, columns, cells)
+    return StudyTable(sheet, dimensions, rows, columns, cells, _find_bases(dimensions, cells))
+
+
+def _find_bases(dimensions: Sequence[Dimension], places: Iterable[Place]) -> dict[tuple[int, int], int]:
+    """The base labels of prompts that don't have an axis' own: the first that a prompt has."""
+    prompts = next(n for n, each in enumerate(dimensions) if each.name == PROMPTS)
+    used: dict[tuple[int, int], set[int]] = {}
+    for place in places:
+        for number, each in enumerate(dimensions):
+            if each.is_axis:
+                used.setdefault((number, place[prompts]), set()).add(place[number])
+    return {key: min(labels) for key, labels in used.items() if dimensions[key[0]].base not in labels}
 
 
 def _axis_label(axis: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

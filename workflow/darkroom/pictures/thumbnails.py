@@ -22,6 +22,7 @@ from PIL import Image
 from darkroom.base.files import disk_errors, write_bytes
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
+from darkroom.pictures.measures import measures_path
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import REDO, read_picture, read_warnings
 from darkroom.pictures.records import FOLDER, PictureRecord, index_path, load_index, save_index, thumbnail_path
@@ -65,10 +66,10 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
 
 
 def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
-    """Remove thumbnails and indexes, and folders left empty, that belong to none of `pictures` and their sheets."""
-    wanted = {thumbnail_path(picture.name) for picture in pictures} | {
-        index_path(picture.sheet) for picture in pictures
-    }
+    """Remove thumbnails, indexes and measures, and folders left empty, that belong to none of `pictures` and their sheets."""
+    wanted = {thumbnail_path(picture.name) for picture in pictures}
+    wanted |= {index_path(picture.sheet) for picture in pictures}
+    wanted |= {measures_path(picture.sheet) for picture in pictures if picture.study is not None}
     top = results / FOLDER
     for path in _files(top):
         if path.suffix in (".webp", ".json") and path.relative_to(results).as_posix() not in wanted:

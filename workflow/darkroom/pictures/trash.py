@@ -9,6 +9,7 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
+from darkroom.pictures.measures import STUDY_CSV, measures_path
 from darkroom.pictures.records import CONTACT_SHEET, FOLDER, index_path, thumbnail_path
 
 TRASH = ".trash"
@@ -25,15 +26,15 @@ def find_pictures(results: Path) -> list[str]:
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
     """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
 
-    A sheet's contact sheet and index belong to its last picture if none of the sheet is wanted. Paths are relative to
-    `results`.
+    A sheet's contact sheet and index, and a study's table and measures, belong to its last picture if none of the sheet is
+    wanted. Paths are relative to `results`.
     """
     unwanted = [path for path in find_pictures(results) if path not in wanted]
     sheets = {path.partition("/")[0] for path in wanted}
     found = {path: [thumbnail_path(path.rpartition(".")[0])] for path in unwanted}
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
         last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
-        found[last] += [f"{sheet}/{CONTACT_SHEET}", index_path(sheet)]
+        found[last] += [f"{sheet}/{CONTACT_SHEET}", f"{sheet}/{STUDY_CSV}", index_path(sheet), measures_path(sheet)]
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 
 

@@ -52,6 +52,11 @@ class Plan:
     sheets: Mapping[str, PlannedSheet]
     _by_path: dict[str, PlannedPicture] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def studies(self) -> dict[str, dict[str, Any]]:
+        """How the tables of the sheets that are studies are laid out, by sheet."""
+        return {name: sheet.study for name, sheet in self.sheets.items() if sheet.study is not None}
+
     @property
     def models_dir(self) -> str:
         return self.config.models_dir
@@ -148,8 +153,7 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The configuration, all pictures, and how the tables of studies are laid out, as JSON-ready data."""
         pictures = {name: [picture.as_dict() for picture in sheet] for name, sheet in self.sheets.items()}
-        studies = {name: sheet.study for name, sheet in self.sheets.items() if sheet.study is not None}
-        return {"config": self.config.model_dump(mode="json"), "sheets": pictures, "studies": studies}
+        return {"config": self.config.model_dump(mode="json"), "sheets": pictures, "studies": self.studies}
 
     def write(self, path: Path = PLAN_FILE) -> Path:
         """Write the plan for the gallery's commands, if it has changed. Raises DiskError (E-DISK)."""

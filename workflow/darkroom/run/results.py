@@ -14,6 +14,7 @@ from pathlib import Path
 
 from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
+from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
@@ -55,6 +56,12 @@ class Results:
         hashes = [digest for state in states for digest in state.hashes]
         if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
             self._snakemake.force(RESULTS / INDEX)
+
+    def check_study(self, sheet: str) -> None:
+        """Force what is damaged or out of date of a study's table; whatever its contact sheet waits for, it waits for too."""
+        state = self._inspect(sheet)
+        if self._snakemake.is_main and state.is_current and not self._check.is_study_current(sheet, state.hashes):
+            self._snakemake.force(RESULTS / sheet / STUDY_CSV)
 
     def save(self) -> None:
         """Remember what was found whole. Raises DiskError (E-DISK)."""
