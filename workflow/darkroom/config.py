@@ -20,7 +20,7 @@ from darkroom.base.validation import Mistakes, StrictModel, all_problems
 from darkroom.config_mistakes import describe_problems, no_mapping, without_wrong_values
 from darkroom.errors import BadNameError, ConfigError
 
-_SHEET_FILES = ("contact-sheet.png",)
+_SHEET_FILES = ("contact-sheet.png", "study.html")
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
 

@@ -158,7 +158,8 @@ def get_contact_sheets(wildcards):
 def get_study_pages(wildcards):
     """What a run makes of the pictures of one sheet, if it is a study, or of all studies."""
     sheet = wildcards.get("sheet")
-    return [f"results/{study}/study.csv" for study in plan.studies if sheet in (None, study)]
+    studies = [study for study in plan.studies if sheet in (None, study)]
+    return [f"results/{study}/{name}" for study in studies for name in ("study.csv", "study.html")]
 
 
 def get_study_pictures(wildcards):
@@ -167,6 +168,19 @@ def get_study_pictures(wildcards):
     with exit_on_error():
         lifecycle.results.check_study(wildcards.sheet)
     return get_pictures(wildcards)
+
+
+def get_study_tables(wildcards):
+    """The pages of all studies, which the gallery has links to."""
+    return [f"results/{study}/study.html" for study in plan.studies]
+
+
+def get_study_csv(wildcards):
+    """The numbers of one study."""
+    lifecycle.begin()
+    with exit_on_error():
+        lifecycle.results.check_study_page(wildcards.sheet)
+    return f"results/{wildcards.sheet}/study.csv"
 
 
 def get_usable(wildcards):

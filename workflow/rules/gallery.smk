@@ -1,8 +1,8 @@
-"""Makes a contact sheet for each prompt sheet, the numbers of each study, and one gallery of all pictures.
+"""Makes a contact sheet for each prompt sheet, the numbers and the page of each study, and one gallery of all pictures.
 
 REQUIRED INPUTS: the pictures.
-OUTPUTS:         results/SHEET/contact-sheet.png, of a study also results/SHEET/study.csv; results/index.html and
-                 results/manifest.jsonl. results/thumbnails/ is a cache that these rules share.
+OUTPUTS:         results/SHEET/contact-sheet.png, of a study also results/SHEET/study.csv and study.html;
+                 results/index.html and results/manifest.jsonl. results/thumbnails/ is a cache that these rules share.
 """
 
 
@@ -52,9 +52,33 @@ rule measure_study:
         "darkroom measure {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.table:q} " "--log {log:q}"
 
 
+rule make_study_page:
+    input:
+        table=get_study_csv,
+        contact_sheet="results/{sheet}/contact-sheet.png",
+    output:
+        page=update("results/{sheet}/study.html"),
+    log:
+        "logs/gallery/{sheet}.study-page.log",
+    wildcard_constraints:
+        sheet=one_of(plan.studies),
+    localrule: True  # it takes seconds: not worth a cluster job
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_digest,
+        revision=revisions.STUDY_PAGE,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "page of {wildcards.sheet}"
+    shell:
+        "darkroom study-page {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.page:q} " "--log {log:q}"
+
+
 rule build_gallery:
     input:
         sheets=get_contact_sheets,
+        studies=ancient(get_study_tables),
     output:
         page=update("results/index.html"),
         manifest=update("results/manifest.jsonl"),

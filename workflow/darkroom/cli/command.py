@@ -122,6 +122,8 @@ def make_parser() -> argparse.ArgumentParser:
     pages.add_contact_sheet(add("contact-sheet", pages.run_contact_sheet, text))
     text = "Compare the pictures of one study, and write its study.csv."
     pages.add_measure(add("measure", pages.run_measure, text))
+    text = "Make the page of one study: its pictures as a table."
+    pages.add_study_page(add("study-page", pages.run_study_page, text))
     pages.add_gallery(add("gallery", pages.run_gallery, "Make results/index.html and results/manifest.jsonl."))
     return parser
 

@@ -1,4 +1,4 @@
-"""`darkroom contact-sheet`, `darkroom measure` and `darkroom gallery`: the pages of a run, from the plan that it left."""
+"""`darkroom contact-sheet`, `measure`, `study-page` and `gallery`: the pages of a run, from the plan that it left."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def add_measure(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--output", type=Path, required=True, help="the study.csv to write")
 
 
+def add_study_page(sub: argparse.ArgumentParser) -> None:
+    """The options of `darkroom study-page`."""
+    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
+    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
+    sub.add_argument("--output", type=Path, required=True, help="the study.html to write")
+
+
 def add_gallery(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom gallery`."""
     sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
@@ -39,6 +46,13 @@ def run_measure(arguments: argparse.Namespace) -> str:
     from darkroom.pictures.measuring import measure_study
 
     return measure_study(arguments.plan, arguments.sheet, arguments.output)
+
+
+def run_study_page(arguments: argparse.Namespace) -> str:
+    """Make one study's page; returns a line that says so. Raises ImageError (E-IMAGE) and InputError (E-INPUT)."""
+    from darkroom.pictures.study_page import make_study_page
+
+    return make_study_page(arguments.plan, arguments.sheet, arguments.output)
 
 
 def run_gallery(arguments: argparse.Namespace) -> str:

@@ -23,10 +23,12 @@ from darkroom.pictures.records import (
     CONTACT_SHEET,
     INDEX,
     MANIFEST,
+    STUDY_PAGE,
     PictureRecord,
     digest_pictures,
     load_index,
     read_seal,
+    read_study_seal,
     thumbnail_path,
 )
 from darkroom.request.render_request import RenderRequest
@@ -120,6 +122,21 @@ class ResultsCheck:
         if self._known.get(name) != found and not is_study_whole(self._results, sheet, digest_pictures(hashes)):
             return False
         self._found[name] = found
+        return True
+
+    def is_study_page_current(self, sheet: str, hashes: Sequence[str]) -> bool:
+        """Whether a study's page is whole and shows the pictures of these SHA256."""
+        name, digest = f"{sheet}/{STUDY_PAGE}", digest_pictures(sorted(hashes))
+        stamp = self._stamp(name)
+        if stamp is None:
+            return False
+        if self._known.get(name) != [*stamp, digest]:
+            try:
+                if read_study_seal((self._results / name).read_bytes()) != (True, digest):
+                    return False
+            except OSError:
+                return False
+        self._found[name] = [*stamp, digest]
         return True
 
     def save(self) -> None:

@@ -19,7 +19,16 @@ from darkroom.pictures.formats import PNG, format_of
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, load_measures, measures_path
 from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
-from darkroom.pictures.records import CONTACT_SHEET, INDEX, MANIFEST, load_index, read_seal, thumbnail_path
+from darkroom.pictures.records import (
+    CONTACT_SHEET,
+    INDEX,
+    MANIFEST,
+    STUDY_PAGE,
+    load_index,
+    read_seal,
+    read_study_seal,
+    thumbnail_path,
+)
 from darkroom.pictures.trash import find_pictures
 
 MISSING, DAMAGED, CHANGED = "missing", "damaged", "changed since"
@@ -118,6 +127,13 @@ def _check_study(results: Path, sheet: str) -> Iterator[Finding]:
         yield Finding(measures, _state(measures))
     elif not is_study_whole(results, sheet):
         yield Finding(table, DAMAGED)
+    page = results / sheet / STUDY_PAGE
+    try:
+        seal = read_study_seal(page.read_bytes())
+    except OSError:
+        seal = None
+    if seal is None or not seal[0]:
+        yield Finding(page, _state(page))
 
 
 def _state(path: Path) -> str:

@@ -8,9 +8,7 @@ from pathlib import Path
 from darkroom.pictures.picture import GalleryPicture
 
 
-def find_missing(
-    results: Path, pictures: Iterable[GalleryPicture], logs: Path = Path("logs/render")
-) -> dict[str, str]:
+def find_missing(results: Path, pictures: Iterable[GalleryPicture], logs: Path = Path("logs/render")) -> dict[str, str]:
     """By name the reason for each picture whose file isn't there: its log's last line with a code, or that it wasn't rendered."""
     return {each.name: _reason(logs / f"{each.name}.log") for each in pictures if not (results / each.path).exists()}
 

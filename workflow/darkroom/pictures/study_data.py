@@ -12,10 +12,10 @@ from itertools import pairwise
 from typing import Any
 
 from darkroom.pictures.gallery import describe_picture
-from darkroom.pictures.measures import Measures
+from darkroom.pictures.measures import Measures, unchanged_labels
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.records import PictureRecord
-from darkroom.pictures.study_table import Place, StudyTable
+from darkroom.pictures.study_table import PROMPTS, Place, StudyTable
 
 CHUNK = 128
 """Pictures whose texts are packed together: gzip finds what they share, and a chunk is read in a millisecond or two."""
@@ -51,12 +51,16 @@ def collect_data(
     """
     pictures = [table.cells[place] for place in sorted(table.cells)]
     found = [measures.get(picture.name) for picture in pictures]
+    same = unchanged_labels(table, measures)
     head = {
         "sheet": table.sheet,
         "dimensions": [
             {"name": each.name, "labels": each.labels, "base": each.base, "isAxis": each.is_axis}
             for each in table.dimensions
         ],
+        "bases": [[*key, label] for key, label in table.bases.items()],
+        "prompts": next(n for n, each in enumerate(table.dimensions) if each.name == PROMPTS),
+        "unchanged": [[each.labels.index(label) for label in same.get(each.name, ())] for each in table.dimensions],
         "rows": table.rows,
         "columns": table.columns,
         "cells": len(pictures),
@@ -125,4 +129,3 @@ def _round(value: float | None, digits: int) -> float | None:
 
 def _digits(value: float | None) -> float | None:
     return None if value is None else float(f"{value:.4g}")
-

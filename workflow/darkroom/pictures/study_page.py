@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.measures import Measures, load_measures
+from darkroom.base.text import did_you_mean
+from darkroom.errors import InputError
+from darkroom.pictures.measures import STUDY_CSV, Measures, load_measures
 from darkroom.pictures.missing import find_missing
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, PictureRecord, seal_study_page
@@ -39,9 +41,13 @@ _SCRIPTS = (
 def make_study_page(plan_file: Path, sheet: str, output: Path, results: Path = RESULTS) -> str:
     """Write the page of one study from what is there; returns a line that says so.
 
-    A picture that isn't there has a cell that says why. Raises ImageError (E-IMAGE) for a damaged one.
+    A picture that isn't there has a cell that says why. Raises ImageError (E-IMAGE) for a damaged one, and
+    InputError (E-INPUT) for a sheet that is no study.
     """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
+    if sheet not in plan["studies"]:
+        hint = did_you_mean(sheet, plan["studies"], "axes: in the sheet makes a study of it")
+        raise InputError("sheet", sheet, "is no study of the planned run", hint)
     pictures = [GalleryPicture(**each) for each in plan["sheets"][sheet]]
     missing = find_missing(results, pictures)
     build_study_page(
@@ -93,9 +99,8 @@ def render_page(
         sheet=table.sheet,
         compares=True,
         index=f"../{INDEX}",
-        links=[("Contact sheet", CONTACT_SHEET)],
+        links=[("Contact sheet", CONTACT_SHEET), ("study.csv", STUDY_CSV)],
         head=script_json(data.head | {"thumbnail": thumbnail_px}),
         cells=pack_json(data.cells),
         texts=[pack_json(chunk) for chunk in data.texts],
     )
-

@@ -15,7 +15,7 @@ from pathlib import Path
 from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.measures import STUDY_CSV
-from darkroom.pictures.records import CONTACT_SHEET, INDEX
+from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.plan import Plan
@@ -62,6 +62,12 @@ class Results:
         state = self._inspect(sheet)
         if self._snakemake.is_main and state.is_current and not self._check.is_study_current(sheet, state.hashes):
             self._snakemake.force(RESULTS / sheet / STUDY_CSV)
+
+    def check_study_page(self, sheet: str) -> None:
+        """Force a study's page if it is damaged or out of date though what it is made from is current."""
+        state = self._inspect(sheet)
+        if self._snakemake.is_main and state.is_current and not self._check.is_study_page_current(sheet, state.hashes):
+            self._snakemake.force(RESULTS / sheet / STUDY_PAGE)
 
     def save(self) -> None:
         """Remember what was found whole. Raises DiskError (E-DISK)."""

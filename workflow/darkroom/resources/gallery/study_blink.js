@@ -57,13 +57,14 @@ function makeBlinker({ model, state, filler, grid }) {
   // The other picture is fetched before it is asked for.
   function prepare() {
     const found = other(state.place);
+    button.hidden = !found || model.missing(model.find(state.place)) !== undefined;
     if (found) new Image().src = model.picture(found[1]);
   }
 
+  const button = byId("compare");
   byId("table").addEventListener("pointerover", (event) => (hovered = event.target.closest("[role=gridcell]")));
   byId("table").addEventListener("pointerleave", () => (hovered = null));
   byId("table").addEventListener("keydown", (event) => event.key.startsWith("Arrow") && (hovered = null));
-  const button = byId("compare");
   button.addEventListener("pointerdown", () => begin(true));
   for (const name of ["pointerup", "pointerleave", "pointercancel"]) button.addEventListener(name, end);
   button.addEventListener("keydown", (event) => [" ", "Enter"].includes(event.key) && begin(true));

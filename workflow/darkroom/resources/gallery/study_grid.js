@@ -40,6 +40,7 @@ function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
     tops = [0];
     for (const height of heights) tops.push(tops.at(-1) + Math.max(cell.height, height));
     sizes = { head, top, cell };
+    table.style.setProperty("--frame-width", `${state.size}px`);
     table.style.setProperty("--frame-height", `${Math.round(state.size * ratio)}px`);
     inner.style.width = `${head + columns.length * cell.width}px`;
     inner.style.height = `${top + tops.at(-1)}px`;

@@ -13,6 +13,7 @@ function makeModel(head, cells) {
   const strides = new Array(dimensions.length);
   dimensions.reduceRight((product, each, n) => (strides[n] = product) * each.labels.length, 1);
   const places = new Array(head.cells), byPlace = new Map(), chunks = new Map();
+  const bases = new Map(head.bases.map(([axis, prompt, label]) => [`${axis} ${prompt}`, label]));
   let last = 0;
   cells.at.forEach((step, cell) => {
     last += step;
@@ -29,14 +30,10 @@ function makeModel(head, cells) {
     return { name, label: name.replace(/^score /, ""), about: "external score", text: String };
   }
 
-  // For each dimension the labels whose cells were all measured as without a visible change.
-  function findUnchanged() {
-    const changed = dimensions.map(() => new Set()), same = dimensions.map(() => new Set());
-    places.forEach((place, cell) => {
-      if (cells.missing[cell] !== undefined) return;
-      for (const n of axes) (cells.unchanged[cell] >> n & 1 ? same : changed)[n].add(place[n]);
-    });
-    return same.map((labels, n) => new Set([...labels].filter((label) => !changed[n].has(label))));
+  // Axes have their base values; a prompt that doesn't have an axis' own base has another one.
+  function baseOf(place) {
+    const prompt = place[head.prompts];
+    return place.map((at, n) => (dimensions[n].isAxis ? bases.get(`${n} ${prompt}`) ?? dimensions[n].base : at));
   }
 
   // Text of one cell: prompt, settings, infotext. A few chunks are kept.
@@ -56,9 +53,9 @@ function makeModel(head, cells) {
     texts,
     numbers: Object.keys(cells.numbers).map(describe),
     hasNotes: cells.unchanged.some(Boolean) || Object.keys(cells.warnings).length > 0,
-    unchangedLabels: findUnchanged(),
+    unchangedLabels: head.unchanged.map((labels) => new Set(labels)),
     label: (n, at) => dimensions[n].labels[at],
-    baseOf: (place) => place.map((at, n) => (dimensions[n].isAxis ? dimensions[n].base : at)),
+    baseOf,
     file: (cell) => cells.file[cell],
     picture: (cell) => (cells.missing[cell] === undefined ? encode(cells.file[cell]) : ""),
     thumbnail: (cell) => `../thumbnails/${encode(`${head.sheet}/${stem(cell)}`)}.webp`,

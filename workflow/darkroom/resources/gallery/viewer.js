@@ -29,7 +29,10 @@ function makeViewer({ step, closed }) {
     byId("viewer-negative-part").hidden = !picture.negative;
     byId("viewer-settings").replaceChildren(...picture.settings.map(makeRow));
     byId("viewer-file").textContent = picture.file;
-    byId("viewer-file").href = byId("viewer-open").href = picture.url || picture.file;
+    for (const id of ["viewer-file", "viewer-open"]) {
+      if (picture.url) byId(id).href = picture.url;
+      else byId(id).removeAttribute("href");
+    }
     copy.hidden = byId("viewer-open").hidden = !picture.url;
     byId("previous").disabled = picture.isFirst;
     byId("next").disabled = picture.isLast;
