@@ -51,7 +51,7 @@ function makeFiller({ model, state, onHide }) {
     frame.title = isMissing ? model.missing(cell) : "";
     const chosen = numbers(cell).filter(({ name }) => state.numbers.has(name));
     const lines = chosen.map(({ label, value, about }) =>
-      make("span", { className: "number", title: about }, make("span", { textContent: label }), " ", make("b", { textContent: value })));
+      make("span", { className: "number", title: about }, make("span", { textContent: label, dir: "auto" }), make("b", { textContent: value })));
     const marks = notes(cell).slice(0, 1).map(([kind, text]) =>
       make("span", { className: `note ${kind}`, dir: "auto", textContent: text, title: text }));
     element.replaceChildren(frame, ...lines, ...marks);
