@@ -63,7 +63,7 @@ function makeFiller({ model, state, onHide }) {
   function fillHead(element, side, label) {
     const n = side === "row-head" ? state.rows : state.columns;
     if (n === null) return;
-    const { name, labels, base, isAxis } = model.dimensions[n];
+    const { name, labels } = model.dimensions[n];
     const hide = make("button", { type: "button", className: "hide", tabIndex: -1, title: "Hide (Enter)", textContent: "×" });
     hide.setAttribute("aria-label", `${labels[label]}: hide ${name} ${labels[label]}`);
     hide.addEventListener("click", (event) => {
@@ -71,9 +71,7 @@ function makeFiller({ model, state, onHide }) {
       onHide(n, label);
     });
     const words = make("span", { className: "label", dir: "auto", textContent: labels[label] });
-    const tags = [];
-    if (isAxis && label === base) tags.push(make("span", { className: "hint", textContent: "base" }));
-    if (model.unchangedLabels[n].has(label)) tags.push(make("span", { className: "hint same", textContent: "no visible change" }));
+    const tags = model.hints(n, label).map((hint) => make("span", { className: "hint", textContent: hint }));
     element.title = labels[label];
     element.replaceChildren(make("span", { className: "head-text" }, words, ...tags), hide);
   }

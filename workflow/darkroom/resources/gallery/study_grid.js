@@ -1,23 +1,30 @@
 // The table's window: only rows and columns in sight are in the document, and the cell that has the focus. The heads are
 // sticky. Rows and columns are counted from 0; -1 is the heads' row and the heads' column.
-const MORE_ROWS = 2, MORE_COLUMNS = 1, GAP = 6, LINE = 17, MOST_HEAD = 0.3, WIDEST = 280;
+const MORE_ROWS = 2, MORE_COLUMNS = 1, GAP = 6, LINE = 17, MOST_HEAD = 0.3, WIDEST = 280, LEAST_HEAD = 30, SHORT = 8;
 
 function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
   const inner = byId("table-inner"), headRow = byId("head-row"), ruler = byId("ruler");
   const shown = new Map(); // row → { element, cells: column → element }
+  const heights = new Map(); // of heads, by dimension, label and width
   let rows = [], columns = [], tops = [0], sizes = {}, current = { row: 0, column: 0 };
 
-  // The lines' heights from the longest labels; all are read at once, so that the browser lays out once.
+  // The heights that heads need; all unknown ones are read at once, so that the browser lays out once. A short word needs
+  // no measuring.
   function measureHeads(side, labels, width) {
-    const rulers = labels.map((label) => make("div", { className: `head ${side}` }));
-    rulers.forEach((element, i) => {
+    const n = side === "row-head" ? state.rows : state.columns;
+    const key = (label) => `${n} ${label} ${width}`;
+    const isShort = (label) => model.label(n, label).length <= SHORT && !model.hints(n, label).length;
+    const unknown = labels.filter((label) => !isShort(label) && !heights.has(key(label)));
+    const rulers = unknown.map((label) => {
+      const element = make("div", { className: `head ${side}` });
       element.style.width = `${width}px`;
-      fillHead(element, side, labels[i]);
+      fillHead(element, side, label);
+      return element;
     });
     ruler.replaceChildren(...rulers);
-    const heights = rulers.map((element) => element.offsetHeight);
+    unknown.forEach((label, i) => heights.set(key(label), rulers[i].offsetHeight));
     ruler.replaceChildren();
-    return heights;
+    return labels.map((label) => heights.get(key(label)) ?? LEAST_HEAD);
   }
 
   function layOut() {
@@ -28,7 +35,7 @@ function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
     const head = state.rows === null ? 0 : Math.round(Math.min(220, Math.max(92, table.clientWidth * 0.2)));
     const lines = state.numbers.size + (model.hasNotes ? 1 : 0);
     const cell = { width: state.size + GAP, height: Math.round(state.size * ratio) + lines * LINE + GAP };
-    const heights = head ? measureHeads("row-head", rows, head) : rows.map(() => 0);
+    const needed = head ? measureHeads("row-head", rows, head) : rows.map(() => 0);
     const most = Math.max(60, Math.round(table.clientHeight * MOST_HEAD));
     let heads = state.columns === null ? [0] : measureHeads("column-head", columns, cell.width);
     if (Math.max(...heads) > most) { // long labels get the room that is left beside the table
@@ -36,9 +43,9 @@ function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
       heads = measureHeads("column-head", columns, cell.width);
     }
     const hasHeads = state.columns !== null || state.rows !== null;
-    const top = hasHeads ? heads.reduce((highest, each) => Math.max(highest, Math.min(each, most)), 30) : 0;
+    const top = hasHeads ? heads.reduce((highest, each) => Math.max(highest, Math.min(each, most)), LEAST_HEAD) : 0;
     tops = [0];
-    for (const height of heights) tops.push(tops.at(-1) + Math.max(cell.height, height));
+    for (const height of needed) tops.push(tops.at(-1) + Math.max(cell.height, height));
     sizes = { head, top, cell };
     table.style.setProperty("--frame-width", `${state.size}px`);
     table.style.setProperty("--frame-height", `${Math.round(state.size * ratio)}px`);

@@ -36,6 +36,12 @@ function makeModel(head, cells) {
     return place.map((at, n) => (dimensions[n].isAxis ? bases.get(`${n} ${prompt}`) ?? dimensions[n].base : at));
   }
 
+  // What a head says besides its label.
+  function hints(n, label) {
+    const found = dimensions[n].isAxis && dimensions[n].base === label ? ["base"] : [];
+    return head.unchanged[n].includes(label) ? [...found, "no visible change"] : found;
+  }
+
   // Text of one cell: prompt, settings, infotext. A few chunks are kept.
   async function texts(cell) {
     const number = Math.floor(cell / head.chunk);
@@ -53,9 +59,9 @@ function makeModel(head, cells) {
     texts,
     numbers: Object.keys(cells.numbers).map(describe),
     hasNotes: cells.unchanged.some(Boolean) || Object.keys(cells.warnings).length > 0,
-    unchangedLabels: head.unchanged.map((labels) => new Set(labels)),
     label: (n, at) => dimensions[n].labels[at],
     baseOf,
+    hints,
     file: (cell) => cells.file[cell],
     picture: (cell) => (cells.missing[cell] === undefined ? encode(cells.file[cell]) : ""),
     thumbnail: (cell) => `../thumbnails/${encode(`${head.sheet}/${stem(cell)}`)}.webp`,

@@ -1,0 +1,130 @@
+"""A study's page with a real Snakemake: when it is made, that damage is found, and that other sheets have none."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from darkroom.pictures.records import read_study_seal
+from tests.workflow.project import Project
+
+SHEET = """\
+prompts:
+  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
+axes:
+  age: [young, old]
+  cfg_scale: [3, 8]
+"""
+PAGE = "first/study.html"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A finished study of four cells, and a sheet that is none. Not to be changed: take `study`."""
+    with Project(tmp_path_factory.mktemp("study")) as project:
+        project.write("prompts/plain.yaml", "- {id: star, prompt: a green star}\n")
+        project.set_up(SHEET, sheets=["prompts/first.yaml", "prompts/plain.yaml"])
+        yield project
+
+
+@pytest.fixture
+def study(made: Project, tmp_path: Path) -> Iterator[Project]:
+    with made.copy(tmp_path / "project") as project:
+        yield project
+
+
+def run(project: Project, *targets: str) -> str:
+    done = project.run(*targets)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def verify(project: Project) -> str:
+    command = [sys.executable, "-m", "darkroom.cli", "verify", "results"]
+    return subprocess.run(command, cwd=project.folder, capture_output=True, text=True).stdout
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(made: Project) -> None:
+    assert read_study_seal((made.results / PAGE).read_bytes()) is not None
+    assert not (made.results / "plain/study.html").exists()
+    index = (made.results / "index.html").read_text()
+    assert index.count('href="first/study.html"') == 1
+    assert "plain/study.html" not in index
+
+
+def test_a_second_run_does_nothing(study: Project) -> None:
+    assert "Nothing to be done" in run(study)
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, flip, pytest.param(empty, marks=pytest.mark.full)], ids=["deleted", "flipped", "emptied"]
+)
+def test_a_damaged_page_is_made_again_and_nothing_else(study: Project, damage: Callable[[Path], None]) -> None:
+    page = study.results / PAGE
+    before, table = page.read_bytes(), study.results / "first/study.csv"
+    measured = table.stat().st_mtime_ns
+    damage(page)
+    assert str(Path("results", PAGE)) in verify(study)
+    assert study.rendered_by(study.run) == set()
+    assert page.read_bytes() == before
+    assert table.stat().st_mtime_ns == measured
+    assert str(Path("results", PAGE)) not in verify(study)
+    assert "Nothing to be done" in run(study)
+
+
+@pytest.mark.full
+def test_the_page_follows_its_pictures(study: Project) -> None:
+    page = study.results / PAGE
+    before = page.read_bytes()
+    text = study.folder.joinpath("prompts/first.yaml").read_text()
+    study.write("prompts/first.yaml", text.replace("[3, 8]", "[3, 5, 8]"))
+    run(study)
+    assert page.read_bytes() != before
+    assert '"labels":["3","5","8"]' in page.read_text()
+    study.write("prompts/first.yaml", text)
+    run(study)
+    assert '"labels":["3","8"]' in page.read_text()
+
+
+@pytest.mark.full
+def test_each_target_makes_what_it_shows(study: Project) -> None:
+    shutil.rmtree(study.results)
+    run(study, "results/first/study.html")
+    assert (study.results / PAGE).exists() and not (study.results / "index.html").exists()
+    (study.results / PAGE).unlink()
+    run(study, "results/index.html")
+    assert (study.results / PAGE).exists()
+    (study.results / PAGE).unlink()
+    run(study, "results/first/")
+    assert (study.results / PAGE).exists()
+
+
+@pytest.mark.full
+def test_there_is_no_page_of_a_sheet_that_is_no_study(study: Project) -> None:
+    done = study.run("results/plain/study.html")
+    assert done.returncode != 0
+    assert not (study.results / "plain/study.html").exists()
+
+
+@pytest.mark.full
+def test_the_page_goes_with_the_last_picture_of_its_sheet(study: Project) -> None:
+    study.configure(sheets=["prompts/plain.yaml"])
+    command = [sys.executable, "-m", "darkroom.cli", "prune", "--yes"]
+    subprocess.run(command, cwd=study.folder, check=True, capture_output=True)
+    assert not (study.results / "first").exists()
+    assert len(list((study.results / ".trash").glob("*/first/study.html"))) == 1
