@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from darkroom import revisions
-from darkroom.base.text import did_you_mean
+from darkroom.base.text import did_you_mean, format_count
 from darkroom.errors import InputError
 from darkroom.pictures import comparison
 from darkroom.pictures.comparison import Floats, Pixels
@@ -51,9 +51,9 @@ def measure_study(plan_file: Path, sheet: str, output: Path) -> str:
     file, count = update_measures(RESULTS, table, records)
     csv_sha256 = write_study_csv(output, table, pictures, records, file.measures, missing)
     save_file(RESULTS, sheet, replace(file, csv=csv_sha256))
-    return f"{output}: {len(pictures):,} pictures, {count:,} of them measured" + (
-        f", {len(missing):,} missing" if missing else ""
-    )
+    parts = [format_count(len(pictures), "picture"), f"{count:,} of them measured"]
+    parts += [f"{len(missing):,} missing"] if missing else []
+    return f"{output}: {', '.join(parts)}"
 
 
 def find_missing(results: Path, pictures: Sequence[GalleryPicture]) -> dict[str, str]:
