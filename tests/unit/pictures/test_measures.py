@@ -3,85 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from darkroom.base.files import write_bytes
 from darkroom.cli.command import main
 from darkroom.errors import ImageError
-from darkroom.pictures.comparison import Pixels
-from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.measures import Measures, load_measures, measures_path, unchanged_labels
-from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.png import encode_png
+from darkroom.pictures.measures import load_measures, measures_path
 from darkroom.pictures.study_csv import name_axes
-from darkroom.pictures.study_table import make_table
-from darkroom.request.render_request import RenderRequest
+from tests.fixtures.studies import Study, scene
 
-Axes = Mapping[str, Sequence[str]]
 NUMBERS = ("difference", "ssim", "hash", "hash_distance", "clipped", "contrast")
-
-
-def scene(seed: int = 0, size: int = 64) -> Pixels:
-    rough = np.random.default_rng(seed).integers(20, 236, (6, 6, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(rough).resize((size, size), Image.Resampling.BICUBIC)).clip(10, 240)
-
-
-@dataclass
-class Study:
-    """A study below the working folder, with the plan that a run would leave; `~` is an axis' value that changes nothing."""
-
-    axes: Axes
-    pictures: list[GalleryPicture] = field(default_factory=list)
-
-    def add(self, pixels: Pixels | None, prompt: str = "cat", seed: int = 1, **labels: str) -> GalleryPicture:
-        """A cell; without pixels its picture is missing."""
-        axes = {axis: label for axis, label in labels.items() if label != "~"}
-        names = (f"{axis}-{re.sub('[^a-z0-9]', '_', label)}" for axis, label in sorted(axes.items()))
-        stem = ".".join([prompt, *names])
-        request = RenderRequest.from_settings({"prompt": stem, "width": 64, "height": 64, "seed": seed})
-        path = f"s/tiny/{stem}-{seed}.png"
-        fields = {"study": {"prompt": prompt, "axes": axes}, "request": request.model_dump(mode="json")}
-        picture = GalleryPicture("s", "tiny", stem, seed, path, **fields)  # type: ignore[arg-type]
-        self.pictures.append(picture)
-        if pixels is not None:
-            infotext = write_infotext(request, model="tiny", model_hash="0123456789", version="0.1.0")
-            image = Image.fromarray(pixels)
-            write_bytes(Path("results", path), encode_png(image, infotext, request.to_json(), facts={"warnings": []}))
-        return picture
-
-    @property
-    def layout(self) -> dict[str, Any]:
-        axes = [
-            {"name": name, "labels": list(labels), "plain": "~" if "~" in labels else None}
-            for name, labels in self.axes.items()
-        ]
-        return {"axes": axes, "grid": {}}
-
-    def measure(self) -> str:
-        """`darkroom measure s`; returns how many pictures were measured."""
-        sheets = {"s": [{name: getattr(p, name) for name in GalleryPicture.__slots__} for p in self.pictures]}
-        plan = {"config": {"gallery": {"thumbnail_px": 32}}, "sheets": sheets, "studies": {"s": self.layout}}
-        Path("plan.json").write_text(json.dumps(plan))
-        Path("log").unlink(missing_ok=True)
-        assert main(["measure", "s", "--plan", "plan.json", "--output", "results/s/study.csv", "--log", "log"]) == 0
-        return Path("log").read_text().strip().partition(": ")[2]
-
-    def measures(self) -> dict[str, Measures]:
-        """By what tells the pictures apart: `cat.age-old-1`."""
-        return {name.removeprefix("s/tiny/"): each for name, each in load_measures(Path("results"), "s").items()}
-
-    def unchanged(self) -> dict[str, set[str]]:
-        table = make_table("s", self.pictures, self.layout)
-        return unchanged_labels(table, load_measures(Path("results"), "s"))
 
 
 @pytest.fixture
