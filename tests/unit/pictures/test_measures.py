@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from darkroom.base.files import write_bytes
 from darkroom.cli.command import main
 from darkroom.errors import ImageError
 from darkroom.pictures.measures import load_measures, measures_path
 from darkroom.pictures.study_csv import name_axes
-from tests.fixtures.studies import Study, scene
+from tests.fixtures.measured_study import Study, scene
 
 NUMBERS = ("difference", "ssim", "hash", "hash_distance", "clipped", "contrast")
 
@@ -151,6 +152,8 @@ def test_the_table_has_a_row_a_picture_with_its_numbers(study: Callable[..., Stu
     for prompt in ("a", "b"):
         for age in ("young", "old", "lost"):
             made.add(None if age == "lost" else scene(len(made.pictures)), age=age, prompt=prompt)
+    error = "E-LORA LoRA 'lines': doesn't fit. Hint: take another."
+    write_bytes(Path("logs/render/s/tiny/b.age-lost-1.log"), f"{error}\n".encode())
     made.measure()
     data = Path("results/s/study.csv").read_bytes()
     assert data.startswith(b"sheet,prompt,checkpoint,seed,draw,age,axis_seed,file,base,sha256,difference,")
@@ -162,7 +165,7 @@ def test_the_table_has_a_row_a_picture_with_its_numbers(study: Callable[..., Stu
     assert [row["file"] for row in table] == [picture.path for picture in made.pictures]
     assert [row["prompt"] for row in table] == ["a"] * 3 + ["b"] * 3
     missing = [row for row in table if row["age"] == "lost"]
-    assert [row["error"] for row in missing] == ["not rendered yet"] * 2
+    assert [row["error"] for row in missing] == ["not rendered yet", error]
     assert all(not row[key] for row in missing for key in (*NUMBERS, "sha256"))
     for row, picture in zip(table, made.pictures, strict=True):
         if not row["error"]:

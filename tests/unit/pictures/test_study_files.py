@@ -15,7 +15,7 @@ from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.measures import load_measures, measures_path
 from darkroom.pictures.records import load_index
 from darkroom.run.results import find_not_asked_for, prune_pictures
-from tests.fixtures.studies import Study, scene
+from tests.fixtures.measured_study import Study, scene
 
 RESULTS = Path("results")
 FILES = ["s/study.csv", measures_path("s")]

@@ -7,7 +7,7 @@ decoded, some at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -21,6 +21,7 @@ from darkroom.pictures import comparison
 from darkroom.pictures.comparison import Floats, Pixels
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import Measures, MeasuresFile, load_file, save_file
+from darkroom.pictures.missing import find_missing
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import PictureRecord, digest_pictures
@@ -54,10 +55,6 @@ def measure_study(plan_file: Path, sheet: str, output: Path) -> str:
     parts = [format_count(len(pictures), "picture"), f"{count:,} of them measured"]
     parts += [f"{len(missing):,} missing"] if missing else []
     return f"{output}: {', '.join(parts)}"
-
-
-def find_missing(results: Path, pictures: Sequence[GalleryPicture]) -> dict[str, str]:
-    return {each.name: "not rendered yet" for each in pictures if not (results / each.path).exists()}
 
 
 def update_measures(results: Path, table: StudyTable, records: Mapping[str, PictureRecord]) -> tuple[MeasuresFile, int]:
