@@ -39,7 +39,7 @@ rule measure_study:
         "logs/gallery/{sheet}.study.log",
     wildcard_constraints:
         sheet=one_of(plan.studies),
-    localrule: True  # 30 ms a picture, once: not worth a cluster job
+    localrule: True  # a tenth of a second a new picture: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
     params:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from darkroom.base.files import TEMPORARY_PREFIX, temporary_path
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.records import FOLDER, index_path, thumbnail_path
@@ -108,6 +109,19 @@ def test_thumbnails_without_a_picture_go_and_so_do_their_folders(tmp_path: Path)
     assert files_in(tmp_path / FOLDER) == ["shapes/_index.json", "shapes/alpha/scene-00-100.webp"]
     assert not (tmp_path / FOLDER / "shapes/beta").exists()
     assert not (tmp_path / FOLDER / "signs").exists()
+
+
+def test_unfinished_files_of_dead_processes_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    """A study may be measured while the gallery is built."""
+    pictures = make_pictures(tmp_path, 1)
+    update_thumbnails(tmp_path, pictures, 48)
+    living = temporary_path(tmp_path / FOLDER / "shapes/_measures.json")
+    dead = living.with_name(f"{TEMPORARY_PREFIX}elsewhere-1-2-3.json")
+    for path in (living, dead):
+        path.write_text("{}")
+    os.utime(dead, (0, 0))
+    remove_stale(tmp_path, pictures)
+    assert living.exists() and not dead.exists()
 
 
 def test_an_update_of_one_sheet_leaves_the_others_alone(tmp_path: Path, decoded: list[str]) -> None:

@@ -7,7 +7,7 @@ decoded, some at a time.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,12 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from darkroom import revisions
-from darkroom.base.text import did_you_mean
+from darkroom.base.text import did_you_mean, format_count
 from darkroom.errors import InputError
 from darkroom.pictures import comparison
 from darkroom.pictures.comparison import Floats, Pixels
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import Measures, MeasuresFile, load_file, save_file
+from darkroom.pictures.missing import find_missing
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import PictureRecord, digest_pictures
@@ -51,13 +52,9 @@ def measure_study(plan_file: Path, sheet: str, output: Path) -> str:
     file, count = update_measures(RESULTS, table, records)
     csv_sha256 = write_study_csv(output, table, pictures, records, file.measures, missing)
     save_file(RESULTS, sheet, replace(file, csv=csv_sha256))
-    return f"{output}: {len(pictures):,} pictures, {count:,} of them measured" + (
-        f", {len(missing):,} missing" if missing else ""
-    )
-
-
-def find_missing(results: Path, pictures: Sequence[GalleryPicture]) -> dict[str, str]:
-    return {each.name: "not rendered yet" for each in pictures if not (results / each.path).exists()}
+    parts = [format_count(len(pictures), "picture"), f"{count:,} of them measured"]
+    parts += [f"{len(missing):,} missing"] if missing else []
+    return f"{output}: {', '.join(parts)}"
 
 
 def update_measures(results: Path, table: StudyTable, records: Mapping[str, PictureRecord]) -> tuple[MeasuresFile, int]:

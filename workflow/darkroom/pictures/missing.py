@@ -1,21 +1,51 @@
-"""Why pictures are not there, from what their jobs have logged."""
+"""Why pictures of a run that failed are not there, from their jobs' logs."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Protocol
 
-from darkroom.pictures.picture import GalleryPicture
+LOGS = Path("logs/render")
+NOT_YET = "not rendered yet"
+_ERROR = re.compile(r"E-[A-Z]+(?:-[A-Z]+)* ")
+_MOST_BYTES = 64 * 1024  # an error is near the beginning; the end of the engine's log follows it
 
 
-def find_missing(results: Path, pictures: Iterable[GalleryPicture], logs: Path = Path("logs/render")) -> dict[str, str]:
-    """By name the reason for each picture whose file isn't there: its log's last line with a code, or that it wasn't rendered."""
-    return {each.name: _reason(logs / f"{each.name}.log") for each in pictures if not (results / each.path).exists()}
+class PlacedPicture(Protocol):
+    """A picture's place: `path` and, without its suffix, `name` below the results folder."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def path(self) -> str: ...
 
 
-def _reason(log: Path) -> str:
+def find_missing(results: Path, pictures: Iterable[PlacedPicture], logs: Path = LOGS) -> dict[str, str]:
+    """The reason for each picture, by its name, whose file isn't in `results`: its job's error, or that it isn't made yet.
+
+    `logs` is the folder with `SHEET/CHECKPOINT/ID-SEED.log`.
+    """
+    return {
+        picture.name: _read_error(logs / f"{picture.name}.log")
+        for picture in pictures
+        if not (results / picture.path).is_file()
+    }
+
+
+def _read_error(log: Path) -> str:
+    """The line `E-CODE what 'value': why. Hint: action.` of a log."""
     try:
-        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        with log.open("rb") as file:
+            text = file.read(_MOST_BYTES).decode("utf-8", errors="replace")
     except OSError:
-        lines = []
-    return next((line for line in reversed(lines) if line.startswith("E-")), "not rendered yet")
+        return NOT_YET
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if _ERROR.match(line)), NOT_YET)
+
+
+def without_hint(reason: str) -> str:
+    """What happened, without what to do."""
+    return reason.partition(" Hint: ")[0]

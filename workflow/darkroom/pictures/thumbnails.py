@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from darkroom.base.files import disk_errors, write_bytes
+from darkroom.base.files import TEMPORARY_PREFIX, disk_errors, remove_unfinished_files, write_bytes
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import measures_path
@@ -72,10 +72,12 @@ def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
     wanted |= {measures_path(picture.sheet) for picture in pictures if picture.study is not None}
     top = results / FOLDER
     for path in _files(top):
-        if path.suffix in (".webp", ".json") and path.relative_to(results).as_posix() not in wanted:
+        is_ours = path.suffix in (".webp", ".json") and not path.name.startswith(TEMPORARY_PREFIX)
+        if is_ours and path.relative_to(results).as_posix() not in wanted:
             with disk_errors(path), suppress(FileNotFoundError):
                 path.unlink()
     for folder, _, _ in os.walk(top, topdown=False):
+        remove_unfinished_files(Path(folder))  # not those of a study that is being measured at the same time
         if folder != str(top):
             with suppress(OSError):  # not empty
                 Path(folder).rmdir()
