@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.gallery import build_gallery
 from tests.browser.pages import needs_chromium, press, text, wait
-from tests.fixtures.studies import Study, make_measures, make_study
+from tests.fixtures.study_pages import Study, make_measures, make_study
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">"
 LONG = "a sailor who has seen every harbour between Hamburg and Valparaíso " * 3

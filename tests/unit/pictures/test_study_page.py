@@ -15,7 +15,7 @@ from darkroom.cli.command import main
 from darkroom.errors import ImageError, InputError
 from darkroom.pictures.records import read_study_seal, seal_study_page
 from darkroom.pictures.study_page import make_study_page
-from tests.fixtures.studies import Study, make_measures, make_study
+from tests.fixtures.study_pages import Study, make_measures, make_study
 from tests.unit.pictures.test_gallery import Page
 
 HOSTILE = "<!--<script </script ><b></script><img src=x onerror=\"document.title='owned'\"><!-- ]]> {{ 7*7 }} & \u2028"
