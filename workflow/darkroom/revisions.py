@@ -11,3 +11,4 @@ RENDER_OF_SOME = 3
 """That of the few pictures that came out otherwise at revision 2 (`darkroom.run.plan.render_revision`): raising RENDER would
 render all others again for nothing. The next RENDER is 4, and then this one goes."""
 GALLERY = 4
+GRID = 1

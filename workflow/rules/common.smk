@@ -29,7 +29,16 @@ onstart:
     start()
 
 
-this_run.start_module(start)
+def fail():
+    """After a run in which jobs failed. Where this workflow is a module of another, that one's onerror calls it."""
+    lifecycle.fail()
+
+
+onerror:
+    fail()
+
+
+this_run.start_module(start, fail)
 
 
 def one_of(names):
@@ -143,7 +152,8 @@ def get_pictures(wildcards):
     pictures = plan.paths(wildcards.get("sheet"))
     if "sheet" in wildcards.keys():
         return pictures
-    return [*pictures, *get_contact_sheets(wildcards), "results/index.html", "results/manifest.jsonl"]
+    pages = [*get_contact_sheets(wildcards), *plan.grid_paths()]
+    return [*pictures, *pages, "results/index.html", "results/manifest.jsonl"]
 
 
 def get_contact_sheets(wildcards):
@@ -152,6 +162,21 @@ def get_contact_sheets(wildcards):
     with exit_on_error():
         lifecycle.results.check_gallery()
     return [f"results/{sheet}/contact-sheet.png" for sheet in plan.sheets]
+
+
+def get_grid_pictures(wildcards):
+    """The pictures of one grid."""
+    lifecycle.begin()
+    with exit_on_error():
+        grids = plan.grids_of_sheet(wildcards.sheet)
+        shown = grids.shown(grids.find(wildcards.grid))
+        lifecycle.results.check_pictures(wildcards.sheet)
+    return [f"results/{picture.path}" for picture in shown]
+
+
+def get_grid_digest(wildcards):
+    """Everything that a grid shows besides its pictures' pixels."""
+    return plan.grids_of_sheet(wildcards.sheet).digest(wildcards.grid)
 
 
 def get_usable(wildcards):

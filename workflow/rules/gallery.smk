@@ -1,8 +1,8 @@
-"""Makes a contact sheet for each prompt sheet, and one gallery of all pictures.
+"""Makes a contact sheet for each prompt sheet, the grids of studies, and one gallery of all pictures.
 
 REQUIRED INPUTS: the pictures.
 OUTPUTS:         results/SHEET/contact-sheet.png, results/index.html and results/manifest.jsonl. results/thumbnails/ is a
-                 cache that both rules share.
+                 cache that both rules share. Of a study results/SHEET/grid.png, and others for its table's other pages.
 """
 
 
@@ -24,6 +24,31 @@ rule make_contact_sheet:
         "contact sheet of {wildcards.sheet}"
     shell:
         "darkroom contact-sheet {wildcards.sheet:q} "
+        "--plan {params.plan:q} "
+        "--output {output.image:q} "
+        "--log {log:q}"
+
+
+rule make_grid:
+    input:
+        pictures=get_grid_pictures,
+    output:
+        image=update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+    wildcard_constraints:
+        grid=one_of({stem for grids in plan.grids.values() for stem in grids.by_stem}),
+    log:
+        "logs/gallery/{sheet}.{grid}.log",
+    localrule: True  # it takes seconds: not worth a cluster job
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_grid_digest,
+        revision=revisions.GRID,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "{wildcards.grid} of {wildcards.sheet}"
+    shell:
+        "darkroom grid {wildcards.sheet:q} "
         "--plan {params.plan:q} "
         "--output {output.image:q} "
         "--log {log:q}"

@@ -120,6 +120,7 @@ def make_parser() -> argparse.ArgumentParser:
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))
     text = "Make the contact sheet of one prompt sheet."
     pages.add_contact_sheet(add("contact-sheet", pages.run_contact_sheet, text))
+    pages.add_grid(add("grid", pages.run_grid, "Draw one of the grids of a study."))
     pages.add_gallery(add("gallery", pages.run_gallery, "Make results/index.html and results/manifest.jsonl."))
     return parser
 

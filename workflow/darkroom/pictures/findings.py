@@ -18,7 +18,16 @@ from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
 from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
-from darkroom.pictures.records import CONTACT_SHEET, INDEX, MANIFEST, load_index, read_seal, thumbnail_path
+from darkroom.pictures.records import (
+    CONTACT_SHEET,
+    FIRST_GRID,
+    INDEX,
+    MANIFEST,
+    find_grids,
+    load_index,
+    read_seal,
+    thumbnail_path,
+)
 from darkroom.pictures.trash import find_pictures
 
 MISSING, DAMAGED, CHANGED = "missing", "damaged", "changed since"
@@ -87,11 +96,17 @@ def _check_picture(path: Path, sha256: str | None) -> Finding | None:
 def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     names = dict.fromkeys(entry["file"].rpartition(".")[0] for entry in entries)
     for sheet in dict.fromkeys(name.partition("/")[0] for name in names):
-        page = results / sheet / CONTACT_SHEET
-        try:
-            PNG.check(read_picture(page), page)
-        except ImageError as error:
-            yield Finding(page, _state(page), error.why if page.exists() else "")
+        is_study = any(entry["file"].startswith(f"{sheet}/") and entry.get("study") for entry in entries)
+        pages = [
+            CONTACT_SHEET,
+            *([FIRST_GRID] if is_study else []),
+            *(Path(path).name for path in find_grids(results, sheet)),
+        ]
+        for page in (results / sheet / name for name in dict.fromkeys(pages)):
+            try:
+                PNG.check(read_picture(page), page)
+            except ImageError as error:
+                yield Finding(page, _state(page), error.why if page.exists() else "")
         for name, record in load_index(results, sheet).items():
             thumbnail = results / thumbnail_path(name)
             if name in names and not record.fits_thumbnail(thumbnail):

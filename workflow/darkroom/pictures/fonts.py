@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from functools import cache, lru_cache
-from pathlib import Path
 
 from PIL import ImageFont, features
 
@@ -17,21 +16,23 @@ from darkroom.resources import RESOURCES
 
 FOLDER = RESOURCES / "fonts"
 MAIN = "SourceSansPro-Regular.otf"
-_EMOJI = "NotoEmoji-Regular.ttf"
+EMOJI = "NotoEmoji-Regular.ttf"
 _SCRIPTS = (
     "Arabic Hebrew Devanagari Bengali Gurmukhi Gujarati Oriya Tamil Telugu Kannada Malayalam Sinhala Thai Lao Khmer Myanmar "
     "Georgian Armenian Ethiopic"
 )
+SCRIPTS = tuple(f"NotoSans{script}-Regular.ttf" for script in _SCRIPTS.split())
+"""The fonts of scripts whose letters have to be shaped, or run from right to left, and of a few others."""
 CHAIN = (
     MAIN,
     "NotoSans-Regular.ttf",
-    *(f"NotoSans{script}-Regular.ttf" for script in _SCRIPTS.split()),
+    *SCRIPTS,
     "DroidSansFallback.ttf",
-    _EMOJI,
+    EMOJI,
     *(f"NotoSans{symbols}-Regular.ttf" for symbols in ("Symbols", "Symbols2", "Math")),
 )
 """The fonts' files in the order in which they are asked for a character."""
-_AS_EMOJI = "\ufe0f"
+_ASEMOJI = "\ufe0f"
 
 Font = ImageFont.FreeTypeFont
 
@@ -42,9 +43,9 @@ def can_shape() -> bool:
 
 
 @cache
-def load_font(file: str, size: int) -> Font:
-    """One of the fonts' files at a size in pixels."""
-    engine = ImageFont.Layout.RAQM if can_shape() else ImageFont.Layout.BASIC
+def load_font(file: str, size: int, is_shaped: bool = False) -> Font:
+    """One of the fonts' files at a size in pixels. Shaped text has its letters joined and its marks placed."""
+    engine = ImageFont.Layout.RAQM if is_shaped else ImageFont.Layout.BASIC
     return ImageFont.truetype(FOLDER / file, size, layout_engine=engine)
 
 
@@ -52,7 +53,7 @@ def load_font(file: str, size: int) -> Font:
 def find_font(cluster: str) -> str | None:
     """The file of the first font that has all of a cluster's visible characters; None if no font has."""
     wanted = {ord(each) for each in cluster if not is_invisible(each)}
-    first = [_EMOJI] if _AS_EMOJI in cluster else []
+    first = [EMOJI] if _ASEMOJI in cluster else []
     return next((file for file in (*first, *CHAIN) if wanted <= coverage(file)), None)
 
 
@@ -114,8 +115,3 @@ def _format_4(table: bytes) -> Iterator[int]:
                     continue
             if (glyph + delta) & 0xFFFF:
                 yield code
-
-
-def font_files() -> list[Path]:
-    """All fonts, those of other weights too."""
-    return sorted(path for path in FOLDER.iterdir() if path.suffix in (".otf", ".ttf"))

@@ -18,6 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
 from darkroom.errors import ImageError
+from darkroom.pictures import png
 from darkroom.pictures.contact_sheet import EDGE, FAINT, INK, MARGIN, MAX_PIXELS, PAPER
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.grid_infotext import add_settings, describe_grid
@@ -37,8 +38,7 @@ _TITLE, _SMALL, _PAD = 26, 14, 4
 _HEAD_SIZES = (16, 28)
 _HEAD_LINES = 12  # more than that, and columns are made wider
 _WIDTHS = (96, 160, 240, 320, 480)
-_COMPRESS_LEVEL = 3
-_MOST_PIXELS = 89_000_000  # Pillow warns from there on
+_COMPRESS_LEVEL = 3  # as for contact sheets
 
 Missing = Mapping[str, str]
 """Why pictures aren't there, by their names."""
@@ -141,7 +141,7 @@ def _fit(request: GridRequest, missing: Missing, out: Path) -> _Layout:
     while layout.width * layout.height > MAX_PIXELS and max(cell.width, cell.height) > 32:
         cell = cell.times(0.85)
         layout = _lay_out(request, cell, missing)
-    if layout.width * layout.height > _MOST_PIXELS:
+    if layout.width * layout.height > png.MAX_PIXELS:
         why = f"its labels alone would take {layout.width * layout.height:,} pixels"
         raise ImageError("grid", out, why, "give long values labels, as 'label: value'")
     return layout

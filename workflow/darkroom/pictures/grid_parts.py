@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from darkroom.pictures.study_table import Place, StudyTable
@@ -98,4 +99,4 @@ def _share_out(numbers: list[int], most: int) -> list[tuple[int, ...]]:
     """Groups of at most `most` numbers, in their order and as equal as can be."""
     count = math.ceil(len(numbers) / most)
     ends = [len(numbers) * group // count for group in range(count + 1)]
-    return [tuple(numbers[start:end]) for start, end in zip(ends, ends[1:], strict=False)]
+    return [tuple(numbers[start:end]) for start, end in pairwise(ends)]

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import ImageDraw
 
 from darkroom.pictures.bidi import base_level, find_levels, reorder, without_controls
-from darkroom.pictures.fonts import CHAIN, MAIN, can_shape, find_font, is_invisible, load_font
+from darkroom.pictures.fonts import EMOJI, MAIN, SCRIPTS, Font, can_shape, find_font, is_invisible, load_font
 
 _ABOVE, _BELOW, _LEADING = 0.94, 0.28, 0.06  # of a line, in parts of the size
 _BREAK_AFTER = set("-/,;:_|+=&.)]}‐–—·")
@@ -102,9 +102,8 @@ def draw_text(
             if run.font is None:
                 _draw_box(pen, run, left + run.left, y + line.above, block.size, fill)
                 continue
-            font = load_font(run.font, block.size)
-            place = (left + run.left, y + line.above)
-            pen.text(place, run.text, fill, font, anchor="ls", **_direction(run.is_rtl))
+            font, options = _face(run.text, run.font, block.size, run.is_rtl)
+            pen.text((left + run.left, y + line.above), run.text, fill, font, anchor="ls", **options)
         y += line.above + line.below + round(_LEADING * block.size)
 
 
@@ -135,7 +134,7 @@ def _clusters(text: str) -> Iterator[str]:
 
 def _goes_on(text: str, start: int, place: int) -> bool:
     letter, before = text[place], text[place - 1]
-    if is_invisible(letter) or unicodedata.category(letter) in ("Mn", "Mc", "Me") or ord(letter) in _TONES:
+    if _is_mark(letter) or ord(letter) in _TONES:
         return True
     if before == _JOINER and ord(letter) >= 0x2190:
         return True
@@ -233,8 +232,16 @@ def _written(clusters: Sequence[str], *, is_rtl: bool) -> str:
     return "".join(clusters)
 
 
-def _direction(is_rtl: bool) -> dict[str, Any]:
-    return {"direction": "rtl" if is_rtl else "ltr"} if can_shape() else {}
+def _face(text: str, font: str, size: int, is_rtl: bool) -> tuple[Font, dict[str, Any]]:
+    """The font to draw a run with, and options. Plain letters aren't shaped: then they stand more evenly."""
+    is_plain = not is_rtl and font not in (*SCRIPTS, EMOJI) and not any(map(_is_mark, text))
+    if is_plain or not can_shape():
+        return load_font(font, size), {}
+    return load_font(font, size, is_shaped=True), {"direction": "rtl" if is_rtl else "ltr"}
+
+
+def _is_mark(letter: str) -> bool:
+    return is_invisible(letter) or unicodedata.category(letter) in ("Mn", "Mc", "Me")
 
 
 @lru_cache(maxsize=65536)
@@ -243,8 +250,7 @@ def _measure(text: str, font: str | None, size: int, is_rtl: bool) -> tuple[floa
     if font is None:
         small = load_font(MAIN, _small(size))
         return small.getlength(_code(text)) + size / 2, -round(size * 0.8), round(size * 0.2)
-    loaded = load_font(font, size)
-    options = _direction(is_rtl)
+    loaded, options = _face(text, font, size, is_rtl)
     _, top, _, bottom = loaded.getbbox(text, anchor="ls", **options)
     return loaded.getlength(text, **options), math.floor(top), math.ceil(bottom)
 
@@ -269,5 +275,4 @@ def lacks_shaping(texts: Sequence[str]) -> bool:
     """True if a text has a script that has to be shaped, and Pillow can't: it found no FriBiDi."""
     if can_shape():
         return False
-    complex_fonts = {*CHAIN[2 : CHAIN.index("DroidSansFallback.ttf")]}
-    return any(find_font(part) in complex_fonts for text in texts for part in _clusters(text))
+    return any(find_font(part) in SCRIPTS for text in texts for part in _clusters(text))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
-from darkroom.pictures.records import CONTACT_SHEET, FOLDER, index_path, thumbnail_path
+from darkroom.pictures.records import CONTACT_SHEET, FOLDER, find_grids, index_path, thumbnail_path
 
 TRASH = ".trash"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
@@ -23,7 +23,7 @@ def find_pictures(results: Path) -> list[str]:
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
+    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
 
     A sheet's contact sheet and index belong to its last picture if none of the sheet is wanted. Paths are relative to
     `results`.
@@ -34,6 +34,7 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
         last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
         found[last] += [f"{sheet}/{CONTACT_SHEET}", index_path(sheet)]
+    found |= {path: [] for path in find_grids(results) if path not in wanted}
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 
 
