@@ -13,3 +13,4 @@ render all others again for nothing. The next RENDER is 4, and then this one goe
 GALLERY = 4
 MEASURE = 1
 STUDY_PAGE = 1
+GRID = 1

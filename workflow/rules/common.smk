@@ -29,7 +29,16 @@ onstart:
     start()
 
 
-this_run.start_module(start)
+def fail():
+    """After a run in which jobs failed. Where this workflow is a module of another, that one's onerror calls it."""
+    lifecycle.fail()
+
+
+onerror:
+    fail()
+
+
+this_run.start_module(start, fail)
 
 
 def one_of(names):
@@ -143,7 +152,7 @@ def get_pictures(wildcards):
     pictures = plan.paths(wildcards.get("sheet"))
     if "sheet" in wildcards.keys():
         return pictures
-    pages = [*get_contact_sheets(wildcards), *get_study_pages(wildcards)]
+    pages = [*get_contact_sheets(wildcards), *plan.grid_paths(), *get_study_pages(wildcards)]
     return [*pictures, *pages, "results/index.html", "results/manifest.jsonl"]
 
 
@@ -181,6 +190,21 @@ def get_study_csv(wildcards):
     with exit_on_error():
         lifecycle.results.check_study_page(wildcards.sheet)
     return f"results/{wildcards.sheet}/study.csv"
+
+
+def get_grid_pictures(wildcards):
+    """The pictures of one grid."""
+    lifecycle.begin()
+    with exit_on_error():
+        grids = plan.grids_of_sheet(wildcards.sheet)
+        shown = grids.shown(grids.find(wildcards.grid))
+        lifecycle.results.check_pictures(wildcards.sheet)
+    return [f"results/{picture.path}" for picture in shown]
+
+
+def get_grid_digest(wildcards):
+    """Everything that a grid shows besides its pictures' pixels."""
+    return plan.grids_of_sheet(wildcards.sheet).digest(wildcards.grid)
 
 
 def get_usable(wildcards):

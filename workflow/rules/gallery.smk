@@ -1,8 +1,9 @@
-"""Makes a contact sheet for each prompt sheet, the numbers and the page of each study, and one gallery of all pictures.
+"""Makes a contact sheet for each prompt sheet, grids, numbers and the page of each study, and one gallery of all pictures.
 
 REQUIRED INPUTS: the pictures.
-OUTPUTS:         results/SHEET/contact-sheet.png, of a study also results/SHEET/study.csv and study.html;
-                 results/index.html and results/manifest.jsonl. results/thumbnails/ is a cache that these rules share.
+OUTPUTS:         results/SHEET/contact-sheet.png; of a study also results/SHEET/grid.png, others for its table's other pages,
+                 study.csv and study.html; results/index.html and results/manifest.jsonl. results/thumbnails/ is a cache that
+                 these rules share.
 """
 
 
@@ -73,6 +74,28 @@ rule make_study_page:
         "page of {wildcards.sheet}"
     shell:
         "darkroom study-page {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.page:q} " "--log {log:q}"
+
+
+rule make_grid:
+    input:
+        pictures=get_grid_pictures,
+    output:
+        image=update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+    log:
+        "logs/gallery/{sheet}.{grid}.log",
+    wildcard_constraints:
+        grid=one_of({stem for grids in plan.grids.values() for stem in grids.by_stem}),
+    localrule: True  # it takes seconds: not worth a cluster job
+    conda:
+        "../../envs/darkroom.yaml"
+    params:
+        digest=get_grid_digest,
+        revision=revisions.GRID,
+        plan=lambda wildcards, output: str(PLAN_FILE),
+    message:
+        "{wildcards.grid} of {wildcards.sheet}"
+    shell:
+        "darkroom grid {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.image:q} " "--log {log:q}"
 
 
 rule build_gallery:

@@ -124,6 +124,7 @@ def make_parser() -> argparse.ArgumentParser:
     pages.add_measure(add("measure", pages.run_measure, text))
     text = "Make the page of one study: its pictures as a table."
     pages.add_study_page(add("study-page", pages.run_study_page, text))
+    pages.add_grid(add("grid", pages.run_grid, "Draw one of the grids of a study."))
     pages.add_gallery(add("gallery", pages.run_gallery, "Make results/index.html and results/manifest.jsonl."))
     return parser
 

@@ -1,4 +1,4 @@
-"""`darkroom contact-sheet`, `measure`, `study-page` and `gallery`: the pages of a run, from the plan that it left."""
+"""`darkroom contact-sheet`, `grid`, `measure`, `study-page` and `gallery`: the pages of a run, from the plan that it left."""
 
 from __future__ import annotations
 
@@ -29,6 +29,13 @@ def add_study_page(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--output", type=Path, required=True, help="the study.html to write")
 
 
+def add_grid(sub: argparse.ArgumentParser) -> None:
+    """The options of `darkroom grid`."""
+    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
+    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
+    sub.add_argument("--output", type=Path, required=True, help="the PNG to write; its name says which of the grids")
+
+
 def add_gallery(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom gallery`."""
     sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
@@ -53,6 +60,13 @@ def run_study_page(arguments: argparse.Namespace) -> str:
     from darkroom.pictures.study_page import make_study_page
 
     return make_study_page(arguments.plan, arguments.sheet, arguments.output)
+
+
+def run_grid(arguments: argparse.Namespace) -> str:
+    """Draw one of a study's grids; returns a line that says so. Raises ImageError (E-IMAGE) and BadNameError (E-NAME)."""
+    from darkroom.run.grids import make_grid_file
+
+    return make_grid_file(arguments.plan, arguments.sheet, arguments.output)
 
 
 def run_gallery(arguments: argparse.Namespace) -> str:

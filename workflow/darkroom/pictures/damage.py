@@ -1,7 +1,7 @@
 """What of a run's results is damaged, missing or out of date, found while the next run is planned.
 
 A file is read only if its size or its time is neither that of its sheet's index nor that of an earlier check, which a
-memory holds; losing the memory costs time only. Pictures hold checksums themselves, contact sheets and the gallery's page
+memory holds; losing the memory costs time only. Pictures hold checksums themselves, contact sheets, grids and HTML pages
 also say which pictures they show, thumbnails stand with their hash in the index, and a study's table in its measures.
 """
 
@@ -53,12 +53,12 @@ class WantedPicture(Protocol):
 class SheetState:
     """`damaged` pictures by path, with the reason; `is_current` if contact sheet, index and thumbnails show the pictures.
 
-    `hashes` are the SHA256 of the pictures that are there.
+    `hashes` are the SHA256 of the pictures that are there, by path.
     """
 
     damaged: Mapping[str, str]
     is_current: bool
-    hashes: Sequence[str]
+    hashes: Mapping[str, str]
 
 
 class ResultsCheck:
@@ -75,7 +75,7 @@ class ResultsCheck:
         self._checked.add(sheet)
         index = load_index(self._results, sheet)
         damaged: dict[str, str] = {}
-        hashes, is_current = [], True
+        hashes, is_current = dict[str, str](), True
         for picture in pictures:
             record = index.get(picture.name)
             try:
@@ -87,12 +87,29 @@ class ResultsCheck:
                 damaged[picture.path] = error.why
                 is_current = False
                 continue
-            hashes.append(digest)
+            hashes[picture.path] = digest
             is_current = (
                 is_current and record is not None and record.sha256 == digest and self._has_thumbnail(picture, record)
             )
-        is_current = is_current and self._is_contact_sheet(f"{sheet}/{CONTACT_SHEET}", hashes)
+        is_current = is_current and self.shows(f"{sheet}/{CONTACT_SHEET}", list(hashes.values()))
         return SheetState(damaged, is_current, hashes)
+
+    def shows(self, name: str, hashes: Sequence[str]) -> bool:
+        """Whether a contact sheet or a grid, given below the results folder, is whole and shows the pictures of these SHA256."""
+        stamp, digest = self._stamp(name), digest_pictures(hashes)
+        if stamp is None:
+            return False
+        if self._known.get(name) != [*stamp, digest]:
+            path = self._results / name
+            try:
+                data = read_picture(path)
+                PNG.check(data, path)
+                if PNG.read_text(data, path).get("pictures", digest) != digest:
+                    return False
+            except ImageError:
+                return False
+        self._found[name] = [*stamp, digest]
+        return True
 
     def is_gallery_current(self, hashes: Sequence[str]) -> bool:
         """Whether index.html and manifest.jsonl are whole and about the pictures of these SHA256."""
@@ -159,30 +176,13 @@ class ResultsCheck:
             digest = hashlib.sha256(data).hexdigest()
             if record is None or digest != record.sha256:
                 kind.check(data, path)
-                _check_text(kind.read_text(data, path), path, None if record is None else picture.request)
+                check_text(kind.read_text(data, path), path, None if record is None else picture.request)
             known = [*stamp, digest]
         self._found[picture.path] = known
         return str(known[2])
 
     def _has_thumbnail(self, picture: WantedPicture, record: PictureRecord) -> bool:
         return record.fits_thumbnail(self._results / thumbnail_path(picture.name))
-
-    def _is_contact_sheet(self, name: str, hashes: Sequence[str]) -> bool:
-        """Whether a contact sheet is whole and shows the pictures of these SHA256."""
-        stamp, digest = self._stamp(name), digest_pictures(hashes)
-        if stamp is None:
-            return False
-        if self._known.get(name) != [*stamp, digest]:
-            path = self._results / name
-            try:
-                data = read_picture(path)
-                PNG.check(data, path)
-                if PNG.read_text(data, path).get("pictures", digest) != digest:
-                    return False
-            except ImageError:
-                return False
-        self._found[name] = [*stamp, digest]
-        return True
 
     def _stamp(self, name: str) -> list[object] | None:
         """Size in bytes and modification time in ns; None if there is no such file."""
@@ -193,7 +193,7 @@ class ResultsCheck:
         return [status.st_size, status.st_mtime_ns]
 
 
-def _check_text(texts: Mapping[str, str], path: Path, request: RenderRequest | None) -> None:
+def check_text(texts: Mapping[str, str], path: Path, request: RenderRequest | None) -> None:
     """Raise ImageError (E-IMAGE) for a picture without its metadata, or made of another request than the one given."""
     if not {"parameters", "darkroom"} <= texts.keys():
         raise ImageError("picture", path, _STRIPPED)

@@ -21,9 +21,11 @@ from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import (
     CONTACT_SHEET,
+    FIRST_GRID,
     INDEX,
     MANIFEST,
     STUDY_PAGE,
+    find_grids,
     load_index,
     read_seal,
     read_study_seal,
@@ -97,12 +99,18 @@ def _check_picture(path: Path, sha256: str | None) -> Finding | None:
 def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     names = dict.fromkeys(entry["file"].rpartition(".")[0] for entry in entries)
     for sheet in dict.fromkeys(name.partition("/")[0] for name in names):
-        page = results / sheet / CONTACT_SHEET
-        try:
-            PNG.check(read_picture(page), page)
-        except ImageError as error:
-            yield Finding(page, _state(page), error.why if page.exists() else "")
-        if any(entry.get("study") for entry in entries if entry["file"].startswith(f"{sheet}/")):
+        is_study = any(entry["file"].startswith(f"{sheet}/") and entry.get("study") for entry in entries)
+        pages = [
+            CONTACT_SHEET,
+            *([FIRST_GRID] if is_study else []),
+            *(Path(path).name for path in find_grids(results, sheet)),
+        ]
+        for page in (results / sheet / name for name in dict.fromkeys(pages)):
+            try:
+                PNG.check(read_picture(page), page)
+            except ImageError as error:
+                yield Finding(page, _state(page), error.why if page.exists() else "")
+        if is_study:
             yield from _check_study(results, sheet)
         for name, record in load_index(results, sheet).items():
             thumbnail = results / thumbnail_path(name)

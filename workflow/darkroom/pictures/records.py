@@ -19,6 +19,8 @@ from darkroom.base.files import write_bytes
 FOLDER = "thumbnails"
 INDEX, MANIFEST, CONTACT_SHEET = "index.html", "manifest.jsonl", "contact-sheet.png"
 STUDY_PAGE = "study.html"
+FIRST_GRID = "grid.png"
+_GRID = re.compile(r"grid(-[0-9]+)?(\.[a-z0-9_.-]+)?\.png")
 _SEAL = b"<!-- page %s manifest %s pictures %s -->\n"
 _STUDY_SEAL = b"<!-- page %s pictures %s -->\n"
 _SEALED = re.compile(_SEAL.replace(b"%s", b"([0-9a-f]{64})") + rb"\Z")
@@ -61,6 +63,12 @@ class PictureRecord:
             return hashlib.sha256(path.read_bytes()).hexdigest() == self.thumbnail_sha256
         except OSError:
             return False
+
+
+def find_grids(results: Path, sheet: str = "*") -> list[str]:
+    """The grids of a sheet, or of all, as `SHEET/grid….png` relative to the results folder, sorted."""
+    found = (path for path in results.glob(f"{sheet}/grid*.png") if _GRID.fullmatch(path.name))
+    return sorted(path.relative_to(results).as_posix() for path in found if path.parent.name[0] != ".")
 
 
 def thumbnail_path(name: str) -> str:

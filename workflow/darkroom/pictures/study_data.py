@@ -50,8 +50,8 @@ def collect_data(
     A picture has a record or a reason; it need not have measures.
     """
     pictures = [table.cells[place] for place in sorted(table.cells)]
-    found = [measures.get(picture.name) for picture in pictures]
-    same = unchanged_labels(table, measures)
+    found = [measures.get(picture.name) if picture.name in records else None for picture in pictures]
+    same = unchanged_labels(table, {name: each for name, each in measures.items() if name in records})
     head = {
         "sheet": table.sheet,
         "dimensions": [

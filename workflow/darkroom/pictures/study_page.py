@@ -16,7 +16,7 @@ from darkroom.errors import InputError
 from darkroom.pictures.measures import STUDY_CSV, Measures, load_measures
 from darkroom.pictures.missing import find_missing
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.records import CONTACT_SHEET, INDEX, PictureRecord, seal_study_page
+from darkroom.pictures.records import CONTACT_SHEET, FIRST_GRID, INDEX, PictureRecord, seal_study_page
 from darkroom.pictures.study_data import collect_data
 from darkroom.pictures.study_table import StudyTable, make_table
 from darkroom.pictures.thumbnails import update_thumbnails
@@ -38,10 +38,12 @@ _SCRIPTS = (
 )
 
 
-def make_study_page(plan_file: Path, sheet: str, output: Path, results: Path = RESULTS) -> str:
+def make_study_page(
+    plan_file: Path, sheet: str, output: Path, missing: Mapping[str, str] | None = None, results: Path = RESULTS
+) -> str:
     """Write the page of one study from what is there; returns a line that says so.
 
-    A picture that isn't there has a cell that says why. Raises ImageError (E-IMAGE) for a damaged one, and
+    `missing` says of pictures by name why they aren't there, if the caller knows; their cells say it. Raises ImageError (E-IMAGE) for a damaged one, and
     InputError (E-INPUT) for a sheet that is no study.
     """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
@@ -49,7 +51,7 @@ def make_study_page(plan_file: Path, sheet: str, output: Path, results: Path = R
         hint = did_you_mean(sheet, plan["studies"], "axes: in the sheet makes a study of it")
         raise InputError("sheet", sheet, "is no study of the planned run", hint)
     pictures = [GalleryPicture(**each) for each in plan["sheets"][sheet]]
-    missing = find_missing(results, pictures)
+    missing = find_missing(results, pictures) if missing is None else missing
     build_study_page(
         results,
         make_table(sheet, pictures, plan["studies"][sheet]),
@@ -99,7 +101,7 @@ def render_page(
         sheet=table.sheet,
         compares=True,
         index=f"../{INDEX}",
-        links=[("Contact sheet", CONTACT_SHEET), ("study.csv", STUDY_CSV)],
+        links=[("Grid", FIRST_GRID), ("Contact sheet", CONTACT_SHEET), ("study.csv", STUDY_CSV)],
         head=script_json(data.head | {"thumbnail": thumbnail_px}),
         cells=pack_json(data.cells),
         texts=[pack_json(chunk) for chunk in data.texts],

@@ -10,7 +10,7 @@ from pathlib import Path
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
 from darkroom.pictures.measures import STUDY_CSV, measures_path
-from darkroom.pictures.records import CONTACT_SHEET, FOLDER, STUDY_PAGE, index_path, thumbnail_path
+from darkroom.pictures.records import CONTACT_SHEET, FOLDER, STUDY_PAGE, find_grids, index_path, thumbnail_path
 
 TRASH = ".trash"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
@@ -24,7 +24,7 @@ def find_pictures(results: Path) -> list[str]:
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
+    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
 
     A sheet's contact sheet and index, and a study's table, page and measures, belong to its last picture if none of the sheet is
     wanted. Paths are relative to `results`.
@@ -41,6 +41,7 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
             index_path(sheet),
             measures_path(sheet),
         ]
+    found |= {path: [] for path in find_grids(results) if path not in wanted}
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 
 

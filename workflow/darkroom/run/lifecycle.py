@@ -13,10 +13,12 @@ from pathlib import Path
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
 from darkroom.base.files import remove_unfinished_files
+from darkroom.base.secrets import redact
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
 from darkroom.run.models import inspect_model, outputs
+from darkroom.run.partial_pages import make_partial_pages
 from darkroom.run.plan import Plan, exit_on_error
 from darkroom.run.repair import repair
 from darkroom.run.results import Results
@@ -84,6 +86,19 @@ class Lifecycle:
                 self._snakemake.unlock()
                 self.end()
                 raise
+
+    def fail(self) -> None:
+        """After a run in which jobs failed: make the pages of studies from the pictures that are there.
+
+        Nothing that goes wrong here changes how the run ends: it is one line.
+        """
+        if not (self._snakemake.makes_files and self._snakemake.has_failed_jobs):
+            return
+        try:
+            for line in make_partial_pages(self._plan):
+                print(line, file=sys.stderr, flush=True)
+        except Exception as error:
+            print(f"no pages of what is there: {redact(str(error))}", file=sys.stderr, flush=True)
 
     def end(self) -> None:
         """After the last job, or instead of the first."""

@@ -32,6 +32,7 @@ from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 from darkroom.revisions import RENDER, RENDER_OF_SOME
 from darkroom.run.asset_folders import expand_folders
+from darkroom.run.grids import StudyGrids, grids_of
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
 from darkroom.sheets.read import PlannedPicture, PlannedSheet, load_pictures
@@ -90,6 +91,24 @@ class Plan:
         """The pictures' paths, of one sheet or of all."""
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
+
+    @cached_property
+    def grids(self) -> dict[str, StudyGrids]:
+        """The grids of the sheets that are studies, by sheet."""
+        found = {name: grids_of(name, sheet) for name, sheet in self.sheets.items()}
+        return {name: grids for name, grids in found.items() if grids is not None}
+
+    def grid_paths(self, sheet: str | None = None) -> list[str]:
+        """The grids' paths, of one sheet or of all."""
+        chosen = {name: grids for name, grids in self.grids.items() if sheet in (name, None)}
+        return [f"results/{name}/{grid.file}" for name, grids in chosen.items() for grid in grids.by_stem.values()]
+
+    def grids_of_sheet(self, sheet: str) -> StudyGrids:
+        """Raises BadNameError (E-NAME) for a sheet that is no study."""
+        if sheet not in self.grids:
+            hint = did_you_mean(sheet, self.grids, "give the sheet axes", most=1)
+            raise BadNameError("sheet", sheet, "is no study, so it has no grids", hint)
+        return self.grids[sheet]
 
     def count(self, sheet: str | None = None) -> str:
         """`1 picture`, `2,000 pictures`: those of one sheet or of all."""

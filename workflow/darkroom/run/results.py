@@ -18,6 +18,7 @@ from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
+from darkroom.run.grids import grids_of
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.sheets.read import load_pictures
@@ -44,6 +45,7 @@ class Results:
                 self._make_again(path, state)
             if not state.is_current:
                 self._snakemake.force(RESULTS / name / CONTACT_SHEET)
+            self._check_grids(name, state)
 
     def check_picture(self, sheet: str, path: str) -> None:
         """Force one picture, given below results/, if it is damaged."""
@@ -53,20 +55,28 @@ class Results:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
         self.check_pictures(None)
         states = [self._inspect(sheet) for sheet in self._plan.sheets]
-        hashes = [digest for state in states for digest in state.hashes]
+        hashes = [digest for state in states for digest in state.hashes.values()]
         if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
             self._snakemake.force(RESULTS / INDEX)
 
     def check_study(self, sheet: str) -> None:
         """Force what is damaged or out of date of a study's table; whatever its contact sheet waits for, it waits for too."""
         state = self._inspect(sheet)
-        if self._snakemake.is_main and state.is_current and not self._check.is_study_current(sheet, state.hashes):
+        if (
+            self._snakemake.is_main
+            and state.is_current
+            and not self._check.is_study_current(sheet, list(state.hashes.values()))
+        ):
             self._snakemake.force(RESULTS / sheet / STUDY_CSV)
 
     def check_study_page(self, sheet: str) -> None:
         """Force a study's page if it is damaged or out of date though what it is made from is current."""
         state = self._inspect(sheet)
-        if self._snakemake.is_main and state.is_current and not self._check.is_study_page_current(sheet, state.hashes):
+        if (
+            self._snakemake.is_main
+            and state.is_current
+            and not self._check.is_study_page_current(sheet, list(state.hashes.values()))
+        ):
             self._snakemake.force(RESULTS / sheet / STUDY_PAGE)
 
     def save(self) -> None:
@@ -75,10 +85,20 @@ class Results:
 
     def _inspect(self, sheet: str) -> SheetState:
         if sheet not in self._sheets:
-            nothing = SheetState({}, True, ())
+            nothing = SheetState({}, True, {})
             is_main = self._snakemake.is_main
             self._sheets[sheet] = self._check.check_sheet(sheet, self._plan.sheets[sheet]) if is_main else nothing
         return self._sheets[sheet]
+
+    def _check_grids(self, sheet: str, state: SheetState) -> None:
+        """Force the grids that are damaged or out of date. One whose pictures aren't all there is made again with them."""
+        if sheet not in self._plan.grids or not self._snakemake.is_main:
+            return
+        grids = self._plan.grids[sheet]
+        for grid in grids.by_stem.values():
+            hashes = [state.hashes.get(picture.path, "") for picture in grids.shown(grid)]
+            if all(hashes) and not self._check.shows(f"{sheet}/{grid.file}", hashes):
+                self._snakemake.force(RESULTS / sheet / grid.file)
 
     def _make_again(self, path: str, state: SheetState) -> None:
         if path not in state.damaged or path in self._handled:
@@ -93,12 +113,16 @@ class Results:
 
 
 def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
-    """The pictures in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
+    """The pictures and grids in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
 
     Raises what `expand_folders` and `load_pictures` raise.
     """
-    sheets = (sheet for config in configs for sheet in load_pictures(expand_folders(config)).values())
-    wanted = {picture.path for sheet in sheets for picture in sheet}
+    wanted: set[str] = set()
+    for config in configs:
+        for name, sheet in load_pictures(expand_folders(config)).items():
+            wanted |= {picture.path for picture in sheet}
+            grids = grids_of(name, sheet)
+            wanted |= {f"{name}/{grid.file}" for grid in grids.by_stem.values()} if grids is not None else set()
     return find_unwanted(RESULTS, wanted)
 
 

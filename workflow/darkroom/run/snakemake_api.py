@@ -103,21 +103,20 @@ class SnakemakeRun:
         """The files that the jobs of this run make, once the graph is built."""
         return [str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output]
 
-    def start_module(self, start: Callable[[], None]) -> None:
-        """Call `start` before the first job if the rule files are a module of another workflow.
+    @property
+    def has_failed_jobs(self) -> bool:
+        """True once a job has failed; false if the run was only interrupted."""
+        return bool(self._workflow.scheduler.failed)
 
-        Snakemake ignores a module's `onstart`. To be called while the rule files are read.
+    def start_module(self, start: Callable[[], None], fail: Callable[[], None]) -> None:
+        """Call `start` before the first job, and `fail` after a run that failed, if the rule files are a module of another workflow.
+
+        Snakemake ignores a module's `onstart` and `onerror`. To be called while the rule files are read.
         """
         workflow = self._workflow
-        if workflow.modifier.is_main_snakefile():
-            return
-        onstart = workflow._onstart
-
-        def start_both(log: object) -> None:
-            start()
-            onstart(log)
-
-        workflow._onstart = start_both
+        if not workflow.modifier.is_main_snakefile():
+            workflow._onstart = _both(start, workflow._onstart)
+            workflow._onerror = _both(fail, workflow._onerror)
 
     def lift_job_rate(self) -> None:
         """Remove the default limit on job starts where jobs run on this machine.
@@ -129,3 +128,13 @@ class SnakemakeRun:
         rate = settings.max_jobs_per_timespan
         if self._workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
             settings.max_jobs_per_timespan = None
+
+
+def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[[object], None]:
+    """A hook of Snakemake's, which gets the log's name, that calls another one after ours."""
+
+    def call(log: object) -> None:
+        own()
+        other(log)
+
+    return call

@@ -79,6 +79,17 @@ class Axis:
         return found
 
     @property
+    def setting(self) -> str | dict[str, str] | None:
+        """The setting that it changes, `height,width` for both; `{"swap": TEXT}` for a text; None for anything else."""
+        swaps = {value.patch.swap[0] for value in self.values if value.patch.swap}
+        keys = self.keys()
+        if len(keys) == len(swaps) == 1:
+            return {"swap": min(swaps)}
+        if any(not key[0].isalpha() or key.startswith(LORA_WEIGHT) for key in keys) or swaps:
+            return None
+        return ",".join(sorted(keys)) if len(keys) == 1 or keys == {"height", "width"} else None
+
+    @property
     def variables(self) -> set[str]:
         return {name for value in self.values for name in value.patch.variables}
 

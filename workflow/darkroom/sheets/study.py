@@ -98,13 +98,15 @@ class Study:
     def table(self) -> dict[str, Any]:
         """How the study's table is laid out, as JSON-ready data: `axes` with their labels in the sheet's order, and `grid`.
 
-        `plain` is the label of an axis' value that changes nothing (`~`), which no picture's facts name.
+        `plain` is the label of an axis' value that changes nothing (`~`), which no picture's facts name. `setting` is the setting
+        that an axis changes, `height,width` for both, `{swap: TEXT}` for a text of the prompts; None for anything else.
         """
         axes = [
             {
                 "name": axis.name,
                 "labels": [value.label for value in axis.values],
                 "plain": next((value.label for value in axis.values if not value.slug), None),
+                "setting": axis.setting,
             }
             for axis in self.axes
         ]
