@@ -14,11 +14,9 @@ from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.damage import check_text
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import STUDY_CSV
-from darkroom.pictures.measuring import measure_study
 from darkroom.pictures.missing import find_missing
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import STUDY_PAGE
-from darkroom.pictures.study_page import make_study_page
 from darkroom.run.grids import RESULTS, make_grid_file
 from darkroom.run.plan import PLAN_FILE, Plan
 from darkroom.sheets.read import PlannedSheet
@@ -36,6 +34,9 @@ def make_partial_pages(plan: Plan) -> Iterator[str]:
 
 def _make_pages(plan: Plan, sheet: str, missing: Mapping[str, str]) -> Iterator[str]:
     """Make each page that shows pictures one by one: the table, and the grids of which some pictures are missing."""
+    from darkroom.pictures.measuring import measure_study
+    from darkroom.pictures.study_page import make_study_page
+
     try:
         yield measure_study(PLAN_FILE, sheet, RESULTS / sheet / STUDY_CSV)
         yield make_study_page(PLAN_FILE, sheet, RESULTS / sheet / STUDY_PAGE, missing)
