@@ -14,9 +14,10 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.damage import ResultsCheck
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.records import index_path, thumbnail_path
+from darkroom.pictures.records import index_path, load_index, thumbnail_path
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.pictures import make_pictures
+from tests.fixtures.study_pages import make_study
 from tests.unit.pictures.spoiling import spoil
 
 THUMBNAIL = thumbnail_path("shapes/alpha/scene-00-100")
@@ -116,6 +117,25 @@ def test_pages_of_other_pictures_than_there_are_now(made: Made) -> None:
     made.build()
     (made.folder / "shapes/contact-sheet.png").write_bytes(page)
     assert not made.check()[1]
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+def test_a_studys_page_that_is_not_as_it_was_made(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    study = make_study(tmp_path / "results", {"look": ("a", "b")})
+    before = study.make_page().read_bytes()
+    hashes = [record.sha256 for record in load_index(study.results, "study").values()]
+
+    def check(hashes: list[str] = hashes) -> bool:
+        checked = ResultsCheck(study.results, tmp_path / "memory.json")
+        found = checked.is_study_page_current("study", hashes)
+        checked.save()
+        return found
+
+    assert check() and check() and not check([*hashes, "f" * 64])
+    damage(study.page)
+    assert not check() and not check()
+    assert study.make_page().read_bytes() == before
+    assert check()
 
 
 def test_files_that_are_known_are_not_read(made: Made) -> None:
