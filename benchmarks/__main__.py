@@ -10,12 +10,21 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve
+from benchmarks import (
+    bench_convert,
+    bench_encode,
+    bench_fetch,
+    bench_pictures,
+    bench_scale,
+    bench_serve,
+    bench_study_page,
+)
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
+    bench_study_page.NAME,
     *bench_scale.CASES,
     *bench_serve.CASES,
     *(case.name for case in bench_fetch.CASES),
@@ -55,6 +64,8 @@ def main() -> None:
     )
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    if bench_study_page.NAME in arguments.only:
+        rows += bench_study_page.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)

@@ -32,7 +32,7 @@ from darkroom.request.render_request import RenderRequest
 sys.path.insert(0, str(ROOT))  # demo/ and tests/ are not installed
 from demo.pictures import draw, make_scene
 
-NAME = "study page"
+NAME = "study-page"
 BAR = 3.0
 FIRST_PAINT_S = 2.0
 THUMBNAIL_PX = 128
@@ -152,7 +152,7 @@ def run(rounds: int) -> list[Row]:
         print(f"  the first paint is later than {FIRST_PAINT_S:g} s", flush=True)
     return [
         Row(
-            "study page of 10,000 cells",
+            "study page, 10,000 cells",
             paint["large"],
             "of 100 cells",
             paint["small"],
