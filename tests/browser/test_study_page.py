@@ -165,6 +165,7 @@ def test_rows_and_columns_can_be_chosen(page: Any) -> None:
 def test_other_dimensions_are_selectors_and_the_seed_is_a_slider(page: Any) -> None:
     before = source(page, 0, 0)
     choose(page, "page-2", "dusk")
+    assert [o.text for o in find(page, "#page-2 option")] == ["noon · base", "dusk"]
     dusk = source(page, 0, 0)
     (slider,) = find(page, "input[type=range][id^=page-]")
     slider.send_keys(Keys.ARROW_RIGHT)
@@ -264,6 +265,9 @@ def test_no_visible_change_is_said_at_heads_and_cells(page: Any) -> None:
     assert "no visible change" in find(page, ".column-head[data-column='2']")[0].text
     assert "no visible change" not in find(page, ".column-head[data-column='1']")[0].text
     assert cell(page, 0, 2).text == "no visible change: cfg_scale"
+    choose(page, "columns", "light")
+    assert [o.text for o in find(page, "#page-1 option")][:3] == ["1 · base", "2", "3 · no visible change"]
+    choose(page, "columns", "cfg_scale")
     assert "no visible change" in (cell(page, 0, 2).get_attribute("aria-label") or "")
     open_large(page, 0, 2)
     assert settings(page)["No visible change"] == "cfg_scale"

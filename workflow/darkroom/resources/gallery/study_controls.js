@@ -32,7 +32,7 @@ function makeControls({ model, state, sizes, onChange }) {
     const id = `page-${n}`;
     const pick = (at) => change("page", () => (state.place[n] = at));
     if (name === "seeds") return makeSlider(id, n, labels, pick);
-    const options = labels.map((at) => [String(at), model.label(n, at)]);
+    const options = labels.map((at) => [String(at), [model.label(n, at), ...model.hints(n, at)].join(" · ")]);
     return makeField(id, name, makeSelect(options, String(state.place[n]), (value) => pick(Number(value))));
   }
 
