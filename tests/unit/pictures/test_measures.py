@@ -92,6 +92,10 @@ def test_a_prompt_that_does_not_have_an_axis_is_compared_without_it(study: Calla
     assert made.measures()["dog.cfg-8-1"].difference == 0
     assert made.measures()["dog.cfg-8-1"].unchanged == ("cfg",)
     assert {row["age"] for row in rows() if row["prompt"] == "dog"} == {"~"}
+    assert made.unchanged() == {}
+    made.add(scene(0), cfg="3")  # a combination that leaves `age` out: it looks as the young one
+    made.measure()
+    assert made.unchanged() == {"age": {"~"}}
 
 
 def test_pictures_of_different_sizes_have_a_hash_distance_only(study: Callable[..., Study]) -> None:
@@ -119,6 +123,9 @@ def test_what_is_known_is_not_measured_again(study: Callable[..., Study]) -> Non
     assert made.measure() == "6 pictures, 1 of them measured"
     after = made.measures()
     assert {name for name in before if before[name] != after[name]} == {"cat.age-old.cfg-8-1"}
+    made.pictures.pop()
+    assert made.measure() == "5 pictures, 0 of them measured"
+    assert len(made.measures()) == len(rows()) == 5
     made.pictures = []
     for number, each in enumerate(old):  # and now the base of all
         made.add(scene(number or 99), **(each.study or {})["axes"])
