@@ -189,7 +189,7 @@ def test_pruning_moves_pictures_with_their_thumbnails(prune: Callable[..., list[
     assert not (results / thumbnail_path("shapes/alpha/scene-02-102")).exists()
     assert not (results / "gone").exists()
     assert (results / index_path("shapes")).exists() and (results / "shapes/contact-sheet.png").exists()
-    assert prune() == ["every picture in results/ is asked for"]
+    assert prune() == ["every picture and grid in results/ is asked for"]
 
 
 def test_pruning_keeps_what_any_of_several_configurations_asks_for(prune: Callable[..., list[str]]) -> None:

@@ -54,7 +54,7 @@ class Results:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
         self.check_pictures(None)
         states = [self._inspect(sheet) for sheet in self._plan.sheets]
-        hashes = [digest for state in states for digest in state.hashes.values()]
+        hashes = [digest for state in states for digest in state.hashes]
         if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
             self._snakemake.force(RESULTS / INDEX)
 
@@ -75,7 +75,7 @@ class Results:
             return
         grids = self._plan.grids[sheet]
         for grid in grids.by_stem.values():
-            hashes = [state.hashes.get(picture.path, "") for picture in grids.shown(grid)]
+            hashes = [state.by_path.get(picture.path, "") for picture in grids.shown(grid)]
             if all(hashes) and not self._check.shows(f"{sheet}/{grid.file}", hashes):
                 self._snakemake.force(RESULTS / sheet / grid.file)
 
