@@ -34,10 +34,10 @@ rule make_grid:
         pictures=get_grid_pictures,
     output:
         image=update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
-    wildcard_constraints:
-        grid=one_of({stem for grids in plan.grids.values() for stem in grids.by_stem}),
     log:
         "logs/gallery/{sheet}.{grid}.log",
+    wildcard_constraints:
+        grid=one_of({stem for grids in plan.grids.values() for stem in grids.by_stem}),
     localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"
@@ -48,10 +48,7 @@ rule make_grid:
     message:
         "{wildcards.grid} of {wildcards.sheet}"
     shell:
-        "darkroom grid {wildcards.sheet:q} "
-        "--plan {params.plan:q} "
-        "--output {output.image:q} "
-        "--log {log:q}"
+        "darkroom grid {wildcards.sheet:q} " "--plan {params.plan:q} " "--output {output.image:q} " "--log {log:q}"
 
 
 rule build_gallery:
