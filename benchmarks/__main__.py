@@ -10,13 +10,14 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve
+from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve, bench_studies
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
     *bench_scale.CASES,
+    *bench_studies.CASES,
     *bench_serve.CASES,
     *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
@@ -56,6 +57,7 @@ def main() -> None:
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
+    rows += bench_studies.run(arguments.rounds, [case for case in bench_studies.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")
