@@ -232,6 +232,8 @@ def test_the_metadata_is_that_of_an_xyz_plot(tmp_path: Path) -> None:
         ("skip", ["~", "2"], "clip_skip", "Clip skip", "0,2"),
         ("vae", ["~", "soft"], "vae", "VAE", "Automatic,soft"),
         ("mood", ["calm", "wild"], None, "mood", "calm,wild"),
+        ("weights", ["half", "full"], "checkpoints", "Checkpoint name", "alpha,alpha"),
+        ("luck", ["good", "bad"], "seeds", "Seed", "7,13"),
     ],
 )
 def test_an_axis_has_a1111s_name_and_values(
@@ -243,6 +245,7 @@ def test_an_axis_has_a1111s_name_and_values(
         "size": ({"width": 128}, {"height": 128}),
         "skip": ({}, {"clip_skip": 2}),
         "vae": ({}, {"vae": "soft"}),
+        "luck": ({"seed": 7}, {"seed": 13}),
     }
 
     def settings(each: Labels) -> dict[str, Any]:

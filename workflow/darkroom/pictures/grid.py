@@ -153,7 +153,10 @@ def _lay_out(request: GridRequest, cell: CellSize, missing: Missing) -> _Layout:
     size = _head_size(cell, part)
     rows, columns = _labels(table, table.rows, part.rows), _labels(table, table.columns, part.columns)
     column_width = _choose_width(columns, size, cell.width, _WIDTHS[0], _HEAD_LINES * size * 5 // 4)
-    head_width = _choose_width(rows, size, 0, _WIDTHS[1], cell.height) if table.rows is not None else 0
+    head_width = 0
+    if table.rows is not None:
+        name = _set_name(table, table.rows, "↓", size, _WIDTHS[1] * size)
+        head_width = max(name.width if name else 0, _choose_width(rows, size, 0, _WIDTHS[1], cell.height))
     row_heads = tuple(set_text(label, size, head_width - 2 * _PAD) for label in rows if table.rows is not None)
     heights = []
     for place, row in enumerate(part.rows):
