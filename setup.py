@@ -15,7 +15,7 @@ BUNDLED = (
     "envs/darkroom.post-deploy.sh",
     "envs/darkroom.yaml",
     "profiles",
-    "prompts/demo.yaml",
+    "prompts",
     "requirements.lock",
     "workflow/Snakefile",
     "workflow/resources/demo",

@@ -17,6 +17,7 @@ from benchmarks import (
     bench_pictures,
     bench_scale,
     bench_serve,
+    bench_studies,
     bench_study_page,
 )
 from benchmarks.measure import ROOT, Row
@@ -26,6 +27,7 @@ ROWS = (
     "pictures",
     bench_study_page.NAME,
     *bench_scale.CASES,
+    *bench_studies.CASES,
     *bench_serve.CASES,
     *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
@@ -67,6 +69,7 @@ def main() -> None:
     if bench_study_page.NAME in arguments.only:
         rows += bench_study_page.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
+    rows += bench_studies.run(arguments.rounds, [case for case in bench_studies.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")

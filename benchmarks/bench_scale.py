@@ -90,44 +90,48 @@ class Ours:
     """A working folder of ours with its model, beside which a stand-in engine runs while `engine` is entered."""
 
     def __init__(self, folder: Path, pictures: int) -> None:
-        self._folder, self._prompts = folder, prompts(pictures)
+        self.folder, self.prompts = folder, prompts(pictures)
         make_project(folder, pictures)
-        _run(self.command("models/verified/demo.json"))
+        run_command(self.command("models/verified/demo.json"))
 
     def command(self, *arguments: str) -> list[str]:
-        return snakemake(self._folder, ROOT / "Snakefile", *arguments)
+        return snakemake(self.folder, ROOT / "Snakefile", *arguments)
 
     def edit(self, text: str) -> None:
         """Give the first picture another prompt."""
-        write_sheet(self._folder, [text, *self._prompts[1:]])
+        write_sheet(self.folder, [text, *self.prompts[1:]])
 
     def clear(self) -> None:
         """As if nothing had been rendered yet."""
         for made in ("results", "logs", ".snakemake"):
-            shutil.rmtree(self._folder / made, ignore_errors=True)
+            shutil.rmtree(self.folder / made, ignore_errors=True)
 
     def finish(self) -> None:
         """As after a first run: each picture is a copy of one."""
-        pictures = self._folder / "results/many/demo"
-        _run(self.command("results/many/demo/p0-0.png"))
-        for i in range(1, len(self._prompts)):
-            shutil.copyfile(pictures / "p0-0.png", pictures / f"p{i}-{i}.png")
+        self.copy_pictures([f"many/demo/p{i}-{i}.png" for i in range(len(self.prompts))])
+
+    def copy_pictures(self, paths: Sequence[str]) -> None:
+        """Make the first of these pictures, and the others below results/ as copies of it."""
+        results = self.folder / "results"
+        run_command(self.command(f"results/{paths[0]}"))
+        for path in paths[1:]:
+            shutil.copyfile(results / paths[0], results / path)
         for page in ("index.html", "manifest.jsonl", "many/contact-sheet.png"):
-            (self._folder / "results" / page).touch()
-        _run(self.command("--touch", "results/"))
+            (self.folder / "results" / page).touch()
+        run_command(self.command("--touch", "results/"))
 
     def made(self) -> int:
         """How many pictures there are."""
-        return len(list(self._folder.glob("results/many/demo/*.png")))
+        return len(list(self.folder.glob("results/many/demo/*.png")))
 
     @contextmanager
     def engine(self) -> Iterator[None]:
         from darkroom.warm.lease import make_lease
         from darkroom.warm.paths import server_files, server_key
 
-        model, verified = self._folder / "models/diffusers/demo", self._folder / "models/verified/demo.json"
+        model, verified = self.folder / "models/diffusers/demo", self.folder / "models/verified/demo.json"
         socket = server_files(server_key(model, verified, "auto", "auto", "auto")).socket
-        behaviour = self._folder / "engine/behaviour.txt"
+        behaviour = self.folder / "engine/behaviour.txt"
         behaviour.parent.mkdir()
         behaviour.write_text("ok")
         options = {"model_dir": str(behaviour.parent), "socket": str(socket), "lease": make_lease(os.getpid())}
@@ -145,34 +149,34 @@ class Floor:
     """The trivial workflow, with the same things to do to it."""
 
     def __init__(self, folder: Path, pictures: int) -> None:
-        self._folder, self._prompts = folder, prompts(pictures)
+        self.folder, self.prompts = folder, prompts(pictures)
         folder.mkdir()
         (folder / "Snakefile").write_text(_TRIVIAL)
-        self.edit(self._prompts[0])
-        _run(self.command("receipt.json"))
+        self.edit(self.prompts[0])
+        run_command(self.command("receipt.json"))
 
     def command(self, *arguments: str) -> list[str]:
-        return snakemake(self._folder, self._folder / "Snakefile", *arguments)
+        return snakemake(self.folder, self.folder / "Snakefile", *arguments)
 
     def edit(self, text: str) -> None:
-        (self._folder / "prompts.txt").write_text("\n".join([text, *self._prompts[1:]]))
+        (self.folder / "prompts.txt").write_text("\n".join([text, *self.prompts[1:]]))
 
     def clear(self) -> None:
         for made in ("out", ".snakemake"):
-            shutil.rmtree(self._folder / made, ignore_errors=True)
+            shutil.rmtree(self.folder / made, ignore_errors=True)
         for page in ("sheet.png", "page.html"):
-            (self._folder / page).unlink(missing_ok=True)
+            (self.folder / page).unlink(missing_ok=True)
 
     def finish(self) -> None:
-        (self._folder / "out").mkdir()
-        for i in range(len(self._prompts)):
-            (self._folder / f"out/{i}.png").touch()
+        (self.folder / "out").mkdir()
+        for i in range(len(self.prompts)):
+            (self.folder / f"out/{i}.png").touch()
         for page in ("sheet.png", "page.html"):
-            (self._folder / page).touch()
-        _run(self.command("--touch", "results/"))
+            (self.folder / page).touch()
+        run_command(self.command("--touch", "results/"))
 
     def made(self) -> int:
-        return len(list(self._folder.glob("out/*.png")))
+        return len(list(self.folder.glob("out/*.png")))
 
 
 def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
@@ -196,7 +200,7 @@ def _measure(action: str, size: int, sides: Mapping[str, Ours | Floor], rounds: 
     for side in sides.values():
         if action in ("unchanged", "edited") and side.made() < size:
             side.finish()
-            _run(side.command("results/"))
+            run_command(side.command("results/"))
     texts = (f"another prompt, {i}" for i in itertools.count())
 
     def before(name: str) -> None:
@@ -211,7 +215,7 @@ def _measure(action: str, size: int, sides: Mapping[str, Ours | Floor], rounds: 
     for name, side in sides.items():
         if action != "plan" and side.made() != size:
             raise SystemExit(f"{name}: {side.made()} pictures instead of {size}")
-        if action == "unchanged" and "Nothing to be done" not in _run(commands[name]):
+        if action == "unchanged" and "Nothing to be done" not in run_command(commands[name]):
             raise SystemExit(f"{name} has something to do")
     return Row(_WHAT[action].format(size), seconds["ours"], "a trivial workflow", seconds["floor"], BAR)
 
@@ -231,11 +235,12 @@ print(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as temporary:
         make_project(Path(temporary, "ours"), size)
         command = [sys.executable, "-c", code, str(Path(temporary, "ours"))]
-        seconds = statistics.median(float(_run(command)) for _ in range(rounds))
+        seconds = statistics.median(float(run_command(command)) for _ in range(rounds))
     return Row(f"reading sheets of {size:,} pictures", seconds, "the bar's second", SHEETS_BAR_S, 1)
 
 
-def _run(command: Sequence[str]) -> str:
+def run_command(command: Sequence[str]) -> str:
+    """What a command prints; ends the measurement if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}")

@@ -24,6 +24,13 @@ STUDY: dict[str, Any] = {
         "additionalProperties": False,
     },
     "exclude": {**_CELLS, "description": "Combinations that are left out: axis and value, or a list of values."},
+    "grid": {
+        "type": "object",
+        "description": "What stands along the rows and columns of the study's grids: axes, or prompts, checkpoints, draw, seeds.",
+        "properties": {"rows": {"type": "string"}, "columns": {"type": "string"}},
+        "additionalProperties": False,
+        "minProperties": 1,
+    },
     "include": {**_CELLS, "description": "Combinations that are added."},
     "limit": {"type": "integer", "minimum": 1, "description": "More pictures than that are refused."},
     "template": {"enum": ["dynamic-prompts"], "description": "How the prompts' texts are read; `${name}` by default."},

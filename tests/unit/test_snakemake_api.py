@@ -16,6 +16,7 @@ from snakemake.io import IOFile
 from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
+from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
 from snakemake.workflow import DAG, Workflow
 
@@ -75,8 +76,14 @@ def test_a_modules_settings_are_attributes_of_its_modifier() -> None:
     installed("self.path_modifier = " in source, "WorkflowModifier.path_modifier is gone")
 
 
-def test_onstart_is_a_function_of_the_log() -> None:
+def test_hooks_are_functions_of_the_log() -> None:
     installed("self._onstart(" in inspect.getsource(Workflow), "Workflow._onstart is gone")
+    installed("self._onerror(" in inspect.getsource(Workflow), "Workflow._onerror is gone")
+
+
+def test_the_scheduler_knows_the_failed_jobs() -> None:
+    installed(isinstance(Workflow.scheduler, property), "Workflow.scheduler is no property any more")
+    installed("self.failed.add(job)" in inspect.getsource(JobScheduler), "JobScheduler.failed is gone")
 
 
 @pytest.mark.parametrize(
@@ -144,15 +151,21 @@ def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / ".snakemake/locks").is_dir()
 
 
-@pytest.mark.parametrize(("is_main", "expected"), [(True, ["own log"]), (False, ["start", "own log"])])
-def test_a_module_is_started_before_its_workflow(is_main: bool, expected: list[str]) -> None:
+@pytest.mark.parametrize("hook", ["start", "error"])
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_modules_hooks_are_called_before_those_of_its_workflow(hook: str, is_main: bool) -> None:
     called: list[str] = []
-    given = workflow(
-        modifier=SimpleNamespace(is_main_snakefile=lambda: is_main), _onstart=lambda log: called.append(f"own {log}")
-    )
-    SnakemakeRun(given).start_module(lambda: called.append("start"))
-    given._onstart("log")
-    assert called == expected
+    hooks = {name: lambda log: called.append(f"own {log}") for name in ("_onstart", "_onerror")}
+    given = workflow(modifier=SimpleNamespace(is_main_snakefile=lambda: is_main), **hooks)
+    SnakemakeRun(given).start_module(lambda: called.append("start"), lambda: called.append("error"))
+    getattr(given, f"_on{hook}")("log")
+    assert called == (["own log"] if is_main else [hook, "own log"])
+
+
+def test_failed_jobs_are_counted() -> None:
+    run = SnakemakeRun(workflow(scheduler=SimpleNamespace(failed=set())))
+    assert not run.has_failed_jobs
+    assert SnakemakeRun(workflow(scheduler=SimpleNamespace(failed={"job"}))).has_failed_jobs
 
 
 @pytest.mark.parametrize(

@@ -313,6 +313,14 @@ REFUSED = {
     "wildcards: {w: gone.txt}": ["E-SHEET wildcard file 'gone.txt'", "s.yaml:3"],
     "variables: {x: 1}": ["variable 'x': is used by no prompt"],
     "template: jinja": ["template 'jinja'"],
+    "axes: {steps: [1, 2]}\ngrid: {rows: stesp}": ["E-SHEET grid: rows 'stesp'", "did you mean 'steps'", "s.yaml:4"],
+    "axes: {steps: [1, 2]}\ngrid: {rows: cfg_scale}": ["'cfg_scale': is no axis of this sheet", "seeds"],
+    "axes: {steps: [1, 2]}\ngrid: {rows: steps, columns: steps}": ["grid 'steps': is given for rows and columns"],
+    "axes: {steps: [1, 2]}\ngrid: [steps]": ["grid 'steps': isn't rows and columns", "s.yaml:4", "write {rows: AXIS"],
+    "axes: {steps: [1, 2]}\ngrid: {row: steps}": ["isn't rows and columns", "Hint: write {rows: AXIS, columns: AXIS}"],
+    "axes: {steps: [1, 2]}\ngrid: {}": ["isn't rows and columns"],
+    "axes: {steps: [1, 2]}\ngrid: {rows: [steps]}": ["grid: rows", "is no axis of this sheet"],
+    "axes: {steps: [1, 2]}\ngrid: {rows: ~}": ["grid: rows", "is no axis of this sheet"],
 }
 
 

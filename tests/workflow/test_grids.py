@@ -44,6 +44,11 @@ def grids(project: Project) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in project.results.glob("first/grid*.png")}
 
 
+def width_of(path: Path) -> int:
+    with Image.open(path) as image:
+        return image.width
+
+
 def redrawn(project: Project, *changes: tuple[str, str]) -> set[str]:
     """The grids that a run draws after these replacements in the sheet; it must succeed."""
     text = project.folder.joinpath("prompts/first.yaml").read_text()
@@ -98,9 +103,9 @@ def test_after_a_failed_run_a_grid_shows_what_is_there_and_the_next_run_replaces
     assert "results/first/grid.png: 2 of 4 pictures missing" in failed.stdout
     path = study.results / "first/grid.png"
     assert "X Type: Clip skip" in PNG.read_text(path.read_bytes(), path)["parameters"]
-    whole = Image.open(path)
+    width = width_of(path)
     assert redrawn(study, ("[2, 9]", "[2]")) == {"grid.png", "grid.steps-3.png"}
-    assert Image.open(path).width < whole.width
+    assert width_of(path) < width
     assert redrawn(study) == set()
 
 

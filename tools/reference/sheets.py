@@ -20,6 +20,7 @@ _SHEET = {
     "axes": ("mapping", "`{}`", "Named lists of values. Each prompt is rendered with each combination of them."),
     "draw": ("mapping", "`{count: 1, seed: 0}`", "How many draws of the wildcards each cell has, and their seed."),
     "exclude": ("list", "`[]`", "Combinations that are left out: axis and value, or a list of values."),
+    "grid": ("mapping", "the first axes", "What stands along `rows` and `columns` of the study's [grids](#grids)."),
     "include": ("list", "`[]`", "Combinations that are added."),
     "limit": ("number", "none", "More pictures than that are refused before anything runs."),
     "template": ("`dynamic-prompts`", "none", "Read the prompts in the notation of dynamic prompts."),

@@ -13,11 +13,12 @@ from darkroom.run.plan import (
     tune_garbage_collection,
 )
 
+tune_garbage_collection()
+
 plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)
 
 prepare_environment()
-tune_garbage_collection()
 
 
 def start():

@@ -84,7 +84,7 @@ rule make_grid:
     log:
         "logs/gallery/{sheet}.{grid}.log",
     wildcard_constraints:
-        grid=one_of({stem for grids in plan.grids.values() for stem in grids.by_stem}),
+        grid=one_of(sorted({stem for grids in plan.grids.values() for stem in grids.by_stem})),
     localrule: True  # it takes seconds: not worth a cluster job
     conda:
         "../../envs/darkroom.yaml"

@@ -181,3 +181,16 @@ def test_shortening_keeps_both_ends_and_the_limit(limit: int) -> None:
         assert short.startswith("the")
         assert short.endswith("end")
     assert shorten_middle("short  and\nsweet", 60) == "short and sweet"
+
+
+@pytest.mark.parametrize("prompts", [("日本", "中国"), ("שלום", "עולם"), ("😀", "😎")])
+def test_prompts_in_other_scripts_are_drawn_with_their_own_letters(tmp_path: Path, prompts: tuple[str, str]) -> None:
+    one, other = (make(tmp_path, [make_picture(tmp_path, 1, prompt=prompt)], thumbnail_px=200) for prompt in prompts)
+    assert ImageChops.difference(one, other).getbbox() is not None
+
+
+def test_a_long_prompt_in_another_script_stays_within_its_lines(tmp_path: Path) -> None:
+    page = make(tmp_path, [make_picture(tmp_path, 1, prompt="とても長い" * 5000)], thumbnail_px=200)
+    short = make(tmp_path, [make_picture(tmp_path, 1, prompt="a")], thumbnail_px=200)
+    assert page.size == short.size
+    assert ImageChops.difference(page, Image.new("RGB", page.size, contact_sheet.PAPER)).getbbox()[3] < page.height - 20

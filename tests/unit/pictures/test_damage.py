@@ -48,7 +48,7 @@ class Made:
         check = ResultsCheck(self.folder, self.folder / "memory.json")
         wanted = [Wanted(p.name, p.path, RenderRequest.model_validate(p.request)) for p in self.pictures]
         state = check.check_sheet("shapes", wanted)
-        is_current = check.is_gallery_current(list(state.hashes.values()))
+        is_current = check.is_gallery_current(state.hashes)
         check.save()
         return dict(state.damaged), state.is_current, is_current
 

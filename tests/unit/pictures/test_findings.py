@@ -13,9 +13,12 @@ from PIL import Image
 from darkroom.cli.command import main
 from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.gallery import build_gallery
+from darkroom.pictures.grid import GridRequest, draw_grid
+from darkroom.pictures.grid_parts import split_page
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.records import index_path, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
+from tests.fixtures.studies import make_study
 
 SHEET = "prompts:\n- {id: scene-00, prompt: a, seed: 100}\n- {id: scene-01, prompt: b, seed: 101}\n"
 CONFIG = "checkpoints: {alpha: {source: x.safetensors}}\nsheets: [shapes.yaml]\n"
@@ -155,6 +158,24 @@ def test_what_is_neither_gets_the_right_message(
     assert error.startswith(f"{code} ") and words in error
 
 
+def test_the_grids_of_a_study_are_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    results = Path("results")
+    table, pictures, layout = make_study(results, {"x": ["a", "b"]})
+    make_contact_sheet(results, pictures, results / "study/contact-sheet.png", columns=3, thumbnail_px=32)
+    build_gallery(results, pictures, {}, title="x", thumbnail_px=32)
+    assert verify("results", capsys)[:2] == (1, ["missing: results/study/grid.png"])
+    part = split_page(table, next(table.all_pages()))[0]
+    for name in ("grid.png", "grid.x-old.png"):
+        draw_grid(GridRequest(results, table, part, layout["axes"]), results / "study" / name, {})
+    assert verify("results", capsys)[0] == 0
+    flip(results / "study/grid.x-old.png")
+    code, lines, _ = verify("results", capsys)
+    assert code == 1 and len(lines) == 1 and lines[0].startswith("damaged: results/study/grid.x-old.png (")
+
+
 @pytest.fixture
 def prune(results: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[str]]:
     """`darkroom prune` where the sheet asks for the first two pictures only."""
@@ -189,7 +210,20 @@ def test_pruning_moves_pictures_with_their_thumbnails(prune: Callable[..., list[
     assert not (results / thumbnail_path("shapes/alpha/scene-02-102")).exists()
     assert not (results / "gone").exists()
     assert (results / index_path("shapes")).exists() and (results / "shapes/contact-sheet.png").exists()
-    assert prune() == ["every picture in results/ is asked for"]
+    assert prune() == ["every picture and grid in results/ is asked for"]
+
+
+def test_pruning_moves_grids_that_no_study_has(prune: Callable[..., list[str]], results: Path) -> None:
+    for name in ("grid.png", "grid-2.look-a.png", "gridlock.png"):
+        shutil.copy(results / picture(0), results / "shapes" / name)
+    *listed, last = prune()
+    assert listed[4:] == ["results/shapes/grid-2.look-a.png", "results/shapes/grid.png"]
+    assert last.startswith("4 pictures and 2 grids that aren't asked for any more, ")
+    *_, last = prune("--yes")
+    assert (Path(last.rpartition(" to ")[2]) / "shapes/grid.png").exists()
+    assert [path.name for path in results.glob("shapes/grid*")] == ["gridlock.png"]
+    shutil.copy(results / picture(0), results / "shapes/grid.png")
+    assert prune()[-1].startswith("1 grid that isn't asked for any more, ")
 
 
 def test_pruning_keeps_what_any_of_several_configurations_asks_for(prune: Callable[..., list[str]]) -> None:

@@ -85,7 +85,7 @@ def _files() -> dict[str, bytes]:
     config = config.replace(f"{DEMO.as_posix()}/", f"{_SOURCES}/")
     config = config.replace("in docs/reference/config.md.", "in docs/reference/config.md of Darkroom's repository.")
     copied = [
-        "prompts/demo.yaml",
+        *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("prompts/*.yaml"))),
         *(str(path.relative_to(ROOT)) for path in sorted(ROOT.glob("profiles/*/config.yaml"))),
     ]
     return {

@@ -12,8 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
+from darkroom.pictures.fonts import MAIN, coverage
 from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
 from darkroom.pictures.records import PictureRecord, digest_pictures
+from darkroom.pictures.text_layout import draw_text, set_text
 from darkroom.pictures.thumbnails import in_threads, read_thumbnail, update_thumbnails
 from darkroom.resources import RESOURCES
 
@@ -27,6 +29,7 @@ MAX_PIXELS = 64_000_000  # many viewers, and Pillow, refuse pictures from 89 mil
 _COMPRESS_LEVEL = 3  # against 6: four fifths of the time, a tenth more bytes for photographs, a third for flat colours
 
 Font = ImageFont.FreeTypeFont
+Colour = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +135,8 @@ def _draw_thumbnail(page: Image.Image, x: int, y: int, edge: int, image: Image.I
 
 
 def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture: GalleryPicture) -> None:
-    font, small = _font(PROMPT_SIZE), _font(SMALL_SIZE)
     prompt = str(picture.request.get("prompt", "")) or "(no prompt)"
-    fitted = _shorten(prompt, lambda text: len(_wrap(text, font, width)) <= PROMPT_LINES)
-    for line in _wrap(fitted, font, width):
-        pen.text((x, y), line, INK, font)
-        y += round(PROMPT_SIZE * LINE_HEIGHT)
-    y += 2
+    y += _draw_lines(pen, x, y, width, prompt, PROMPT_SIZE, INK, PROMPT_LINES) + 2
     request = picture.request
     negative = request.get("negative_prompt")
     loras = ", ".join(use["name"] for use in request.get("loras", ()))  # those of the prompt's tags are seen there
@@ -148,8 +146,28 @@ def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture:
         + (f" · {loras}" if loras else ""),
     )
     for line in facts:
-        pen.text((x, y), _shorten(line, lambda text: _width(text, small) <= width), FAINT, small)
-        y += round(SMALL_SIZE * LINE_HEIGHT)
+        y += _draw_lines(pen, x, y, width, line, SMALL_SIZE, FAINT, 1)
+
+
+def _draw_lines(
+    pen: ImageDraw.ImageDraw, x: int, y: int, width: int, text: str, size: int, colour: Colour, most: int
+) -> int:
+    """Draw at most so many lines of a text, shortened to fit; returns their height."""
+    if not coverage(MAIN) >= set(map(ord, "".join(text.split()))):
+        text = shorten_middle(text, most * width)  # no letter is narrower than a pixel
+        fitted = _shorten(text, lambda each: len(set_text(each, size, width).lines) <= most)
+        block = set_text(fitted, size, width)
+        draw_text(pen, block, x, y, width, colour)
+        return block.height
+    font = _font(size)
+    if most == 1:
+        lines = [_shorten(text, lambda each: _width(each, font) <= width)]
+    else:
+        lines = _wrap(_shorten(text, lambda each: len(_wrap(each, font, width)) <= most), font, width)
+    for line in lines:
+        pen.text((x, y), line, colour, font)
+        y += round(size * LINE_HEIGHT)
+    return len(lines) * round(size * LINE_HEIGHT)
 
 
 def _shorten(text: str, fits: Callable[[str], bool]) -> str:
@@ -204,7 +222,7 @@ def _letter_width(letter: str, font: Font) -> float:
 
 @cache
 def _font(size: int, weight: str = "Regular") -> Font:
-    """Source Sans: Latin, Greek and Cyrillic, and the same on every machine. Pillow's own font knows only ASCII."""
+    """Source Sans, as it has always drawn the captions of contact sheets: without kerning."""
     return ImageFont.truetype(
         RESOURCES / "fonts" / f"SourceSansPro-{weight}.otf", size, layout_engine=ImageFont.Layout.BASIC
     )

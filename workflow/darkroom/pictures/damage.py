@@ -53,12 +53,17 @@ class WantedPicture(Protocol):
 class SheetState:
     """`damaged` pictures by path, with the reason; `is_current` if contact sheet, index and thumbnails show the pictures.
 
-    `hashes` are the SHA256 of the pictures that are there, by path.
+    `by_path` are the SHA256 of the pictures that are there, by path.
     """
 
     damaged: Mapping[str, str]
     is_current: bool
-    hashes: Mapping[str, str]
+    by_path: Mapping[str, str]
+
+    @property
+    def hashes(self) -> list[str]:
+        """The SHA256 of the pictures that are there, in the sheet's order."""
+        return list(self.by_path.values())
 
 
 class ResultsCheck:

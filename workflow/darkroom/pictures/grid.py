@@ -34,10 +34,11 @@ from darkroom.pictures.thumbnails import in_threads
 MANY = 8
 """With more rows the heads of columns stand below the grid too, with more columns those of rows at its right."""
 _BOLD = "SourceSansPro-Semibold.otf"
-_TITLE, _SMALL, _PAD = 26, 14, 4
-_HEAD_SIZES = (16, 28)
+_PAD = 4
+_SMALLEST = 16
 _HEAD_LINES = 12  # more than that, and columns are made wider
-_WIDTHS = (96, 160, 240, 320, 480)
+_WIDTHS = (6, 10, 15, 20, 30)  # of heads, in parts of their size
+_REASON_SIZE = 14
 _COMPRESS_LEVEL = 3  # as for contact sheets
 
 Missing = Mapping[str, str]
@@ -149,33 +150,46 @@ def _fit(request: GridRequest, missing: Missing, out: Path) -> _Layout:
 
 def _lay_out(request: GridRequest, cell: CellSize, missing: Missing) -> _Layout:
     table, part = request.table, request.part
-    size = max(_HEAD_SIZES[0], min(_HEAD_SIZES[1], round(max(cell.width, cell.height) / 20)))
+    size = _head_size(cell, part)
     rows, columns = _labels(table, table.rows, part.rows), _labels(table, table.columns, part.columns)
-    column_width = _choose_width(columns, size, cell.width, _HEAD_LINES * size * 5 // 4)
-    head_width = _choose_width(rows, size, 0, cell.height) if table.rows is not None else 0
+    column_width = _choose_width(columns, size, cell.width, _WIDTHS[0], _HEAD_LINES * size * 5 // 4)
+    head_width = 0
+    if table.rows is not None:
+        name = _set_name(table, table.rows, "↓", size, _WIDTHS[1] * size)
+        head_width = max(name.width if name else 0, _choose_width(rows, size, 0, _WIDTHS[1], cell.height))
     row_heads = tuple(set_text(label, size, head_width - 2 * _PAD) for label in rows if table.rows is not None)
     heights = []
     for place, row in enumerate(part.rows):
         texts = [row_heads[place].height] if row_heads else []
-        for column in part.columns:
-            picture = table.cells.get(table.at(part.page, row, column))
-            if picture is not None and picture.name in missing:
-                texts.append(_set_reason(missing[picture.name], column_width).height + 2 * _PAD)
+        pictures = (table.cells.get(table.at(part.page, row, column)) for column in part.columns)
+        reasons = (missing[picture.name] for picture in pictures if picture is not None and picture.name in missing)
+        texts += [_set_reason(reason, column_width).height + 2 * _PAD for reason in reasons]
         heights.append(max(cell.height, *(height + 2 * _PAD for height in texts), 0))
-    name_width = max(_WIDTHS[0], len(columns) * (column_width + GAP))
+    name_width = max(_WIDTHS[0] * size, len(columns) * (column_width + GAP))
     names = (
-        set_text(f"{table.dimensions[table.rows].name} ↓", _SMALL, head_width) if table.rows is not None else None,
-        set_text(f"{table.dimensions[table.columns].name} →", _SMALL, name_width)
-        if table.columns is not None
-        else None,
+        _set_name(table, table.rows, "↓", size, head_width),
+        _set_name(table, table.columns, "→", size, name_width),
     )
-    title_width = max(_WIDTHS[-1], head_width + name_width)
+    title_width = max(_WIDTHS[-1] * size, head_width + name_width)
     titles = (
-        set_text(table.sheet, _TITLE, title_width, _BOLD),
+        set_text(table.sheet, round(size * 1.6), title_width, _BOLD),
         *(set_text(text, size, title_width) for text in [describe_page(table, part)] if text),
     )
     heads = tuple(set_text(label, size, column_width - 2 * _PAD) for label in columns)
     return _Layout(cell, titles, names, row_heads, heads, head_width, column_width, tuple(heights))
+
+
+def _head_size(cell: CellSize, part: GridPart) -> int:
+    """In pixels: labels of a large grid can be read where all of it is on a screen, as far as they fit the cells."""
+    edge = max(cell.width, cell.height)
+    whole = max(len(part.columns) * cell.width, len(part.rows) * cell.height)
+    return max(_SMALLEST, round(min(edge / 10, max(edge / 20, whole / 100))))
+
+
+def _set_name(table: StudyTable, dimension: int | None, arrow: str, size: int, width: int) -> Block | None:
+    if dimension is None:
+        return None
+    return set_text(f"{table.dimensions[dimension].name} {arrow}", round(size * 0.85), width)
 
 
 def describe_page(table: StudyTable, part: GridPart) -> str:
@@ -191,20 +205,24 @@ def _labels(table: StudyTable, dimension: int | None, numbers: Sequence[int]) ->
     return [""] if dimension is None else [table.dimensions[dimension].labels[number] for number in numbers]
 
 
-def _choose_width(labels: Sequence[str], size: int, least: int, most_height: int) -> int:
-    """The least of some widths, from `least` on, with which no label is higher than `most_height`, or the greatest."""
-    needed = max(set_text(label, size, _WIDTHS[-1]).width for label in labels) + 2 * _PAD
-    for width in (least, *_WIDTHS):
-        if width >= max(least, min(needed, _WIDTHS[0])):
+def _choose_width(labels: Sequence[str], size: int, least: int, unbroken: int, most_height: int) -> int:
+    """The least of _WIDTHS, from `least` on, with which no label is higher than `most_height`, or the greatest.
+
+    Labels up to the width `unbroken`, in parts of the size, aren't wrapped if `least` doesn't need it.
+    """
+    widths = [each * size for each in _WIDTHS]
+    needed = max(set_text(label, size, widths[-1]).width for label in labels) + 2 * _PAD
+    for width in (least, *widths):
+        if width >= max(least, min(needed, unbroken * size)):
             if width >= needed:
                 return max(least, needed)
             if all(set_text(label, size, width - 2 * _PAD).height <= most_height for label in labels):
                 return width
-    return max(least, _WIDTHS[-1])
+    return max(least, widths[-1])
 
 
 def _set_reason(reason: str, width: int) -> Block:
-    return set_text(without_hint(reason), _SMALL, width - 4 * _PAD)
+    return set_text(without_hint(reason), max(_REASON_SIZE, width // 26), width - 4 * _PAD)
 
 
 def _draw_heads(pen: ImageDraw.ImageDraw, layout: _Layout) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from darkroom.pictures.grid_parts import GridPart
 from darkroom.pictures.infotext import quote, written_schedule
+from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.study_table import StudyTable
 from darkroom.request.render_request import RenderRequest
 
@@ -46,7 +47,7 @@ def describe_grid(table: StudyTable, part: GridPart, axes: Sequence[Mapping[str,
     lines += [("Z", number, (part.page[number],)) for number in table.pages[:1]]
     for letter, dimension, numbers in lines:
         if dimension is not None:
-            name, values = _axis(table, dimension, numbers, changed)
+            name, values = _axis(table, part, dimension, numbers, changed)
             settings |= {f"{letter} Type": name, f"{letter} Values": _csv(values)}
     return settings
 
@@ -59,7 +60,7 @@ def add_settings(infotext: str, settings: Mapping[str, str]) -> str:
 
 
 def _axis(
-    table: StudyTable, dimension: int, numbers: Sequence[int], changed: Mapping[str, Any]
+    table: StudyTable, part: GridPart, dimension: int, numbers: Sequence[int], changed: Mapping[str, Any]
 ) -> tuple[str, list[str]]:
     """An axis' type and its values."""
     name, labels = table.dimensions[dimension].name, table.dimensions[dimension].labels
@@ -70,25 +71,25 @@ def _axis(
         return "Prompt S/R", [text, *(label for label in shown if label not in ("~", text))]
     if setting not in _NAMES:
         return name, shown
-    requests: dict[int, RenderRequest] = {}
-    for place, picture in table.cells.items():
-        if place[dimension] in numbers and place[dimension] not in requests:
-            requests[place[dimension]] = RenderRequest.model_validate(picture.request)
-    values = [_value(setting, requests.get(number), labels[number]) for number in numbers]
-    return _NAMES[setting], values
+    found: dict[int, set[str | None]] = {number: set() for number in numbers}
+    for place in part.places(table):
+        found[place[dimension]].add(_value(setting, table.cells[place]))
+    values = (found[number].pop() if len(found[number]) == 1 else None for number in numbers)
+    return _NAMES[setting], [label if value is None else value for label, value in zip(shown, values, strict=True)]
 
 
-def _value(setting: str, request: RenderRequest | None, label: str) -> str:
-    """A setting's value as A1111 writes it; the label, where the request doesn't hold the setting."""
-    if request is None or setting in ("checkpoints", "seeds", "styles"):
-        return label
+def _value(setting: str, picture: GalleryPicture) -> str | None:
+    """A setting's value as A1111 writes it; None where only the label says it."""
+    request = RenderRequest.model_validate(picture.request)
+    if setting == "checkpoints":
+        return picture.checkpoint
     if setting == "height,width":
         return f"{request.width}x{request.height}"
     if setting == "schedule":
         return written_schedule(request)
-    value = getattr(request, setting)
+    value = getattr(request, {"seeds": "seed"}.get(setting, setting), None)
     if value is None:
-        return "Automatic" if setting == "vae" else label
+        return "Automatic" if setting == "vae" else None
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

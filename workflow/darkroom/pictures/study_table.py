@@ -6,9 +6,8 @@ apart. Two of them run along the rows and columns; the others have one value a p
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.pictures.picture import GalleryPicture
@@ -53,8 +52,16 @@ class StudyTable:
         """A place of each page that has pictures, with 0 for rows and columns, in the dimensions' order."""
         pages = set(self.pages)
         used = {tuple(at if n in pages else 0 for n, at in enumerate(place)) for place in self.cells}
-        choices = [range(len(each.labels)) if n in pages else (0,) for n, each in enumerate(self.dimensions)]
-        yield from (place for place in itertools.product(*choices) if place in used)
+        yield from sorted(used)
+
+    def by_page(self) -> Iterator[tuple[Place, StudyTable]]:
+        """Each of `all_pages` with the table of its cells alone."""
+        pages = set(self.pages)
+        found: dict[Place, dict[Place, GalleryPicture]] = {page: {} for page in self.all_pages()}
+        for place, picture in self.cells.items():
+            found[tuple(at if n in pages else 0 for n, at in enumerate(place))][place] = picture
+        for page, cells in found.items():
+            yield page, replace(self, cells=cells)
 
     def lines(self, page: Place) -> tuple[list[int], list[int]]:
         """The labels' numbers along the rows and along the columns that have pictures on a page; [0] for None."""

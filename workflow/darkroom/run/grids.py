@@ -41,11 +41,11 @@ def list_grids(table: StudyTable) -> Iterator[Grid]:
 
     `grid.png` is the first page; `grid.age-old.seeds-2.png` another one, `grid-2.png` the second part of the first.
     """
-    pages = list(table.all_pages())
+    first = next(table.all_pages())
     taken: set[str] = set()
-    for page in pages:
-        for part in split_page(table, page):
-            stem = _stem(table, part, pages[0])
+    for page, cells in table.by_page():
+        for part in split_page(cells, page):
+            stem = _stem(table, part, first)
             if stem in taken:  # two labels with one form in a file's name
                 stem = f"{stem}.{_hash([table.labels_of(page), part.number])}"
             taken.add(stem)

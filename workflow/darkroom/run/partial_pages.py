@@ -37,11 +37,15 @@ def _make_pages(plan: Plan, sheet: str, missing: Mapping[str, str]) -> Iterator[
     from darkroom.pictures.measuring import measure_study
     from darkroom.pictures.study_page import make_study_page
 
-    try:
-        yield measure_study(PLAN_FILE, sheet, RESULTS / sheet / STUDY_CSV)
-        yield make_study_page(PLAN_FILE, sheet, RESULTS / sheet / STUDY_PAGE, missing)
-    except (DarkroomError, OSError) as error:
-        yield redact(str(error))
+    folder = RESULTS / sheet
+    for make in (
+        lambda: measure_study(PLAN_FILE, sheet, folder / STUDY_CSV),
+        lambda: make_study_page(PLAN_FILE, sheet, folder / STUDY_PAGE, missing),
+    ):
+        try:
+            yield make()
+        except (DarkroomError, OSError) as error:
+            yield redact(str(error))
     grids = plan.grids[sheet]
     for grid in grids.by_stem.values():
         names = {picture.name for picture in grids.shown(grid)}

@@ -271,7 +271,7 @@ def prepare_environment() -> None:
 
 
 def tune_garbage_collection() -> None:
-    """Collect garbage less often while the graph is built: its millions of objects live until the end of the run."""
+    """Collect garbage less often while sheets are read and the graph is built: these objects live until the run's end."""
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
 

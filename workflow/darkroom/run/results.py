@@ -55,28 +55,20 @@ class Results:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
         self.check_pictures(None)
         states = [self._inspect(sheet) for sheet in self._plan.sheets]
-        hashes = [digest for state in states for digest in state.hashes.values()]
+        hashes = [digest for state in states for digest in state.hashes]
         if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
             self._snakemake.force(RESULTS / INDEX)
 
     def check_study(self, sheet: str) -> None:
         """Force what is damaged or out of date of a study's table; whatever its contact sheet waits for, it waits for too."""
         state = self._inspect(sheet)
-        if (
-            self._snakemake.is_main
-            and state.is_current
-            and not self._check.is_study_current(sheet, list(state.hashes.values()))
-        ):
+        if self._snakemake.is_main and state.is_current and not self._check.is_study_current(sheet, state.hashes):
             self._snakemake.force(RESULTS / sheet / STUDY_CSV)
 
     def check_study_page(self, sheet: str) -> None:
         """Force a study's page if it is damaged or out of date though what it is made from is current."""
         state = self._inspect(sheet)
-        if (
-            self._snakemake.is_main
-            and state.is_current
-            and not self._check.is_study_page_current(sheet, list(state.hashes.values()))
-        ):
+        if self._snakemake.is_main and state.is_current and not self._check.is_study_page_current(sheet, state.hashes):
             self._snakemake.force(RESULTS / sheet / STUDY_PAGE)
 
     def save(self) -> None:
@@ -96,7 +88,7 @@ class Results:
             return
         grids = self._plan.grids[sheet]
         for grid in grids.by_stem.values():
-            hashes = [state.hashes.get(picture.path, "") for picture in grids.shown(grid)]
+            hashes = [state.by_path.get(picture.path, "") for picture in grids.shown(grid)]
             if all(hashes) and not self._check.shows(f"{sheet}/{grid.file}", hashes):
                 self._snakemake.force(RESULTS / sheet / grid.file)
 

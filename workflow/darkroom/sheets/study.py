@@ -93,7 +93,7 @@ class Study:
     @property
     def is_plain(self) -> bool:
         """True for a sheet without anything of a study."""
-        return not (self.axes or self.wildcards or self.variables or self.template or self.include)
+        return not (self.axes or self.wildcards or self.variables or self.template or self.include or self.grid)
 
     def table(self) -> dict[str, Any]:
         """How the study's table is laid out, as JSON-ready data: `axes` with their labels in the sheet's order, and `grid`.
