@@ -81,7 +81,6 @@ SEAMS = {
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
-    "run/partial_pages": "one subject: pages of studies after a run that failed",
     "run/repair": "the commands of three rules, run outside Snakemake",
     "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",
     "serve/frames": "standard library only: a picture's job speaks frames too",

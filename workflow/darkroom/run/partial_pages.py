@@ -6,7 +6,7 @@ and planning finds that a page doesn't show the pictures that are there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from darkroom.base.secrets import redact
 from darkroom.base.text import format_count
@@ -38,10 +38,11 @@ def _make_pages(plan: Plan, sheet: str, missing: Mapping[str, str]) -> Iterator[
     from darkroom.pictures.study_page import make_study_page
 
     folder = RESULTS / sheet
-    for make in (
+    jobs: list[Callable[[], str]] = [
         lambda: measure_study(PLAN_FILE, sheet, folder / STUDY_CSV),
         lambda: make_study_page(PLAN_FILE, sheet, folder / STUDY_PAGE, missing),
-    ):
+    ]
+    for make in jobs:
         try:
             yield make()
         except (DarkroomError, OSError) as error:
