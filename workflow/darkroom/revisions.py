@@ -12,3 +12,4 @@ RENDER_OF_SOME = 3
 render all others again for nothing. The next RENDER is 4, and then this one goes."""
 GALLERY = 4
 MEASURE = 1
+SCORE = 1
