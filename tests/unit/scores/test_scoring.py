@@ -143,6 +143,15 @@ def test_a_clip_that_is_not_complete_is_refused(clip: Path, tmp_path: Path) -> N
         score_picture(picture(), PROMPT, {"fit": Scorer(path)})
 
 
+def test_a_clip_of_an_impossible_width_is_refused(clip: Path, tmp_path: Path) -> None:
+    weights = load_file(clip)
+    weights["vision_model.embeddings.patch_embedding.weight"] = torch.zeros(200, 3, 8, 8)
+    path = tmp_path / "clip.safetensors"
+    save_file(weights, path)
+    with pytest.raises(ScoreError, match="has layers 200 wide"):
+        read_score_file(path, "x")
+
+
 def test_scores_that_do_not_fit_each_other_are_refused(clip: Path, tmp_path: Path) -> None:
     head = write_head(tmp_path / "head.safetensors")
     wide = write_head(tmp_path / "wide.safetensors", WIDTH + 1)

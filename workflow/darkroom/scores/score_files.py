@@ -92,6 +92,10 @@ def _read_clip(header: Header, name: object) -> ClipFile:
         "patch_size": patch,
         "image_size": patch * round((places - 1) ** 0.5),
     }
+    for each in (text, vision):
+        if each["hidden_size"] % each["num_attention_heads"]:
+            why = f"has layers {each['hidden_size']} wide, which no CLIP that was published has"
+            raise ScoreError("score", name, why, "use a CLIP of OpenAI's or LAION's")
     return ClipFile({"text_config": text, "vision_config": vision, "projection_dim": projection})
 
 
@@ -126,4 +130,4 @@ def _shape(header: Header, key: str, dimensions: int) -> tuple[int, ...]:
 
 def _count_layers(header: Header, tower: str) -> int:
     pattern = re.compile(rf"{tower}_model\.encoder\.layers\.(\d+)\.")
-    return 1 + max(int(found[1]) for key in header.tensors if (found := pattern.match(key)))
+    return len({found[1] for key in header.tensors if (found := pattern.match(key))})  # a gap shows when it is loaded
