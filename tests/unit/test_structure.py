@@ -29,6 +29,7 @@ ORDER = [
     "config_mistakes",  # what is wrong in a configuration
     "config",  # what a run is configured to be
     "loras",  # LoRA files, read against a model's layers
+    "scores",  # finished pictures are scored by models
     "sources",  # bytes in: checks files of every kind above
     "engine",  # a model that renders requests
     "pictures",  # bytes out: files, pages, the manifest
@@ -75,6 +76,7 @@ SEAMS = {
     "cli/plan": "a file a verb",
     "cli/prune": "a file a verb",
     "cli/runpod": "a file a verb",
+    "cli/score": "a file a verb",
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",

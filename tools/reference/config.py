@@ -12,6 +12,7 @@ from darkroom.config import (
     FetchConfig,
     GalleryConfig,
     Lora,
+    Score,
     ServeConfig,
     Vae,
 )
@@ -23,6 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "vaes.NAME": Vae,
     "loras.NAME": Lora,
     "embeddings.NAME": Embedding,
+    "scores.NAME": Score,
     "fetch": FetchConfig,
     "engine": EngineConfig,
     "gallery": GalleryConfig,

@@ -15,16 +15,16 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationE
 
 from darkroom.base.names import NAME_PATTERN, find_collision, is_reserved
 from darkroom.base.strict_yaml import SEPARATORS, YamlFile, find_unportable, locate, read_yaml
-from darkroom.base.text import UTF_16_MARKS, did_you_mean, file_stem, read_text, shorten
+from darkroom.base.text import UTF_16_MARKS, file_stem, read_text, shorten
 from darkroom.base.validation import Mistakes, StrictModel, all_problems
-from darkroom.config_mistakes import describe_problems, no_mapping, without_wrong_values
+from darkroom.config_mistakes import describe_problems, no_mapping, unknown_reference, without_wrong_values
 from darkroom.errors import BadNameError, ConfigError
 
 _SHEET_FILES = ("contact-sheet.png", "study.html")
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
 
-SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding"}
+SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding", "scores": "score"}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
 IN_PROMPTS = ("loras", "embeddings")
@@ -119,6 +119,23 @@ class Embedding(_FileOrFolder):
     """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an embedding by the file's name."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
+
+
+class Score(Section):
+    source: str
+    """Where the weights come from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`. A CLIP in transformers' layout scores how well a picture fits its prompt."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
+    clip: str | None = None
+    """For a head on CLIP's image embeddings, such as LAION's aesthetic predictor: the name among `scores` of the CLIP that it was trained on."""
+    activation: Literal["quick_gelu", "gelu"] | None = None
+    """For a CLIP: `quick_gelu` for OpenAI's, which is the default, `gelu` for most of LAION's. The file doesn't say."""
+
+    @model_validator(mode="after")
+    def _activation_is_for_a_clip(self) -> Self:
+        if self.clip is not None and self.activation is not None:
+            raise ValueError("activation is for a CLIP, and clip for a head on one")
+        return self
 
 
 class FetchConfig(Section):
@@ -216,6 +233,8 @@ class Config(Section):
     """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use, such as `Dark Style (v1.2)`."""
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
+    scores: dict[Name, Score] = Field(default_factory=dict)
+    """Models that score each finished picture, by the name that the manifest and study.csv use."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -236,7 +255,7 @@ class Config(Section):
         """The file that it came from, to point at lines of."""
         return self._path
 
-    @field_validator("checkpoints", "vaes")
+    @field_validator("checkpoints", "vaes", "scores")
     @classmethod
     def _usable_names(cls, value: dict[Name, Any]) -> dict[Name, Any]:
         for name in value:
@@ -307,7 +326,7 @@ def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None
         except ValidationError:
             return None
     config._path = str(path)
-    _check_vae_names(config, path, mistakes)
+    _check_references(config, path, mistakes)
     for section in IN_PROMPTS:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
         with mistakes.collect():
@@ -347,14 +366,15 @@ def check_sheets(config: Config) -> None:
         raise ConfigError("key", "sheets", f"is missing ({place})", "write sheets: [prompts/demo.yaml]")
 
 
-def _check_vae_names(config: Config, path: Path | str, mistakes: Mistakes) -> None:
-    for name, checkpoint in config.checkpoints.items():
-        if checkpoint.vae is not None and checkpoint.vae not in config.vaes:
-            known = f"known are {', '.join(config.vaes)}" if config.vaes else "list it under vaes"
-            place = locate(path, ["checkpoints", name, "vae"])
-            hint = did_you_mean(checkpoint.vae, config.vaes, known, most=1)
-            why = f"is not among vaes ({place})"
-            mistakes.add(ConfigError(f"checkpoints.{name}.vae =", checkpoint.vae, why, hint))
+def _check_references(config: Config, path: Path | str, mistakes: Mistakes) -> None:
+    clips = [name for name, score in config.scores.items() if score.clip is None]
+    vaes = [
+        (["checkpoints", name, "vae"], each.vae, "vaes", list(config.vaes)) for name, each in config.checkpoints.items()
+    ]
+    heads = [(["scores", name, "clip"], each.clip, "scores", clips) for name, each in config.scores.items()]
+    for keys, value, section, known in vaes + heads:
+        if value is not None and value not in known:
+            mistakes.add(unknown_reference(keys, value, section, known, locate(path, keys)))
 
 
 def _known_keys(parents: list[str]) -> list[str]:
@@ -370,6 +390,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         "vaes": Vae,
         "loras": Lora,
         "embeddings": Embedding,
+        "scores": Score,
     }
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)

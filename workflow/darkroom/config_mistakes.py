@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from darkroom.base.validation import Problem
 from darkroom.errors import ConfigError
 from darkroom.request.assets import ASSETS
 
-_SOURCES = ("checkpoints", *ASSETS)
+_SOURCES = ("checkpoints", *ASSETS, "scores")
 """The sections that name sources."""
 _STAND_IN = "hf:owner/name"
 """A source in place of one that is wrong, so that the sheets can be read."""
@@ -23,6 +23,14 @@ def no_mapping(data: Any, path: Path | str) -> ConfigError:
     """The error for a configuration that is empty or something else than a mapping."""
     why = "is empty" if data is None else "is not a mapping of keys to values"
     return ConfigError("configuration", path, why, "write checkpoints: and sheets:, as in config/README.md")
+
+
+def unknown_reference(keys: Sequence[str], value: str, section: str, known: Sequence[str], place: str) -> ConfigError:
+    """The error for a key whose value is the name of nothing that may stand there; `known` are those of its section."""
+    otherwise = f"known are {', '.join(known)}" if known else f"list it under {section}"
+    what = "no CLIP" if section == "scores" else "not"
+    why = f"is {what} among {section} ({place})"
+    return ConfigError(f"{'.'.join(keys)} =", value, why, did_you_mean(value, known, otherwise, most=1))
 
 
 def without_wrong_values(data: dict[str, Any], problems: list[Problem]) -> dict[str, Any]:

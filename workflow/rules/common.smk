@@ -52,13 +52,14 @@ wildcard_constraints:
     vae=one_of(plan.config.vaes),
     lora=one_of(plan.sources.stems("loras")),
     embedding=one_of(plan.sources.stems("embeddings")),
+    score=one_of(plan.sources.stems("scores")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
 
 
 def get_kind(wildcards):
-    """checkpoint, vae, lora or embedding."""
+    """checkpoint, vae, lora, embedding or score."""
     return plan.sources.kind(wildcards)
 
 
@@ -154,7 +155,7 @@ def get_pictures(wildcards):
     if "sheet" in wildcards.keys():
         return pictures
     pages = [*get_contact_sheets(wildcards), *plan.grid_paths(), *get_study_pages(wildcards)]
-    return [*pictures, *pages, "results/index.html", "results/manifest.jsonl"]
+    return [*pictures, *get_scores(wildcards), *pages, "results/index.html", "results/manifest.jsonl"]
 
 
 def get_contact_sheets(wildcards):
@@ -208,8 +209,32 @@ def get_grid_digest(wildcards):
     return plan.grids_of_sheet(wildcards.sheet).digest(wildcards.grid)
 
 
+def get_scored_picture(wildcards):
+    """The picture that a job scores."""
+    lifecycle.begin()
+    with exit_on_error():
+        picture = plan.picture(wildcards)
+        lifecycle.results.check_scores(wildcards.sheet, picture)
+    return f"results/{picture.path}"
+
+
+def get_score_receipts(wildcards):
+    """The receipts of all models that score pictures."""
+    return [plan.sources.asset_receipt("scores", name) for name in plan.config.scores]
+
+
+def get_scorers(wildcards):
+    """How pictures are scored, as JSON; the receipts say by which bytes."""
+    return plan.scorers
+
+
+def get_scores(wildcards):
+    """The scores of one sheet's pictures, or of all; none without models for them."""
+    return plan.score_paths(wildcards.get("sheet"))
+
+
 def get_usable(wildcards):
-    """Everything that pictures can be rendered with."""
+    """Everything that pictures can be rendered and scored with."""
     lifecycle.begin()
     return plan.sources.usable()
 

@@ -1,9 +1,10 @@
-"""Fetches each configured checkpoint, VAE, LoRA and embedding into the models folder, with a receipt of its identity.
+"""Fetches each configured checkpoint, VAE, LoRA, embedding and score into the models folder, with a receipt of its identity.
 
 REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source
                  its pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
 OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkpoints/NAME/; NAME.safetensors in
-                 MODELS/vaes/, MODELS/loras/ and MODELS/embeddings/; beside each a NAME.receipt.json (size, SHA256).
+                 MODELS/vaes/, MODELS/loras/, MODELS/embeddings/ and MODELS/scores/; beside each a NAME.receipt.json
+                 (size, SHA256).
                  Later rules depend on the receipts only.
 """
 
@@ -79,3 +80,14 @@ use rule fetch_checkpoint as fetch_embedding with:
     localrule: True
     message:
         "fetch the embedding {wildcards.embedding}"
+
+
+use rule fetch_checkpoint as fetch_score with:
+    output:
+        fetched=f"{plan.models_dir}/scores/{{score}}.safetensors",
+        receipt=f"{plan.models_dir}/scores/{{score}}.receipt.json",
+    log:
+        "logs/fetch/scores/{score}.log",
+    localrule: True
+    message:
+        "fetch the score {wildcards.score}"

@@ -34,6 +34,7 @@ rule measure_study:
     input:
         pictures=get_study_pictures,
         contact_sheet="results/{sheet}/contact-sheet.png",
+        scores=get_scores if plan.config.scores else [],
     output:
         table=update("results/{sheet}/study.csv"),
     log:
@@ -102,6 +103,7 @@ rule build_gallery:
     input:
         sheets=get_contact_sheets,
         studies=ancient(get_study_tables),
+        scores=get_scores if plan.config.scores else [],
     output:
         page=update("results/index.html"),
         manifest=update("results/manifest.jsonl"),

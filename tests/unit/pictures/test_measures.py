@@ -13,7 +13,7 @@ from darkroom.base.files import write_bytes
 from darkroom.cli.command import main
 from darkroom.errors import ImageError
 from darkroom.pictures.measures import load_measures, measures_path
-from darkroom.pictures.study_csv import name_axes
+from darkroom.pictures.study_csv import name_columns
 from tests.fixtures.measured_study import Study, scene
 
 NUMBERS = ("difference", "ssim", "hash", "hash_distance", "clipped", "contrast")
@@ -205,8 +205,11 @@ def test_a_label_is_no_formula_for_a_spreadsheet(label: str, cell: str, study: C
     assert [row["look"] for row in rows()] == ["~", cell]
 
 
-def test_an_axis_named_as_another_column_gets_a_prefix() -> None:
-    assert name_axes(["age", "seed", "axis_seed", "hash"]) == ["age", "axis_seed", "axis_axis_seed", "axis_hash"]
+def test_an_axis_or_a_score_named_as_another_column_gets_a_prefix() -> None:
+    names = ["age", "seed", "axis_seed", "hash", "clip"]
+    columns = ["age", "axis_seed", "axis_axis_seed", "axis_hash", "clip"]
+    named = [*(("axis", name) for name in names), ("score", "clip"), ("score", "taste"), ("score", "error")]
+    assert name_columns(named) == [*columns, "score_clip", "taste", "score_error"]
 
 
 def test_a_damaged_file_of_measures_is_none(study: Callable[..., Study]) -> None:

@@ -15,25 +15,27 @@ from pathlib import Path
 from typing import Protocol
 
 from darkroom.base.files import read_json_object, write_bytes
-from darkroom.errors import DarkroomError, ImageError
+from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.infotext import STRIPPED, read_request
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, measures_path
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import (
     CONTACT_SHEET,
+    FOLDER,
     INDEX,
     MANIFEST,
     STUDY_PAGE,
     PictureRecord,
     digest_pictures,
     load_index,
+    load_scores,
     read_seal,
     read_study_seal,
+    scores_path,
     thumbnail_path,
 )
 from darkroom.request.render_request import RenderRequest
-
-_STRIPPED = "does not say how it was made any more: another program has written it"
 
 
 class WantedPicture(Protocol):
@@ -74,6 +76,7 @@ class ResultsCheck:
         self._known = read_json_object(memory)
         self._found: dict[str, list[object]] = {}
         self._checked = {INDEX}
+        self._digests: dict[str, str] = {}
 
     def check_sheet(self, sheet: str, pictures: Sequence[WantedPicture]) -> SheetState:
         """The state of one sheet's pictures and pages."""
@@ -93,6 +96,7 @@ class ResultsCheck:
                 is_current = False
                 continue
             hashes[picture.path] = digest
+            self._digests[picture.path] = digest
             is_current = (
                 is_current and record is not None and record.sha256 == digest and self._has_thumbnail(picture, record)
             )
@@ -113,6 +117,19 @@ class ResultsCheck:
                     return False
             except ImageError:
                 return False
+        self._found[name] = [*stamp, digest]
+        return True
+
+    def are_scores_current(self, picture: WantedPicture) -> bool:
+        """Whether a picture's scores are whole and its own; to be called after `check_sheet`. True without the picture."""
+        digest, name = self._digests.get(picture.path), scores_path(picture.name)
+        if digest is None:
+            return True
+        stamp = self._stamp(name)
+        if stamp is None or (
+            self._known.get(name) != [*stamp, digest] and load_scores(self._results, picture.name, digest) is None
+        ):
+            return False
         self._found[name] = [*stamp, digest]
         return True
 
@@ -163,7 +180,7 @@ class ResultsCheck:
 
     def save(self) -> None:
         """Remember what was found whole. Raises DiskError (E-DISK)."""
-        others = {name: known for name, known in self._known.items() if name.split("/")[0] not in self._checked}
+        others = {name: known for name, known in self._known.items() if _sheet_of(name) not in self._checked}
         if (found := others | self._found) != self._known:
             write_bytes(self._file, json.dumps(found).encode())
 
@@ -198,17 +215,17 @@ class ResultsCheck:
         return [status.st_size, status.st_mtime_ns]
 
 
+def _sheet_of(name: str) -> str:
+    """The sheet of a file in the results folder; scores lie below the thumbnails' folder."""
+    parts = name.split("/")
+    return parts[1] if parts[0] == FOLDER and len(parts) > 1 else parts[0]
+
+
 def check_text(texts: Mapping[str, str], path: Path, request: RenderRequest | None) -> None:
     """Raise ImageError (E-IMAGE) for a picture without its metadata, or made of another request than the one given."""
     if not {"parameters", "darkroom"} <= texts.keys():
-        raise ImageError("picture", path, _STRIPPED)
-    if request is None:
-        return
-    try:
-        made_of = RenderRequest.model_validate(json.loads(texts["darkroom"])["request"])
-    except (ValueError, KeyError, TypeError, DarkroomError):
-        raise ImageError("picture", path, _STRIPPED) from None
-    if made_of.to_json() != request.to_json():
+        raise ImageError("picture", path, STRIPPED)
+    if request is not None and read_request(texts, path).to_json() != request.to_json():
         raise ImageError("picture", path, "was made with other settings than the sheet's")
 
 

@@ -27,8 +27,10 @@ from darkroom.pictures.records import (
     STUDY_PAGE,
     find_grids,
     load_index,
+    load_scores,
     read_seal,
     read_study_seal,
+    scores_path,
     thumbnail_path,
 )
 from darkroom.pictures.trash import find_pictures
@@ -58,6 +60,7 @@ def check_results(results: Path, below: str = "") -> tuple[int, list[Finding]]:
     findings = [] if entries is not None else [Finding(results / MANIFEST, _state(results / MANIFEST))]
     there = [path for path in find_pictures(results) if path.startswith(below)]
     listed = [entry for entry in entries or ({"file": path} for path in there) if entry["file"].startswith(below)]
+    findings += [finding for entry in listed if (finding := _check_scores(results, entry))]
     found = [finding for entry in listed if (finding := _check_picture(results / entry["file"], entry.get("sha256")))]
     findings += found
     if entries is not None:
@@ -94,6 +97,14 @@ def _check_picture(path: Path, sha256: str | None) -> Finding | None:
     except ImageError as error:
         return Finding(path, DAMAGED, error.why)
     return None if sha256 is None else Finding(path, CHANGED)
+
+
+def _check_scores(results: Path, entry: dict[str, Any]) -> Finding | None:
+    name, path = entry["file"].rpartition(".")[0], results / entry["file"]
+    if entry.get("scores") is None or not path.exists():
+        return None
+    is_right = load_scores(results, name, entry["sha256"]) == entry["scores"]
+    return None if is_right else Finding(results / scores_path(name), _state(results / scores_path(name)))
 
 
 def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:

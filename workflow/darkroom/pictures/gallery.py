@@ -13,6 +13,7 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.infotext import read_infotext
 from darkroom.pictures.picture import (
     GalleryPicture,
+    find_scores,
     group_pictures,
     shorten_middle,
     write_manifest,
@@ -30,11 +31,18 @@ Facts = list[tuple[str, str]]
 
 
 def build_gallery(
-    results: Path, pictures: list[GalleryPicture], checkpoints: dict[str, Facts], *, title: str, thumbnail_px: int
+    results: Path,
+    pictures: list[GalleryPicture],
+    checkpoints: dict[str, Facts],
+    *,
+    title: str,
+    thumbnail_px: int,
+    has_scores: bool = False,
 ) -> None:
     """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
-    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge. The same input
+    `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge; with `has_scores`
+    the manifest has the pictures' scores. The same input
     gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
     infotext; the earlier page then stays as it is.
     """
@@ -42,7 +50,8 @@ def build_gallery(
     records = update_thumbnails(results, pictures, thumbnail_px)
     remove_stale(results, pictures)
     page = render_page(pictures, records, checkpoints, title, thumbnail_px).encode()
-    manifest = write_manifest(results, pictures, records)
+    scores = find_scores(results, pictures, records) if has_scores else {}
+    manifest = write_manifest(results, pictures, records, scores)
     write_bytes(results / INDEX, seal_page(page, manifest, (record.sha256 for record in records)))
 
 
@@ -139,8 +148,9 @@ def make_gallery_page(plan_file: Path) -> str:
     models = Path(plan["config"]["models_dir"]) / "diffusers"
     audits = {name: read_audit(models / name) for name in plan["config"]["checkpoints"]}
     checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
-    gallery = plan["config"]["gallery"]
-    build_gallery(RESULTS, pictures, checkpoints, title=gallery["title"], thumbnail_px=gallery["thumbnail_px"])
+    gallery, has_scores = plan["config"]["gallery"], bool(plan["config"].get("scores"))
+    sizes = {"title": gallery["title"], "thumbnail_px": gallery["thumbnail_px"]}
+    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores)
     return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
 
 

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Protocol, TypedDict
 
 from darkroom.base.hashing import autov2
+from darkroom.errors import DarkroomError, ImageError
 from darkroom.request.lora_tags import name_weights, write_tag
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler
 
 NEGATIVE = "Negative prompt: "
+STRIPPED = "does not say how it was made any more: another program has written it"
 _KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
 _PLAIN = re.compile(r"[^,]*")
 _FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
@@ -89,6 +92,14 @@ def write_infotext(
     if request.negative_prompt:
         lines.append(NEGATIVE + request.negative_prompt)
     return "\n".join([*lines, ", ".join(pairs)])
+
+
+def read_request(texts: Mapping[str, str], path: Path) -> RenderRequest:
+    """The request that a picture was made of, from its texts. Raises ImageError (E-IMAGE) if it doesn't say."""
+    try:
+        return RenderRequest.model_validate(json.loads(texts["darkroom"])["request"])
+    except (ValueError, KeyError, TypeError, DarkroomError):
+        raise ImageError("picture", path, STRIPPED) from None
 
 
 def written_schedule(request: RenderRequest) -> str:

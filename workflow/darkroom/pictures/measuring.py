@@ -22,7 +22,7 @@ from darkroom.pictures.comparison import Floats, Pixels
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import Measures, MeasuresFile, load_file, save_file
 from darkroom.pictures.missing import find_missing
-from darkroom.pictures.picture import GalleryPicture
+from darkroom.pictures.picture import GalleryPicture, find_scores
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import PictureRecord, digest_pictures
 from darkroom.pictures.study_csv import write_study_csv
@@ -50,8 +50,11 @@ def measure_study(plan_file: Path, sheet: str, output: Path) -> str:
     found = update_thumbnails(RESULTS, there, plan["config"]["gallery"]["thumbnail_px"])
     records = {picture.name: record for picture, record in zip(there, found, strict=True)}
     file, count = update_measures(RESULTS, table, records)
-    csv_sha256 = write_study_csv(output, table, pictures, records, file.measures, missing)
-    save_file(RESULTS, sheet, replace(file, csv=csv_sha256))
+    names = list(plan["config"].get("scores", {}))
+    scores = find_scores(RESULTS, there, found) if names else {}
+    measures = {name: replace(each, scores=scores.get(name, {})) for name, each in file.measures.items()}
+    csv_sha256 = write_study_csv(output, table, pictures, records, measures, missing, names)
+    save_file(RESULTS, sheet, replace(file, csv=csv_sha256, measures=measures))
     parts = [format_count(len(pictures), "picture"), f"{count:,} of them measured"]
     parts += [f"{len(missing):,} missing"] if missing else []
     return f"{output}: {', '.join(parts)}"

@@ -2,12 +2,13 @@
 
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
-request (as RenderRequest), and for a study's picture study, its cell. It doesn't depend on when or where the run was made.
+request (as RenderRequest), for a study's picture study, its cell, and with configured scores scores, by their names. It doesn't depend on when or where the run was made.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +16,9 @@ from typing import Any
 
 from darkroom.base.files import write_bytes
 from darkroom.pictures.infotext import read_infotext
-from darkroom.pictures.records import MANIFEST, PictureRecord
+from darkroom.pictures.records import MANIFEST, PictureRecord, load_scores
+
+Scores = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,25 @@ class GalleryPicture:
         return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
 
 
-def write_manifest(results: Path, pictures: list[GalleryPicture], records: list[PictureRecord]) -> bytes:
-    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`. Returns its bytes."""
-    lines = [_line(picture, record) for picture, record in zip(pictures, records, strict=True)]
+def write_manifest(
+    results: Path, pictures: list[GalleryPicture], records: list[PictureRecord], scores: Scores
+) -> bytes:
+    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`. Returns its bytes.
+
+    `scores` are by picture's name.
+    """
+    pairs = zip(pictures, records, strict=True)
+    lines = [_line(picture, record, scores.get(picture.name)) for picture, record in pairs]
     data = "".join(lines).encode()
     write_bytes(results / MANIFEST, data)
     return data
+
+
+def find_scores(results: Path, pictures: Iterable[GalleryPicture], records: Iterable[PictureRecord]) -> Scores:
+    """The pictures' scores by their names, of those that have some; `records` belong to the pictures."""
+    pairs = zip(pictures, records, strict=True)
+    found = {picture.name: load_scores(results, picture.name, record.sha256) for picture, record in pairs}
+    return {name: scores for name, scores in found.items() if scores is not None}
 
 
 def read_manifest(results: Path) -> list[dict[str, Any]]:
@@ -53,7 +69,7 @@ def read_manifest(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (results / MANIFEST).read_text(encoding="utf-8").splitlines()]
 
 
-def _line(picture: GalleryPicture, record: PictureRecord) -> str:
+def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, float] | None) -> str:
     entry = {
         "sheet": picture.sheet,
         "checkpoint": picture.checkpoint,
@@ -65,6 +81,7 @@ def _line(picture: GalleryPicture, record: PictureRecord) -> str:
         "warnings": record.warnings,
         "request": picture.request,
         **({} if picture.study is None else {"study": picture.study}),
+        **({} if scores is None else {"scores": scores}),
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.files import write_bytes
+from darkroom.base.files import read_json_object, write_bytes
 
 FOLDER = "thumbnails"
 INDEX, MANIFEST, CONTACT_SHEET = "index.html", "manifest.jsonl", "contact-sheet.png"
@@ -79,6 +79,20 @@ def thumbnail_path(name: str) -> str:
 def index_path(sheet: str) -> str:
     """Where a sheet's index lies, relative to the results folder; no checkpoint's name begins like that."""
     return f"{FOLDER}/{sheet}/_index.json"
+
+
+def scores_path(name: str) -> str:
+    """Where the scores of the picture `SHEET/CHECKPOINT/ID-SEED` lie, relative to the results folder."""
+    return f"{FOLDER}/{name}.json"
+
+
+def load_scores(results: Path, name: str, sha256: str) -> dict[str, float] | None:
+    """A picture's scores by their names; None if the file is missing, damaged, or of another picture than that of `sha256`."""
+    data = read_json_object(results / scores_path(name))
+    scores = data.get("scores")
+    if data.get("picture") != sha256 or not isinstance(scores, dict):
+        return None
+    return scores if all(isinstance(each, int | float) for each in scores.values()) else None
 
 
 def load_index(results: Path, sheet: str) -> dict[str, PictureRecord]:

@@ -2,7 +2,8 @@
 
 UTF-8 without a byte order mark, RFC 4180, decimal points, nothing in a cell for a value that isn't there. The columns are
 sheet, prompt (its id), checkpoint, seed, draw, the label of each axis, file and base (below results/), sha256, the numbers of
-`Measures`, and error for a picture that is missing. An axis named as another column has the prefix `axis_`.
+`Measures`, the configured scores, and error for a picture that is missing. An axis named as another column has the prefix
+`axis_`, a score `score_`.
 
 A spreadsheet takes a text that begins with one of `= + - @` or a tab for a formula. Such a text gets an apostrophe in
 front, unless it is a number; so does one that already has apostrophes there, which makes it reversible.
@@ -25,7 +26,8 @@ from darkroom.pictures.records import PictureRecord
 from darkroom.pictures.study_table import StudyTable
 
 _BEFORE = ("sheet", "prompt", "checkpoint", "seed", "draw")
-_AFTER = ("file", "base", "sha256", *(each.name for each in fields(Measures) if each.name != "scores"), "error")
+_AFTER = ("file", "base", "sha256", *(each.name for each in fields(Measures) if each.name != "scores"))
+_ERROR = "error"
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
@@ -37,13 +39,18 @@ def write_study_csv(
     records: Mapping[str, PictureRecord],
     measures: Mapping[str, Measures],
     missing: Mapping[str, str],
+    scores: Sequence[str] = (),
 ) -> str:
-    """Write the file, and return its SHA256. `missing` has the reasons by picture's name. Raises DiskError (E-DISK)."""
+    """Write the file, and return its SHA256. Raises DiskError (E-DISK).
+
+    `missing` has the reasons by picture's name, `scores` the names of the configured scores.
+    """
     places = {picture.name: place for place, picture in table.cells.items()}
     axes = [each.name for each in table.dimensions if each.is_axis]
     text = io.StringIO(newline="")
     writer = csv.writer(text)
-    writer.writerow([*_BEFORE, *name_axes(axes), *_AFTER])
+    own = name_columns([("axis", each) for each in axes] + [("score", each) for each in scores])
+    writer.writerow([*_BEFORE, *own[: len(axes)], *_AFTER, *own[len(axes) :], _ERROR])
     for picture in pictures:
         study, place = picture.study or {}, places[picture.name]
         labels = table.labels_of(place)
@@ -52,21 +59,25 @@ def write_study_csv(
         row += [study.get("draw", 1), *(labels[axis] for axis in axes), picture.path]
         row += [base.path if base is not None and base is not picture else None]
         row += [records[picture.name].sha256 if picture.name in records else None]
-        row += [*_numbers(measures.get(picture.name)), missing.get(picture.name)]
+        each = measures.get(picture.name)
+        row += [*_numbers(each), *(each.scores.get(name) if each else None for name in scores)]
+        row += [missing.get(picture.name)]
         writer.writerow([_cell(value) for value in row])
     data = text.getvalue().encode()
     write_bytes(path, data)
     return hashlib.sha256(data).hexdigest()
 
 
-def name_axes(axes: Sequence[str]) -> list[str]:
-    """The columns of axes: their names, with `axis_` in front of those that another column has."""
-    taken = {*_BEFORE, *_AFTER}
+def name_columns(named: Sequence[tuple[str, str]]) -> list[str]:
+    """The columns of axes and scores, given as pairs of `axis` or `score` and a name.
+
+    They are the names, with `axis_` or `score_` in front of those that another column has.
+    """
+    taken = {*_BEFORE, *_AFTER, _ERROR}
     names = []
-    for axis in axes:
-        name = axis
+    for kind, name in named:
         while name in taken:
-            name = f"axis_{name}"
+            name = f"{kind}_{name}"
         taken.add(name)
         names.append(name)
     return names

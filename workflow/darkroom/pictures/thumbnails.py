@@ -25,7 +25,15 @@ from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import measures_path
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import REDO, read_picture, read_warnings
-from darkroom.pictures.records import FOLDER, PictureRecord, index_path, load_index, save_index, thumbnail_path
+from darkroom.pictures.records import (
+    FOLDER,
+    PictureRecord,
+    index_path,
+    load_index,
+    save_index,
+    scores_path,
+    thumbnail_path,
+)
 
 _QUALITY = 90  # with 82, grain shows blocks where one looks closer
 _EFFORT = 2  # of WebP's 0 to 6; more saves a few percent and takes three times as long
@@ -66,8 +74,9 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
 
 
 def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
-    """Remove thumbnails, indexes and measures, and folders left empty, that belong to none of `pictures` and their sheets."""
+    """Remove thumbnails, scores, indexes and measures, and folders left empty, that belong to none of `pictures` and their sheets."""
     wanted = {thumbnail_path(picture.name) for picture in pictures}
+    wanted |= {scores_path(picture.name) for picture in pictures}
     wanted |= {index_path(picture.sheet) for picture in pictures}
     wanted |= {measures_path(picture.sheet) for picture in pictures if picture.study is not None}
     top = results / FOLDER

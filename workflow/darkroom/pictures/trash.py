@@ -10,7 +10,15 @@ from pathlib import Path
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
 from darkroom.pictures.measures import STUDY_CSV, measures_path
-from darkroom.pictures.records import CONTACT_SHEET, FOLDER, STUDY_PAGE, find_grids, index_path, thumbnail_path
+from darkroom.pictures.records import (
+    CONTACT_SHEET,
+    FOLDER,
+    STUDY_PAGE,
+    find_grids,
+    index_path,
+    scores_path,
+    thumbnail_path,
+)
 
 TRASH = ".trash"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
@@ -24,14 +32,14 @@ def find_pictures(results: Path) -> list[str]:
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
+    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, scores, …
 
     A sheet's contact sheet and index, and a study's table, page and measures, belong to its last picture if none of the sheet is
     wanted. Paths are relative to `results`.
     """
     unwanted = [path for path in find_pictures(results) if path not in wanted]
     sheets = {path.partition("/")[0] for path in wanted}
-    found = {path: [thumbnail_path(path.rpartition(".")[0])] for path in unwanted}
+    found = {path: [place(path.rpartition(".")[0]) for place in (thumbnail_path, scores_path)] for path in unwanted}
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
         last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
         found[last] += [

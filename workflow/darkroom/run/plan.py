@@ -28,6 +28,7 @@ from darkroom.cluster import earlier_attempts
 from darkroom.config import Checkpoint, Config, check_sheets, parse_config, read_config
 from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
+from darkroom.pictures.records import scores_path
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 from darkroom.revisions import RENDER, RENDER_OF_SOME
@@ -109,6 +110,17 @@ class Plan:
             hint = did_you_mean(sheet, self.grids, "give the sheet axes", most=1)
             raise BadNameError("sheet", sheet, "is no study, so it has no grids", hint)
         return self.grids[sheet]
+
+    def score_paths(self, sheet: str | None = None) -> list[str]:
+        """The files of the pictures' scores, of one sheet or of all; none if no scores are configured."""
+        chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
+        return [f"results/{scores_path(p.name)}" for ps in chosen for p in ps] if self.config.scores else []
+
+    @cached_property
+    def scorers(self) -> str:
+        """What decides a picture's scores in addition to the models' bytes, as JSON."""
+        given = {name: score.model_dump(include={"clip", "activation"}) for name, score in self.config.scores.items()}
+        return json.dumps(given)
 
     def count(self, sheet: str | None = None) -> str:
         """`1 picture`, `2,000 pictures`: those of one sheet or of all."""

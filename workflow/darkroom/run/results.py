@@ -15,13 +15,13 @@ from pathlib import Path
 from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.measures import STUDY_CSV
-from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE
+from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE, scores_path
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.grids import grids_of
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
-from darkroom.sheets.read import load_pictures
+from darkroom.sheets.read import PlannedPicture, load_pictures
 
 RESULTS = Path("results")
 _MEMORY = Path(".snakemake/darkroom/whole.json")
@@ -58,6 +58,12 @@ class Results:
         hashes = [digest for state in states for digest in state.hashes]
         if all(state.is_current for state in states) and not self._check.is_gallery_current(hashes):
             self._snakemake.force(RESULTS / INDEX)
+
+    def check_scores(self, sheet: str, picture: PlannedPicture) -> None:
+        """Force a picture's scores if they are damaged."""
+        self._inspect(sheet)
+        if self._snakemake.is_main and not self._check.are_scores_current(picture):
+            self._snakemake.force(RESULTS / scores_path(picture.name))
 
     def check_study(self, sheet: str) -> None:
         """Force what is damaged or out of date of a study's table; whatever its contact sheet waits for, it waits for too."""

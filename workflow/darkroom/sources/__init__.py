@@ -60,14 +60,14 @@ def fetch(
 ) -> FetchReceipt:
     """Bring the safetensors file or Diffusers folder `source` to `dest`, and write its receipt if a path is given.
 
-    `kind` is `checkpoint`, `vae`, `lora` or `embedding`; a file that can't be that is refused. For a remote source,
+    `kind` is `checkpoint`, `vae`, `lora`, `embedding` or `score`; a file that can't be that is refused. For a remote source,
     `downloads` is the folder of the store (else one beside `dest`, deleted once everything is there), `lock` the lock
     file, `dtype` the preferred weights of a folder; `update` asks the source even if everything is here. `dates` is the
     JSON file of the days on which bytes were first fetched. `report` gets lines for people; with `has_bar` there is a
     progress bar on stderr.
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
-    LoraError, EmbeddingError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
+    LoraError, EmbeddingError, ScoreError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
     ModelError, IndexFileError and BadNameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
     What was at `dest` before stays if anything fails.
     """
@@ -105,4 +105,8 @@ def _check_of(kind: str, source: str) -> Callable[[Path], object]:
         from darkroom.prompting.embeddings import check_embedding_file
 
         return lambda path: check_embedding_file(path, name)
+    if kind == "score":
+        from darkroom.scores.score_files import read_score_file
+
+        return lambda path: read_score_file(path, name)
     return lambda _: None

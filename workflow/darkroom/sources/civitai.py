@@ -37,6 +37,7 @@ _MODEL_TYPES = {
     "vae": ("VAE",),
     "lora": ("LORA", "LoCon", "DoRA"),
     "embedding": ("TextualInversion",),
+    "score": ("Other",),
 }
 _FILE_TYPES = ("Model", "Pruned Model")
 _PLACES = {
