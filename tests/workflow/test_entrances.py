@@ -143,7 +143,10 @@ def test_a_new_project_renders_the_demo_once(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["study"]
     sheet = folder / "prompts/demo.yaml"
-    sheet.write_text("- id: circle\n  prompt: a red circle <lora:outline:1>\n  steps: 2\n", encoding="utf-8")
+    text = "checkpoints: [demo]\nprompts: [{id: circle, prompt: 'a red circle <lora:outline:1>', steps: 2}]\n"
+    sheet.write_text(text, encoding="utf-8")
+    config = folder / "config/config.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("  - prompts/study.yaml\n", ""), encoding="utf-8")
     shutil.move(folder, tmp_path / "moved")
     project = Project(tmp_path / "moved")
     try:
