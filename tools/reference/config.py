@@ -13,6 +13,7 @@ from darkroom.config import (
     GalleryConfig,
     Lora,
     ServeConfig,
+    Upscaler,
     Vae,
 )
 from tools.reference.markdown import code, table, type_of, value
@@ -23,6 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "vaes.NAME": Vae,
     "loras.NAME": Lora,
     "embeddings.NAME": Embedding,
+    "upscalers.NAME": Upscaler,
     "fetch": FetchConfig,
     "engine": EngineConfig,
     "gallery": GalleryConfig,

@@ -19,16 +19,17 @@ from darkroom.base.text import UTF_16_MARKS, did_you_mean, file_stem, read_text,
 from darkroom.base.validation import Mistakes, StrictModel, all_problems
 from darkroom.config_mistakes import describe_problems, no_mapping, without_wrong_values
 from darkroom.errors import BadNameError, ConfigError
+from darkroom.request.assets import is_built_in
 
 _SHEET_FILES = ("contact-sheet.png",)
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
 
-SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding"}
+SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding", "upscalers": "upscaler"}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
-IN_PROMPTS = ("loras", "embeddings")
-"""The sections whose names stand in prompts and may hold any characters."""
+FREE_NAMES = ("loras", "embeddings", "upscalers")
+"""The sections whose names may hold any characters, most of them for prompts, and whose entries may be folders."""
 MAX_STEM_BYTES = 200
 _NOT_IN_TAGS = re.compile(r"[<>:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
@@ -117,6 +118,15 @@ class Embedding(_FileOrFolder):
     """Where the textual inversion comes from: a safetensors file with vectors for both text encoders, by its path, or `civitai:…`, `hf:…`, `https://…`."""
     folder: str = ""
     """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an embedding by the file's name."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
+
+
+class Upscaler(_FileOrFolder):
+    source: str = ""
+    """Where the upscaler comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
+    folder: str = ""
+    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an upscaler by the file's name."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
 
@@ -216,6 +226,8 @@ class Config(Section):
     """LoRAs, by the name that `loras` in the settings and `<lora:NAME:0.8>` in a prompt use, such as `Dark Style (v1.2)`."""
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
+    upscalers: dict[Name, Upscaler] = Field(default_factory=dict)
+    """Models that enlarge pictures, by the name that `darkroom upscale --model` uses, such as `4x-UltraSharp`."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -308,7 +320,7 @@ def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None
             return None
     config._path = str(path)
     _check_vae_names(config, path, mistakes)
-    for section in IN_PROMPTS:
+    for section in FREE_NAMES:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
         with mistakes.collect():
             check_prompt_names(section, names, partial(_locate_name, path, section))
@@ -320,17 +332,21 @@ def _locate_name(path: Path | str, section: str, name: str) -> str:
 
 
 def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[str], object]) -> None:
-    """Check the names of LoRAs or embeddings; `place_of` says where one comes from.
+    """Check the names of a section of `FREE_NAMES`; `place_of` says where one comes from.
 
-    Raises BadNameError (E-NAME) for a name that no prompt or no file can have, and for two names of one file.
+    Raises BadNameError (E-NAME) for a name that no prompt or no file can have, or that means something else already, and
+    for two names of one file.
     """
     taken: dict[str, str] = {}
     for name in names:
         stem = file_stem(name)
         if not name.strip() or name != name.strip() or _NOT_IN_TAGS.search(name):
-            why = f"can't be written in a prompt ({place_of(name)})"
+            why = f"can't be written in a {'sheet' if section == 'upscalers' else 'prompt'} ({place_of(name)})"
             hint = "leave out '<', '>', ':', line breaks, and spaces at its ends"
             raise BadNameError(SECTIONS[section], shorten(name), why, hint)
+        if section == "upscalers" and is_built_in(name):
+            why = f"is built in, or kept for what will be ({place_of(name)})"
+            raise BadNameError(SECTIONS[section], shorten(name), why, "use another name")
         if len(stem.encode()) > MAX_STEM_BYTES:
             size = f"{len(stem.encode())} bytes of at most {MAX_STEM_BYTES}"
             why = f"is too long for a file's name: {size} ({place_of(name)})"
@@ -370,6 +386,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         "vaes": Vae,
         "loras": Lora,
         "embeddings": Embedding,
+        "upscalers": Upscaler,
     }
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)

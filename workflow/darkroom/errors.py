@@ -16,7 +16,8 @@ DarkroomError
 │   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
 │   ├── ProjectError      E-PROJECT     a new project's folder exists already
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
-│   └── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
+│   ├── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
+│   └── UpscalerError     E-UPSCALER    an upscaler is unknown, of no known architecture, or doesn't enlarge RGB pictures
 ├── CheckpointError       the file given as a checkpoint can't be used
 │   ├── NotWeightsError   E-NOTWEIGHTS  HTML, JSON or an LFS pointer instead of weights
 │   ├── PickleError       E-PICKLE      a pickle, whatever its ending
@@ -155,6 +156,10 @@ class LoraError(InputError):
 
 class EmbeddingError(InputError):
     code = "E-EMBEDDING"
+
+
+class UpscalerError(InputError):
+    code = "E-UPSCALER"
 
 
 class CheckpointError(DarkroomError):

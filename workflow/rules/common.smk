@@ -42,13 +42,14 @@ wildcard_constraints:
     vae=one_of(plan.config.vaes),
     lora=one_of(plan.sources.stems("loras")),
     embedding=one_of(plan.sources.stems("embeddings")),
+    upscaler=one_of(plan.sources.stems("upscalers")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
 
 
 def get_kind(wildcards):
-    """checkpoint, vae, lora or embedding."""
+    """checkpoint, vae, lora, embedding or upscaler."""
     return plan.sources.kind(wildcards)
 
 

@@ -37,6 +37,7 @@ _MODEL_TYPES = {
     "vae": ("VAE",),
     "lora": ("LORA", "LoCon", "DoRA"),
     "embedding": ("TextualInversion",),
+    "upscaler": ("Upscaler",),
 }
 _FILE_TYPES = ("Model", "Pruned Model")
 _PLACES = {
@@ -46,6 +47,7 @@ _PLACES = {
     "LoCon": "loras",
     "DoRA": "loras",
     "TextualInversion": "embeddings",
+    "Upscaler": "upscalers",
 }
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pickle", ".pkl")
 _USAGE = ("allowNoCredit", "allowCommercialUse", "allowDerivatives", "allowDifferentLicense")
