@@ -25,7 +25,13 @@ _SHEET_FILES = ("contact-sheet.png",)
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
 
-SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding", "upscalers": "upscaler"}
+SECTIONS = {
+    "checkpoints": "checkpoint",
+    "vaes": "vae",
+    "loras": "lora",
+    "embeddings": "embedding",
+    "upscalers": "upscaler",
+}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
 FREE_NAMES = ("loras", "embeddings", "upscalers")

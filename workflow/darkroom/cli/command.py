@@ -87,7 +87,21 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every verb; it sets `verb` to the function that runs."""
     import argparse
 
-    from darkroom.cli import check, convert, fetch, init, pages, plan, prune, render, runpod, serve, show, verify
+    from darkroom.cli import (
+        check,
+        convert,
+        fetch,
+        init,
+        pages,
+        plan,
+        prune,
+        render,
+        runpod,
+        serve,
+        show,
+        upscale,
+        verify,
+    )
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
@@ -115,6 +129,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
+    text = "Make a picture larger by an upscaler; its prompt and settings stay in its metadata."
+    upscale.add_arguments(add("upscale", upscale.run, text))
     show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
     serve.add_arguments(add("serve", serve.run, "Answer requests for pictures over HTTP."))
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))

@@ -56,7 +56,9 @@ def enlarge(pixels: np.ndarray, upscaler: Upscaler, tile: int, watch: TileWatch)
     return made
 
 
-def _enlarge_row(pixels: np.ndarray, row: Span, columns: list[Span], upscaler: Upscaler, watch: TileWatch) -> np.ndarray:
+def _enlarge_row(
+    pixels: np.ndarray, row: Span, columns: list[Span], upscaler: Upscaler, watch: TileWatch
+) -> np.ndarray:
     """A row of tiles put together, from the row's `first` to its `last`, faded at its upper and lower edge; fp32, 0…255."""
     import numpy as np
 

@@ -97,7 +97,8 @@ class Upscalers:
     def _load(self, asset: Asset) -> Upscaler:
         if self._loaded is None or self._loaded[0] != asset.sha256:
             self._loaded = None  # two at once would need the memory of both
-            self._loaded = (asset.sha256, load_upscaler(asset.path, asset.name))
+            with _own_noise("cpu"):  # which a model's first weights are, before those of the file
+                self._loaded = (asset.sha256, load_upscaler(asset.path, asset.name))
         return self._loaded[1]
 
     def _run(

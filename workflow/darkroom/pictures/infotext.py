@@ -80,10 +80,10 @@ def write_infotext(
         if found := _of_kind(assets, kind):
             # A1111 leaves a name's commas out: here they part the entries.
             settings[key] = ", ".join(f"{asset.name.replace(',', '')}: {asset.short}" for asset in found)
-    pairs = [f"{key}: {_quote(value)}" for key, value in settings.items()]
+    pairs = [f"{key}: {quote_value(value)}" for key, value in settings.items()]
     if hashes := _hashes(model_hash, assets):
         pairs.append("Hashes: " + json.dumps(hashes))
-    pairs.append("Version: " + _quote(f"darkroom {version}"))
+    pairs.append("Version: " + quote_value(f"darkroom {version}"))
     prompt = " ".join(filter(None, [name_weights(request.prompt), *map(write_tag, request.loras)]))
     lines = [prompt] if prompt else []
     if request.negative_prompt:
@@ -182,7 +182,7 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-def _quote(value: str) -> str:
+def quote_value(value: str) -> str:
     """As A1111: a value with a comma, colon or line break is written as a JSON string."""
     if any(mark in value for mark in ",:\n") or value[:1] in ('"', "{") or value != value.strip():
         return json.dumps(value, ensure_ascii=False)

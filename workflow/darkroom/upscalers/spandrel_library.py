@@ -40,7 +40,7 @@ def _stand_in() -> Iterator[None]:
 
     Others ask whether torchvision is installed, so it must not stay.
     """
-    modules = {}
+    modules: dict[str, ModuleType] = {}
     for path, names in NAMES.items():
         parts = path.split(".")
         for count in range(1, len(parts) + 1):

@@ -59,7 +59,9 @@ def load_upscaler(path: Path, name: str) -> Upscaler:
     try:
         header = read_header(path)
     except CheckpointError as error:
-        hint = pickle_hint(str(path)) if isinstance(error, PickleError) else error.hint.replace("checkpoint", "upscaler")
+        hint = (
+            pickle_hint(str(path)) if isinstance(error, PickleError) else error.hint.replace("checkpoint", "upscaler")
+        )
         raise type(error)(error.what.replace("checkpoint", "upscaler"), name, error.why, hint) from None
     descriptor = _load(_read_tensors(path, name), header, name)
     _check_purpose(descriptor, name)
