@@ -34,6 +34,7 @@ ACTIONS = {
     "E-SHARED": "Use another name, or delete the receipt or audit that the message names if the other project no longer needs it.",
     "E-LORA": "Correct the name, or use a LoRA made for this base. No picture is made without its LoRA.",
     "E-EMBEDDING": "Correct the name, or use an embedding with vectors for both text encoders.",
+    "E-UPSCALER": "Correct the name, or use a model that enlarges RGB pictures, of an architecture that spandrel knows.",
     "E-CHECKPOINT": "Use another file.",
     "E-NOTWEIGHTS": "Download the file itself instead of its page or its LFS pointer.",
     "E-PICKLE": "Use a safetensors file.",
