@@ -233,7 +233,7 @@ class Config(Section):
     embeddings: dict[Name, Embedding] = Field(default_factory=dict)
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
     upscalers: dict[Name, Upscaler] = Field(default_factory=dict)
-    """Models that enlarge pictures, by the name that `darkroom upscale --model` uses, such as `4x-UltraSharp`."""
+    """Models that enlarge pictures, by the name that the option `--model` of `darkroom upscale` takes, such as `4x-UltraSharp`."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
