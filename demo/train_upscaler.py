@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--features", type=int, default=32)
     parser.add_argument("--layers", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--pictures", type=int, default=1600)
     parser.add_argument("--rate", type=float, default=2e-3)

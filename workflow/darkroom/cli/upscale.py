@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> str:
     """Upscale; returns a line about the picture. Raises what `Upscalers.upscale` raises, ImageError (E-IMAGE)."""
     output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
     size = _read_size(arguments.size)
-    scale = None if size else arguments.scale or 2.0
+    scale = None if size else 2.0 if arguments.scale is None else arguments.scale
     image, texts = _read(arguments.picture)
     upscalers, name = _open(arguments)
     from darkroom.base.files import write_bytes
@@ -51,6 +51,8 @@ def run(arguments: argparse.Namespace) -> str:
     from darkroom.pictures.postprocess import add_step, upscale_fields
 
     used = upscalers.used(name)
+    if used is None and arguments.tile is not None:
+        raise RequestError("tile", arguments.tile, f"means nothing to {name}, which takes no tiles", "leave it out")
     tile = DEFAULT_TILE if arguments.tile is None else arguments.tile
     made = upscalers.upscale(image, name, scale=scale, size=size, tile=tile)
     step = {
