@@ -10,12 +10,13 @@ import os
 import platform
 from pathlib import Path
 
-from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve
+from benchmarks import bench_convert, bench_encode, bench_fetch, bench_pictures, bench_scale, bench_serve, bench_upscale
 from benchmarks.measure import ROOT, Row
 
 DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
+    bench_upscale.CASE,
     *bench_scale.CASES,
     *bench_serve.CASES,
     *(case.name for case in bench_fetch.CASES),
@@ -55,6 +56,8 @@ def main() -> None:
     )
     if "pictures" in arguments.only:
         rows += bench_pictures.run(arguments.rounds)
+    if bench_upscale.CASE in arguments.only:
+        rows += bench_upscale.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)

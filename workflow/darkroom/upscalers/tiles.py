@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-FEATHER = 16
+FEATHER = 8
 """Pixels of the picture in which a tile fades into the next one."""
 
 
