@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,37 @@ def test_mistakes_are_one_line(arguments: list[str], told: str, here: Path, caps
     assert main(["upscale", *arguments, "--output", "x.png"]) in (1, 2)
     assert capsys.readouterr().err.startswith(told)
     assert not Path("x.png").exists()
+
+
+def transparent(pixels: Image.Image, path: Path) -> None:
+    pixels.convert("RGBA").point(lambda value: value // 2).save(path)
+
+
+def deep(pixels: Image.Image, path: Path) -> None:
+    pixels.convert("L").convert("I;16").save(path)
+
+
+def moving(pixels: Image.Image, path: Path) -> None:
+    pixels.save(path, save_all=True, append_images=[pixels.rotate(180)])
+
+
+@pytest.mark.parametrize(
+    ("save", "lost"),
+    [(transparent, "transparent pixels"), (deep, "more than 8 bits a channel"), (moving, "several frames")],
+)
+def test_a_picture_that_would_lose_something_is_refused(
+    save: Callable[[Image.Image, Path], None], lost: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Image.open("fox.png") as image:
+        save(image, here / "other.png")
+    assert main(["upscale", "other.png", "--model", "Lanczos", "--output", "x.png"]) == 1
+    assert f"has {lost}, which an upscaler can't keep" in capsys.readouterr().err
+
+
+def test_a_photo_is_turned_as_its_camera_says(here: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open("fox.png") as image:
+        image.save("photo.jpg", exif=exif)
+    assert main(["upscale", "photo.jpg", "--model", "Lanczos", "--output", "x.png"]) == 0
+    assert size_of("x.png") == (60, 80)

@@ -78,25 +78,43 @@ def _read_size(text: str | None) -> tuple[int, int] | None:
 
 
 def _read(path: Path) -> tuple[Image, dict[str, str]]:
-    """The RGB picture and its texts by keyword. Raises ImageError (E-IMAGE)."""
+    """The RGB picture and its texts by keyword.
+
+    Raises ImageError (E-IMAGE), also for a picture of which something would be lost: transparency, frames, more than 8 bits.
+    """
     import io
 
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     from darkroom.pictures.lossy import infotext_of
-    from darkroom.pictures.png import MAX_PIXELS, SIGNATURE, decode_png, read_picture, text_of_png
+    from darkroom.pictures.png import MAX_PIXELS, SIGNATURE, check_png, read_picture, text_of_png
 
     data = read_picture(path)
     if data.startswith(SIGNATURE):
-        return decode_png(data, path), text_of_png(data, path)
-    infotext = infotext_of(data, path)
+        check_png(data, path)
+        texts = text_of_png(data, path)
+    else:
+        infotext = infotext_of(data, path)
+        texts = {"parameters": infotext} if infotext else {}
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError("picture", path, f"has {image.width}x{image.height} pixels", "give a smaller one")
-            return image.convert("RGB"), {"parameters": infotext} if infotext else {}
+            if lost := _what_is_lost(image):
+                raise ImageError("picture", path, f"has {lost}, which an upscaler can't keep", "save it without that")
+            return ImageOps.exif_transpose(image).convert("RGB"), texts
     except (OSError, SyntaxError, ValueError) as error:
         raise ImageError("picture", path, f"is damaged ({error})", "give another file") from None
+
+
+def _what_is_lost(image: Image) -> str | None:
+    if getattr(image, "n_frames", 1) > 1:
+        return "several frames"
+    if image.mode.startswith(("I", "F")):
+        return "more than 8 bits a channel"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        return "transparent pixels"
+    return None
 
 
 def _open(arguments: argparse.Namespace) -> tuple[Upscalers, str]:

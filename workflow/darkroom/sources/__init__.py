@@ -95,7 +95,11 @@ def fetch(
             raise
         from darkroom.upscalers import pickle_hint
 
-        raise PickleError("upscaler", error.value, error.why, pickle_hint(found.text)) from None
+        hint = error.hint.replace("checkpoint", "upscaler")
+        hint = (
+            pickle_hint(found.text) if found.is_local else f"{hint}; docs/how-to/own-checkpoint.md has the conversion"
+        )
+        raise PickleError(error.what.replace("checkpoint", "upscaler"), error.value, error.why, hint) from None
     if receipt is not None:
         made.write(receipt)
     return made

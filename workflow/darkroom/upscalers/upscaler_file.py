@@ -77,8 +77,10 @@ def pickle_hint(source: str) -> str:
     It opens the pickle with torch's `weights_only`, which takes tensors and no code, and takes the averaged weights that
     training by BasicSR keeps beside the last ones.
     """
-    name = PurePosixPath(source).name or source
+    name = PurePosixPath(source).name
     target = f"{PurePosixPath(name).stem}.safetensors"
+    if target == name:
+        target = f"{PurePosixPath(name).stem}-converted.safetensors"
     code = (
         "import sys, torch, safetensors.torch as s; w = torch.load(sys.argv[1], map_location='cpu', weights_only=True); "
         "w = w.get('params_ema') or w.get('params') or w.get('state_dict') or w; "
