@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from darkroom.engine.library import Library
 from darkroom.engine.upscalers import Upscalers, target_size
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.checkpoints import write_tensors
-from tests.fixtures.upscalers import compact, esrgan, write_upscaler
+from tests.fixtures.upscalers import averaging, compact, esrgan, write_upscaler
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     files = {
         "double": compact(2),
         "other": compact(2, seed=8),
+        "averaging": averaging(),
         "four": compact(4),
         "deep": esrgan(4),
         "wide": esrgan(2, blocks=3),
@@ -98,12 +100,20 @@ def test_a_tile_equals_the_model_itself(upscalers: Upscalers, picture: Image.Ima
     assert difference(made, Image.fromarray(expected)) <= 1
 
 
-@pytest.mark.parametrize("tile", [40, 65, 100, 128])
+@pytest.mark.parametrize("name", ["double", "averaging"])
+@pytest.mark.parametrize("tile", [56, 65, 100, 128])
 def test_tiles_leave_no_seam_where_a_network_sees_no_further_than_its_context(
-    tile: int, upscalers: Upscalers, picture: Image.Image
+    tile: int, name: str, upscalers: Upscalers, picture: Image.Image
 ) -> None:
-    whole = upscalers.upscale(picture, "double", scale=2, tile=0)
-    assert difference(whole, upscalers.upscale(picture, "double", scale=2, tile=tile)) <= 1  # a rounding
+    whole = upscalers.upscale(picture, name, scale=2, tile=0)
+    assert difference(whole, upscalers.upscale(picture, name, scale=2, tile=tile)) <= 1  # a rounding
+
+
+def test_without_context_there_would_be_a_seam(upscalers: Upscalers, picture: Image.Image) -> None:
+    whole = upscalers.upscale(picture, "averaging", scale=2, tile=0)
+    assert upscalers._loaded is not None and upscalers._loaded[1].context == 8
+    upscalers._loaded = (upscalers._loaded[0], replace(upscalers._loaded[1], context=0))
+    assert difference(whole, upscalers.upscale(picture, "averaging", scale=2, tile=100)) >= 8
 
 
 @pytest.mark.parametrize("name", ["deep", "wide"])
