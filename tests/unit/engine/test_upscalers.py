@@ -91,12 +91,13 @@ def test_nearest_repeats_pixels(upscalers: Upscalers, picture: Image.Image) -> N
 def test_a_tile_equals_the_model_itself(upscalers: Upscalers, picture: Image.Image) -> None:
     made = upscalers.upscale(picture, "double", scale=2, tile=0)
     weights = {name: torch.from_numpy(tensor).half().float() for name, tensor in compact(2).items()}
-    x = given = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
+    x = torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)[None].float() / 255
+    x = given = torch.nn.functional.pad(x, (4, 4, 4, 4), "replicate")
     for i in range(0, 7, 2):
         x = torch.conv2d(x, weights[f"body.{i}.weight"], weights[f"body.{i}.bias"], padding=1)
         x = x if i == 6 else torch.prelu(x, weights[f"body.{i + 1}.weight"])
     x = torch.pixel_shuffle(x, 2) + given.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    expected = (x.clamp(0, 1)[0].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+    expected = (x.clamp(0, 1)[0, :, 8:-8, 8:-8].permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
     assert difference(made, Image.fromarray(expected)) <= 1
 
 
@@ -107,6 +108,12 @@ def test_tiles_leave_no_seam_where_a_network_sees_no_further_than_its_context(
 ) -> None:
     whole = upscalers.upscale(picture, name, scale=2, tile=0)
     assert difference(whole, upscalers.upscale(picture, name, scale=2, tile=tile)) <= 1  # a rounding
+
+
+def test_the_pictures_edges_are_no_frame(upscalers: Upscalers) -> None:
+    """A network that pads with zeros sees black around a picture."""
+    made = upscalers.upscale(Image.new("RGB", (60, 50), (200, 90, 30)), "averaging", scale=2)
+    assert len(made.getcolors() or []) == 1
 
 
 def test_without_context_there_would_be_a_seam(upscalers: Upscalers, picture: Image.Image) -> None:
@@ -146,7 +153,7 @@ def test_torchs_own_random_numbers_stay_as_they_are(upscalers: Upscalers, pictur
 def test_progress_counts_the_tiles_of_all_passes(upscalers: Upscalers, picture: Image.Image) -> None:
     seen: list[tuple[int, int]] = []
     upscalers.upscale(picture, "double", scale=4, tile=128, on_tile=lambda done, total: seen.append((done, total)))
-    assert seen == [(i + 1, len(seen)) for i in range(len(seen))] and len(seen) == 2 * 2 + 4 * 3
+    assert seen == [(i + 1, len(seen)) for i in range(len(seen))] and len(seen) == 2 * 2 + 5 * 3
 
 
 def test_a_cancelled_picture_stops_before_the_next_tile(upscalers: Upscalers, picture: Image.Image) -> None:

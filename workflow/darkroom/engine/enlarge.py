@@ -39,12 +39,16 @@ class TileWatch:
 def enlarge(pixels: np.ndarray, upscaler: Upscaler, tile: int, watch: TileWatch) -> np.ndarray:
     """RGB pixels (h, w, 3) as bytes, `upscaler.scale` times as many each way, computed where and as the model is now.
 
+    Around the picture its outermost pixels are repeated: networks pad with zeros, which would show as a frame.
+
     Raises Cancelled, and NanImageError (E-NANIMAGE) if the model gives NaN, in fp32 too.
     """
     import numpy as np
 
-    height, width, scale = *pixels.shape[:2], upscaler.scale
-    columns, rows = (cut(length, tile, upscaler.context) for length in (width, height))
+    scale, context = upscaler.scale, upscaler.context
+    pixels = np.pad(pixels, ((context, context), (context, context), (0, 0)), "edge")
+    height, width = pixels.shape[:2]
+    columns, rows = (cut(length, tile, context) for length in (width, height))
     made = np.empty((height * scale, width * scale, 3), dtype=np.uint8)
     fading = np.zeros((0, width * scale, 3), dtype=np.float32)  # the rows in which the last row of tiles fades out
     for row in rows:
@@ -53,7 +57,8 @@ def enlarge(pixels: np.ndarray, upscaler: Upscaler, tile: int, watch: TileWatch)
         whole = len(band) - row.fade_out * scale
         made[row.first * scale :][:whole] = _to_bytes(band[:whole])
         fading = band[whole:].copy()
-    return made
+    inner = [slice(context * scale, (length - context) * scale) for length in (height, width)]
+    return made[inner[0], inner[1]]
 
 
 def _enlarge_row(

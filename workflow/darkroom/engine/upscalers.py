@@ -115,7 +115,8 @@ class Upscalers:
         from PIL import Image as Images
 
         sizes = list(_sizes(image.size, target, upscaler.scale))
-        counts = [[len(cut(length, tile, upscaler.context)) for length in each] for each in sizes]
+        context = upscaler.context
+        counts = [[len(cut(length + 2 * context, tile, context)) for length in each] for each in sizes]
         watch = TileWatch(cancelled, on_tile, sum(columns * rows for columns, rows in counts))
         pixels = np.asarray(image.convert("RGB"))
         with self._at_hand(upscaler), _own_noise(self._device):
