@@ -9,13 +9,15 @@ COPY pyproject.toml requirements.lock setup.py ./
 # Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which is one for CUDA.
 ARG TORCH=
 # torch first: other packages ask for a range, and would bring in another build. The project itself is still an empty
-# folder, so that an edit of its code installs nothing again.
+# folder, so that an edit of its code installs nothing again. spandrel brings in a torchvision that may be of another
+# build than torch, with which transformers can't be imported; nothing here needs it.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-deps ${TORCH:+--index-url "https://download.pytorch.org/whl/${TORCH}"} \
         "$(grep '^torch==' requirements.lock)" \
     && mkdir -p workflow/darkroom \
     && touch README.md LICENSE workflow/darkroom/__init__.py \
-    && /opt/venv/bin/pip install --constraint requirements.lock --editable '.[runpod]'
+    && /opt/venv/bin/pip install --constraint requirements.lock --editable '.[runpod]' \
+    && /opt/venv/bin/pip uninstall --yes torchvision
 
 FROM dependencies AS models
 ARG CONFIG=config/config.yaml

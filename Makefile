@@ -55,11 +55,14 @@ lock: .venv/ready
 check-lock: .venv/ready
 	$(ACTIVATE) python -m tools.check_lock
 
-# torch first: other packages ask for a range, and would bring in another build.
+# torch first: other packages ask for a range, and would bring in another build. Without the packages' own requirements, since
+# the lock file has them all but torchvision, which spandrel asks for and Darkroom does without; torch's once more, for
+# what its CUDA builds need.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-deps $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH)) $$(grep '^torch==' requirements.lock)
-	$(BIN)/pip install --quiet --requirement requirements.lock
+	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
+	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -19,6 +19,7 @@ from benchmarks import (
     bench_serve,
     bench_studies,
     bench_study_page,
+    bench_upscale,
 )
 from benchmarks.measure import ROOT, Row
 
@@ -26,6 +27,7 @@ DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
     bench_study_page.NAME,
+    bench_upscale.CASE,
     *bench_scale.CASES,
     *bench_studies.CASES,
     *bench_serve.CASES,
@@ -68,6 +70,8 @@ def main() -> None:
         rows += bench_pictures.run(arguments.rounds)
     if bench_study_page.NAME in arguments.only:
         rows += bench_study_page.run(arguments.rounds)
+    if bench_upscale.CASE in arguments.only:
+        rows += bench_upscale.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])
     rows += bench_studies.run(arguments.rounds, [case for case in bench_studies.CASES if case in arguments.only])
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))

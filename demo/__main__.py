@@ -1,4 +1,4 @@
-"""Train the demo checkpoint and its LoRA from nothing, export, convert and score them: `make demo-checkpoint`."""
+"""Train the demo checkpoint, its LoRA and its upscaler from nothing, export, convert and score them: `make demo-checkpoint`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from demo.models import ROOT
 KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(2**32), "MALLOC_TRIM_THRESHOLD_": str(2**33)}
 CHECKPOINT = ROOT / "workflow/resources/demo/darkroom-demo.safetensors"
 LORA = CHECKPOINT.with_name("darkroom-demo-outline.safetensors")
+UPSCALER = CHECKPOINT.with_name("darkroom-demo-upscale-2x.safetensors")
 
 
 def main() -> None:
@@ -23,7 +24,7 @@ def main() -> None:
     parser.add_argument("--parts", type=Path, default=Path("build/demo"), help="where the networks are kept meanwhile")
     parts = parser.parse_args().parts
     parts.mkdir(parents=True, exist_ok=True)
-    lora = parts / LORA.name
+    lora, upscaler = parts / LORA.name, parts / UPSCALER.name
     steps = [
         ("vae", parts / "vae", ["demo.train_vae", "--out", parts / "vae"]),
         ("text encoders", parts / "text", ["demo.train_text", "--out", parts / "text"]),
@@ -33,6 +34,8 @@ def main() -> None:
         ("score", None, ["demo.score", parts / "model", "--out", parts / "score"]),
         ("lora", lora, ["demo.train_lora", parts / "model", "--out", lora]),
         ("lora's score", None, ["demo.score_lora", parts / "model", lora, "--out", parts / "score"]),
+        ("upscaler", upscaler, ["demo.train_upscaler", "--out", upscaler]),
+        ("upscaler's score", None, ["demo.score_upscaler", parts / "model", upscaler, "--out", parts / "score"]),
     ]
     for name, product, command in steps:
         if product is not None and product.exists():
@@ -41,6 +44,7 @@ def main() -> None:
         print(f"{name} …", flush=True)
         subprocess.run([sys.executable, "-m", *map(str, command)], check=True, cwd=ROOT, env=os.environ | KEEP_MEMORY)
     shutil.copyfile(lora, LORA)
+    shutil.copyfile(upscaler, UPSCALER)
 
 
 if __name__ == "__main__":

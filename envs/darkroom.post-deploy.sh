@@ -13,6 +13,10 @@ if ! "$DARKROOM_PYTHON" -m darkroom.installation "$folder"; then
   exit 1
 fi
 # torch first: other packages ask for a range, and would bring in another build. DARKROOM_TORCH is cpu, cu126, …
-python -m pip install --no-deps ${DARKROOM_TORCH:+--index-url "https://download.pytorch.org/whl/$DARKROOM_TORCH"} "$(grep '^torch==' "$folder/requirements.lock")"
-python -m pip install --requirement "$folder/requirements.lock"
+torch=$(grep '^torch==' "$folder/requirements.lock")
+python -m pip install --no-deps ${DARKROOM_TORCH:+--index-url "https://download.pytorch.org/whl/$DARKROOM_TORCH"} "$torch"
+# Without requirements, since the lock file has all but torchvision, which spandrel asks for and Darkroom does without; then
+# what a CUDA build of torch needs.
+python -m pip install --no-deps --requirement "$folder/requirements.lock"
+python -m pip install "$torch"
 python -m pip install --no-deps --requirement "$folder/darkroom.txt"

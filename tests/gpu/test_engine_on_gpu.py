@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageChops
 
 from darkroom.engine import Engine, Library, Previews
+from darkroom.engine.devices import decide
+from darkroom.engine.upscalers import Upscalers
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
+from tests.fixtures.upscalers import compact, write_upscaler
 
 REQUEST = RenderRequest(prompt="a red circle on a blue background", width=128, height=128, steps=4, seed=3)
 
@@ -82,3 +85,19 @@ def test_a_picture_too_large_for_the_device_costs_no_other(model_dir: Path) -> N
     del held
     torch.cuda.empty_cache()
     assert engine.render(REQUEST).image.tobytes() == expected
+
+
+@pytest.mark.parametrize("memory", ["resident", "offload"])
+def test_an_upscaler_computes_in_half_precision_and_leaves_no_trace(
+    model_dir: Path, tmp_path: Path, memory: str
+) -> None:
+    write_upscaler(tmp_path / "upscalers/double.safetensors", compact(2))
+    engine = Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+    picture = engine.render(REQUEST).image
+    made = engine.upscalers.upscale(picture, "double", scale=2, tile=64)
+    assert made.size == (256, 256)
+    assert engine.render(REQUEST).image.tobytes() == picture.tobytes()
+    assert engine.upscalers.upscale(picture, "double", scale=2, tile=64).tobytes() == made.tobytes()
+    exact = Upscalers(Library(tmp_path), "cpu", "fp32", decide("cpu", 0, "auto"))
+    difference = ImageChops.difference(exact.upscale(picture, "double", scale=2, tile=64), made)
+    assert max(high for _, high in difference.getextrema()) <= 3

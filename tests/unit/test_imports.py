@@ -18,8 +18,19 @@ LIGHT = {
     "darkroom.prompting.grammar",
 }
 """Of the packages that convert, encode and render, all that planning may import."""
-HEAVY = ("diffusers", "fastapi", "huggingface_hub", "numpy", "PIL", "requests", "safetensors", "torch", "transformers")
-WORKING = ("checkpoint", "engine", "loras", "prompting", "serve")
+HEAVY = (
+    "diffusers",
+    "fastapi",
+    "huggingface_hub",
+    "numpy",
+    "PIL",
+    "requests",
+    "safetensors",
+    "spandrel",
+    "torch",
+    "transformers",
+)
+WORKING = ("checkpoint", "engine", "loras", "prompting", "serve", "upscalers")
 IMPORT = re.compile(r"^\s*(?:from|import) (?P<module>darkroom(?:\.\w+)*)\b", re.MULTILINE)
 FOLDERS = ("benchmarks", "demo", "docs", "tests", "tools", "workflow")
 PUBLIC = {
@@ -27,6 +38,7 @@ PUBLIC = {
     "engine": "Cancelled Denoised Engine Library Previews RenderFacts RenderedImage UsedAsset",
     "loras": "LoraFile read_lora",
     "prompting": "PromptEmbeddings encode_prompt parse_prompt_attention",
+    "upscalers": "Upscaler load_upscaler pickle_hint",
 }
 
 

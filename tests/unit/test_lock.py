@@ -32,6 +32,11 @@ def test_both_lock_files_have_the_same_versions(lines: list[str], locked: dict[s
     assert pinned == {name: f"=={version}" for name, version in locked.items() if not CUDA_ONLY.fullmatch(name)}
 
 
+def test_no_torchvision_of_another_build_comes_along(locked: dict[str, str]) -> None:
+    """spandrel requires it; beside a torch of another build transformers can't be imported."""
+    assert "spandrel" in locked and "torchvision" not in locked
+
+
 def test_a_line_is_a_name_a_version_and_perhaps_a_marker(lines: list[str]) -> None:
     """No hashes, addresses or local versions: each machine has its own build of torch."""
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*( ; .+)?", line) for line in lines)

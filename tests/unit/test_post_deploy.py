@@ -54,10 +54,11 @@ def test_it_installs_the_locked_packages_and_then_the_checkout(tmp_path: Path) -
     lock = (ROOT / "requirements.lock").read_text()
     assert (kept / "requirements.lock").read_text() == lock
     assert (kept / "darkroom.txt").read_text() == f"--editable {ROOT.as_uri()}\n"
-    torch, packages, darkroom = (kept / "calls").read_text().splitlines()
+    torch, packages, cuda, darkroom = (kept / "calls").read_text().splitlines()
     assert torch.split()[-1] in lock.splitlines() and torch.split()[-1].startswith("torch==")
     assert "--index-url" not in torch
-    assert packages.startswith("-m pip install --requirement") and packages.endswith("/requirements.lock")
+    assert packages.startswith("-m pip install --no-deps --requirement") and packages.endswith("/requirements.lock")
+    assert cuda == f"-m pip install {torch.split()[-1]}"
     assert darkroom.startswith("-m pip install --no-deps --requirement") and darkroom.endswith("/darkroom.txt")
 
 

@@ -27,9 +27,11 @@ ORDER = [
     "prompting",  # prompts: grammar, chunks, embeddings
     "request",  # what a picture is
     "config_mistakes",  # what is wrong in a configuration
+    "config_sources",  # the sections that name sources
     "config",  # what a run is configured to be
     "loras",  # LoRA files, read against a model's layers
     "scores",  # finished pictures are scored by models
+    "upscalers",  # upscaler files, and how pictures are cut for them
     "sources",  # bytes in: checks files of every kind above
     "engine",  # a model that renders requests
     "pictures",  # bytes out: files, pages, the manifest
@@ -56,6 +58,7 @@ SAME_NAMES = {
     "serve": "the verb of the package",
     "options": "of `darkroom serve`, of a warm engine",
     "sources": "run/sources.py holds the configured ones, the package fetches them",
+    "upscalers": "the package reads upscaler files, engine/upscalers.py runs them",
     "transfer": "a byte range of a checkpoint, a download",
     "verify": "the verb of the stage",
     "weights": "read from a file, loaded into an engine",

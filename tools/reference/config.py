@@ -4,18 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from darkroom.config import (
-    Checkpoint,
-    Config,
-    Embedding,
-    EngineConfig,
-    FetchConfig,
-    GalleryConfig,
-    Lora,
-    Score,
-    ServeConfig,
-    Vae,
-)
+from darkroom.config import Config, EngineConfig, FetchConfig, GalleryConfig, ServeConfig
+from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Upscaler, Vae
 from tools.reference.markdown import code, table, type_of, value
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -25,6 +15,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "loras.NAME": Lora,
     "embeddings.NAME": Embedding,
     "scores.NAME": Score,
+    "upscalers.NAME": Upscaler,
     "fetch": FetchConfig,
     "engine": EngineConfig,
     "gallery": GalleryConfig,

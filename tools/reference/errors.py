@@ -35,6 +35,7 @@ ACTIONS = {
     "E-LORA": "Correct the name, or use a LoRA made for this base. No picture is made without its LoRA.",
     "E-EMBEDDING": "Correct the name, or use an embedding with vectors for both text encoders.",
     "E-SCORE": "Use a file of the kind that the message asks for, or name the CLIP that it was trained on.",
+    "E-UPSCALER": "Correct the name, or use a model that enlarges RGB pictures, of an architecture that spandrel knows.",
     "E-CHECKPOINT": "Use another file.",
     "E-NOTWEIGHTS": "Download the file itself instead of its page or its LFS pointer.",
     "E-PICKLE": "Use a safetensors file.",

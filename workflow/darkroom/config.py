@@ -9,26 +9,35 @@ import re
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator
 
 from darkroom.base.names import NAME_PATTERN, find_collision, is_reserved
 from darkroom.base.strict_yaml import SEPARATORS, YamlFile, find_unportable, locate, read_yaml
 from darkroom.base.text import UTF_16_MARKS, file_stem, read_text, shorten
-from darkroom.base.validation import Mistakes, StrictModel, all_problems
+from darkroom.base.validation import Mistakes, all_problems
 from darkroom.config_mistakes import describe_problems, no_mapping, unknown_reference, without_wrong_values
+from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Section, Upscaler, Vae
 from darkroom.errors import BadNameError, ConfigError
+from darkroom.request.assets import is_built_in
 
 _SHEET_FILES = ("contact-sheet.png", "study.html")
 _MODEL_FILES = ("", ".safetensors", ".json", ".receipt.json", ".audit.json", ".hashes.json")
 """What stands behind a checkpoint's name in the names of its files in the models folder."""
 
-SECTIONS = {"checkpoints": "checkpoint", "vaes": "vae", "loras": "lora", "embeddings": "embedding", "scores": "score"}
+SECTIONS = {
+    "checkpoints": "checkpoint",
+    "vaes": "vae",
+    "loras": "lora",
+    "embeddings": "embedding",
+    "upscalers": "upscaler",
+    "scores": "score",
+}
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
-IN_PROMPTS = ("loras", "embeddings")
-"""The sections whose names stand in prompts and may hold any characters."""
+FREE_NAMES = ("loras", "embeddings", "upscalers")
+"""The sections whose names may hold any characters, most of them for prompts, and whose entries may be folders."""
 MAX_STEM_BYTES = 200
 _NOT_IN_TAGS = re.compile(r"[<>:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
@@ -48,94 +57,6 @@ def _each_once(devices: list[str]) -> list[str]:
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Devices = Annotated[list[Device], AfterValidator(_each_once)]
-
-
-class Section(StrictModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_left_out(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if value is not None or key not in cls.model_fields}
-
-
-class Checkpoint(Section):
-    source: str
-    """Where the checkpoint comes from: a path to a safetensors file or to a Diffusers folder, or `civitai:…`, `hf:…`, `https://…`."""
-    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256, or the folder's content digest as `darkroom fetch` prints it. If given, other bytes are refused, whatever the lock file says."""
-    architecture: str = "auto"
-    """`auto`, the name of a folder in `darkroom/resources/architectures`, or a path to such a folder."""
-    dtype: Literal["fp16", "fp32", "bf16", "keep"] = "fp16"
-    """The number format of the Diffusers folder's weights."""
-    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
-    """What the UNet predicts. `auto` decides by the file, its metadata and its sidecar."""
-    vae: str | None = None
-    """A name among `vaes`. The named VAE replaces the checkpoint's own, or a missing one."""
-    extract_ema: bool = False
-    """Take the EMA weights (`model_ema.*`) for the UNet instead of the plain ones. They must be in the file."""
-
-
-class Vae(Section):
-    source: str
-    """Where the VAE comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
-    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
-
-
-class _FileOrFolder(Section):
-    """Something that is named in prompts: one file, or every file of a folder by its own name."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["source"]}, {"required": ["folder"]}]})
-
-    source: str = ""
-    folder: str = ""
-    sha256: str | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        if bool(self.source) == bool(self.folder):
-            raise ValueError("needs either source or folder")
-        if self.folder and self.sha256:
-            raise ValueError("sha256 is for one file, given by source")
-        return self
-
-
-class Lora(_FileOrFolder):
-    source: str = ""
-    """Where the LoRA comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
-    folder: str = ""
-    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is a LoRA by the file's name."""
-    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
-
-
-class Embedding(_FileOrFolder):
-    source: str = ""
-    """Where the textual inversion comes from: a safetensors file with vectors for both text encoders, by its path, or `civitai:…`, `hf:…`, `https://…`."""
-    folder: str = ""
-    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an embedding by the file's name."""
-    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
-
-
-class Score(Section):
-    source: str
-    """Where the weights come from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`. A CLIP in transformers' layout scores how well a picture fits its prompt."""
-    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
-    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
-    clip: str | None = None
-    """For a head on CLIP's image embeddings, such as LAION's aesthetic predictor: the name among `scores` of the CLIP that it was trained on."""
-    activation: Literal["quick_gelu", "gelu"] | None = None
-    """For a CLIP: `quick_gelu` for OpenAI's, which is the default, `gelu` for most of LAION's. The file doesn't say."""
-
-    @model_validator(mode="after")
-    def _activation_is_for_a_clip(self) -> Self:
-        if self.clip is not None and self.activation is not None:
-            raise ValueError("activation is for a CLIP, and clip for a head on one")
-        return self
 
 
 class FetchConfig(Section):
@@ -235,6 +156,8 @@ class Config(Section):
     """Textual inversions, by the name that stands for them in a prompt, alone or as `embedding:NAME`."""
     scores: dict[Name, Score] = Field(default_factory=dict)
     """Models that score each finished picture, by the name that the manifest and study.csv use."""
+    upscalers: dict[Name, Upscaler] = Field(default_factory=dict)
+    """Models that enlarge pictures, by the name that the option `--model` of `darkroom upscale` takes, such as `4x-UltraSharp`."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -327,7 +250,7 @@ def read_valid(data: Any, path: Path | str, mistakes: Mistakes) -> Config | None
             return None
     config._path = str(path)
     _check_references(config, path, mistakes)
-    for section in IN_PROMPTS:
+    for section in FREE_NAMES:
         names = (name for name, given in getattr(config, section).items() if not given.folder)
         with mistakes.collect():
             check_prompt_names(section, names, partial(_locate_name, path, section))
@@ -339,17 +262,21 @@ def _locate_name(path: Path | str, section: str, name: str) -> str:
 
 
 def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[str], object]) -> None:
-    """Check the names of LoRAs or embeddings; `place_of` says where one comes from.
+    """Check the names of a section of `FREE_NAMES`; `place_of` says where one comes from.
 
-    Raises BadNameError (E-NAME) for a name that no prompt or no file can have, and for two names of one file.
+    Raises BadNameError (E-NAME) for a name that no prompt or no file can have, or that means something else already, and
+    for two names of one file.
     """
     taken: dict[str, str] = {}
     for name in names:
         stem = file_stem(name)
         if not name.strip() or name != name.strip() or _NOT_IN_TAGS.search(name):
-            why = f"can't be written in a prompt ({place_of(name)})"
+            why = f"can't be written in a {'sheet' if section == 'upscalers' else 'prompt'} ({place_of(name)})"
             hint = "leave out '<', '>', ':', line breaks, and spaces at its ends"
             raise BadNameError(SECTIONS[section], shorten(name), why, hint)
+        if section == "upscalers" and is_built_in(name):
+            why = f"is built in, or kept for what will be ({place_of(name)})"
+            raise BadNameError(SECTIONS[section], shorten(name), why, "use another name")
         if len(stem.encode()) > MAX_STEM_BYTES:
             size = f"{len(stem.encode())} bytes of at most {MAX_STEM_BYTES}"
             why = f"is too long for a file's name: {size} ({place_of(name)})"
@@ -391,6 +318,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         "loras": Lora,
         "embeddings": Embedding,
         "scores": Score,
+        "upscalers": Upscaler,
     }
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)

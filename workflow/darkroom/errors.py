@@ -17,7 +17,8 @@ DarkroomError
 │   ├── ProjectError      E-PROJECT     a new project's folder exists already
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   ├── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
-│   └── ScoreError        E-SCORE       a file that should score pictures is of another kind, or doesn't fit its CLIP
+│   ├── ScoreError        E-SCORE       a file that should score pictures is of another kind, or doesn't fit its CLIP
+│   └── UpscalerError     E-UPSCALER    an upscaler is unknown, of no known architecture, or doesn't enlarge RGB pictures
 ├── CheckpointError       the file given as a checkpoint can't be used
 │   ├── NotWeightsError   E-NOTWEIGHTS  HTML, JSON or an LFS pointer instead of weights
 │   ├── PickleError       E-PICKLE      a pickle, whatever its ending
@@ -160,6 +161,10 @@ class EmbeddingError(InputError):
 
 class ScoreError(InputError):
     code = "E-SCORE"
+
+
+class UpscalerError(InputError):
+    code = "E-UPSCALER"
 
 
 class CheckpointError(DarkroomError):

@@ -53,13 +53,14 @@ wildcard_constraints:
     lora=one_of(plan.sources.stems("loras")),
     embedding=one_of(plan.sources.stems("embeddings")),
     score=one_of(plan.sources.stems("scores")),
+    upscaler=one_of(plan.sources.stems("upscalers")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
 
 
 def get_kind(wildcards):
-    """checkpoint, vae, lora, embedding or score."""
+    """checkpoint, vae, lora, embedding, upscaler or score."""
     return plan.sources.kind(wildcards)
 
 

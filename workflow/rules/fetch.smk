@@ -1,11 +1,10 @@
-"""Fetches each configured checkpoint, VAE, LoRA, embedding and score into the models folder, with a receipt of its identity.
+"""Fetches each configured checkpoint, VAE, LoRA, embedding, upscaler and score into the models folder, with a receipt of its identity.
 
 REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source
                  its pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
 OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkpoints/NAME/; NAME.safetensors in
-                 MODELS/vaes/, MODELS/loras/, MODELS/embeddings/ and MODELS/scores/; beside each a NAME.receipt.json
-                 (size, SHA256).
-                 Later rules depend on the receipts only.
+                 MODELS/vaes/, MODELS/loras/, MODELS/embeddings/, MODELS/upscalers/ and MODELS/scores/; beside each a
+                 NAME.receipt.json (size, SHA256). Later rules depend on the receipts only.
 """
 
 
@@ -80,6 +79,17 @@ use rule fetch_checkpoint as fetch_embedding with:
     localrule: True
     message:
         "fetch the embedding {wildcards.embedding}"
+
+
+use rule fetch_checkpoint as fetch_upscaler with:
+    output:
+        fetched=f"{plan.models_dir}/upscalers/{{upscaler}}.safetensors",
+        receipt=f"{plan.models_dir}/upscalers/{{upscaler}}.receipt.json",
+    log:
+        "logs/fetch/upscalers/{upscaler}.log",
+    localrule: True
+    message:
+        "fetch the upscaler {wildcards.upscaler}"
 
 
 use rule fetch_checkpoint as fetch_score with:

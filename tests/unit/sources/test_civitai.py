@@ -270,6 +270,7 @@ def test_a_file_whose_format_isnt_told_is_known_by_its_ending() -> None:
     ("type", "kind"),
     [
         *[("Checkpoint", "checkpoint"), ("VAE", "vae"), ("TextualInversion", "embedding")],
+        ("Upscaler", "upscaler"),
         *[("LORA", "lora"), ("LoCon", "lora"), ("DoRA", "lora")],
     ],
 )

@@ -87,7 +87,22 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of every verb; it sets `verb` to the function that runs."""
     import argparse
 
-    from darkroom.cli import check, convert, fetch, init, pages, plan, prune, render, runpod, score, serve, show, verify
+    from darkroom.cli import (
+        check,
+        convert,
+        fetch,
+        init,
+        pages,
+        plan,
+        prune,
+        render,
+        runpod,
+        score,
+        serve,
+        show,
+        upscale,
+        verify,
+    )
 
     parser = argparse.ArgumentParser(prog="darkroom", description="Build and render Stable Diffusion XL checkpoints.")
     parser.add_argument("--verbose", action="store_true", help="show a traceback when something fails")
@@ -104,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_arguments(add("init", init.run, text))
     text = "Tell every mistake in the configuration and its prompt sheets, without running anything."
     check.add_arguments(add("check", check.run, text))
-    text = "Fetch a checkpoint, VAE, LoRA, embedding or Diffusers folder, from a path or over the network."
+    text = "Fetch a checkpoint, VAE, LoRA, embedding, upscaler or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
     text = "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked."
     convert.add_arguments(add("convert", convert.run, text))
@@ -118,6 +133,8 @@ def make_parser() -> argparse.ArgumentParser:
     score.add_arguments(
         add("score", score.run, "Score a picture: how well it fits its prompt, and what heads make of it.")
     )
+    text = "Make a picture larger by an upscaler; its prompt and settings stay in its metadata."
+    upscale.add_arguments(add("upscale", upscale.run, text))
     show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
     serve.add_arguments(add("serve", serve.run, "Answer requests for pictures over HTTP."))
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))

@@ -78,7 +78,7 @@ def _exists(folder: Path) -> ProjectError:
 
 
 def _files() -> dict[str, bytes]:
-    """The project's files by their place in it: those of the repository, with the demo's checkpoint and LoRA in `sources/`."""
+    """The project's files by their place in it: those of the repository, with the demo's checkpoint, LoRA and upscaler in `sources/`."""
     from darkroom.installation import DEMO, ROOT
 
     config = (ROOT / "config/config.yaml").read_text(encoding="utf-8")

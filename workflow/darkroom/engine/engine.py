@@ -32,8 +32,9 @@ from darkroom.engine.load import load_pipeline, prepare
 from darkroom.engine.previews import Previews
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
+from darkroom.engine.upscalers import Upscalers
 from darkroom.engine.weights import OnRead, WeightFiles
-from darkroom.errors import ModelError, NanImageError
+from darkroom.errors import ModelError, NanImageError, OutOfMemoryError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import RenderRequest
 
@@ -59,7 +60,7 @@ class Engine:
     """One model on one device. Not for several threads at once: callers queue.
 
     `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` are those of its
-    computations, and `memory` is the memory policy's decision in one line.
+    computations, and `memory` is the memory policy's decision in one line. `upscalers` make pictures larger.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         self.dtype = dtype
         self.memory = plan.describe(dtype)
         self.library = library
+        self.upscalers = Upscalers(library, device, dtype, plan)
         self._pipeline = pipeline
         self._plan = plan
         self._scheduler_config = files.model.configs.scheduler
@@ -170,6 +172,10 @@ class Engine:
         size = f"{request.width}x{request.height}"
         try:
             return with_coded_errors(work, self.device, "picture", size, hint)
+        except OutOfMemoryError:
+            if not self.upscalers.drop():
+                raise
+            return with_coded_errors(work, self.device, "picture", size, hint)
         finally:
             if self._plan.mode == "offload":
                 self._pipeline.maybe_free_model_hooks()
@@ -180,6 +186,7 @@ class Engine:
             return
         self._pipeline = None
         del self._prompts, self._assets  # they hold parts of the pipeline
+        self.upscalers.drop()
         release_memory(self.device)
 
     def _denoise(self, request: RenderRequest, watch: Watch) -> Denoised:

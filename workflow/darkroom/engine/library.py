@@ -1,4 +1,4 @@
-"""The VAEs, LoRAs and embeddings that an engine can use: files in the models folder, found by name, known by hash."""
+"""The VAEs, LoRAs, embeddings and upscalers that an engine can use: files in the models folder, found by name, known by hash."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RECEIPT = ".receipt.json"
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file: its kind (`vaes`, `loras`, `embeddings`), name, path, SHA256 (hex), and stamp when it was hashed."""
+    """A file: its kind (one of `ASSETS`), name, path, SHA256 (hex), and stamp when it was hashed."""
 
     kind: str
     name: str
@@ -53,7 +53,7 @@ class Library:
     def find(self, kind: str, name: str) -> Asset:
         """The file of that name.
 
-        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) if there is none or it can't
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER) or RequestError (E-REQUEST) if there is none or it can't
         be read.
         """
         known = getattr(self.names(), kind)

@@ -45,15 +45,21 @@ def encode_png(
     `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `assets`, `warnings`, `versions`) go
     into the `darkroom` chunk with the request; they must not differ between two equal renders.
     """
+    chunk = {"request": json.loads(request_json), **(facts or {})}
+    texts = {"parameters": infotext, "darkroom": json.dumps(chunk, ensure_ascii=True, separators=(",", ":"))}
+    return encode_texts(image, texts)
+
+
+def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
+    """A PNG with these text chunks by keyword; the same arguments give the same bytes under the same Pillow."""
     from PIL.PngImagePlugin import PngInfo
 
-    chunk = {"request": json.loads(request_json), **(facts or {})}
-    text = PngInfo()
-    # add_text writes tEXt where Latin-1 allows and iTXt elsewhere. A NUL would end the text for a reader.
-    text.add_text("parameters", infotext.replace("\0", "\ufffd"))
-    text.add_text("darkroom", json.dumps(chunk, ensure_ascii=True, separators=(",", ":")))
+    chunks = PngInfo()
+    for keyword, text in texts.items():
+        # add_text writes tEXt where Latin-1 allows and iTXt elsewhere. A NUL would end the text for a reader.
+        chunks.add_text(keyword, text.replace("\0", "\ufffd"))
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=text, compress_level=_COMPRESS_LEVEL)
+    image.save(buffer, "PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
     return buffer.getvalue()
 
 

@@ -1,17 +1,18 @@
-"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs and embeddings, by their configured names.
+"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs, embeddings and upscalers, by their configured names.
 
-They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and `embeddings/NAME.safetensors`; some
+They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and so on; some
 characters of a name stand there as `%XX` (`darkroom.base.text.file_stem`). A request holds names only: never a path, never a URL.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.base.text import did_you_mean, file_stem, name_of_stem
-from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
+from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
 
@@ -19,9 +20,15 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "vaes": ("VAE", RequestError),
     "loras": ("LoRA", LoraError),
     "embeddings": ("embedding", EmbeddingError),
+    "upscalers": ("upscaler", UpscalerError),
 }
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
+
+
+LANCZOS, NEAREST = "Lanczos", "Nearest"
+"""The upscalers that need no model, by A1111's names."""
+_KEPT = re.compile("(?i:lanczos|nearest|none|latent.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,7 @@ class AssetNames:
     vaes: Collection[str] = ()
     loras: Collection[str] = ()
     embeddings: Collection[str] = ()
+    upscalers: Collection[str] = ()
 
     @classmethod
     def of_folder(cls, models_dir: Path) -> AssetNames:
@@ -39,7 +47,7 @@ class AssetNames:
 
 
 def asset_path(models_dir: Path | str, kind: str, name: str) -> Path:
-    """The path of an asset of that kind (`vaes`, `loras`, `embeddings`) and name once it is fetched."""
+    """The path of an asset of that kind (of `ASSETS`) and name once it is fetched."""
     return Path(models_dir) / kind / f"{file_stem(name)}.safetensors"
 
 
@@ -75,6 +83,11 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     return request
 
 
+def is_built_in(upscaler: str) -> bool:
+    """True for a name that no configured upscaler may have: those that need no model, and A1111's that scale latents."""
+    return _KEPT.fullmatch(upscaler) is not None
+
+
 def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError:
     """The error for an unknown name, with the nearest known ones as its hint."""
     otherwise = f"list it under {kind} in the configuration"
@@ -84,6 +97,6 @@ def unknown_asset(kind: str, name: str, known: Collection[str]) -> DarkroomError
 
 
 def asset_error(kind: str, name: str, why: str, hint: str) -> DarkroomError:
-    """The error about a VAE, LoRA or embedding, of the class for its kind."""
+    """The error about an asset, of the class for its kind."""
     what, error = _KINDS[kind]
     return error(what, name, why, hint)

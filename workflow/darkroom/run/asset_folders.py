@@ -1,4 +1,4 @@
-"""Folders of LoRAs and embeddings in the configuration: each safetensors file in one is a source by the file's name.
+"""Folders of LoRAs, embeddings and upscalers in the configuration: each safetensors file in one is a source by the file's name.
 
 Folders below are searched too, links followed, as A1111 does; names that begin with a dot are left out. Nothing is read but
 the names: a file counts once a picture uses it. Where the folder is not visible, as on a cluster's node, what was fetched
@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from darkroom.config import IN_PROMPTS, Config, check_prompt_names
+from darkroom.config import FREE_NAMES, Config, check_prompt_names
 from darkroom.errors import BadNameError, SourceError
 from darkroom.sources import FetchReceipt
 
@@ -26,7 +26,7 @@ def expand_folders(config: Config) -> Config:
     Raises SourceError (E-SOURCE) for a folder that is missing or holds no safetensors file, BadNameError (E-NAME) for two
     sources of one name and for a file whose name no prompt can hold.
     """
-    return config.model_copy(update={section: _expand(section, config) for section in IN_PROMPTS})
+    return config.model_copy(update={section: _expand(section, config) for section in FREE_NAMES})
 
 
 def is_from_folder(given: Any) -> bool:

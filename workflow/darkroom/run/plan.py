@@ -25,7 +25,8 @@ from darkroom.base.strict_yaml import load_yaml, restore_text
 from darkroom.base.text import did_you_mean
 from darkroom.base.validation import lines_of
 from darkroom.cluster import earlier_attempts
-from darkroom.config import Checkpoint, Config, check_sheets, parse_config, read_config
+from darkroom.config import Config, check_sheets, parse_config, read_config
+from darkroom.config_sources import Checkpoint
 from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.records import scores_path

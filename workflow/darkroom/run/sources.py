@@ -20,7 +20,8 @@ from typing import Any
 from darkroom.base.files import write_bytes
 from darkroom.base.hashing import check_sha256
 from darkroom.base.text import file_stem, name_of_stem
-from darkroom.config import SECTIONS, Checkpoint, Config, Embedding, Lora, Score, Vae
+from darkroom.config import SECTIONS, Config
+from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Upscaler, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
 from darkroom.revisions import CONVERT
@@ -34,7 +35,7 @@ _LONG_AGO_S = 10**9
 
 Key = tuple[str, str]
 """A section of the configuration that names sources, and a name in it."""
-Given = Checkpoint | Vae | Lora | Embedding | Score
+Given = Checkpoint | Vae | Lora | Embedding | Score | Upscaler
 _GIVEN_BY_FOLDER = ("architecture", "prediction", "vae", "extract_ema")
 
 
@@ -124,7 +125,7 @@ class Sources:
         return [file_stem(name) for name in getattr(self.config, section)]
 
     def kind(self, wildcards: Any) -> str:
-        """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora`, `embedding` or `score`."""
+        """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora`, `embedding`, `upscaler` or `score`."""
         return SECTIONS[self._key(wildcards)[0]]
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
@@ -163,7 +164,7 @@ class Sources:
 
     @property
     def has_assets(self) -> bool:
-        """Whether the configuration names any VAE, LoRA or embedding."""
+        """Whether the configuration names any VAE, LoRA, embedding or upscaler."""
         return any(section in ASSETS for section, _ in self.states)
 
     def asset_receipt(self, section: str, name: str) -> str:
@@ -180,7 +181,7 @@ class Sources:
         return self._paths(name, ".receipt.json", ".receipt.json")
 
     def usable(self) -> list[str]:
-        """All that pictures can be made and scored with: models, their verified receipts, VAEs, LoRAs, embeddings, scores."""
+        """All that pictures can be made and scored with: models, their verified receipts, VAEs, LoRAs, embeddings, upscalers, scores."""
         models = self.config.models_dir
         folders = [f"{models}/diffusers/{name}" for name in self.config.checkpoints]
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]

@@ -1,4 +1,4 @@
-"""Sources: checkpoints, VAEs, LoRAs and embeddings from this machine, Civitai, the Hugging Face Hub or the web.
+"""Sources: checkpoints, VAEs, LoRAs, embeddings and upscalers from this machine, Civitai, the Hugging Face Hub or the web.
 
 Takes a reference as the configuration has it. Gives the file or Diffusers folder at its destination, checked and
 complete, and a receipt of its identity; while a workflow is planned, the state of a source.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.errors import SourceError
+from darkroom.errors import PickleError, SourceError
 from darkroom.sources.inspect import source_identity
 from darkroom.sources.receipt import FetchReceipt
 from darkroom.sources.references import parse_reference
@@ -60,14 +60,14 @@ def fetch(
 ) -> FetchReceipt:
     """Bring the safetensors file or Diffusers folder `source` to `dest`, and write its receipt if a path is given.
 
-    `kind` is `checkpoint`, `vae`, `lora`, `embedding` or `score`; a file that can't be that is refused. For a remote source,
+    `kind` is `checkpoint`, `vae`, `lora`, `embedding`, `upscaler` or `score`; a file that can't be that is refused. For a remote source,
     `downloads` is the folder of the store (else one beside `dest`, deleted once everything is there), `lock` the lock
     file, `dtype` the preferred weights of a folder; `update` asks the source even if everything is here. `dates` is the
     JSON file of the days on which bytes were first fetched. `report` gets lines for people; with `has_bar` there is a
     progress bar on stderr.
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
-    LoraError, EmbeddingError, ScoreError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
+    LoraError, EmbeddingError, UpscalerError, ScoreError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
     ModelError, IndexFileError and BadNameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
     What was at `dest` before stays if anything fails.
     """
@@ -88,14 +88,25 @@ def fetch(
         has_bar=has_bar,
         check=_check_of(kind, found.text),
     )
-    made = found.fetch(request)
+    try:
+        made = found.fetch(request)
+    except PickleError as error:
+        if kind != "upscaler":
+            raise
+        from darkroom.upscalers import pickle_hint
+
+        hint = error.hint.replace("checkpoint", "upscaler")
+        hint = (
+            pickle_hint(found.text) if found.is_local else f"{hint}; docs/how-to/own-checkpoint.md has the conversion"
+        )
+        raise PickleError(error.what.replace("checkpoint", "upscaler"), error.value, error.why, hint) from None
     if receipt is not None:
         made.write(receipt)
     return made
 
 
 def _check_of(kind: str, source: str) -> Callable[[Path], object]:
-    """What a file of that kind must pass, by its header; checkpoints and VAEs are checked when they are converted."""
+    """What a file of that kind must pass, by its header; an upscaler by loading it, checkpoints and VAEs when they are converted."""
     name = Path(source).name
     if kind == "lora":
         from darkroom.loras import read_lora  # here, as below, since planning fetches nothing
@@ -109,4 +120,8 @@ def _check_of(kind: str, source: str) -> Callable[[Path], object]:
         from darkroom.scores.score_files import read_score_file
 
         return lambda path: read_score_file(path, name)
+    if kind == "upscaler":
+        from darkroom.upscalers import load_upscaler
+
+        return lambda path: load_upscaler(path, name)
     return lambda _: None

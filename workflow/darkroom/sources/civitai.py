@@ -38,6 +38,7 @@ _MODEL_TYPES = {
     "lora": ("LORA", "LoCon", "DoRA"),
     "embedding": ("TextualInversion",),
     "score": ("Other",),
+    "upscaler": ("Upscaler",),
 }
 _FILE_TYPES = ("Model", "Pruned Model")
 _PLACES = {
@@ -47,6 +48,7 @@ _PLACES = {
     "LoCon": "loras",
     "DoRA": "loras",
     "TextualInversion": "embeddings",
+    "Upscaler": "upscalers",
 }
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pickle", ".pkl")
 _USAGE = ("allowNoCredit", "allowCommercialUse", "allowDerivatives", "allowDifferentLicense")

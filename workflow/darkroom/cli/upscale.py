@@ -1,0 +1,133 @@
+"""`darkroom upscale`: a picture made larger by an upscaler, with its metadata kept."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from darkroom.cli import render_job
+from darkroom.errors import ImageError, RequestError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from darkroom.engine.upscalers import Upscalers
+
+_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
+"""Formats by the suffix of --output."""
+_QUALITY = 95
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options of `darkroom upscale`."""
+    sub.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP")
+    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
+    sub.add_argument("--output", "-o", type=Path, required=True, help=text)
+    text = "the upscaler: a name in the models folder, a .safetensors file, Lanczos or Nearest"
+    sub.add_argument("--model", required=True, help=text)
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("--scale", type=float, help="how many times as large, more than 1 and at most 8; 2 if not given")
+    how.add_argument("--size", metavar="WIDTHxHEIGHT", help="how large in pixels")
+    sub.add_argument("--tile", type=int, help="the edge of a tile in pixels; 0 for the whole picture at once")
+    sub.add_argument("--models-dir", type=Path, default=Path("models"), help="where names are looked up")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
+    text = "the number format on a GPU, where the upscaler stands it; auto is fp16. A CPU computes in fp32"
+    sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"), help=text)
+
+
+def run(arguments: argparse.Namespace) -> str:
+    """Upscale; returns a line about the picture. Raises what `Upscalers.upscale` raises, ImageError (E-IMAGE)."""
+    output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
+    size = _read_size(arguments.size)
+    scale = None if size else 2.0 if arguments.scale is None else arguments.scale
+    image, texts = _read(arguments.picture)
+    upscalers, name = _open(arguments)
+    from darkroom.base.files import write_bytes
+    from darkroom.engine.upscalers import DEFAULT_TILE
+    from darkroom.pictures.lossy import convert_png
+    from darkroom.pictures.png import encode_texts
+    from darkroom.pictures.postprocess import add_step, upscale_fields
+
+    used = upscalers.used(name)
+    if used is None and arguments.tile is not None:
+        raise RequestError("tile", arguments.tile, f"means nothing to {name}, which takes no tiles", "leave it out")
+    tile = DEFAULT_TILE if arguments.tile is None else arguments.tile
+    made = upscalers.upscale(image, name, scale=scale, size=size, tile=tile)
+    step = {
+        "upscaler": name,
+        "sha256": used and used.sha256,
+        "tile": tile if used else None,
+        "from": list(image.size),
+        "to": list(made.size),
+    }
+    png = encode_texts(made, add_step(texts, upscale_fields(name, scale, made.size), step))
+    write_bytes(arguments.output, convert_png(png, output_format, _QUALITY))
+    model = f"{name} [{used.short}]" if used else name
+    return f"{arguments.output}: {image.width}×{image.height} to {made.width}×{made.height} by {model}"
+
+
+def _read_size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})[x×]([1-9]\d{0,4})", text)
+    if found is None:
+        raise RequestError("size", text, "is no width and height in pixels", "write it as 2048x1536")
+    return int(found[1]), int(found[2])
+
+
+def _read(path: Path) -> tuple[Image, dict[str, str]]:
+    """The RGB picture and its texts by keyword.
+
+    Raises ImageError (E-IMAGE), also for a picture of which something would be lost: transparency, frames, more than 8 bits.
+    """
+    import io
+
+    from PIL import Image, ImageOps
+
+    from darkroom.pictures.lossy import infotext_of
+    from darkroom.pictures.png import MAX_PIXELS, SIGNATURE, check_png, read_picture, text_of_png
+
+    data = read_picture(path)
+    if data.startswith(SIGNATURE):
+        check_png(data, path)
+        texts = text_of_png(data, path)
+    else:
+        infotext = infotext_of(data, path)
+        texts = {"parameters": infotext} if infotext else {}
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ImageError("picture", path, f"has {image.width}x{image.height} pixels", "give a smaller one")
+            if lost := _what_is_lost(image):
+                raise ImageError("picture", path, f"has {lost}, which an upscaler can't keep", "save it without that")
+            return ImageOps.exif_transpose(image).convert("RGB"), texts
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ImageError("picture", path, f"is damaged ({error})", "give another file") from None
+
+
+def _what_is_lost(image: Image) -> str | None:
+    if getattr(image, "n_frames", 1) > 1:
+        return "several frames"
+    if image.mode.startswith(("I", "F")):
+        return "more than 8 bits a channel"
+    if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+        return "transparent pixels"
+    return None
+
+
+def _open(arguments: argparse.Namespace) -> tuple[Upscalers, str]:
+    """The upscalers of the models folder, and the name of the one that was asked for."""
+    from darkroom.engine.devices import decide, make_deterministic, resolve_device, resolve_dtype, total_memory
+    from darkroom.engine.library import Library
+    from darkroom.engine.upscalers import Upscalers
+
+    library, name = Library(arguments.models_dir), arguments.model
+    if Path(name).suffix.lower() in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
+        name = Path(arguments.model).stem
+        library.add("upscalers", name, Path(arguments.model))
+    device = resolve_device(arguments.device)
+    make_deterministic(device)
+    plan = decide(device.partition(":")[0], total_memory(device), "auto")
+    return Upscalers(library, device, resolve_dtype(arguments.dtype, device), plan), name
