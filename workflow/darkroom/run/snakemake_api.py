@@ -82,6 +82,10 @@ class SnakemakeRun:
         """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
         self._workflow.dag.forcefiles.add(str(path))
 
+    def take_as_there(self, path: Path | str) -> None:
+        """Build the graph as if a file existed: jobs for which it is an ancient input then don't run because it is missing."""
+        self._workflow.iocache.exists_local[str(path)] = True
+
     def unlock(self) -> None:
         """Remove Snakemake's lock from the working folder."""
         self._workflow.persistence.cleanup_locks()

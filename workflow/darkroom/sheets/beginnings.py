@@ -37,7 +37,10 @@ SheetNamed = Callable[[str, str], Sequence[PlannedPicture]]
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """A picture that a chain begins with: a file with the `settings` of its metadata, or a picture of another sheet."""
+    """A picture that a chain begins with: a file with the `settings` of its metadata, or a picture of another sheet.
+
+    `id` is a file's; for a planned picture, which has one, the prompt's.
+    """
 
     id: str
     title: str
@@ -54,7 +57,7 @@ def read_beginnings(
     Raises SheetError (E-SHEET) with the place for what can't be, and for what names nothing.
     """
     if isinstance(given, Mapping):
-        return [Beginning(p.id, p.path, picture=p) for p in _choose(given, place, sheet_named)]
+        return [Beginning(own_id or "", p.path, picture=p) for p in _choose(given, place, sheet_named)]
     paths = given if isinstance(given, list) else [given]
     if not paths or not all(isinstance(path, str) and path.strip() for path in paths):
         raise SheetError(FROM, shorten(given), f"is neither a path nor a sheet ({place})", _EXAMPLE)

@@ -42,9 +42,10 @@ class Start:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of_picture(cls, picture: PlannedPicture) -> Start:
-        """The start of a chain that goes on with another sheet's picture."""
-        return cls(picture.id, picture.seed, picture.stage, picture.path, len(picture.request.stages))
+    def of_picture(cls, picture: PlannedPicture, label: str) -> Start:
+        """The start of a chain that goes on with another sheet's picture; the label, if any, is part of its names."""
+        stage = ".".join(filter(None, [picture.stage, label]))
+        return cls(picture.id, picture.seed, stage, picture.path, len(picture.request.stages))
 
 
 def make_chain(

@@ -8,7 +8,7 @@ from typing import Any
 from darkroom.errors import SheetError
 from darkroom.request.assets import AssetNames
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import DenoisingStage, Stage
+from darkroom.request.stages import STAGES, DenoisingStage, Stage
 from darkroom.sheets.beginnings import Beginning
 from darkroom.sheets.planned import PlannedPicture
 from darkroom.sheets.settings import links_of
@@ -21,50 +21,44 @@ _OF_STAGES = ("prompt", "negative_prompt", "steps", "sampler", "schedule", "cfg_
 _SIZE = ("width", "height")
 
 
-def file_layer(
-    beginning: Beginning, layers: Sequence[Mapping[str, Any]], *, is_dynamic: bool, place: str
-) -> dict[str, Any]:
-    """What a file's metadata says, as a layer below the sheet's `layers`; its texts are no templates.
-
-    Raises SheetError (E-SHEET) with the place for a size in these, and for a picture that nothing is to be made of.
-    """
+def check_size(layers: Sequence[Mapping[str, Any]], place: str) -> None:
+    """Raise SheetError (E-SHEET) for a size beside `from`, which is that of the pictures."""
     for layer in layers:
         for key in _SIZE:
             if layer.get(key) is not None:
-                why = f"is that of the picture {beginning.title} ({place})"
-                raise SheetError(key, layer[key], why, f"write it into a stage: then: [{{img2img: {{{key}: …}}}}]")
-    given = next((layer[THEN] for layer in reversed(layers) if THEN in layer), None)
-    if given == [] or (given is None and not any(THEN in layer for layer in layers)):
-        raise SheetError("picture", beginning.title, f"has no stages ({place})", "write then: and what to make of it")
+                hint = f"write it into a stage: then: [{{img2img: {{{key}: {layer[key]}}}}}]"
+                raise SheetError(key, layer[key], f"is that of the pictures which from names ({place})", hint)
+
+
+def file_layer(beginning: Beginning, *, is_dynamic: bool) -> dict[str, Any]:
+    """What a file's metadata says, as a layer of settings; its texts are no templates."""
     escape = escape_dynamic_prompt if is_dynamic else escape_template
-    own = {key: escape(value) if key in TEXTS and value else value for key, value in beginning.settings.items()}
-    needs_prompt = any(_needs_prompt(stage) for stage in given or [])
-    if needs_prompt and "prompt" not in own and not any("prompt" in layer for layer in layers):
-        why = f"has no prompt in its metadata ({place})"
-        raise SheetError("picture", beginning.title, why, "write prompt: and the text")
-    return {"prompt": "", **own}
+    return {key: escape(value) if key in TEXTS and value else value for key, value in beginning.settings.items()}
 
 
-def _needs_prompt(stage: Mapping[str, Any]) -> bool:
-    from darkroom.request.stages import STAGES
+def check_settings_of_stages(settings: Mapping[str, Any], place: str) -> None:
+    """Raise SheetError (E-SHEET) for a setting that a sheet can't have for pictures of another sheet.
 
-    ((name, settings),) = stage.items()
-    return issubclass(STAGES[name], DenoisingStage) and "prompt" not in settings
-
-
-def stage_defaults(settings: Mapping[str, Any], where: str, place: str) -> dict[str, Any]:
-    """A sheet's settings for pictures of another sheet: `then`, and what its stages may have of their own.
-
-    Raises SheetError (E-SHEET) for others: they belong to the picture, which is made as its own sheet says.
+    It may have `then`, and what stages may have of their own: the rest is as the picture's own sheet says.
     """
     for key in settings:
         if key not in (*_OF_STAGES, "styles", THEN):
-            why = f"belongs to the first pass, which that sheet has rendered ({place})"
-            hint = f"leave it out; stages may have {', '.join(_OF_STAGES)} of their own"
-            raise SheetError(f"{where}: setting", key, why, hint)
-    if not settings.get(THEN):
-        raise SheetError(where, None, f"has no stages ({place})", "write then: and what to make of the pictures")
-    return dict(settings)
+            why = f"belongs to the first pass, which the other sheet renders ({place})"
+            raise SheetError("setting", key, why, f"leave it out; stages may have {', '.join(_OF_STAGES)} of their own")
+
+
+def check_chain(stages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], beginning: Beginning) -> None:
+    """Raise SheetError (E-SHEET) for a picture that nothing is made of, or that stages have no prompt for."""
+    if not stages:
+        raise SheetError("picture", beginning.title, "has no stages", "write then: and what to make of it")
+    needs_prompt = beginning.picture is None and any(map(_needs_prompt, stages))
+    if needs_prompt and "prompt" not in settings:
+        raise SheetError("picture", beginning.title, "has no prompt in its metadata", "write prompt: and the text")
+
+
+def _needs_prompt(stage: Mapping[str, Any]) -> bool:
+    ((name, settings),) = stage.items()
+    return issubclass(STAGES[name], DenoisingStage) and "prompt" not in settings
 
 
 def continued_requests(

@@ -9,10 +9,9 @@ from typing import Any
 
 from darkroom.base.text import format_count
 from darkroom.pictures.formats import PNG
+from darkroom.pictures.latents import latent_path
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import Hires
-
-LATENT_SUFFIX = ".latent.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class PlannedPicture:
     @property
     def latent_path(self) -> str:
         """The place below results/ of its latents, where a stage needs them."""
-        return self.name + LATENT_SUFFIX
+        return latent_path(self.path)
 
     @property
     def needs_latent(self) -> bool:
@@ -63,6 +62,11 @@ class PlannedPicture:
         more |= {} if self.is_result else {"is_result": False}
         given = {name: value for name, value in more.items() if value is not None}
         return {**data, "request": self.request.model_dump(mode="json"), **given}
+
+
+def latents_of(pictures: Iterable[PlannedPicture]) -> set[str]:
+    """The paths of the latents that stages of the pictures need."""
+    return {latent_path(picture.before) for picture in pictures if picture.needs_latent and picture.before}
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,10 @@ from darkroom.config import Config
 from darkroom.errors import BadNameError, ConfigError, InputError, SheetError
 from darkroom.pictures.inputs import InputPictures
 from darkroom.request.assets import AssetNames
-from darkroom.sheets.axes import Value
+from darkroom.sheets.axes import Value, label_of
 from darkroom.sheets.beginnings import FROM, Beginning, SheetNamed, prompt_id, read_beginnings
 from darkroom.sheets.chains import ChainFiles, Start, make_chain
-from darkroom.sheets.continued import continued_requests, file_layer, stage_defaults
+from darkroom.sheets.continued import check_chain, check_settings_of_stages, check_size, continued_requests, file_layer
 from darkroom.sheets.names import derive_id, make_id
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount
 from darkroom.sheets.settings import (
@@ -155,10 +155,17 @@ class SheetReader:
             prompts = [_Prompt(slug, slug, layers, f"{where} ({slug})", chosen, variables)]
         else:
             place = self.file.locate(*(("prompts", number, FROM) if FROM in prompt else (FROM,)))
+            if isinstance(given, Mapping):
+                check_settings_of_stages(overlay(self.defaults, own, where), place)
+            else:
+                check_size([self.defaults, own], place)
             prompts = []
             for beginning in self.beginnings(given, prompt.get("id"), number, place):
                 with self.mistakes.collect():
                     prompts += self.prompt_of(beginning, own, chosen, variables, where, place)
+            if not prompts and not self.mistakes.errors:
+                why = f"names no picture of the checkpoints {', '.join(chosen)} ({place})"
+                raise SheetError(FROM, label_of(given), why, "name its checkpoint under checkpoints")
         counted = [self.with_mistakes(number, own, each) for each in prompts]
         if not self.study.is_plain and any(counted):
             slug = prompts[0].id if given is None else str(prompt.get("id") or f"prompt {number + 1}")
@@ -180,16 +187,16 @@ class SheetReader:
     ) -> list[_Prompt]:
         """The prompt that begins with a picture, if it is of a chosen checkpoint.
 
-        Raises an InputError for settings that it can't have.
+        Raises BadNameError (E-NAME) for a second file of the same id.
         """
         where = f"{where} ({beginning.title})"
         if (picture := beginning.picture) is not None:
-            layers: tuple[Mapping[str, Any], ...] = (stage_defaults(overlay(self.defaults, own, where), where, place),)
             models = [name for name in chosen if name == picture.checkpoint]
+            layers: tuple[Mapping[str, Any], ...] = (self.defaults, own)
             prompt = _Prompt(picture.id, prompt_id(picture), layers, where, models, variables, beginning)
             return [prompt] if models else []
         self.take_id(beginning.id, beginning.title, beginning.title, place)
-        said = file_layer(beginning, [self.defaults, own], is_dynamic=bool(self.study.template), place=place)
+        said = file_layer(beginning, is_dynamic=bool(self.study.template))
         layers = (self.context.settings, said, self.defaults, own)
         return [_Prompt(beginning.id, beginning.id, layers, where, chosen, variables, beginning)]
 
@@ -233,6 +240,8 @@ class SheetReader:
             return {**before, **own, "axes": {**before["axes"], **own["axes"]}} if before and own else own or before
 
         given = merged.pop(THEN, None) or []
+        if prompt.beginning is not None:
+            check_chain(given, merged, prompt.beginning)
         picture = None if prompt.beginning is None else prompt.beginning.picture
         assets, inputs = self.context.assets, self.context.inputs
         if picture is None:
@@ -310,9 +319,9 @@ _Counted = tuple[Expansion, list[list[PlannedPicture]]]
 def _start(stem: str, seed: int, beginning: Beginning | None) -> Start:
     if beginning is None:
         return Start(stem, seed)
-    return (
-        Start(stem, seed, files=beginning.files) if beginning.picture is None else Start.of_picture(beginning.picture)
-    )
+    if beginning.picture is None:
+        return Start(stem, seed, files=beginning.files)
+    return Start.of_picture(beginning.picture, beginning.id)
 
 
 def _apart(layer: Any) -> tuple[Any, dict[str, Any]]:
