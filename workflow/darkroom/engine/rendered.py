@@ -53,8 +53,14 @@ class RenderFacts:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """A finished picture (RGB) with the request it answers."""
+    """A finished picture (RGB) with the request it answers.
+
+    `latents` are those it was decoded from, if they were asked for: a safetensors file with the tensor `latent`
+    (1 × 4 × h/8 × w/8, fp32). `made_from` are the SHA-256 of the files of an earlier stage that it was made from.
+    """
 
     image: Image
     request: RenderRequest
     facts: RenderFacts
+    latents: bytes | None = None
+    made_from: tuple[str, ...] = ()

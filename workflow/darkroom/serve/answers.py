@@ -28,6 +28,7 @@ class Rendered:
     `png` holds the infotext and the request as metadata. `facts` say how the picture was made: JSON-ready, without any
     prompt text, and empty where `is_cached` says that results/ already held the picture. `warnings` say what deserves a
     look although the picture was made. `model` is the model's name, `model_hash` its AutoV2 hash (None if unknown).
+    `latents` are a safetensors file, where they were asked for.
     """
 
     png: bytes
@@ -38,6 +39,12 @@ class Rendered:
     model: str
     model_hash: str | None
     is_cached: bool = False
+    latents: bytes | None = None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a frame carries of it: `picture`, and `latents` if there are any."""
+        return {"picture": self.png} | ({} if self.latents is None else {"latents": self.latents})
 
     @property
     def summary(self) -> str:
@@ -61,10 +68,12 @@ def encode(engine: Engine, picture: RenderedImage) -> Rendered:
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
+        **({"made_from": list(picture.made_from)} if picture.made_from else {}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
-    return Rendered(png, request, infotext, facts, made.warnings, engine.name, engine.model_hash)
+    known = (made.warnings, engine.name, engine.model_hash)
+    return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
 
 
 def as_error(error: BaseException) -> DarkroomError:
