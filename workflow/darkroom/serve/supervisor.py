@@ -73,7 +73,7 @@ class Job:
     on_change: Callable[[], None] = lambda: None
     wants_steps: bool = True
     previews: int = 0
-    pictures: Mapping[str, bytes] = NO_FILES
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
     stages_done: int = 0
     keep_latents: bool = False
     on_preview: Callable[[bytes], None] = lambda _: None
