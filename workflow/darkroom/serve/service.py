@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,13 +13,14 @@ from typing import Any
 
 from darkroom.config import ServeConfig
 from darkroom.engine.library import Library
-from darkroom.errors import CancellationError, DeadlineError, LimitError
+from darkroom.errors import CancellationError, DeadlineError, LimitError, RequestError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import check_count
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
+from darkroom.serve.images import ImageReader
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
 from darkroom.serve.supervisor import Job
@@ -81,6 +82,7 @@ class Service:
         self.config = config
         self.metrics = metrics
         self.linked = LinkedPictures()
+        self.images = ImageReader(config)
         self.dispatcher = dispatcher
         self._defaults = defaults or {}
         self._library = Library(models.models_dir)
@@ -115,12 +117,14 @@ class Service:
         settings: Sequence[dict[str, Any]],
         *,
         model: str | None = None,
+        pictures: Mapping[str, bytes] = {},
         is_fresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         previews: int = 0,
         on_preview: Callable[[RenderRequest, bytes], None] = lambda _request, _png: None,
     ) -> list[Rendered]:
-        """The pictures for settings (keys of RenderRequest, or a `preset`), in the same order.
+        """The pictures for settings (keys of RenderRequest, or a `preset`), in the same order. `pictures` are files by
+        their SHA-256, which the settings `image` and `stages` name.
 
         All are queued or none. With `is_fresh`, none is taken from results/. If the task is cancelled, or one picture
         fails, the others are given up. `on_preview` is called with at most `previews` PNGs of how each picture that has to
@@ -134,6 +138,7 @@ class Service:
         chosen = self.models.get(model)
         check_count(len(settings), self.config)
         requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
+        check_pictures(requests, pictures)
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
         jobs = [Job(chosen.name, request, previews=previews) for request in missing]
@@ -200,6 +205,14 @@ class Service:
             "darkroom_engines_ready", "Engines that have a model loaded", lambda: sum(bool(e.loaded) for e in engines)
         )
         self.metrics.watch_memory(engines)
+
+
+def check_pictures(requests: Sequence[RenderRequest], pictures: Mapping[str, bytes]) -> None:
+    """Raise RequestError (E-REQUEST) for a picture that a request names and that isn't there."""
+    for request in requests:
+        for digest in request.pictures:
+            if digest not in pictures:
+                raise RequestError("request: image", digest, "no such picture was sent", "send its file too")
 
 
 def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
