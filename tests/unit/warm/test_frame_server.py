@@ -28,8 +28,7 @@ NONSENSE = {
     "a lease that is a number": pack({"op": "hello", "lease": 1}),
     "a long message": struct.pack(">II", MAX_MESSAGE_BYTES + 1, 0),
     "a payload that nothing asked for": pack(HELLO, b"x"),
-    "two frames at once": pack({**RENDER, "request": {"prompt": "slow", "width": 64, "height": 64}})
-    + pack(HELLO),
+    "two frames at once": pack({**RENDER, "request": {"prompt": "slow", "width": 64, "height": 64}}) + pack(HELLO),
 }
 
 

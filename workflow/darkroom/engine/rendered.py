@@ -55,12 +55,12 @@ class RenderFacts:
 class RenderedImage:
     """A finished picture (RGB) with the request it answers.
 
-    `latents` are those it was decoded from, if they were asked for: a safetensors file with the tensor `latent`
-    (1 × 4 × h/8 × w/8, fp32). `made_from` are the SHA-256 of the files of an earlier stage that it was made from.
+    `made_from` are the SHA-256 (hex) of the picture files that the request names; `latents` a safetensors file with the
+    tensor `latent` (1, 4, h/8, w/8) in fp32 that the picture was decoded from, if they were to be kept and there are any.
     """
 
     image: Image
     request: RenderRequest
     facts: RenderFacts
-    latents: bytes | None = None
     made_from: tuple[str, ...] = ()
+    latents: bytes | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -52,8 +53,11 @@ class Rendered:
         return _summarise(self.facts)
 
 
-def encode(engine: Engine, picture: RenderedImage) -> Rendered:
-    """The picture as PNG bytes with its metadata; equal pictures give equal bytes."""
+def encode(engine: Engine, picture: RenderedImage, made_from: bytes | None = None) -> Rendered:
+    """The picture as PNG bytes with its metadata; equal pictures give equal bytes.
+
+    `made_from` is the file that its chain went on from; the metadata have its SHA-256.
+    """
     from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
     from darkroom.pictures.png import library_versions
@@ -68,7 +72,7 @@ def encode(engine: Engine, picture: RenderedImage) -> Rendered:
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
-        **({"made_from": list(picture.made_from)} if picture.made_from else {}),
+        **({} if made_from is None else {"made_from": hashlib.sha256(made_from).hexdigest()}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}

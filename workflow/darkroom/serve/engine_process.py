@@ -36,7 +36,7 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
 from darkroom.serve.channel import Channel
 from darkroom.serve.engines import EngineOptions, Engines, Load, load_engine
-from darkroom.serve.frames import NO_FILES, Message, read_files
+from darkroom.serve.frames import BEFORE, NO_FILES, Message, read_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -199,7 +199,7 @@ class EngineProcess:
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         try:
-            rendered = encode(engine, picture)
+            rendered = encode(engine, picture, task.pictures.get(BEFORE))
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}

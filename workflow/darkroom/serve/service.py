@@ -21,6 +21,7 @@ from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.frames import NO_FILES
+from darkroom.serve.images import ImageReader
 from darkroom.serve.limits import check_limits, check_pictures
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
@@ -83,6 +84,7 @@ class Service:
         self.config = config
         self.metrics = metrics
         self.linked = LinkedPictures()
+        self.images = ImageReader(config)
         self.dispatcher = dispatcher
         self._defaults = defaults or {}
         self._library = Library(models.models_dir)
@@ -116,8 +118,8 @@ class Service:
         self,
         settings: Sequence[dict[str, Any]],
         *,
-        pictures: Mapping[str, bytes] = NO_FILES,
         model: str | None = None,
+        pictures: Mapping[str, bytes] = NO_FILES,
         is_fresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         previews: int = 0,
@@ -127,7 +129,8 @@ class Service:
 
         All are queued or none. With `is_fresh`, none is taken from results/. If the task is cancelled, or one picture
         fails, the others are given up. `on_preview` is called with at most `previews` PNGs of how each picture that has to
-        be made looks so far. `pictures` are the files that settings name by their SHA-256.
+        be made looks so far. `pictures` are the files that the settings `image` and
+        `stages` name by their SHA-256.
 
         Raises RequestError (E-REQUEST), LimitError (E-LIMIT), LoraError (E-LORA), EmbeddingError (E-EMBEDDING),
         UnknownModelError (E-UNKNOWN), BusyError (E-BUSY), DeadlineError (E-TIMEOUT), CancellationError (E-CANCELLED), and
@@ -141,9 +144,11 @@ class Service:
             check_pictures(request, [sha256 for sha256 in request.pictures if sha256 in pictures])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
-        jobs = [Job(chosen.name, request, previews=previews) for request in missing]
+        jobs = [
+            Job(chosen.name, each, previews=previews, pictures={sha256: pictures[sha256] for sha256 in each.pictures})
+            for each in missing
+        ]
         for job in jobs:
-            job.pictures = {sha256: pictures[sha256] for sha256 in job.request.pictures}
             job.on_preview = partial(on_preview, job.request)
         made = iter(await self._render(jobs, on_progress) if missing else [])
         return [next(made) if cached is None else cached for cached in found]
