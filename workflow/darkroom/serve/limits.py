@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
     """Raise LimitError (E-LIMIT) for a picture with more pixels after a stage, steps of all stages or LoRAs than allowed."""
-    width, height = max(sizes_of(request), key=math.prod)
+    width, height = max(request.sizes, key=math.prod)
     steps = count_steps(request)
     asked = (
         ("size", f"{width}x{height}", width * height, limits.max_pixels, "pixels"),
@@ -29,19 +29,10 @@ def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
             raise LimitError(what, value, f"this server makes pictures of at most {most:,} {unit}", "ask for less")
 
 
-def sizes_of(request: RenderRequest) -> list[tuple[int, int]]:
-    """Width and height in pixels at the beginning and after each stage."""
-    sizes = [(request.width, request.height)]
-    for stage in request.stages:
-        sizes.append(stage.size_after(*sizes[-1]))
-    return sizes
-
-
 def count_steps(request: RenderRequest, stages_done: int = 0, *, is_first_done: bool = False) -> int:
     """The sampling steps of the first pass and of all stages that are still to be made."""
-    sizes = sizes_of(request)
     has_first = request.image is None and not stages_done and not is_first_done
-    ahead = list(zip(request.stages, sizes[1:], strict=True))[stages_done:]
+    ahead = list(zip(request.stages, request.sizes[1:], strict=True))[stages_done:]
     return (request.steps if has_first else 0) + sum(_steps_of(stage, request, *size) for stage, size in ahead)
 
 
