@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.request.stages.stage import DenoisingStage, Sha256
+from darkroom.request.stages.stage import DenoisingStage, ResizeMode, Sha256
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 """What the masked part holds before noise is added, by A1111's names."""
@@ -30,11 +30,21 @@ class Inpaint(DenoisingStage):
     """Work on the masked part alone, enlarged to the picture's size, and paste it back."""
     padding: int = Field(32, ge=0, le=1024)
     """With `only_masked`: how many pixels around the mask belong to the part."""
+    width: int | None = Field(None, ge=64, le=8192, multiple_of=8)
+    """In pixels; the picture's if left out. With `only_masked` the part is worked on at this size, and the picture keeps its own."""
+    height: int | None = Field(None, ge=64, le=8192, multiple_of=8)
+    """In pixels; the picture's if left out. See `width`."""
+    resize_mode: ResizeMode = "stretch"
+    """How picture and mask are brought to another shape before, unless `only_masked`: `stretch`, `crop` or `fill`."""
 
     @property
     def pictures(self) -> tuple[str, ...]:
         """The mask."""
         return (self.mask,)
+
+    def size_after(self, width: int, height: int) -> tuple[int, int]:
+        """The stage's own size, or the picture's."""
+        return (width, height) if self.only_masked else (self.width or width, self.height or height)
 
 
 class Outpaint(DenoisingStage):
