@@ -131,7 +131,7 @@ def get_render_revision(wildcards):
 def get_engine(wildcards, output):
     """The model, how and where to render, and the cell. Takes `output`: another device or label renders nothing again."""
     latent = output.get("latent")
-    kept = plan.kept_path(wildcards) if this_run.is_remote and not latent else None
+    kept = plan.kept_path(wildcards) if this_run.is_remote else None
     flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
     return [plan.model_dir(wildcards.checkpoint), *flags, *(["--latent", latent] if latent else [])]
 

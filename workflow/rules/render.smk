@@ -46,7 +46,7 @@ use rule render_picture as render_picture_with_latents with:
         picture="results/{sheet}/{checkpoint}/{picture}-{seed}.png",
         latent="results/{sheet}/{checkpoint}/{picture}-{seed}.latent.safetensors",
     wildcard_constraints:
-        sheet=plan.latent_sheets(),
+        sheet=plan.latent_sheets(staged=False),
 
 
 ruleorder: render_picture_with_latents > render_picture
@@ -81,3 +81,14 @@ rule render_stage:
         "{params.before:q} "
         "--output {output.picture:q} "
         "--log {log:q}"
+
+
+use rule render_stage as render_stage_with_latents with:
+    output:
+        picture="results/{sheet}/{checkpoint}/{staged}.png",
+        latent="results/{sheet}/{checkpoint}/{staged}.latent.safetensors",
+    wildcard_constraints:
+        sheet=plan.latent_sheets(staged=True),
+
+
+ruleorder: render_stage_with_latents > render_stage

@@ -14,7 +14,7 @@ from darkroom.base.text import did_you_mean, file_stem, name_of_stem
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import DenoisingStage, Stage
+from darkroom.request.stages import Stage
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 
 _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
@@ -58,22 +58,12 @@ def assets_in(models_dir: Path, kind: str) -> dict[str, Path]:
 
 def used_assets(request: RenderRequest) -> list[tuple[str, str]]:
     """Kind and name of each asset that a settled request and its stages use. Raises LoraError (E-LORA) for a broken tag."""
-    denoised = denoised_requests(request)
-    vaes = [] if request.vae is None or not denoised else [("vaes", request.vae)]
-    loras = dict.fromkeys(("loras", use.name) for each in denoised for use in each.all_loras)
+    passes = request.passes if request.stages else (request,)
+    vaes = [] if request.vae is None or not passes else [("vaes", request.vae)]
+    loras = dict.fromkeys(("loras", use.name) for each in passes for use in each.all_loras)
     embeddings = [("embeddings", name) for name in request.embeddings]
     upscalers = dict.fromkeys(("upscalers", name) for name in map(_upscaler_of, request.stages) if name)
     return [*vaes, *loras, *embeddings, *upscalers]
-
-
-def denoised_requests(request: RenderRequest) -> list[RenderRequest]:
-    """What is denoised, each as a request without stages: the first pass, if there is one, and the stages that denoise.
-
-    The stages' are of the first pass's size.
-    """
-    stages = [stage for stage in request.stages if isinstance(stage, DenoisingStage)]
-    of_stages = [request.for_stage(stage, request.width, request.height) for stage in stages]
-    return of_stages if request.image is not None else [request, *of_stages]
 
 
 def _upscaler_of(stage: Stage) -> str | None:
@@ -88,7 +78,8 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     nearest known ones, and what `RenderRequest.timelines` raises.
     """
     found, usable = set(request.embeddings), tuple(names.embeddings)
-    timelines = [timeline for each in denoised_requests(request) for timeline in each.timelines if timeline]
+    passes = request.passes if request.stages else (request,)
+    timelines = [timeline for each in passes for timeline in each.timelines if timeline]
     for text in {text for timeline in timelines for text in timeline.texts}:
         found.update(find_embeddings(text, usable))
     if found != set(request.embeddings):

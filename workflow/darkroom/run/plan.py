@@ -109,22 +109,22 @@ class Plan:
         """The paths of the latents that stages need."""
         return frozenset(path for pictures in self.sheets.values() for path in latents_of(pictures))
 
-    def latent_sheets(self) -> str:
-        """A pattern for the wildcard `sheet` that matches in the paths of first passes whose latents a stage needs.
+    def latent_sheets(self, *, staged: bool) -> str:
+        """A pattern for the wildcard `sheet` that matches in the paths of pictures whose latents a stage needs.
 
-        It looks ahead to the picture's name where that doesn't hold for all of the sheet.
+        Of first passes, or of stages; it looks ahead to the picture's name where that doesn't hold for all of the sheet.
         """
         patterns = []
         for name, pictures in self.sheets.items():
-            stems: dict[bool, set[str]] = {True: set(), False: set()}
+            names: dict[bool, set[str]] = {True: set(), False: set()}
             for picture in pictures:
-                if not picture.request.stages:
-                    stems[picture.latent_path in self.latents].add(picture.id)
-            if stems[True] and not stems[False]:
+                if bool(picture.request.stages) == staged:
+                    names[picture.latent_path in self.latents].add(Path(picture.name).name)
+            if names[True] and not names[False]:
                 patterns.append(re.escape(name))
-            elif stems[True]:
-                some = "|".join(map(re.escape, sorted(stems[True])))
-                patterns.append(f"{re.escape(name)}(?=/[^/]+/(?:{some})-[0-9]+[.])")
+            elif names[True]:
+                some = "|".join(map(re.escape, sorted(names[True])))
+                patterns.append(f"{re.escape(name)}(?=/[^/]+/(?:{some})[.](?:latent|png))")
         return "|".join(patterns) or "(?!)"
 
     def count(self, sheet: str | None = None) -> str:
@@ -204,13 +204,12 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
 
     A stage is rendered with the models of its first pass as far as it can, so its pictures follow those with the same ones.
     """
-    request, (width, height) = picture.request, (picture.request.width, picture.request.height)
-    for stage in request.stages:
-        width, height = stage.size_after(width, height)
+    request = picture.request
+    size = request.sizes[-1]
     if request.stages and isinstance(last := request.stages[-1], DenoisingStage):
-        request = request.for_stage(last, request.width, request.height)
+        request = request.for_stage(last, *last.work_size(*request.sizes[-2]))
     loaded = (picture.checkpoint, request.vae, request.all_loras)
-    return *loaded, (width, height), request.sampler, request.prompts
+    return *loaded, size, request.sampler, request.prompts
 
 
 def render_revision(request: RenderRequest) -> int:

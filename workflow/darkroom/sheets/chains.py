@@ -31,7 +31,7 @@ Facts = Callable[[Sequence[str], int], dict[str, Any] | None]
 class Start:
     """Where a chain begins: the name that its pictures' names begin with, and the picture before its first stage, if any.
 
-    `stages` of the requests' are that picture's own; `files` are for the first stage.
+    `stages` of the requests' are that picture's own; `files` are its files and those of its stages.
     """
 
     id: str
@@ -45,7 +45,7 @@ class Start:
     def of_picture(cls, picture: PlannedPicture, label: str) -> Start:
         """The start of a chain that goes on with another sheet's picture; the label, if any, is part of its names."""
         stage = ".".join(filter(None, [picture.stage, label]))
-        return cls(picture.id, picture.seed, stage, picture.path, len(picture.request.stages))
+        return cls(picture.id, picture.seed, stage, picture.path, len(picture.request.stages), picture.files)
 
 
 def make_chain(
@@ -60,15 +60,15 @@ def make_chain(
     """The pictures of a chain, the last one at its end; `files` are those of the stages."""
     names = [stage.name for stage in requests[-1].stages[start.stages :]]
     prefix = [start.stage] if start.stage else []
-    before, pictures = start.before, list[PlannedPicture]()
+    before, pictures, own = start.before, list[PlannedPicture](), dict(start.files)
     for request in requests:
         count = len(request.stages) - start.stages
-        stage, own = "", dict[str, str]()
+        stage = ""
         if count:
             labels, end = cell.labels_at(names, count), f"{count}-{names[count - 1]}"
             stage = _shorten(f"{start.id}-{start.seed}", [*prefix, *labels], end)
             prefix += [*labels, end] if labels else []
-            own = {**(start.files if count == 1 else {}), **files[count - 1]}
+            own = {**own, **files[count - 1]}
         picture = PlannedPicture(
             sheet, checkpoint, start.id, start.seed, request, facts(names, count), stage, before if count else None, own
         )

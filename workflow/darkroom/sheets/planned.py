@@ -11,7 +11,6 @@ from darkroom.base.text import format_count
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.latents import latent_path
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import Hires
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,7 @@ class PlannedPicture:
     before: str | None = None
     """The path of the picture that the last stage is applied to; None for a first pass, and where a given file is."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """The paths of the picture files that the last stage reads, by their SHA256."""
+    """The paths of the picture files that the request's stages name, by their SHA256, and of the one it begins with."""
     is_result: bool = True
     """False for a picture that is made for the stages after it only."""
 
@@ -51,9 +50,9 @@ class PlannedPicture:
 
     @property
     def needs_latent(self) -> bool:
-        """Whether its stage enlarges the latents of the first pass."""
-        stages = self.request.stages
-        return self.request.image is None and len(stages) == 1 and isinstance(stages[0], Hires) and stages[0].is_latent
+        """Whether its stage works on the latents of the picture before."""
+        count = len(self.request.stages)
+        return count > 0 and self.request.takes_latents(count - 1)
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready data with the fields of `darkroom.pictures.picture.GalleryPicture`."""
