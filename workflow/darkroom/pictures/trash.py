@@ -9,7 +9,7 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
-from darkroom.pictures.latents import LATENT_SUFFIX
+from darkroom.pictures.latents import LATENT_SUFFIX, latent_path
 from darkroom.pictures.records import CONTACT_SHEET, FOLDER, index_path, thumbnail_path
 
 TRASH = ".trash"
@@ -24,16 +24,20 @@ def find_pictures(results: Path) -> list[str]:
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, contact sheet, index.
+    """The pictures that are not among the `wanted` paths, each with what belongs to it: thumbnail, latents, contact sheet, index.
 
     A sheet's contact sheet and index belong to its last picture if none of the sheet is wanted. Paths are relative to
     `results`.
     """
     unwanted = [path for path in find_pictures(results) if path not in wanted]
     sheets = {path.partition("/")[0] for path in wanted}
-    found = {path: [thumbnail_path(path.rpartition(".")[0])] for path in unwanted}
+    pictures = {latent_path(path): path for path in unwanted}
+    found = {path: [thumbnail_path(path.rpartition(".")[0])] for path in unwanted if path not in pictures}
+    for path in unwanted:
+        if path in pictures:
+            found[pictures[path]].append(path)
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
-        last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
+        last = [path for path in found if path.startswith(f"{sheet}/")][-1]
         found[last] += [f"{sheet}/{CONTACT_SHEET}", index_path(sheet)]
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 
