@@ -14,7 +14,7 @@ from darkroom.run.plan import (
     stage_revision,
     tune_garbage_collection,
 )
-from darkroom.run.stages import mark_inputs
+from darkroom.run.stage_jobs import mark_inputs
 
 plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)

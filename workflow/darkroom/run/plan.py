@@ -35,7 +35,7 @@ from darkroom.revisions import RENDER, RENDER_OF_SOME, STAGE
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
-from darkroom.run.stages import StageJob
+from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
 from darkroom.warm.lease import make_lease
