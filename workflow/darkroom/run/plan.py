@@ -207,7 +207,7 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
     request = picture.request
     size = request.sizes[-1]
     if request.stages and isinstance(last := request.stages[-1], DenoisingStage):
-        request = request.for_stage(last, *last.work_size(*request.sizes[-2]))
+        request = request.model_copy(update=last.settings())
     loaded = (picture.checkpoint, request.vae, request.all_loras)
     return *loaded, size, request.sampler, request.prompts
 
