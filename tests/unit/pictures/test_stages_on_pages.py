@@ -12,10 +12,11 @@ from urllib.parse import unquote
 import pytest
 
 from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.findings import DAMAGED, check_results
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.latents import is_damaged, latent_path
 from darkroom.pictures.picture import GalleryPicture, read_manifest
-from darkroom.pictures.trash import find_pictures, find_unwanted
+from darkroom.pictures.trash import find_latents, find_pictures, find_unwanted
 from tests.fixtures.pictures import make_picture
 from tests.unit.pictures.test_gallery import build
 
@@ -63,11 +64,21 @@ def test_stages_and_latents_that_nobody_asks_for_are_found(tmp_path: Path) -> No
     latents = latent_path(chain[0].path)
     (tmp_path / latents).touch()
     paths = [picture.path for picture in chain]
-    assert find_pictures(tmp_path) == sorted([*paths, latents])
+    assert (find_pictures(tmp_path), find_latents(tmp_path)) == (sorted(paths), [latents])
     assert find_unwanted(tmp_path, {*paths, latents}) == {}
     assert set(find_unwanted(tmp_path, {paths[0], latents})) == set(paths[1:])
     assert set(find_unwanted(tmp_path, set(paths))) == {latents}
     assert latents in find_unwanted(tmp_path, {paths[1], paths[2]})[paths[0]]
+
+
+def test_verifying_takes_latents_for_no_picture_and_finds_damaged_ones(tmp_path: Path) -> None:
+    chain = make_chain(tmp_path)
+    build(tmp_path, chain)
+    make_contact_sheet(tmp_path, chain, tmp_path / "shapes/contact-sheet.png", columns=3, thumbnail_px=48)
+    latents = tmp_path / latent_path(chain[0].path)
+    latents.write_bytes(b"\x02\0\0\0\0\0\0\0{}")
+    count, findings = check_results(tmp_path)
+    assert (count, [(each.path, each.kind) for each in findings]) == (3, [(latents, DAMAGED)])
 
 
 @pytest.mark.parametrize(
