@@ -72,7 +72,9 @@ def test_three_kinds_are_read_whatever_they_are_called(kind: str, head: str | No
 def test_base64_as_clients_write_it() -> None:
     text = base64.b64encode(file_of(Image.new("RGB", (64, 64), RED))).decode()
     lines = "\n".join(text[start : start + 76] for start in range(0, len(text), 76))
-    assert read(text).sha256 == read(lines).sha256 == read(text.rstrip("=")).sha256 == read("DATA:;BASE64," + text).sha256
+    assert (
+        read(text).sha256 == read(lines).sha256 == read(text.rstrip("=")).sha256 == read("DATA:;BASE64," + text).sha256
+    )
 
 
 def test_equal_pixels_are_the_same_picture() -> None:
