@@ -52,11 +52,15 @@ class StandInService:
 
 
 def post(service: StandInService, router: Router, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    return send(service, router, path, json={"prompt": "x", **body}, headers=headers)
+
+
+def send(service: StandInService, router: Router, path: str, **options: Any) -> dict[str, Any]:
     async def ask() -> httpx.Response:
         app = FastAPI()
         app.include_router(router(cast(Service, service)))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.post(path, json={"prompt": "x", **body}, headers=headers)
+            return await client.post(path, **options)
 
     answer = asyncio.run(ask())
     assert answer.status_code == 200, answer.text

@@ -67,9 +67,11 @@ class FakeEngine:
         if request.prompt == "held":
             wait_for(self.folder / "go", lambda: False)
         size = (request.width, request.height)
+        for stage in request.stages:
+            size = stage.size_after(*size)
         image = Image.new("RGB", size, (request.seed % 256,) * 3)
         if request.prompt == "noise":
-            image = Image.frombytes("RGB", size, os.urandom(3 * request.width * request.height))
+            image = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
         times = (0.0, 0.01, 1.2, 0.05, 1.26)
         facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
         self._note("finished", request.prompt)

@@ -79,8 +79,9 @@ PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CF
 SETTINGS = {
     name: _nullable(about)
     for name, about in {**RenderRequest.model_json_schema()["properties"], "preset": PRESET}.items()
+    if name != "image"
 }
-"""The JSON Schema of each setting of a picture, by name; null stands for a missing one."""
+"""The JSON Schema of each setting of a picture, by name; null stands for a missing one. Pictures are sent as files."""
 
 
 def describe_wishes(schema: dict[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
