@@ -102,7 +102,7 @@ class FakeEngine:
         size = request.sizes[-1]
         image = Image.new("RGB", size, (denoised.grey,) * 3)
         if request.prompt == "noise":
-            image = Image.frombytes("RGB", size, os.urandom(3 * request.width * request.height))
+            image = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
         times = (0.0, 0.01, 1.2, 0.05, 1.26)
         facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
         self._note("finished", request.prompt)

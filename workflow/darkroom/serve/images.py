@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from darkroom.base.text import shorten
@@ -70,6 +70,12 @@ class InputPicture:
     is_transparent: bool = False
     infotext: str = ""
 
+    @classmethod
+    def of_png(cls, png: bytes, *, is_transparent: bool = False, infotext: str = "") -> Self:
+        """The picture of a PNG's bytes as `image_pixels.write_png` gives them."""
+        width, height = struct.unpack(">II", png[16:24])
+        return cls(png, hashlib.sha256(png).hexdigest(), width, height, is_transparent, infotext)
+
     @property
     def size(self) -> tuple[int, int]:
         return self.width, self.height
@@ -113,8 +119,7 @@ def read_image(
     made = _interpret(image, what, meaning)
     if size is not None and made.size != size:
         made = made.resize(size)
-    png = image_pixels.write_png(made)
-    return InputPicture(png, hashlib.sha256(png).hexdigest(), *made.size, is_transparent, infotext)
+    return InputPicture.of_png(image_pixels.write_png(made), is_transparent=is_transparent, infotext=infotext)
 
 
 def decode_base64(text: str, what: str, limits: ServeConfig) -> bytes:
