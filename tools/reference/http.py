@@ -29,7 +29,7 @@ _LIMITS = (
     "max_images",
     "max_loras",
 )
-_BODIES = {"render": "RenderBody", "openai": "ImageGeneration", "a1111": "Txt2Img"}
+_BODIES = {"render": "/render", "openai": "/v1/images/generations", "a1111": "/sdapi/v1/txt2img"}
 _TAGS = {"render": ("darkroom", "page"), "openai": ("OpenAI",), "a1111": ("AUTOMATIC1111",)}
 _BY_REQUEST = {
     400: {"E-REQUEST"},
@@ -47,7 +47,7 @@ def make_parts() -> dict[str, str]:
     parts = {"statuses": _statuses(), "limits": _limits()}
     for name, tags in _TAGS.items():
         parts[f"{name}-routes"] = _routes(document, tags)
-        parts[f"{name}-fields"] = _fields(document["components"]["schemas"][_BODIES[name]])
+        parts[f"{name}-fields"] = _fields(_body_of(document, _BODIES[name]))
     return parts
 
 
@@ -55,6 +55,13 @@ def open_api() -> dict[str, Any]:
     """The OpenAPI document; it depends on no model and no engine."""
     service = SimpleNamespace(is_private=False, metrics=Metrics(), config=ServeConfig())
     return create_app(cast(Service, service)).openapi()
+
+
+def _body_of(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """The JSON Schema of what is posted to a route."""
+    schema: dict[str, Any] = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return document["components"]["schemas"][name] if name else schema
 
 
 def _routes(document: dict[str, Any], tags: tuple[str, ...]) -> str:

@@ -75,7 +75,10 @@ def encode(engine: Engine, picture: RenderedImage, made_from: bytes | None = Non
         **({} if made_from is None else {"made_from": hashlib.sha256(made_from).hexdigest()}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
-    facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
+    width, height = request.sizes[-1]
+    facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
+    if request.stages:
+        facts["stages"] = [stage.name for stage in request.stages]
     known = (made.warnings, engine.name, engine.model_hash)
     return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
 
@@ -96,6 +99,7 @@ def _summarise(facts: Mapping[str, Any]) -> str:
         memory if memory.startswith(device) else f"{device} {memory}",
         f"{facts['sampler']} {facts['steps']} steps {facts['width']}×{facts['height']} "
         f"cfg {facts['cfg_scale']:g} seed {facts['seed']}",
+        *([f"then {', '.join(facts['stages'])}"] if facts.get("stages") else []),
         ", ".join(f"{stage} {facts[f'{stage}_s']:.2f} s" for stage in _TIMED),
     ]
     if facts["assets"]:

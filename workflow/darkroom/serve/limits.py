@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
     """Raise LimitError (E-LIMIT) for a picture with more pixels after a stage, steps of all stages or LoRAs than allowed."""
-    width, height = max(request.sizes, key=math.prod)
+    width, height = max(request.sizes if request.image is None else request.sizes[1:], key=math.prod)
     steps = count_steps(request)
     asked = (
         ("size", f"{width}x{height}", width * height, limits.max_pixels, "pixels"),
