@@ -12,6 +12,8 @@ from darkroom.cli.command import make_parser
 
 RULE = Path("workflow/rules/render.smk")
 SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
+OF_STAGES = ["--before", "0.png", "--before-latent", "0.safetensors", "--stages-done", "2", "--latent", "a.safetensors"]
+PICTURES = ["--picture", f"{'a' * 64}=photo.png", "--picture", f"{'b' * 64}=a=b.png"]
 WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--log", "a.log", "--kept", "kept/a.png"]
 
 
@@ -20,6 +22,8 @@ WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--l
     [
         SHORTEST,
         WHOLE,
+        [*SHORTEST, *PICTURES],
+        [*WHOLE, *PICTURES[:2], *OF_STAGES, *PICTURES[2:]],
         ["render", "a b", *WHOLE[6:], *WHOLE[2:6]],
         ["render", "", "--output", "", "--log", "", "--kept", "", "--verified", "", "--request", " ", "--engine", ""],
         ["render", "a--b", "--output", "./a//b/../c.png", "--request", '{"prompt": "--log é \\n"}'],
@@ -44,6 +48,9 @@ def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
         [*WHOLE, "--log"],
         [*WHOLE, "--prompt", "x"],
         [*WHOLE, "--log", "b.log"],
+        [*SHORTEST, "--stages-done", "two"],
+        [*SHORTEST, "--stages-done", ""],
+        [*SHORTEST, *OF_STAGES, "--before", "1.png"],
         [*SHORTEST[:4], "-o", "a.png"],
         [*SHORTEST[:4], "--out", "a.png"],
         [*SHORTEST[:4], "--log", "a.log"],
