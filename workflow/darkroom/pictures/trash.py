@@ -9,15 +9,16 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
+from darkroom.pictures.latents import LATENT_SUFFIX
 from darkroom.pictures.records import CONTACT_SHEET, FOLDER, index_path, thumbnail_path
 
 TRASH = ".trash"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*(?:-[0-9]+|\.[0-9]+-[a-z][a-z0-9]*)(?:\.latent)?\.[a-z]+")
 
 
 def find_pictures(results: Path) -> list[str]:
-    """The pictures in a results folder, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, sorted."""
-    found = (path for suffix in FORMATS for path in results.glob(f"*/*/*{suffix}"))
+    """The pictures in a results folder and the latents of some, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, sorted."""
+    found = (path for suffix in (*FORMATS, LATENT_SUFFIX) for path in results.glob(f"*/*/*{suffix}"))
     paths = (path.relative_to(results).parts for path in found if _NAME.fullmatch(path.name))
     return sorted("/".join(parts) for parts in paths if parts[0] != FOLDER and not parts[0].startswith("."))
 

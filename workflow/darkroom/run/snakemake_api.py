@@ -5,6 +5,7 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -81,6 +82,14 @@ class SnakemakeRun:
     def force(self, path: Path | str) -> None:
         """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
         self._workflow.dag.forcefiles.add(str(path))
+
+    def take_as_there(self, path: Path | str) -> None:
+        """Build the graph as if a file existed, made now: jobs for which it is an ancient input don't run for its sake."""
+        from snakemake_interface_storage_plugins.io import Mtime
+
+        now = time.time()
+        self._workflow.iocache.exists_local[str(path)] = True
+        self._workflow.iocache.mtime[str(path)] = Mtime(local=now, local_target=now)
 
     def unlock(self) -> None:
         """Remove Snakemake's lock from the working folder."""
