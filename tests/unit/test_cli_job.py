@@ -65,8 +65,13 @@ def test_any_other_command_is_left_to_argparse(command: list[str]) -> None:
     assert render_job.read(command) is None
 
 
-def test_the_rule_writes_its_command_as_it_is_read() -> None:
-    shell = RULE.read_text(encoding="utf-8").partition("    shell:\n")[2]
-    words = "".join(re.findall(r'"(.*)"', shell)).replace("{params.engine:q}", "MODEL --engine {}").split()
-    assert words[0] == "darkroom"
-    assert render_job.read(words[1:]) is not None, f"cli_job.read doesn't know all that {RULE} says"
+def test_the_rules_write_their_commands_as_they_are_read() -> None:
+    shells = RULE.read_text(encoding="utf-8").split("    shell:\n")[1:]
+    assert len(shells) == 2
+    for shell in shells:
+        text = "".join(re.findall(r'"(.*)"', shell.partition("\n\n")[0])).replace(
+            "{params.engine:q}", "MODEL --engine {}"
+        )
+        words = text.replace("{params.before:q}", " ".join([*PICTURES, *OF_STAGES])).split()
+        assert words[0] == "darkroom"
+        assert render_job.read(words[1:]) is not None, f"render_job.read doesn't know all that {RULE} says: {text}"
