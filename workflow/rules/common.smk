@@ -14,7 +14,7 @@ from darkroom.run.plan import (
     stage_revision,
     tune_garbage_collection,
 )
-from darkroom.run.stages import mark_inputs
+from darkroom.run.stage_jobs import mark_inputs
 
 plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run)
@@ -139,10 +139,10 @@ def get_engine(wildcards, output):
 def get_before(wildcards):
     """What a stage is applied to, if that is made by a job: as ancient where the stage itself has nothing to do."""
     lifecycle.begin()
-    job = plan.stage_job(wildcards)
+    job, receipts = plan.stage_job(wildcards), plan.all_receipts(wildcards)
     with exit_on_error():
-        if this_run.is_main and lifecycle.results.is_stage_done(job, plan.stage_params(job), plan.all_receipts(wildcards)):
-            return mark_inputs(job, this_run, ancient)
+        if lifecycle.results.is_stage_done(job, plan.stage_params(job), receipts):
+            return mark_inputs(job, ancient, receipts[0])
     return job.inputs
 
 

@@ -35,7 +35,7 @@ from darkroom.revisions import RENDER, RENDER_OF_SOME, STAGE
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
-from darkroom.run.stages import StageJob
+from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
 from darkroom.warm.lease import make_lease
@@ -207,7 +207,7 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
     request = picture.request
     size = request.sizes[-1]
     if request.stages and isinstance(last := request.stages[-1], DenoisingStage):
-        request = request.for_stage(last, *last.work_size(*request.sizes[-2]))
+        request = request.model_copy(update=last.settings())
     loaded = (picture.checkpoint, request.vae, request.all_loras)
     return *loaded, size, request.sampler, request.prompts
 

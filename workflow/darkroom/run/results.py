@@ -21,7 +21,7 @@ from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
-from darkroom.run.stages import StageJob
+from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import latents_of
 from darkroom.sheets.read import load_pictures
 

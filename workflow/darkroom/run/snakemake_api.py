@@ -5,7 +5,6 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -83,14 +82,6 @@ class SnakemakeRun:
         """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
         self._workflow.dag.forcefiles.add(str(path))
 
-    def take_as_there(self, path: Path | str) -> None:
-        """Build the graph as if a file existed, made now: jobs for which it is an ancient input don't run for its sake."""
-        from snakemake_interface_storage_plugins.io import Mtime
-
-        now = time.time()
-        self._workflow.iocache.exists_local[str(path)] = True
-        self._workflow.iocache.mtime[str(path)] = Mtime(local=now, local_target=now)
-
     def unlock(self) -> None:
         """Remove Snakemake's lock from the working folder."""
         self._workflow.persistence.cleanup_locks()
@@ -138,3 +129,14 @@ class SnakemakeRun:
         rate = settings.max_jobs_per_timespan
         if self._workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
             settings.max_jobs_per_timespan = None
+
+
+def in_place_of(path: str, there: str) -> str:
+    """An input that counts as `path` where Snakemake compares a job's inputs with its record, but is the file `there`.
+
+    So the job doesn't depend on the one that makes `path`. It is the flag that files of a remote workflow have in their cache.
+    """
+    from snakemake.io import flag
+
+    marked: str = flag(there, "sourcecache_entry", path)
+    return marked

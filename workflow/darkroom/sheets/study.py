@@ -163,17 +163,12 @@ class Study:
         later = [self.parse(text, f"{where}: then") for text in texts_of(own.get(THEN))]
         in_first = self._used([*first, *self._templates_of_axes(TEXTS)])
         used = in_first | self._used([*later, *self._templates_of_axes(())])
-        templates = [*first, *later]
         constant = {**self.variables, **variables}
         self._check_variables(used, constant, where)
         axes = [axis for axis in self.axes if not axis.is_only_variables() or axis.variables & used]
         draws_first = in_stem and self._is_drawn(first, in_first)
-        is_drawn = self._is_drawn(templates, used)
-        draws = range(self.draws) if is_drawn else (None,)
-        size = math.prod(len(axis.values) for axis in axes) * len(draws)
-        if size > MAX_CELLS:
-            why = f"has {size:,} cells; at most {MAX_CELLS:,} can be planned, before any are excluded"
-            raise SheetError("prompt", where, why, "leave values out, or split the sheet")
+        draws = range(self.draws) if self._is_drawn([*first, *later], used) else (None,)
+        _check_count(math.prod(len(axis.values) for axis in axes) * len(draws), where)
         product = list(self._product(axes))
         kept = [assignment for assignment in product if not self._is_excluded(assignment, slug)]
         names = {axis.name for axis in axes}
@@ -314,6 +309,12 @@ class Study:
             return stem
         whole = json.dumps([slug, sorted((axis.name, value.label) for axis, value in assignment if value.slug), number])
         return f"{stem[: MAX_STEM - 11].rstrip('.')}.{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+
+
+def _check_count(cells: int, where: str) -> None:
+    if cells > MAX_CELLS:
+        why = f"has {cells:,} cells; at most {MAX_CELLS:,} can be planned, before any are excluded"
+        raise SheetError("prompt", where, why, "leave values out, or split the sheet")
 
 
 def merge_lora_weights(settings: dict[str, Any], where: str) -> dict[str, Any]:

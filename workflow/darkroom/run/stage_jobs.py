@@ -1,8 +1,10 @@
 """The jobs of pictures that stages make of other pictures: what goes in, how, and what a run need not make again.
 
 A stage's params hold its chain's whole request, so whatever decides the picture before decides it too. Its input is therefore
-`ancient` while its own file is as it should be: a picture before that is deleted or damaged is made again alone. Otherwise it
-is a plain input, because Snakemake doesn't look at a job's own params where an ancient input of it is made in the same run.
+`ancient` while its own file is as it should be: a picture before that is newer, or is made again, is no reason to run. Nor is
+one that is missing, which Snakemake takes for a reason even if it is ancient; so it depends on nothing then. Where its own file
+isn't as it should be, the input is a plain one: Snakemake doesn't look at a job's own params where an ancient input of it is
+made in the same run.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from darkroom.pictures.formats import PNG
-from darkroom.run.snakemake_api import SnakemakeRun
+from darkroom.run.snakemake_api import SnakemakeRun, in_place_of
 from darkroom.sheets.planned import PlannedPicture
 
 RESULTS = Path("results")
@@ -58,14 +59,9 @@ class StageJob:
         return set(map(repr, params)) <= set(snakemake.recorded_params(path))
 
 
-def mark_inputs(job: StageJob, snakemake: SnakemakeRun, mark: Callable[[str], str]) -> list[str]:
+def mark_inputs(job: StageJob, mark: Callable[[str], str], there: str) -> list[str]:
     """The inputs of a stage whose own picture is as wanted, each marked by `mark` as ancient.
 
-    A picture that is missing is made again all the same, and this stage isn't; latents that are missing aren't needed.
+    One that is missing stands there by name only, with the file `there` in its place: it is made for its own sake, if at all.
     """
-    for path in job.inputs:
-        if not Path(path).exists():
-            snakemake.take_as_there(path)
-            if path.endswith(PNG.suffix):
-                snakemake.force(path)
-    return [mark(path) for path in job.inputs]
+    return [mark(path) if Path(path).exists() else in_place_of(path, there) for path in job.inputs]
