@@ -91,7 +91,7 @@ class Bench:
 
     def render(self, number: int, prompt: str) -> None:
         request = RenderRequest(prompt=prompt, width=64, height=64).model_dump(mode="json")
-        wishes = {"wants_steps": True, "previews": 0}
+        wishes = {"wants_steps": True, "previews": 0, "stages_done": 0, "keep_latents": False}
         self.channel.send({"op": "render", "id": number, "model": "m", "request": request, **wishes})
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

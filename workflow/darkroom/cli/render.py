@@ -66,6 +66,19 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
     )
     sub.add_argument("--study", help="with --request: the cell of a study as JSON, for the picture's metadata")
+    _add_chain(sub)
+
+
+def _add_chain(sub: argparse.ArgumentParser) -> None:
+    """The files of a picture of stages, as a job of the workflow has them."""
+    text = "with --request: a picture that it names by its SHA-256; may be repeated"
+    sub.add_argument("--picture", dest="pictures", action="append", default=[], metavar="SHA256=PATH", help=text)
+    sub.add_argument("--before", type=Path, help="with --request: the picture before the first stage that is made")
+    sub.add_argument("--before-latent", type=Path, help="with --before: its latents, a safetensors file")
+    sub.add_argument("--stages-done", type=int, default=0, help="with --before: how many stages it has behind it")
+    sub.add_argument(
+        "--latent", type=Path, help="with --request: also write the picture's latents, for a latent upscaler"
+    )
 
 
 def run(arguments: argparse.Namespace) -> str | None:

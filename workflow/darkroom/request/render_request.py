@@ -225,6 +225,14 @@ class RenderRequest(StrictModel):
         of_stages = (digest for stage in self.stages for digest in stage.pictures)
         return tuple(dict.fromkeys([*([self.image] if self.image else []), *of_stages]))
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height in pixels of the first picture and after each stage."""
+        found = [(self.width, self.height)]
+        for stage in self.stages:
+            found.append(stage.size_after(*found[-1]))
+        return tuple(found)
+
     def for_stage(self, stage: DenoisingStage, width: int, height: int) -> Self:
         """What a denoising stage renders at that size: the request with the stage's own settings, and no stages.
 

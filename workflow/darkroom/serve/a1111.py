@@ -15,7 +15,8 @@ from fastapi import APIRouter, Request
 
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
-from darkroom.pictures.infotext import NEGATIVE, read_infotext, written_schedule
+from darkroom.pictures.infotext import NEGATIVE, read_infotext
+from darkroom.pictures.infotext_stages import written_schedule
 from darkroom.pictures.lossy import infotext_of
 from darkroom.pictures.png import SIGNATURE, text_of_png
 from darkroom.request.stages import DenoisingStage
