@@ -30,7 +30,7 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
-from darkroom.request.stages import STAGES, DenoisingStage, Sha256, Stage, read_stage, write_stage
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Sha256, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -191,14 +191,27 @@ class RenderRequest(StrictModel):
     def _possible_stages(self) -> Self:
         if self.image is not None and not self.stages:
             raise ValueError("an image needs stages that make something of it")
-        width, height = self.width, self.height
-        for stage in self.stages:
+        size = (self.width, self.height)
+        for stage, after in zip(self.stages, self.sizes[1:], strict=True):
+            if max(after) > MAX_EDGE:
+                raise ValueError(
+                    f"{stage.name} makes {after[0]} x {after[1]} pixels; at most {MAX_EDGE:,} are possible"
+                )
             if isinstance(stage, DenoisingStage):
-                self.for_stage(stage, self.width, self.height)
-            width, height = stage.size_after(width, height)
-            if max(width, height) > MAX_EDGE:
-                raise ValueError(f"{stage.name} makes {width} x {height} pixels; at most {MAX_EDGE:,} are possible")
+                self._check_pass(stage, size)
+            size = after
         return self
+
+    def _check_pass(self, stage: DenoisingStage, size: tuple[int, int]) -> None:
+        try:
+            made = self.for_stage(stage, *stage.work_size(*size))
+            check_combination(made.sampler, made.schedule, stage.split_steps(made.steps)[0])
+        except ValidationError as error:
+            first = first_problem(error)
+            raise ValueError(f"{stage.name}: {first.name + ' ' if first.name else ''}{first.reason}") from None
+        except ValueError as error:
+            strength = f"{made.steps} steps at a denoising strength of {stage.denoising_strength:g}"
+            raise ValueError(f"{stage.name}: {strength} are the end of more: {error}") from None
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
@@ -233,14 +246,32 @@ class RenderRequest(StrictModel):
             found.append(stage.size_after(*found[-1]))
         return tuple(found)
 
+    @property
+    def passes(self) -> tuple[Self, ...]:
+        """A request without stages for everything that is denoised: the first picture, and each stage's."""
+        found = [] if self.image else [self.model_copy(update={"stages": ()})]
+        for stage, size in zip(self.stages, self.sizes, strict=False):
+            if isinstance(stage, DenoisingStage):
+                found.append(self.for_stage(stage, *stage.work_size(*size)))
+        return tuple(found)
+
+    def takes_latents(self, number: int) -> bool:
+        """True if the stage of that number (from 0) works on the latents of the picture before it.
+
+        Where the pixels were changed after decoding, or the picture came as a file, they are encoded instead.
+        """
+        stage = self.stages[number]
+        has_latents = self.stages[number - 1].leaves_latents if number else self.image is None
+        return has_latents and isinstance(stage, Hires) and stage.is_latent
+
     def for_stage(self, stage: DenoisingStage, width: int, height: int) -> Self:
         """What a denoising stage renders at that size: the request with the stage's own settings, and no stages.
 
         Raises ValidationError for settings that contradict each other.
         """
         plain = {**dict(self), "image": None, "stages": (), "width": width, "height": height}
-        if stage.sampler is not None and stage.schedule is None:
-            plain["schedule"] = "Automatic"
+        if stage.sampler is not None:
+            plain |= {"schedule": "Automatic", "eta": None}  # those of the request are its own sampler's
         return type(self).model_validate({**plain, **stage.settings()})
 
     @property

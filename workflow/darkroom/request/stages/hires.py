@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.request.stages.stage import DenoisingStage, multiple_of_8
+from darkroom.request.stages.stage import ALMOST_ALL, DenoisingStage, multiple_of_8
 
 LATENT_UPSCALERS = (
     "Latent",
@@ -39,6 +39,23 @@ class Hires(DenoisingStage):
     def is_latent(self) -> bool:
         """True if it enlarges latents, which the stage before it has to keep."""
         return self.upscaler in LATENT_UPSCALERS
+
+    @property
+    def leaves_latents(self) -> bool:
+        """Unless the picture is only enlarged."""
+        return self.is_latent or self.denoising_strength > 0
+
+    def split_steps(self, requested: int) -> tuple[int, int]:
+        """All requested steps are run, of `int(steps / min(strength, 0.999))` (A1111, setup_img2img_steps)."""
+        strength = self.denoising_strength
+        return (int(requested / min(strength, ALMOST_ALL)), requested) if strength else (requested, 0)
+
+    def enlarged(self, width: int, height: int) -> tuple[int, int]:
+        """The size before what is too much is cropped, in multiples of 8: `size_after`, longer in one direction."""
+        wide, high = self.size_after(width, height)
+        if width * high < wide * height:
+            return wide, max(high, multiple_of_8(wide * height / width))
+        return max(wide, multiple_of_8(high * width / height)), high
 
     def size_after(self, width: int, height: int) -> tuple[int, int]:
         """As A1111's calculate_target_resolution (modules/processing.py), in multiples of 8."""

@@ -21,6 +21,11 @@ class Img2Img(DenoisingStage):
     resize_mode: ResizeMode = "stretch"
     """How the picture is brought to another shape before: `stretch`, `crop` or `fill`."""
 
+    @property
+    def leaves_latents(self) -> bool:
+        """Unless nothing is made anew."""
+        return self.denoising_strength > 0
+
     def size_after(self, width: int, height: int) -> tuple[int, int]:
         """The stage's own size, or the picture's."""
         return self.width or width, self.height or height

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.request.stages.stage import DenoisingStage, ResizeMode, Sha256
+from darkroom.request.stages.stage import DenoisingStage, ResizeMode, Sha256, next_multiple_of_8
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 """What the masked part holds before noise is added, by A1111's names."""
@@ -19,7 +19,7 @@ class Inpaint(DenoisingStage):
     name: ClassVar[str] = "inpaint"
 
     mask: Sha256
-    """The mask's file: white is made anew, black stays. Sheets give a path."""
+    """The mask's file: white is made anew, black stays; brought to the picture's size. Sheets give a path."""
     invert: bool = False
     """Make the black part anew instead."""
     mask_blur: int = Field(4, ge=0, le=64)
@@ -27,15 +27,15 @@ class Inpaint(DenoisingStage):
     masked_content: MaskedContent = "original"
     """What the masked part holds before: `fill` (colours of its surroundings), `original`, `latent noise` or `latent nothing`."""
     only_masked: bool = False
-    """Work on the masked part alone, enlarged to the picture's size, and paste it back."""
+    """Work on the masked part alone, brought to `width` and `height`, and paste it back."""
     padding: int = Field(32, ge=0, le=1024)
     """With `only_masked`: how many pixels around the mask belong to the part."""
     width: int | None = Field(None, ge=64, le=8192, multiple_of=8)
-    """In pixels; the picture's if left out. With `only_masked` the part is worked on at this size, and the picture keeps its own."""
+    """In pixels, of the picture or, with `only_masked`, of the part that is worked on; the picture's if left out."""
     height: int | None = Field(None, ge=64, le=8192, multiple_of=8)
-    """In pixels; the picture's if left out. See `width`."""
+    """In pixels, as `width`."""
     resize_mode: ResizeMode = "stretch"
-    """How picture and mask are brought to another shape before, unless `only_masked`: `stretch`, `crop` or `fill`."""
+    """How the picture is brought to another shape before, without `only_masked`: `stretch`, `crop` or `fill`."""
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -43,8 +43,12 @@ class Inpaint(DenoisingStage):
         return (self.mask,)
 
     def size_after(self, width: int, height: int) -> tuple[int, int]:
-        """The stage's own size, or the picture's."""
+        """The stage's own size, or the picture's; with `only_masked` always the picture's."""
         return (width, height) if self.only_masked else (self.width or width, self.height or height)
+
+    def work_size(self, width: int, height: int) -> tuple[int, int]:
+        """The stage's own size, or the picture's, in multiples of 8."""
+        return next_multiple_of_8(self.width or width), next_multiple_of_8(self.height or height)
 
 
 class Outpaint(DenoisingStage):

@@ -18,6 +18,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ResizeMode = Literal["stretch", "crop", "fill"]
 """How a picture is brought to another shape: A1111's "Just resize", "Crop and resize" and "Resize and fill"."""
 MAX_TEXT = 30_000
+ALMOST_ALL = 0.999
+"""A1111's largest denoising strength."""
 
 
 class Stage(StrictModel):
@@ -32,6 +34,11 @@ class Stage(StrictModel):
     def pictures(self) -> tuple[str, ...]:
         """The SHA-256 of the files that it needs in addition to the picture before it."""
         return ()
+
+    @property
+    def leaves_latents(self) -> bool:
+        """True if the picture after it is what its latents decode to, with nothing done to its pixels."""
+        return False
 
     def size_after(self, width: int, height: int) -> tuple[int, int]:
         """The picture's width and height in pixels after the stage."""
@@ -66,6 +73,20 @@ class DenoisingStage(Stage):
     def _canonical_schedule(cls, name: str | None) -> str | None:
         return None if name is None else find_schedule(name)
 
+    def split_steps(self, requested: int) -> tuple[int, int]:
+        """The steps of the whole schedule, and how many of them, from its end, are run.
+
+        A1111's img2img runs `int(min(strength, 0.999) * steps) + 1` (modules/sd_samplers_common.py, setup_img2img_steps).
+        A strength of 0 runs none.
+        """
+        strength = self.denoising_strength
+        return requested, int(min(strength, ALMOST_ALL) * requested) + 1 if strength else 0
+
+    def work_size(self, width: int, height: int) -> tuple[int, int]:
+        """The width and height in pixels of what is denoised, of a picture of that size: multiples of 8."""
+        wide, high = self.size_after(width, height)
+        return next_multiple_of_8(wide), next_multiple_of_8(high)
+
     def settings(self) -> dict[str, Any]:
         """The request's settings that it changes."""
         names = ("prompt", "negative_prompt", "sampler", "schedule", "cfg_scale")
@@ -76,3 +97,8 @@ class DenoisingStage(Stage):
 def multiple_of_8(size: float) -> int:
     """A number of pixels brought down to a multiple of 8, at least 8: what latents can have."""
     return max(8, int(size) // 8 * 8)
+
+
+def next_multiple_of_8(size: int) -> int:
+    """A number of pixels brought up to a multiple of 8."""
+    return -(-size // 8) * 8

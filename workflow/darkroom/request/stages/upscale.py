@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.request.stages.stage import DenoisingStage, Stage
+from darkroom.request.stages.stage import DenoisingStage, Stage, next_multiple_of_8
 
 
 class Upscale(Stage):
@@ -57,8 +57,25 @@ class Tile(DenoisingStage):
         """The enlarged size in whole pixels."""
         return int(width * self.scale), int(height * self.scale)
 
+    def work_size(self, width: int, height: int) -> tuple[int, int]:
+        """A tile's size; smaller where the picture is."""
+        wide, high = self.size_after(width, height)
+        return min(self.tile, next_multiple_of_8(wide)), min(self.tile, next_multiple_of_8(high))
+
+    def places(self, width: int, height: int) -> tuple[tuple[int, int], ...]:
+        """The left and upper edges of the tiles of the picture, before it is enlarged, row by row, in multiples of 8."""
+        (wide, high), (across, down) = self.size_after(width, height), self.work_size(width, height)
+        lefts = _spread(next_multiple_of_8(wide), across, self.overlap)
+        return tuple((left, top) for top in _spread(next_multiple_of_8(high), down, self.overlap) for left in lefts)
+
     @model_validator(mode="after")
     def _overlaps_by_less_than_half(self) -> Self:
         if self.overlap * 2 > self.tile:
             raise ValueError("overlap is more than half of a tile")
         return self
+
+
+def _spread(length: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin, evenly spread from end to end, that overlap by at least so much; all in multiples of 8."""
+    count = 1 if length <= tile else -(-(length - overlap) // (tile - overlap))
+    return [(length - tile) * number // max(count - 1, 1) // 8 * 8 for number in range(count)]
