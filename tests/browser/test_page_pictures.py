@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,8 +147,6 @@ def test_a_mask_can_be_painted_with_the_keyboard_alone(page: Any, file: Path, tm
 
 
 def test_a_picture_is_dropped_anywhere_and_another_kind_is_refused(page: Any, file: Path) -> None:
-    import base64
-
     data = base64.b64encode(file.read_bytes()).decode()
     page.execute_script(DROP, data, "image/png")
     wait(page, lambda p: element(p, "start").is_displayed())
@@ -171,7 +170,7 @@ def test_a_picture_is_made_larger_twice_over(page: Any) -> None:
     assert shown["Size"] == "192x192"
     assert shown["Stages"] == "hires ×1.5 Lanczos strength 0.4, then upscale ×2 Nearest"
     steps = [told for told in page.execute_script("return stages") if told.startswith("step ")]
-    assert steps[-1] == "step 6 of 6"  # three of the first pass, three of the second
+    assert steps[-1] == "step 7 of 7"  # three of each pass, and one for enlarging
 
 
 def test_a_picture_of_the_session_is_the_next_start_and_its_settings_come_back(page: Any) -> None:

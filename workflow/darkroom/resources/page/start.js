@@ -24,11 +24,10 @@ export function restore(kept) {
 
 /** Starts from a file or another picture's bytes. */
 export async function startFrom(blob) {
-  const url = URL.createObjectURL(blob);
+  const url = KINDS.includes(blob.type) ? URL.createObjectURL(blob) : "";
   const image = Object.assign(new Image(), { src: url });
   try {
-    if (!KINDS.includes(blob.type)) throw new Error();
-    await image.decode();
+    await image.decode(); // which an image without a source refuses too
   } catch {
     URL.revokeObjectURL(url);
     note("That is no PNG, JPEG or WebP that can be shown.");
@@ -82,12 +81,14 @@ function draw() {
 }
 
 function paint(context, colour) {
-  Object.assign(context, { strokeStyle: colour, lineCap: "round", lineJoin: "round" });
+  Object.assign(context, { strokeStyle: colour, fillStyle: colour, lineCap: "round", lineJoin: "round" });
   for (const { size, points } of start.strokes) {
     context.lineWidth = size;
     context.beginPath();
-    context.moveTo(...points[0]);
-    for (const point of points) context.lineTo(...point); // a line to where it begins is a dot
+    context.arc(...points[0], size / 2, 0, 2 * Math.PI); // a line of no length is not drawn
+    context.fill();
+    context.beginPath();
+    for (const point of points) context.lineTo(...point);
     context.stroke();
   }
 }
