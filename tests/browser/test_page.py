@@ -70,7 +70,7 @@ def fill(page: Any, **fields: object) -> None:
 
 
 def open_more(page: Any) -> None:
-    summary = page.find_element(By.TAG_NAME, "summary")
+    summary = page.find_element(By.CSS_SELECTOR, "#more-part summary")
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
     summary.click()
     page.execute_script("scrollTo(0, document.body.scrollHeight)")

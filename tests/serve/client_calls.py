@@ -18,6 +18,7 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 import webuiapi
 from PIL import Image
 
@@ -235,7 +236,7 @@ def openai_python_edit_stream(url: str) -> Pictures:
 
 
 def openai_python_variation(url: str) -> Pictures:
-    with openai_of(url) as client:
+    with openai_of(url) as client, pytest.warns(DeprecationWarning):
         answer = client.images.create_variation(image=file_of(make_image(256, 256)), n=2, size="512x512")
     return decoded([item.b64_json for item in answer.data or []])
 

@@ -127,7 +127,7 @@ def make_stage(kind: type[S], settings: Mapping[str, Any], fields: Mapping[str, 
         raise RequestError(f"request: {name}", shown, first.reason, f"give {name} another value") from None
 
 
-def begin_with(picture: InputPicture, field: str) -> dict[str, Any]:
+def begin_with(picture: InputPicture, field: str, where: str = "request") -> dict[str, Any]:
     """The settings of a chain that begins with a picture: itself, and its size brought up to a multiple of 8.
 
     Raises LimitError (E-LIMIT) for a picture that is too small or too long to work on.
@@ -135,7 +135,7 @@ def begin_with(picture: InputPicture, field: str) -> dict[str, Any]:
     width, height = (-(-edge // 8) * 8 for edge in picture.size)
     if min(width, height) < _SHORTEST or max(width, height) > _LONGEST:
         why = f"an edge has {_SHORTEST} to {_LONGEST:,} pixels"
-        raise LimitError(f"request: {field}", f"{picture.width}x{picture.height}", why, "send it in another size")
+        raise LimitError(f"{where}: {field}", f"{picture.width}x{picture.height}", why, "send it in another size")
     return {"image": picture.sha256, "width": width, "height": height}
 
 
