@@ -6,7 +6,8 @@ A job's client, the warm engine's server and the engine's process are the real o
 a picture of noise at once, the hardest kind to carry. Counted is what is neither the engine's time nor PNG encoding: reading
 and hashing the files, two hops there and back, and writing the picture, into memory (/dev/shm) where that is there, so that it
 isn't the disk that is measured. The interpreter's start is not counted: every picture has it, with stages or without.
-The note has the processor time of all three processes, which a busy machine changes less, PNG encoding left out.
+The note says how much more processor time a stage takes in all three processes than a picture without stages, which a
+busy machine changes less.
 """
 
 from __future__ import annotations
@@ -116,14 +117,15 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
         for _ in range(10 * rounds):
             for name, (request, output, chain) in ways.items():
                 before = _processor_s(pids)
-                facts = [_render(costs[name], spec, request, output, chain) for _ in range(10)]
-                used[name] += _processor_s(pids) - before - sum(each["png_s"] for each in facts)
+                for _ in range(10):
+                    _render(costs[name], spec, request, output, chain)
+                used[name] += _processor_s(pids) - before
         size = first.stat().st_size
     count = len(costs["stage"])
-    beside, (own, plain) = statistics.median(costs["first"]), (used[name] / count for name in ("stage", "first"))
+    beside, more = statistics.median(costs["first"]), (used["stage"] - used["first"]) / count
     note = (
-        f"{size / 1e6:.1f} MB there and back, {1000 * own:.1f} ms of processor time; a picture without stages "
-        f"{1000 * beside:.1f} ms, {1000 * plain:.1f} ms of processor time; median of {count}"
+        f"{size / 1e6:.1f} MB there and back; a picture without stages {1000 * beside:.1f} ms; "
+        f"{1000 * more:.1f} ms more of processor time; median of {count}"
     )
     row = (
         "a stage outside engine and PNG",
@@ -135,14 +137,13 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
     return [Row(*row, note)]
 
 
-def _render(costs: list[float], spec: Any, request: str, output: Path, chain: Any) -> dict[str, Any]:
+def _render(costs: list[float], spec: Any, request: str, output: Path, chain: Any) -> None:
     """One picture; adds the seconds that were neither the engine's nor PNG encoding's."""
     from darkroom.warm.client import render
 
     begun = time.perf_counter()
     facts = render(spec, request, output, chain=chain)
     costs.append(time.perf_counter() - begun - facts["total_s"] - facts["png_s"])
-    return facts
 
 
 if __name__ == "__main__":
