@@ -73,6 +73,11 @@ class Passes:
             self._note(self._parts.assets.used_vae(self.request))
         return self._vae
 
+    @property
+    def device(self) -> Any:
+        """Where the model computes."""
+        return self._parts.pipeline._execution_device
+
     def first(self) -> Any:
         """The latents (1, 4, h/8, w/8) of the request's own first picture."""
         return self._denoise(self.request.model_copy(update={"image": None, "stages": ()}), None)
@@ -119,6 +124,8 @@ class Passes:
             return image
         if any(new < old for new, old in zip(size, image.size, strict=True)):
             return image.resize(size, Images.Resampling.LANCZOS)
+        used = self._parts.upscalers.used(name)
+        self._note((used,) if used else ())
         return self._parts.upscalers.upscale(image, name, size=size, cancelled=self.watch.cancelled)
 
     def _denoise(self, request: RenderRequest, start: Start | None, name: str = "") -> Any:
