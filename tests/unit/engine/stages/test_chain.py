@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from darkroom.engine import Cancelled, Engine, Previews
+from darkroom.engine.devices import MemoryPlan
 from darkroom.errors import NanImageError, RequestError
 from darkroom.request.stages import STAGES
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, noisy_picture, on_picture, request_of
@@ -184,3 +188,31 @@ def test_more_steps_than_the_schedule_can_have_are_told_with_their_reason(small:
         RequestError, match=r"hires: steps '40': 40 steps at a denoising strength of 0\.655 are the end of 61"
     ):
         small.render(request_of(stage, steps=1))
+
+
+def test_stages_in_half_precision(small_model: Path, picture: Image.Image) -> None:
+    """Latents and noise are added up in fp32, and the VAE takes its own number format."""
+    engine = Engine.load(small_model, device="cpu", dtype="bf16")
+    data = file_of(box_mask(64, 64, (16, 16, 47, 47)))
+    request, files = on_picture(picture, {"inpaint": {"mask": digest(data)}}, {"hires": {"denoising_strength": 0.5}})
+    files |= {digest(data): data}
+    whole = engine.render(request, pictures=files)
+    assert (whole.facts.dtype, whole.image.size) == ("bf16", (128, 128))
+    first = engine.render(request.model_copy(update={"stages": request.stages[:1]}), pictures=files).image
+    kept = np.asarray(first) == np.asarray(picture)
+    assert kept[:4].all()
+    resumed = engine.render(request, pictures={"before": file_of(first)}, stages_done=1)
+    assert resumed.image == whole.image
+    engine.close()
+
+
+def test_large_pictures_are_encoded_in_tiles(small: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    image, seen = noisy_picture(192, 64), []
+    vae, codec = small._pipeline.vae, small._parts.codec
+    monkeypatch.setattr(codec, "_plan", MemoryPlan("cpu", "", 128 * 128))
+    monkeypatch.setattr(vae, "tiled_encode", lambda x: (seen.append(x.shape), torch.zeros(1, 8, 8, 24))[1])
+    with torch.inference_mode():
+        codec.encode(vae, noisy_picture(64, 64))
+        assert seen == []
+        codec.encode(vae, image.resize((192, 192)))
+    assert [tuple(shape) for shape in seen] == [(1, 3, 192, 192)]
