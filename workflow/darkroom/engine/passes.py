@@ -64,6 +64,7 @@ class Passes:
         self.facts = Facts()
         self._parts = parts
         self._vae: Any = None
+        self._logged: set[str] = set()
 
     @property
     def vae(self) -> Any:
@@ -135,7 +136,8 @@ class Passes:
         applied = time.perf_counter()
         prompt, is_known = parts.prompts.encode(request, prepared.embeddings, prepared.text_state)
         encoded = time.perf_counter()
-        if request.prompt:
+        if request.prompt and request.prompt not in self._logged:
+            self._logged.add(request.prompt)
             _log_tokens(prompt.embeddings.prompt_tokens)
         self.watch.decode = self._preview
         self.watch.stage = name

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from darkroom.engine import Engine
 from darkroom.engine.canvas import extend, fit
 from darkroom.engine.picture_files import PictureFiles
-from darkroom.engine.tiles import _Quilt
+from darkroom.engine.tiles import Quilt
 from darkroom.errors import RequestError
 from darkroom.request.stages import Hires, Tile
 from darkroom.request.stages.hires import LATENT_UPSCALERS
@@ -124,7 +124,7 @@ def test_one_tile_is_the_untiled_picture(small: Engine, picture: Image.Image) ->
 def test_tiles_fade_into_each_other_without_a_step(overlap: int) -> None:
     """Over `overlap` pixels around the middle of what they share; test_demo_stages.py compares pictures."""
     starts = (0, 40, 80)
-    quilt = _Quilt((144, 64), (64, 64), [(start, 0) for start in starts], overlap)
+    quilt = Quilt((144, 64), (64, 64), [(start, 0) for start in starts], overlap)
     for start, grey in zip(starts, (90, 150, 90), strict=True):
         quilt.add(Image.new("RGB", (64, 64), (grey,) * 3), start, 0)
     row = np.asarray(quilt.picture((144, 64)), int)[10, :, 0]
