@@ -35,8 +35,11 @@ class PictureFiles:
         unknown = files.keys() - {*request.pictures, BEFORE, BEFORE_LATENT}
         if unknown:
             raise RequestError("picture", min(unknown), "the request doesn't name it", "leave it out")
+        needed = {digest for stage in request.stages[stages_done:] for digest in stage.pictures}
+        if request.image and not stages_done:
+            needed.add(request.image)
         for digest in request.pictures:
-            self._check(digest, is_needed=digest != request.image or not stages_done)
+            self._check(digest, is_needed=digest in needed)
 
     @property
     def has_before(self) -> bool:

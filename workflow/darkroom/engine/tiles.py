@@ -32,7 +32,7 @@ def tile(stage: Tile, before: Made, passes: Passes) -> Made:
     generator = torch.Generator("cpu").manual_seed(passes.request.seed)
     noise = starting_noise(passes.request, generator, (1, 4, padded.height // 8, padded.width // 8), torch.float32)
     places = stage.places(*before.size)
-    quilt = _Quilt(padded.size, work, places, stage.overlap)
+    quilt = Quilt(padded.size, work, places, stage.overlap)
     for number, (left, top) in enumerate(places):
         latents = passes.encode(padded.crop((left, top, left + work[0], top + work[1])))
         own = noise[..., top // 8 : (top + work[1]) // 8, left // 8 : (left + work[0]) // 8]
@@ -41,14 +41,14 @@ def tile(stage: Tile, before: Made, passes: Passes) -> Made:
     return Made(size, quilt.picture(size))
 
 
-class _Quilt:
+class Quilt:
     """Tiles of one size, blended where they overlap: over `overlap` pixels in the middle, farthest from the tiles' edges."""
 
     def __init__(self, size: Size, tile: Size, places: Sequence[tuple[int, int]], overlap: int) -> None:
         import numpy as np
 
-        self._sum = np.zeros((size[1], size[0], 3))
-        self._weights = np.zeros((size[1], size[0], 1))
+        self._sum = np.zeros((size[1], size[0], 3), np.float32)
+        self._weights = np.zeros((size[1], size[0], 1), np.float32)
         self._across = _shares(sorted({left for left, _ in places}), tile[0], overlap)
         self._down = _shares(sorted({top for _, top in places}), tile[1], overlap)
 
@@ -58,7 +58,7 @@ class _Quilt:
 
         place = np.s_[top : top + made.height, left : left + made.width]
         weight = (self._down[top][:, None] * self._across[left][None])[..., None]
-        self._sum[place] += np.asarray(made) * weight
+        self._sum[place] += np.asarray(made, np.float32) * weight
         self._weights[place] += weight
 
     def picture(self, size: Size) -> Image:
@@ -74,7 +74,7 @@ def _shares(starts: Sequence[int], tile: int, overlap: int) -> dict[int, Any]:
     """How much tiles in a row count at each of their pixels, from 0 to 1, by where they begin."""
     import numpy as np
 
-    shares = {start: np.ones(tile) for start in starts}
+    shares = {start: np.ones(tile, np.float32) for start in starts}
     for start, following in pairwise(starts):
         middle = (following + start + tile) / 2
         places = np.arange(tile) + 0.5
