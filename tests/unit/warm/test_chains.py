@@ -18,8 +18,8 @@ from darkroom.cli import render_job
 from darkroom.cli.command import main
 from darkroom.errors import DarkroomError, DiskError, ImageError, LimitError, RequestError
 from darkroom.pictures.png import read_png_text
-from darkroom.warm import chain
-from darkroom.warm.chain import Chain
+from darkroom.warm import chain_files
+from darkroom.warm.chain_files import Chain
 from darkroom.warm.client import render
 from tests.unit.warm.bench import Bench
 from tests.unit.warm.fake_engine import LATENTS
@@ -151,10 +151,10 @@ def test_pictures_of_too_many_bytes_are_not_sent(bench: Bench, monkeypatch: pyte
     photo = bench.root / "photo.png"
     named = save(photo)
     bytes_ = photo.stat().st_size
-    monkeypatch.setattr(chain, "MAX_FILES_BYTES", bytes_ - 1)
+    monkeypatch.setattr(chain_files, "MAX_FILES_BYTES", bytes_ - 1)
     with pytest.raises(LimitError, match="has more than"):
         Chain({named: photo}).read()
-    monkeypatch.setattr(chain, "MAX_FILES_BYTES", 2 * bytes_ - 1)
+    monkeypatch.setattr(chain_files, "MAX_FILES_BYTES", 2 * bytes_ - 1)
     assert Chain({named: photo}).read() == {named: photo.read_bytes()}
     with pytest.raises(LimitError, match=r"have .* bytes together"):
         Chain({named: photo}, before=photo).read()

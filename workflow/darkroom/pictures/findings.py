@@ -16,10 +16,11 @@ from typing import Any
 
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, MANIFEST, load_index, read_seal, thumbnail_path
-from darkroom.pictures.trash import find_pictures
+from darkroom.pictures.trash import find_latents, find_pictures
 
 MISSING, DAMAGED, CHANGED = "missing", "damaged", "changed since"
 STRIPPED, UNWANTED = "without metadata", "not asked for any more"
@@ -51,6 +52,8 @@ def check_results(results: Path, below: str = "") -> tuple[int, list[Finding]]:
     if entries is not None:
         files = {entry["file"] for entry in listed}
         findings += [Finding(results / path, UNWANTED) for path in there if path not in files]
+    latents = (results / path for path in find_latents(results) if path.startswith(below))
+    findings += [Finding(path, DAMAGED) for path in latents if is_damaged(path)]
     if not below:
         findings += _check_pages(results, listed)
     for finding in findings:

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -74,22 +75,23 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    cards = [_card(*pair, place) for place, pair in enumerate(zip(pictures, records, strict=True))]
-    by_name = {picture.name: card for picture, card in zip(pictures, cards, strict=True)}
+    by_path = {picture.path: picture for picture in pictures}
+    shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
+    by_name = {pair[0].name: _card(*pair, place) for place, pair in enumerate(shown)}
     page = environment.get_template("index.html.j2").render(
         title=title,
         version=importlib.metadata.version("darkroom"),
-        total=len(pictures),
+        total=len(shown),
         groups=[
             {"sheet": sheet, "checkpoint": checkpoint, "cards": [by_name[p.name] for p in members]}
-            for sheet, checkpoint, members in group_pictures(pictures)
+            for sheet, checkpoint, members in group_pictures([picture for picture, _ in shown])
         ],
         checkpoints=checkpoints,
         policy=_policy(style, script),
         # Markup: our own files, and JSON without a character that HTML would interpret.
         style=Markup(style),
         script=Markup(script),
-        data=Markup(_script_json([_details(*pair) for pair in zip(pictures, records, strict=True)])),
+        data=Markup(_script_json([_details(*pair, by_path) for pair in shown])),
     )
     return str(page)
 
@@ -127,16 +129,28 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
         "height": record.thumbnail_height,
         "alt": shorten_middle(prompt, _ALT_CHARACTERS),
         "caption": shorten_middle(prompt, _CAPTION_CHARACTERS),
-        "facts": f"{picture.id} · seed {picture.seed}",
+        "facts": " · ".join(filter(None, (picture.id, f"seed {picture.seed}", picture.last_stage))),
         "warning": "; ".join(record.warnings),
     }
 
 
-def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
+def _earlier(picture: GalleryPicture, by_path: Mapping[str, GalleryPicture]) -> list[tuple[str, str]]:
+    """The pictures that the picture was made of, by their stages and addresses, the first one first."""
+    found: list[tuple[str, str]] = []
+    path = picture.before
+    while path is not None:
+        before = by_path.get(path)
+        found.insert(0, ("first pass" if before is None else before.last_stage or "first pass", quote(path)))
+        path = None if before is None else before.before
+    return found
+
+
+def _details(picture: GalleryPicture, record: PictureRecord, by_path: Mapping[str, GalleryPicture]) -> dict[str, Any]:
     """What the script shows and searches of one picture."""
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),
+        "Stage": picture.last_stage,
         **(picture.study or {}).get("axes", {}),
         **settings,
         "Emphasis": picture.request.get("emphasis"),
@@ -150,6 +164,7 @@ def _details(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
         "sampler": f"{settings.get('Sampler', '')} {settings.get('Schedule type', '')}",
         "file": picture.path,
         "url": quote(picture.path),
+        "earlier": _earlier(picture, by_path),
         "width": record.width,
         "height": record.height,
         "prompt": picture.request.get("prompt", ""),

@@ -8,17 +8,21 @@ trash.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
+from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.records import CONTACT_SHEET, INDEX
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
+from darkroom.run.stage_jobs import StageJob
+from darkroom.sheets.planned import latents_of
 from darkroom.sheets.read import load_pictures
 
 RESULTS = Path("results")
@@ -47,6 +51,22 @@ class Results:
     def check_picture(self, sheet: str, path: str) -> None:
         """Force one picture, given below results/, if it is damaged."""
         self._make_again(path, self._inspect(sheet))
+
+    def is_stage_done(self, job: StageJob, params: Sequence[Any], receipts: Sequence[str]) -> bool:
+        """Whether a stage's picture is as wanted, after forcing what is damaged of what goes in."""
+        if job.before is not None:
+            self.check_picture(job.before.sheet, job.before.path)
+            self.check_latent(job.before.latent_path)
+        is_whole = job.picture.path not in self._inspect(job.picture.sheet).damaged
+        return is_whole and job.is_as_wanted(self._snakemake, params, receipts)
+
+    def check_latent(self, path: str) -> None:
+        """Take away latents, given below results/, that are damaged, so that they are made again where a stage needs them."""
+        if self._snakemake.makes_files and path not in self._handled and is_damaged(RESULTS / path):
+            self._handled.add(path)
+            (RESULTS / path).unlink(missing_ok=True)
+            why = "are damaged. They are made again where a stage needs them."
+            print(f"E-IMAGE latents '{RESULTS / path}': {why}", file=sys.stderr, flush=True)
 
     def check_gallery(self) -> None:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
@@ -85,8 +105,9 @@ def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
     Raises what `expand_folders` and `load_pictures` raise.
     """
     sheets = (sheet for config in configs for sheet in load_pictures(expand_folders(config)).values())
-    wanted = {picture.path for sheet in sheets for picture in sheet}
-    return find_unwanted(RESULTS, wanted)
+    pictures = [picture for sheet in sheets for picture in sheet]
+    wanted = {picture.path for picture in pictures}
+    return find_unwanted(RESULTS, wanted | latents_of(pictures))
 
 
 def prune_pictures(pictures: Mapping[str, list[str]]) -> Path:

@@ -129,3 +129,14 @@ class SnakemakeRun:
         rate = settings.max_jobs_per_timespan
         if self._workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
             settings.max_jobs_per_timespan = None
+
+
+def in_place_of(path: str, there: str) -> str:
+    """An input that counts as `path` where Snakemake compares a job's inputs with its record, but is the file `there`.
+
+    So the job doesn't depend on the one that makes `path`. It is the flag that files of a remote workflow have in their cache.
+    """
+    from snakemake.io import flag
+
+    marked: str = flag(there, "sourcecache_entry", path)
+    return marked

@@ -61,6 +61,16 @@
       row.append(term, text);
       return row;
     }));
+    byId("viewer-earlier-part").hidden = !picture.earlier.length;
+    byId("viewer-earlier").replaceChildren(...picture.earlier.map(([name, url]) => {
+      const item = document.createElement("li"), link = document.createElement("a");
+      link.textContent = name;
+      link.href = url;
+      link.target = "_blank";
+      link.rel = "noopener";
+      item.append(link);
+      return item;
+    }));
     byId("viewer-file").textContent = picture.file;
     byId("viewer-file").href = byId("viewer-open").href = picture.url;
     byId("previous").disabled = at <= 0;
