@@ -313,6 +313,24 @@ def test_axes_over_stages_that_cant_be_are_refused_with_their_line(axes: str, wo
     assert any(words in line and "s.yaml:" in line for line in lines), lines
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("axes: {clip_skip: [~, 2]}", "setting 'clip_skip': belongs to the first pass"),
+        ("axes: {seeds: [1, 2]}", "setting 'seeds': belongs to the first pass"),
+        ("defaults: {cfg_scale: 3}", "setting 'cfg_scale': is none of the stages upscale"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(text: str, words: str, read: Read) -> None:
+    again = f"prompts: [{{from: {{sheet: s}}, then: [upscale]}}]\n{text}"
+    assert any(words in line for line in refusals(read, s=CAT, z=again))
+
+
+def test_stages_beside_the_prompts_are_told_where_to_go(read: Read) -> None:
+    (line,) = refusals(read, s=CAT + "then: [upscale]")
+    assert "key 'then': unknown (s.yaml:3). Hint: write it below defaults:" in line
+
+
 def test_a_stage_that_is_there_twice_needs_its_number(read: Read) -> None:
     lines = refusals(read, s=CAT + "defaults: {then: [upscale, upscale]}\naxes: {then.upscale.scale: [3]}")
     assert "is there twice; they are 1-upscale, 2-upscale" in lines[0]

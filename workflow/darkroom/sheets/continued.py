@@ -47,6 +47,16 @@ def check_settings_of_stages(settings: Mapping[str, Any], place: str) -> None:
             raise SheetError("setting", key, why, f"leave it out; stages may have {', '.join(_OF_STAGES)} of their own")
 
 
+def check_use(settings: Mapping[str, Any], stages: Sequence[Mapping[str, Any]], place: str) -> None:
+    """Raise SheetError (E-SHEET) for a setting for pictures of another sheet that no stage of theirs has."""
+    check_settings_of_stages(settings, place)
+    known = {key for stage in stages for name in stage for key in STAGES[name].model_fields}
+    for key in settings:
+        if key in _OF_STAGES and key not in known:
+            names = ", ".join(name for stage in stages for name in stage)
+            raise SheetError("setting", key, f"is none of the stages {names} ({place})", "leave it out")
+
+
 def check_chain(stages: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], beginning: Beginning) -> None:
     """Raise SheetError (E-SHEET) for a picture that nothing is made of, or that stages have no prompt for."""
     if not stages:

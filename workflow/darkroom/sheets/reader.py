@@ -16,7 +16,14 @@ from darkroom.request.assets import AssetNames
 from darkroom.sheets.axes import Value, label_of
 from darkroom.sheets.beginnings import FROM, Beginning, SheetNamed, prompt_id, read_beginnings
 from darkroom.sheets.chains import ChainFiles, Start, make_chain
-from darkroom.sheets.continued import check_chain, check_settings_of_stages, check_size, continued_requests, file_layer
+from darkroom.sheets.continued import (
+    check_chain,
+    check_settings_of_stages,
+    check_size,
+    check_use,
+    continued_requests,
+    file_layer,
+)
 from darkroom.sheets.names import derive_id, make_id
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount
 from darkroom.sheets.settings import (
@@ -248,6 +255,7 @@ class SheetReader:
             stages, files = build_stages(given, {}, where, inputs)
             chains = make_chains({**merged, **({"stages": stages} if stages else {})}, assets, where)
         else:
+            check_use(merged, given, where)
             stages, files = build_stages(given, merged, where, inputs)
             chains = [continued_requests(picture, stages, assets, where)]
         ends = []

@@ -59,7 +59,7 @@ def check_keys(data: object, known: list[str], section: str, locate: Locate) -> 
 
 def _hint_for_other_name(key: str, value: object, known: list[str]) -> str | None:
     if "steps" not in known:
-        return None
+        return "write it below defaults:" if key in (*SETTING_KEYS, "then") else None
     plain = re.sub(r"[ -]", "_", key.lower())
     if plain == "size":
         size = _SIZE.fullmatch(str(value).strip())
