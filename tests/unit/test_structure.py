@@ -79,6 +79,8 @@ SEAMS = {
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
+    "engine/upscalers": "one subject: upscalers by their names",
+    "request/stages/img2img": "a file a stage",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/trash": "one subject: the trash and what goes there, for planning and for `darkroom prune`",
     "prompting/emphasis": "a function a mode",

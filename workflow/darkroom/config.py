@@ -179,9 +179,9 @@ class ServeConfig(Section):
     max_image_pixels: int = Field(4096 * 4096, ge=64 * 64)
     """The largest picture that is taken, width times height: checked before it is decoded."""
     max_pixels: int = Field(2048 * 2048, ge=64 * 64)
-    """The largest picture, width times height."""
+    """The largest picture, width times height, after any of its stages."""
     max_steps: int = Field(150, ge=1)
-    """The most sampling steps."""
+    """The most sampling steps, those of all stages together."""
     max_images: int = Field(16, ge=1)
     """The most pictures in one request."""
     max_loras: int = Field(8, ge=0)

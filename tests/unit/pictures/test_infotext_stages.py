@@ -135,6 +135,7 @@ def test_each_stage_has_a1111s_fields(stage: dict[str, Any], fields: dict[str, s
         ([{"img2img": {"width": 1024, "height": 768}}], "1024x768"),
         ([{"outpaint": {"left": 64}}], "896x1216"),
         ([{"tile": {"tile": 512, "overlap": 64}}], "512x512"),
+        ([{"inpaint": {"mask": MASK, "only_masked": True, "width": 512, "height": 512}}], "512x512"),
         ([{"hires": {}}, {"img2img": {}}], "1664x2432"),
         ([{"img2img": {}}, {"hires": {}}], "832x1216"),
     ],

@@ -12,7 +12,7 @@ import pytest
 
 from darkroom.errors import DarkroomError
 from darkroom.serve.channel import Channel
-from darkroom.serve.frames import Message, pack
+from darkroom.serve.frames import MAX_FILES_BYTES, Message, pack
 from darkroom.warm.frame_server import MAX_MESSAGE_BYTES
 from tests.unit.warm.bench import LIMIT_S, Bench
 
@@ -26,8 +26,13 @@ NONSENSE = {
     "no operation": pack({}),
     "a request that is a list": pack({**RENDER, "request": []}),
     "a lease that is a number": pack({"op": "hello", "lease": 1}),
+    "a number of stages that is none": pack({**RENDER, "request": {}, "stages_done": "1"}),
+    "files that don't fit their names": pack({**RENDER, "request": {}, "files": [["before", 2]]}, b"x"),
+    "files without names": pack({**RENDER, "request": {}}, b"x"),
+    "more bytes of pictures than there may be": struct.pack(">II", 2, MAX_FILES_BYTES + 1),
     "a long message": struct.pack(">II", MAX_MESSAGE_BYTES + 1, 0),
     "a payload that nothing asked for": pack(HELLO, b"x"),
+    "files that nothing asked for": pack({**HELLO, "files": [["before", 1]]}, b"x"),
     "two frames at once": pack({**RENDER, "request": {"prompt": "slow", "width": 64, "height": 64}}) + pack(HELLO),
 }
 

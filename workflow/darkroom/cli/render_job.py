@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from darkroom.warm.chain import Chain
+    from darkroom.warm.chain_files import Chain
 
 _DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None}
 _DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None}
@@ -71,7 +71,7 @@ def _read_chain(arguments: argparse.Namespace | SimpleNamespace) -> Chain | None
     """The files of a picture's stages; None for a picture of a prompt. Raises RequestError (E-REQUEST)."""
     if not (arguments.pictures or arguments.before or arguments.before_latent or arguments.stages_done):
         return None
-    from darkroom.warm.chain import Chain
+    from darkroom.warm.chain_files import Chain
 
     pictures = {}
     for each in arguments.pictures:

@@ -39,7 +39,7 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
         made = Made(made.size, latents=passes.first())
     for number, stage in enumerate(request.stages[stages_done:], stages_done):
         if made.latents is None and request.takes_latents(number):
-            made = Made(made.size, made.image, passes.files.latents_before(made.size))
+            made = Made(made.size, made.image, passes.files.latents_before(made.size).to(passes.device))
         elif made.latents is not None and not request.takes_latents(number):
             made = Made(made.size, made.picture(passes.decode))
         made = _STAGES[type(stage)](stage, made, passes)

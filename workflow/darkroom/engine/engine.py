@@ -78,7 +78,7 @@ class Engine:
             self._prompts,
             self._assets,
             Codec(pipeline, device, plan),
-            Upscalers(),
+            Upscalers(library, device, dtype, plan),
         )
 
     @classmethod

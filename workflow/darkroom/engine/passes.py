@@ -64,6 +64,7 @@ class Passes:
         self.facts = Facts()
         self._parts = parts
         self._vae: Any = None
+        self._logged: set[str] = set()
 
     @property
     def vae(self) -> Any:
@@ -72,6 +73,11 @@ class Passes:
             self._vae = self._parts.assets.vae(self.request)
             self._note(self._parts.assets.used_vae(self.request))
         return self._vae
+
+    @property
+    def device(self) -> Any:
+        """Where the model computes."""
+        return self._parts.pipeline._execution_device
 
     def first(self) -> Any:
         """The latents (1, 4, h/8, w/8) of the request's own first picture."""
@@ -119,6 +125,8 @@ class Passes:
             return image
         if any(new < old for new, old in zip(size, image.size, strict=True)):
             return image.resize(size, Images.Resampling.LANCZOS)
+        used = self._parts.upscalers.used(name)
+        self._note((used,) if used else ())
         return self._parts.upscalers.upscale(image, name, size=size, cancelled=self.watch.cancelled)
 
     def _denoise(self, request: RenderRequest, start: Start | None, name: str = "") -> Any:
@@ -128,7 +136,8 @@ class Passes:
         applied = time.perf_counter()
         prompt, is_known = parts.prompts.encode(request, prepared.embeddings, prepared.text_state)
         encoded = time.perf_counter()
-        if request.prompt:
+        if request.prompt and request.prompt not in self._logged:
+            self._logged.add(request.prompt)
             _log_tokens(prompt.embeddings.prompt_tokens)
         self.watch.decode = self._preview
         self.watch.stage = name

@@ -28,15 +28,18 @@ class PictureFiles:
             why = f"is no number of stages from 0 to {len(request.stages) - 1}"
             raise RequestError("stages done", stages_done, why, "ask for a stage that is missing")
         if stages_done and BEFORE not in files:
-            raise _missing("the picture after the stages that are done", BEFORE)
+            raise _missing("the picture after the stages that are done is missing", BEFORE)
         if request.image and not stages_done and BEFORE in files:
             why = "is there although the chain begins with an image"
             raise RequestError("picture", BEFORE, why, "leave one of both out")
         unknown = files.keys() - {*request.pictures, BEFORE, BEFORE_LATENT}
         if unknown:
             raise RequestError("picture", min(unknown), "the request doesn't name it", "leave it out")
+        needed = {digest for stage in request.stages[stages_done:] for digest in stage.pictures}
+        if request.image and not stages_done:
+            needed.add(request.image)
         for digest in request.pictures:
-            self._check(digest, is_needed=digest != request.image or not stages_done)
+            self._check(digest, is_needed=digest in needed)
 
     @property
     def has_before(self) -> bool:
@@ -53,7 +56,7 @@ class PictureFiles:
         from safetensors.torch import load
 
         if BEFORE_LATENT not in self._files:
-            raise _missing("the latents of the picture before, which the stage works on", BEFORE_LATENT)
+            raise _missing("the stage works on the latents of the picture before, which are missing", BEFORE_LATENT)
         try:
             latents = load(self._files[BEFORE_LATENT]).get(_LATENT)
         except (SafetensorError, ValueError):
@@ -75,7 +78,7 @@ class PictureFiles:
     def _check(self, digest: str, *, is_needed: bool) -> None:
         if digest not in self._files:
             if is_needed:
-                raise _missing("a picture's file", digest)
+                raise _missing("its file is missing", digest)
             return
         if hashlib.sha256(self._files[digest]).hexdigest() != digest:
             raise RequestError("picture", digest, "its bytes have another SHA-256", "hash the file again")
@@ -121,5 +124,5 @@ def _open(data: bytes, name: str) -> Image:
     return image
 
 
-def _missing(what: str, name: str) -> RequestError:
-    return RequestError("picture", name, f"{what} is missing", "send it with the request")
+def _missing(why: str, name: str) -> RequestError:
+    return RequestError("picture", name, why, "send it with the request")

@@ -37,10 +37,10 @@ def tell_stages(request: RenderRequest) -> Told:
     first = max((n for n, stage in enumerate(request.stages) if _is_img2img(stage)), default=-1)
     stage = request.stages[first] if first >= 0 else None
     base = request if stage is None else _with(request, stage)
-    size, settings, strength = request.sizes[first + 1], {}, None
+    size, settings, strength = (request.width, request.height), {}, None
     if isinstance(stage, DenoisingStage):
+        size = stage.work_size(*request.sizes[first])
         settings, strength = _tell_img2img(stage), stage.denoising_strength
-        size = (stage.tile, stage.tile) if isinstance(stage, Tile) else size
     for number, later in enumerate(request.stages[first + 1 :], first + 1):
         if isinstance(later, Hires):
             settings |= _tell_hires(later, _with(request, later), base)

@@ -215,7 +215,9 @@ class RenderRequest(StrictModel):
 
     @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
-        size = sum(len(text.encode(errors="replace")) for text in self.prompts)
+        stages = [stage for stage in self.stages if isinstance(stage, DenoisingStage)]
+        others = [text for stage in stages for text in (stage.prompt, stage.negative_prompt) if text]
+        size = sum(len(text.encode(errors="replace")) for text in [*self.prompts, *others])
         if size > MAX_PROMPT_BYTES:
             raise ValueError(f"the prompts have {size:,} bytes together; at most {MAX_PROMPT_BYTES:,} are allowed")
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -53,10 +52,10 @@ class Rendered:
         return _summarise(self.facts)
 
 
-def encode(engine: Engine, picture: RenderedImage, made_from: bytes | None = None) -> Rendered:
+def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None) -> Rendered:
     """The picture as PNG bytes with its metadata; equal pictures give equal bytes.
 
-    `made_from` is the file that its chain went on from; the metadata have its SHA-256.
+    `made_from` is the SHA-256 of the file that its chain went on from.
     """
     from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
@@ -72,10 +71,13 @@ def encode(engine: Engine, picture: RenderedImage, made_from: bytes | None = Non
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
-        **({} if made_from is None else {"made_from": hashlib.sha256(made_from).hexdigest()}),
+        **({} if made_from is None else {"made_from": made_from}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
-    facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
+    width, height = request.sizes[-1]
+    facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
+    if request.stages:
+        facts["stages"] = [stage.name for stage in request.stages]
     known = (made.warnings, engine.name, engine.model_hash)
     return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
 
@@ -96,6 +98,7 @@ def _summarise(facts: Mapping[str, Any]) -> str:
         memory if memory.startswith(device) else f"{device} {memory}",
         f"{facts['sampler']} {facts['steps']} steps {facts['width']}×{facts['height']} "
         f"cfg {facts['cfg_scale']:g} seed {facts['seed']}",
+        *([f"then {', '.join(facts['stages'])}"] if facts.get("stages") else []),
         ", ".join(f"{stage} {facts[f'{stage}_s']:.2f} s" for stage in _TIMED),
     ]
     if facts["assets"]:

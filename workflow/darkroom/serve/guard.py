@@ -36,6 +36,7 @@ LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 _OPEN_PREFIXES = ("/pictures/", "/page/")
 PICTURE_PATHS = (
+    "/render",
     "/v1/images/edits",
     "/v1/images/variations",
     "/sdapi/v1/img2img",

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from darkroom.base.text import shorten
@@ -53,6 +53,8 @@ _OTHERS = {
 _BRANDS = {b"avif": "an AVIF", b"heic": "a HEIC", b"heix": "a HEIC", b"mif1": "a HEIF"}
 _PLACE = re.compile(r"\s*(?:[a-z][a-z0-9+.-]*:|[/\\~]|[^\s/]*[./\\])", re.IGNORECASE)
 """How addresses and paths begin. A JPEG in base64 begins with a slash too."""
+_START = 128
+"""So many characters say whether a text is a picture in base64."""
 _SEND = "send a PNG, JPEG or WebP"
 
 
@@ -70,6 +72,12 @@ class InputPicture:
     is_transparent: bool = False
     infotext: str = ""
 
+    @classmethod
+    def of_png(cls, png: bytes, *, is_transparent: bool = False, infotext: str = "") -> Self:
+        """The picture of a PNG's bytes as `image_pixels.write_png` gives them."""
+        width, height = struct.unpack(">II", png[16:24])
+        return cls(png, hashlib.sha256(png).hexdigest(), width, height, is_transparent, infotext)
+
     @property
     def size(self) -> tuple[int, int]:
         return self.width, self.height
@@ -83,15 +91,20 @@ class ImageReader:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="images")
 
     async def read(
-        self, data: str | bytes, field: str, meaning: Meaning = "picture", size: tuple[int, int] | None = None
+        self,
+        data: str | bytes,
+        field: str,
+        meaning: Meaning = "picture",
+        size: tuple[int, int] | None = None,
+        where: str = "request",
     ) -> InputPicture:
-        """The picture in a file's bytes, or in a text in base64; `field` is where it came from, for errors.
+        """The picture in a file's bytes, or in a text in base64; `field` and `where` say what it came in, for errors.
 
         A mask is brought to `size` (width, height) if it has another one. Raises RequestError (E-REQUEST) for what is no
         picture, damaged, animated or of a kind that isn't read, LimitError (E-LIMIT) for too many bytes or pixels, and
         SsrfError (E-SSRF) for an address or a path.
         """
-        return await self.run(partial(read_image, data, field, self._limits, meaning, size))
+        return await self.run(partial(read_image, data, field, self._limits, meaning, size, where))
 
     def run(self, work: Callable[[], T]) -> Awaitable[T]:
         """Do work on pictures in one of the threads."""
@@ -104,38 +117,51 @@ def read_image(
     limits: ServeConfig,
     meaning: Meaning = "picture",
     size: tuple[int, int] | None = None,
+    where: str = "request",
 ) -> InputPicture:
     """As `ImageReader.read`, in this thread."""
-    what = f"request: {field}"
+    what = f"{where}: {field}"
     content = decode_base64(data, what, limits) if isinstance(data, str) else data
     image, infotext = _open(content, what, limits)
     is_transparent = image_pixels.has_holes(image)
     made = _interpret(image, what, meaning)
     if size is not None and made.size != size:
         made = made.resize(size)
-    png = image_pixels.write_png(made)
-    return InputPicture(png, hashlib.sha256(png).hexdigest(), *made.size, is_transparent, infotext)
+    return InputPicture.of_png(image_pixels.write_png(made), is_transparent=is_transparent, infotext=infotext)
 
 
 def decode_base64(text: str, what: str, limits: ServeConfig) -> bytes:
     """The bytes of a text in base64, bare or in a `data:` URI; `what` is for errors, which `ImageReader.read` names."""
+    refuse_place(text, what)
+    text = text.lstrip()
     head, comma, body = text.partition(",") if text[:5].lower() == "data:" else ("", "", text)
     if head and not (comma and head.lower().endswith(";base64")):
         raise RequestError(what, None, "is a data: URI without base64", "send data:image/png;base64,…")
     if len(body) * 3 // 4 > limits.max_image_bytes + 1024:
         raise _too_many_bytes(what, len(body) * 3 // 4, limits)
     try:
-        compact = re.sub(r"\s+", "", body)
-        content = base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
+        return _decode(body)
     except (binascii.Error, ValueError):
-        content = None
-    if not head and _PLACE.match(body) and (content is None or kind_of(content) == "no picture"):
-        raise SsrfError(
-            what, place(body), "no address or path that comes with a request is opened", "send the file in base64"
-        )
-    if content is None:
-        raise RequestError(what, None, "is no base64", "send the file's bytes in base64")
-    return content
+        raise RequestError(what, None, "is no base64", "send the file's bytes in base64") from None
+
+
+def refuse_place(text: str, what: str) -> None:
+    """Raise SsrfError (E-SSRF) for an address or a path where a picture in base64 should be."""
+    start = text[:_START]
+    if start.lstrip()[:5].lower() == "data:" or not _PLACE.match(start):
+        return
+    try:
+        is_picture = kind_of(_decode(start[: _START // 2])) != "no picture"
+    except (binascii.Error, ValueError):
+        is_picture = False
+    if not is_picture:
+        why = "no address or path that comes with a request is opened"
+        raise SsrfError(what, _host(text), why, "send the file's bytes in base64")
+
+
+def _decode(text: str) -> bytes:
+    compact = re.sub(r"\s+", "", text)
+    return base64.b64decode(compact + "=" * (-len(compact) % 4), validate=True)
 
 
 def kind_of(content: bytes) -> str:
@@ -189,7 +215,7 @@ def _interpret(image: Image, what: str, meaning: Meaning) -> Image:
     return image_pixels.as_picture(image)
 
 
-def place(text: str) -> str | None:
+def _host(text: str) -> str | None:
     """Scheme and host of an address, without the rest, which may contain a password or a token."""
     try:
         parts = urlsplit(text.strip())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from darkroom.errors import LimitError, RequestError
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import DenoisingStage, Hires, Tile
+from darkroom.request.stages import DenoisingStage, Stage, Tile
 from darkroom.serve.frames import BEFORE, BEFORE_LATENT
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
     """Raise LimitError (E-LIMIT) for a picture with more pixels after a stage, steps of all stages or LoRAs than allowed."""
-    width, height = max(request.sizes, key=math.prod)
+    width, height = max(request.sizes if request.image is None else request.sizes[1:], key=math.prod)
     steps = count_steps(request)
     asked = (
         ("size", f"{width}x{height}", width * height, limits.max_pixels, "pixels"),
@@ -32,22 +32,16 @@ def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
 def count_steps(request: RenderRequest, stages_done: int = 0, *, is_first_done: bool = False) -> int:
     """The sampling steps of the first pass and of all stages that are still to be made."""
     has_first = request.image is None and not stages_done and not is_first_done
-    ahead = list(zip(request.stages, request.sizes[1:], strict=True))[stages_done:]
-    return (request.steps if has_first else 0) + sum(_steps_of(stage, request, *size) for stage, size in ahead)
+    ahead = list(zip(request.stages, request.sizes, strict=False))[stages_done:]
+    return (request.steps if has_first else 0) + sum(_steps_of(stage, request, size) for stage, size in ahead)
 
 
-def _steps_of(stage: object, request: RenderRequest, width: int, height: int) -> int:
-    """As A1111 counts: Hires. fix runs all of its steps, img2img `int(strength * steps) + 1`, once for each tile."""
+def _steps_of(stage: Stage, request: RenderRequest, size: tuple[int, int]) -> int:
+    """The steps that a stage runs on a picture of that size, each tile's for themselves."""
     if not isinstance(stage, DenoisingStage):
         return 0
-    steps = stage.steps or request.steps
-    if not isinstance(stage, Hires):
-        steps = min(steps, int(min(stage.denoising_strength, 0.999) * steps) + 1)
-    if isinstance(stage, Tile):
-        step = stage.tile - stage.overlap
-        across, down = (max(1, math.ceil((edge - stage.overlap) / step)) for edge in (width, height))
-        steps *= across * down
-    return steps
+    tiles = len(stage.places(*size)) if isinstance(stage, Tile) else 1
+    return tiles * stage.split_steps(stage.steps or request.steps)[1]
 
 
 def check_pictures(request: RenderRequest, given: Collection[str], stages_done: int = 0) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,9 @@ from darkroom.serve.supervisor import Job
 from darkroom.sheets.settings import merge_layers, unfold
 
 logger = logging.getLogger(__name__)
+
+BUILT_IN = ("Lanczos", "Nearest")
+"""The upscalers that need no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,11 @@ class Service:
     def asset_names(self) -> AssetNames:
         """The LoRAs, embeddings and VAEs that requests may name."""
         return self._library.names()
+
+    def upscaler_names(self) -> list[str]:
+        """The upscalers of pictures that requests may name, those that need no model first."""
+        configured: Collection[str] = getattr(self.asset_names(), "upscalers", ())
+        return [*BUILT_IN, *sorted(configured)]
 
     def set_default(self, name: str) -> None:
         """Make this model the default. Raises UnknownModelError (E-UNKNOWN)."""

@@ -41,6 +41,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +60,9 @@ class Job:
     """One picture on its way through the queue and an engine.
 
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `steps` is the request's number
-    until the engine reports how often its sampler calls the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far. `done` is settled exactly once.
-
-    `pictures` are the files that the request's stages need, by their SHA-256, and with a chain that goes on after a file
-    `before`, the picture after `stages_done` stages, and `before.latent`, its latents (see `Engine.denoise`). With
-    `keep_latents` the picture comes with its own.
+    after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
+    until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
+    PNGs of how the picture looks so far. `pictures`, `stages_done`, `keep_latents`: see `Engine.denoise`. `done` is settled once.
     """
 
     model: str
@@ -208,9 +205,8 @@ class Supervisor:
         if not is_loaded:
             self._expect_load()
         job.move_to("denoising" if is_loaded else "loading")
-        request = job.request.model_dump(mode="json")
-        wishes = {name: getattr(job, name) for name in ("wants_steps", "previews", "stages_done", "keep_latents")}
-        self._send({"op": "render", "id": job.id, "model": job.model, "request": request, **wishes}, job.pictures)
+        plain = {name: getattr(job, name) for name in _PLAIN}
+        self._send({"op": "render", "request": job.request.model_dump(mode="json"), **plain}, job.pictures)
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step, which has to come within the limit; loading a model has a limit of its own."""
@@ -387,8 +383,8 @@ class Supervisor:
 
 def _read_picture(job: Job, message: Message, payload: bytes) -> Rendered:
     facts, files = message["facts"], read_files(message, payload)
-    made = (message["infotext"], facts, tuple(facts["warnings"]), job.model, facts["model_hash"])
-    return Rendered(files["picture"], job.request, *made, latents=files.get("latents"))
+    about = (job.request, message["infotext"], facts, tuple(facts["warnings"]), job.model, facts["model_hash"])
+    return Rendered(files["picture"], *about, latents=files.get("latents"))
 
 
 async def _wait_for_end(process: asyncio.subprocess.Process) -> int:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from darkroom.serve.frames import Message
-    from darkroom.warm.chain import Chain
+    from darkroom.warm.chain_files import Chain
 
     Files = Mapping[str, bytes]
 

@@ -1,4 +1,8 @@
-"""The stages of a picture after its first pass, by their names. A new one is a class and a line in STAGES."""
+"""The stages of a picture after its first pass, by their names. A new one is a class and a line in STAGES.
+
+Takes `{NAME: {setting: value}}`. Gives frozen, validated stages, which say what size, steps and other pictures they need.
+Never opens a picture.
+"""
 
 from __future__ import annotations
 
