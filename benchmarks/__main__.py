@@ -17,6 +17,7 @@ from benchmarks import (
     bench_pictures,
     bench_scale,
     bench_serve,
+    bench_stages,
     bench_studies,
     bench_study_page,
     bench_upscale,
@@ -31,6 +32,7 @@ ROWS = (
     *bench_scale.CASES,
     *bench_studies.CASES,
     *bench_serve.CASES,
+    *bench_stages.CASES,
     *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
     *(case.dtype for case in bench_convert.CASES),
@@ -77,6 +79,7 @@ def main() -> None:
     rows += bench_fetch.run(arguments.rounds, tuple(case for case in bench_fetch.CASES if case.name in arguments.only))
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")
+    rows += bench_stages.run(arguments.rounds, tuple(case for case in bench_stages.CASES if case in arguments.only))
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
     rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)

@@ -9,6 +9,7 @@ from typing import Any
 from darkroom.config import Config
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
+from darkroom.request.stages import STAGES
 from darkroom.sheets.read import SHEET_KEYS
 from darkroom.sheets.settings import SETTING_KEYS
 
@@ -53,6 +54,50 @@ STUDY: dict[str, Any] = {
 """The schema of each key of a study."""
 
 
+def stage_schema() -> dict[str, Any]:
+    """The schema of `then`: a list of stages, each a name or a name with its settings. Pictures are given by their paths."""
+    stages = {}
+    for name, stage in STAGES.items():
+        schema = stage.model_json_schema()
+        for about in schema["properties"].values():
+            if about.get("pattern"):
+                del about["pattern"]
+        stages[name] = {"oneOf": [schema, {"type": "null"}]}
+    one = {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "properties": stages,
+        "additionalProperties": False,
+    }
+    return {
+        "type": "array",
+        "description": "What is made of each picture then, each stage of the picture before.",
+        "items": {"oneOf": [{"enum": list(STAGES)}, one]},
+    }
+
+
+_LABELS = {"oneOf": [{"type": ["string", "number"]}, {"type": "array", "items": {"type": ["string", "number"]}}]}
+FROM: dict[str, Any] = {
+    "description": "Pictures that the stages begin with: files and patterns, or pictures of another sheet.",
+    "oneOf": [
+        {"type": "string"},
+        {"type": "array", "minItems": 1, "items": {"type": "string"}},
+        {
+            "type": "object",
+            "required": ["sheet"],
+            "properties": {
+                "sheet": {"type": "string"},
+                "ids": _LABELS,
+                "axes": {"type": "object", "additionalProperties": _LABELS},
+                "stage": {"type": "string"},
+            },
+            "additionalProperties": False,
+        },
+    ],
+}
+
+
 def make_schemas() -> dict[Path, str]:
     """The text of each schema file by its path in the repository."""
     schemas = {"config": config_schema(), "sheet": sheet_schema()}
@@ -75,22 +120,27 @@ def sheet_schema() -> dict[str, Any]:
         "id": {"type": "string", "description": "The picture's file name."},
         "prompt": text,
         "checkpoints": names,
+        "from": FROM,
         "styles": names,
+        "then": stage_schema(),
         "variables": STUDY["variables"],
     }
     known = own | setting_schemas()
-    prompt = {"type": "object", "required": ["prompt"], "properties": known, "additionalProperties": False}
+    prompt = {"type": "object", "minProperties": 1, "properties": known, "additionalProperties": False}
     prompts = {"type": "array", "minItems": 1, "items": {"oneOf": [{"type": "string"}, prompt]}}
-    defaults = {"type": "object", "properties": {**setting_schemas(), "styles": names}, "additionalProperties": False}
+    more = {"styles": names, "then": stage_schema()}
+    defaults = {"type": "object", "properties": setting_schemas() | more, "additionalProperties": False}
     parts = {
         "checkpoints": names,
         "defaults": defaults,
+        "from": FROM,
         "prompts": prompts,
         "styles_file": {"type": "string", "description": "A file of styles as A1111's styles.csv."},
         **STUDY,
     }
     assert list(parts) == SHEET_KEYS
-    whole = {"type": "object", "required": ["prompts"], "properties": parts, "additionalProperties": False}
+    either = [{"required": ["prompts"]}, {"required": ["from"]}]
+    whole = {"type": "object", "anyOf": either, "properties": parts, "additionalProperties": False}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Prompt sheet",

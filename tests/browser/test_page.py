@@ -70,7 +70,7 @@ def fill(page: Any, **fields: object) -> None:
 
 
 def open_more(page: Any) -> None:
-    summary = page.find_element(By.TAG_NAME, "summary")
+    summary = page.find_element(By.CSS_SELECTOR, "#more-part summary")
     page.execute_script("arguments[0].scrollIntoView({block: 'center'})", summary)
     summary.click()
     page.execute_script("scrollTo(0, document.body.scrollHeight)")
@@ -192,7 +192,9 @@ def test_loras_vae_and_the_rest_are_applied(page: Any) -> None:
     wanted = {"VAE": "soft", "LoRAs": "outline 0.5, 0.25", "Emphasis": "a1111", "Clip skip": "2"}
     assert shown.items() >= wanted.items()
     assert shown["Model"].startswith("other [")
-    page.find_element(By.CSS_SELECTOR, "#loras button").click()
+    remove = page.find_element(By.CSS_SELECTOR, "#loras button")
+    page.execute_script("arguments[0].scrollIntoView({block: 'center'})", remove)
+    remove.click()
     render(page, vae="")
     assert {"VAE", "LoRAs"}.isdisjoint(settings(page))
     page.find_elements(By.CSS_SELECTOR, "#history button")[1].click()

@@ -9,6 +9,7 @@ stable-diffusion-api (dist/lib/StableDiffusionApi.js).
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import subprocess
@@ -17,7 +18,9 @@ from typing import Any
 
 import httpx
 import openai
+import pytest
 import webuiapi
+from PIL import Image
 
 from tests.unit.warm.bench import LIMIT_S
 
@@ -51,6 +54,30 @@ _STABLE_DIFFUSION_API = """
  "save_images": false, "alwayson_scripts": {"ControlNet": {"args": []}}, "sampler_name": "Euler a",
  "use_deprecated_controlnet": false}
 """
+
+_SILLY_TAVERN_HIRES = {
+    "enable_hr": True,
+    "hr_upscaler": "Latent (bicubic)",
+    "hr_scale": 1.5,
+    "hr_second_pass_steps": 10,
+}
+
+
+def make_image(width: int = 128, height: int = 96, colour: Any = (200, 30, 30), mode: str = "RGB") -> Image.Image:
+    return Image.new(mode, (width, height), colour)
+
+
+def file_of(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def with_hole() -> Image.Image:
+    """A picture whose left half is transparent."""
+    image = make_image(colour=(200, 30, 30, 255), mode="RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 64, 96))
+    return image
 
 
 def decoded(images: list[Any]) -> Pictures:
@@ -133,6 +160,102 @@ def webuiapi_with_adetailer_off(url: str) -> Pictures:
     return decoded(api.txt2img(prompt=PROMPT, adetailer=units).json["images"])
 
 
+def webuiapi_of(url: str) -> webuiapi.WebUIApi:
+    return webuiapi.WebUIApi(baseurl=f"{url}/sdapi/v1", sampler="Euler")
+
+
+def webuiapi_img2img(url: str) -> Pictures:
+    result = webuiapi_of(url).img2img(images=[make_image()], prompt=PROMPT, width=256, height=192, n_iter=2, seed=3)
+    assert result.info["all_seeds"] == [3, 4]
+    assert (result.info["width"], result.info["denoising_strength"]) == (256, 0.75)
+    assert result.info["ignored"].keys() == {"image_cfg_scale", "eta"}
+    return decoded(result.json["images"])
+
+
+def webuiapi_inpaint(url: str) -> Pictures:
+    mask = make_image(colour=0, mode="L")
+    mask.paste(255, (0, 0, 64, 96))
+    result = webuiapi_of(url).img2img(images=[make_image()], mask_image=mask, inpainting_fill=1, prompt=PROMPT)
+    return decoded(result.json["images"])
+
+
+def webuiapi_hires(url: str) -> Pictures:
+    result = webuiapi_of(url).txt2img(
+        prompt=PROMPT, enable_hr=True, hr_scale=2, hr_upscaler=webuiapi.HiResUpscaler.Latent, width=256, height=256
+    )
+    assert (result.info["width"], result.info["height"]) == (512, 512)
+    return decoded(result.json["images"])
+
+
+def webuiapi_extras(url: str) -> Pictures:
+    api = webuiapi_of(url)
+    assert {"None", "Lanczos", "Nearest"} <= {upscaler["name"] for upscaler in api.get_upscalers()}
+    assert "Latent (nearest-exact)" in [mode["name"] for mode in api.get_latent_upscale_modes()]
+    one = api.extra_single_image(image=make_image(), upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=2)
+    two = api.extra_batch_images(images=[make_image(), make_image(colour=(0, 0, 9))], upscaler_1="Nearest")
+    return [file_of(image) for image in (one.image, *two.images)]
+
+
+def webuiapi_png_info(url: str) -> Pictures:
+    api = webuiapi_of(url)
+    made = api.txt2img(prompt=PROMPT, seed=9)
+    info = api.png_info(made.image).info
+    assert info == made.info["infotexts"][0]
+    again = post(url, "/sdapi/v1/txt2img", {"infotext": info})
+    return decoded(again["images"])
+
+
+def openai_python_edit(url: str) -> Pictures:
+    image, mask = ("image.png", file_of(make_image()), "image/png"), file_of(with_hole())
+    with openai_of(url) as client:
+        answer = client.images.edit(
+            model="gpt-image-1.5", image=image, mask=mask, prompt=PROMPT, n=2, size="auto", input_fidelity="high"
+        )
+    assert answer.size == "128x96"
+    return decoded([item.b64_json for item in answer.data or []])
+
+
+def openai_python_edit_with_settings(url: str) -> Pictures:
+    extra = {"seed": 5, "steps": 4, "denoising_strength": 0.5, "loras": [], "sampler": "DPM++ 2M Karras"}
+    with openai_of(url) as client:
+        answer = client.images.edit(
+            image=[file_of(make_image())], prompt=PROMPT, size="256x256", output_format="webp", extra_body=extra
+        )
+    return decoded([item.b64_json for item in answer.data or []])
+
+
+def openai_python_edit_stream(url: str) -> Pictures:
+    with openai_of(url) as client:
+        stream = client.images.edit(
+            image=file_of(make_image()), prompt=PROMPT, stream=True, partial_images=1, output_format="jpeg"
+        )
+        events = list(stream)
+    assert [event.type for event in events] == ["image_edit.partial_image", "image_edit.completed"]
+    assert {event.size for event in events} == {"128x96"}
+    return decoded([events[-1].b64_json])
+
+
+def openai_python_variation(url: str) -> Pictures:
+    with openai_of(url) as client, pytest.warns(DeprecationWarning):
+        answer = client.images.create_variation(image=file_of(make_image(256, 256)), n=2, size="512x512")
+    return decoded([item.b64_json for item in answer.data or []])
+
+
+def open_webui_edit(url: str) -> Pictures:
+    """As its router sends it: a form of aiohttp with the picture's file; `background` where the user has chosen one."""
+    fields = {"model": "dall-e-2", "prompt": PROMPT, "n": "1", "size": "512x512", "response_format": "b64_json"}
+    files = {"image": ("image.png", file_of(make_image(512, 512)), "image/png")}
+    answer = httpx.post(f"{url}/v1/images/edits", data=fields, files=files, timeout=LIMIT_S)
+    assert answer.status_code == 200, answer.text
+    return decoded([image["b64_json"] for image in answer.json()["data"]])
+
+
+def silly_tavern_hires(url: str) -> Pictures:
+    body = {"url": url, **json.loads(_SILLY_TAVERN), **_SILLY_TAVERN_HIRES, "sampler_name": "Euler a"}
+    assert {"Latent (bicubic)"} <= {item["name"] for item in get(url, "/sdapi/v1/latent-upscale-modes")}
+    return decoded(post(url, "/sdapi/v1/txt2img", body)["images"])
+
+
 def open_webui_openai(url: str) -> Pictures:
     body = {"model": "dall-e-2", "prompt": PROMPT, "n": 1, "size": "512x512", "response_format": "b64_json"}
     return decoded([image["b64_json"] for image in post(url, "/v1/images/generations", body)["data"]])
@@ -200,6 +323,9 @@ const client = new OpenAI({ baseURL: process.argv.at(-1) + "/v1", apiKey: "none"
   const stream = await client.images.generate({ prompt: "a red circle", size: "512x512", stream: true, partial_images: 1 });
   const kinds = [], pictures = answer.data.map((image) => image.b64_json);
   for await (const event of stream) { kinds.push(event.type); pictures.push(event.b64_json); }
+  const file = await OpenAI.toFile(Buffer.from(pictures[0], "base64"), "image.png", { type: "image/png" });
+  const edited = await client.images.edit({ image: file, prompt: "a red circle" });
+  pictures.push(edited.data[0].b64_json);
   let param = null;
   try { await client.images.generate({ prompt: "a red circle", size: "huge" }); }
   catch (error) { param = error instanceof OpenAI.BadRequestError ? error.param : String(error); }

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from darkroom.engine import engine
+from darkroom.engine import passes
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
@@ -33,11 +33,13 @@ def choose_failure(request: RenderRequest) -> Callable[[int, int], None] | None:
     return lose_the_context if request.prompt == POISON and not _POISONED.exists() else None
 
 
-def denoise_or_fail(pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch) -> Any:
+def denoise_or_fail(
+    pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch, start: Any = None
+) -> Any:
     watch.on_step = choose_failure(request) or watch.on_step
-    return denoise(pipeline, config, request, prompt, watch)
+    return denoise(pipeline, config, request, prompt, watch, start)
 
 
 if __name__ == "__main__":
-    engine.denoise = denoise_or_fail
+    passes.denoise = denoise_or_fail
     engine_process.main()

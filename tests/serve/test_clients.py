@@ -17,7 +17,7 @@ from tests.serve.stand import Stand, stand
 from tests.unit.warm.bench import wait_until
 
 Call = Callable[[str], calls.Pictures]
-SQUARE, SMALL = (1024, 1024), (512, 512)
+SQUARE, SMALL, WIDE = (1024, 1024), (512, 512), (128, 96)
 
 # client, its call, and what it must get: how many pictures, their format and size
 CLIENTS: list[tuple[str, Call, tuple[int, str, tuple[int, int]]]] = [
@@ -35,10 +35,21 @@ CLIENTS: list[tuple[str, Call, tuple[int, str, tuple[int, int]]]] = [
     ("KoboldAI Lite, automatic1111", calls.kobold_a1111, (1, "PNG", SMALL)),
     ("KoboldAI Lite, DALL-E", calls.kobold_dalle, (1, "PNG", SQUARE)),
     ("stable-diffusion-api", calls.stable_diffusion_api, (1, "PNG", SMALL)),
+    ("openai for Python, an edit", calls.openai_python_edit, (2, "PNG", WIDE)),
+    ("openai for Python, an edit with settings", calls.openai_python_edit_with_settings, (1, "WEBP", (256, 256))),
+    ("openai for Python, an edit as a stream", calls.openai_python_edit_stream, (1, "JPEG", WIDE)),
+    ("openai for Python, a variation", calls.openai_python_variation, (2, "PNG", SMALL)),
+    ("Open WebUI, an edit", calls.open_webui_edit, (1, "PNG", SMALL)),
+    ("webuiapi, img2img", calls.webuiapi_img2img, (2, "PNG", (256, 192))),
+    ("webuiapi, inpaint", calls.webuiapi_inpaint, (1, "PNG", WIDE)),
+    ("webuiapi, hires", calls.webuiapi_hires, (1, "PNG", SMALL)),
+    ("webuiapi, extras", calls.webuiapi_extras, (3, "PNG", (256, 192))),
+    ("webuiapi, png-info", calls.webuiapi_png_info, (1, "PNG", SMALL)),
+    ("SillyTavern, hires", calls.silly_tavern_hires, (1, "PNG", (768, 768))),
     ("LangChain", calls.langchain, (1, "PNG", SQUARE)),
 ]
 NPM_CLIENTS: list[tuple[str, Call, tuple[int, str, tuple[int, int]]]] = [
-    ("openai for npm", calls.npm_openai, (3, "PNG", SMALL)),
+    ("openai for npm", calls.npm_openai, (4, "PNG", SMALL)),
     ("stable-diffusion-api for npm", calls.npm_stable_diffusion_api, (1, "PNG", SMALL)),
 ]
 

@@ -52,11 +52,16 @@ def test_every_route_documents_its_errors_in_one_shape(fake: Stand) -> None:
 
 
 def test_the_settings_of_a_picture_are_documented(fake: Stand) -> None:
-    body = document_of(fake)["components"]["schemas"]["RenderBody"]["properties"]["request"]
+    content = document_of(fake)["paths"]["/render"]["post"]["requestBody"]["content"]
+    body = content["application/json"]["schema"]["properties"]["request"]
     assert body["required"] == ["prompt"]
     assert body["additionalProperties"] is False
     assert body["properties"]["cfg_scale"]["maximum"] == 100
     assert "turbo" in body["properties"]["preset"]["enum"]
+    inpaint = body["properties"]["stages"]["items"]["properties"]["inpaint"]
+    assert inpaint["properties"]["mask"]["type"] == "string"
+    assert "pattern" not in inpaint["properties"]["mask"] | body["properties"]["image"]["anyOf"][0]
+    assert content["multipart/form-data"]["schema"]["additionalProperties"]["format"] == "binary"
 
 
 def test_the_key_is_documented_where_it_is_asked_for(locked: Stand) -> None:

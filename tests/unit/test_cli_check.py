@@ -12,7 +12,10 @@ from PIL import Image
 
 from darkroom import __version__
 from darkroom.cli.command import main
+from darkroom.pictures.infotext import write_infotext
 from darkroom.pictures.lossy import convert_png
+from darkroom.pictures.png import encode_png
+from darkroom.request.render_request import RenderRequest
 from tests.fixtures.pictures import make_picture
 
 CONFIG = """\
@@ -111,6 +114,21 @@ def test_a_picture_says_it_to_programs_too(picture: Path, capsys: pytest.Capture
     assert shown["prompt"] == "a star\nwith two lines"
     assert shown["request"]["sampler"] == shown["settings"]["Sampler"] == "DDIM"
     assert shown["parameters"].startswith("a star\n")
+
+
+def test_a_picture_of_stages_lists_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    stages = [{"hires": {"denoising_strength": 0.4}}, {"img2img": {}}, {"upscale": {"scale": 4}}]
+    request = RenderRequest.from_settings({"prompt": "x", "image": "a" * 64, "stages": stages})
+    infotext = write_infotext(request, model="m", model_hash=None, version="1")
+    png = encode_png(Image.new("RGB", (8, 8)), infotext, request.to_json(), facts={"made_from": "b" * 64})
+    (tmp_path / "x.png").write_bytes(png)
+    assert main(["show", str(tmp_path / "x.png")]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+    assert ["Stage", "1", "hires: denoising_strength 0.4"] in lines
+    assert ["Stage", "2", "img2img"] in lines
+    assert ["Stage", "3", "upscale: scale 4.0"] in lines
+    assert ["Begins", "with", f"the picture of SHA-256 {'a' * 64}"] in lines
+    assert ["Made", "from", f"the picture of SHA-256 {'b' * 64}"] in lines
 
 
 @pytest.mark.parametrize(("suffix", "output_format"), [(".jpg", "jpeg"), (".webp", "webp"), (".jpg", "png")])

@@ -12,6 +12,8 @@ from darkroom.cli.command import make_parser
 
 RULE = Path("workflow/rules/render.smk")
 SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
+OF_STAGES = ["--before", "0.png", "--before-latent", "0.safetensors", "--stages-done", "2", "--latent", "a.safetensors"]
+PICTURES = ["--picture", f"{'a' * 64}=photo.png", "--picture", f"{'b' * 64}=a=b.png"]
 WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--log", "a.log", "--kept", "kept/a.png"]
 
 
@@ -20,6 +22,8 @@ WHOLE = [*SHORTEST, "--verified", "v.json", "--engine", '{"dtype":"fp32"}', "--l
     [
         SHORTEST,
         WHOLE,
+        [*SHORTEST, *PICTURES],
+        [*WHOLE, *PICTURES[:2], *OF_STAGES, *PICTURES[2:]],
         ["render", "a b", *WHOLE[6:], *WHOLE[2:6]],
         ["render", "", "--output", "", "--log", "", "--kept", "", "--verified", "", "--request", " ", "--engine", ""],
         ["render", "a--b", "--output", "./a//b/../c.png", "--request", '{"prompt": "--log é \\n"}'],
@@ -44,6 +48,9 @@ def test_a_job_is_what_argparse_makes_of_it(command: list[str]) -> None:
         [*WHOLE, "--log"],
         [*WHOLE, "--prompt", "x"],
         [*WHOLE, "--log", "b.log"],
+        [*SHORTEST, "--stages-done", "two"],
+        [*SHORTEST, "--stages-done", ""],
+        [*SHORTEST, *OF_STAGES, "--before", "1.png"],
         [*SHORTEST[:4], "-o", "a.png"],
         [*SHORTEST[:4], "--out", "a.png"],
         [*SHORTEST[:4], "--log", "a.log"],
@@ -58,8 +65,13 @@ def test_any_other_command_is_left_to_argparse(command: list[str]) -> None:
     assert render_job.read(command) is None
 
 
-def test_the_rule_writes_its_command_as_it_is_read() -> None:
-    shell = RULE.read_text(encoding="utf-8").partition("    shell:\n")[2]
-    words = "".join(re.findall(r'"(.*)"', shell)).replace("{params.engine:q}", "MODEL --engine {}").split()
-    assert words[0] == "darkroom"
-    assert render_job.read(words[1:]) is not None, f"cli_job.read doesn't know all that {RULE} says"
+def test_the_rules_write_their_commands_as_they_are_read() -> None:
+    shells = RULE.read_text(encoding="utf-8").split("    shell:\n")[1:]
+    assert len(shells) == 2
+    for shell in shells:
+        text = "".join(re.findall(r'"(.*)"', shell.partition("\n\n")[0])).replace(
+            "{params.engine:q}", "MODEL --engine {}"
+        )
+        words = text.replace("{params.before:q}", " ".join([*PICTURES, *OF_STAGES])).split()
+        assert words[0] == "darkroom"
+        assert render_job.read(words[1:]) is not None, f"render_job.read doesn't know all that {RULE} says: {text}"

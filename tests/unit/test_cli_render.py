@@ -111,3 +111,71 @@ def test_a_warning_is_said_aloud(models: Path, tmp_path: Path, capsys: pytest.Ca
     captured = capsys.readouterr()
     assert f"WARNING {tmp_path / 'out.png'}: a prompt's weight of 12 is over 10" in captured.err
     assert "WARNING: a prompt's weight of 12 is over 10" in captured.out
+
+
+def save(path: Path, size: tuple[int, int] = (60, 64), grey: int = 90) -> Path:
+    Image.new("RGB", size, (grey, 40, 40)).save(path)
+    return path
+
+
+def test_stages_follow_a_prompts_picture(models: Path, tmp_path: Path) -> None:
+    first, both = tmp_path / "first.png", tmp_path / "both.png"
+    render(models, first, "--prompt", "star")
+    hires = ["--then", "hires: {upscaler: Lanczos, denoising_strength: 0.5}"]
+    text = render(models, both, "--prompt", "star", *hires, "--then", "upscale: {scale: 1.5}")
+    assert "Hires upscaler: Lanczos" in text and "Postprocess upscale by: 1.5" in text
+    with Image.open(both) as image:
+        assert image.size == (192, 192)
+    again = tmp_path / "again.png"
+    command = ["render", str(models / "diffusers/tiny"), "--image", str(first), *hires, "--output", str(again)]
+    assert main([*command, "--then", "upscale: {scale: 1.5}", "--device", "cpu"]) == 0
+    with Image.open(both) as one, Image.open(again) as other:
+        assert one.tobytes() == other.tobytes()  # prompt, seed and settings came with the picture
+
+
+def test_a_picture_and_a_mask_are_files(models: Path, tmp_path: Path) -> None:
+    photo, mask = save(tmp_path / "photo.png"), tmp_path / "mask.png"
+    Image.new("L", (60, 64), 255).save(mask)
+    command = ["render", str(models / "diffusers/tiny"), "--image", str(photo), "--steps", "2", "--device", "cpu"]
+    output = tmp_path / "out.png"
+    assert main([*command, "--prompt", "a star", "--then", f"inpaint: {{mask: {mask}}}", "--output", str(output)]) == 0
+    with Image.open(output) as image:
+        assert image.size == (60, 64)
+        assert image.text["parameters"].startswith("a star\n")  # type: ignore[attr-defined]
+        assert "Mask blur: 4" in image.text["parameters"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--image", "photo.png"], "--image 'photo.png': needs a stage"),
+        ([], "--prompt: is missing"),
+        (["--image", "gone.png", "--then", "upscale"], "E-IMAGE picture 'gone.png': does not exist"),
+        (["--image", "photo.png", "--then", "hiress: {}"], "did you mean 'hires'"),
+        (["--image", "photo.png", "--then", "hires: {scal: 2}"], "did you mean 'scale'?"),
+        (["--image", "photo.png", "--then", "hires: {scale: 2"], "E-CONFIG YAML error at '--then:2:"),
+        (["--image", "photo.png", "--then", ""], "names no stage"),
+        (["--image", "photo.png", "--then", "inpaint: {mask: gone.png}"], "E-SHEET stage inpaint: mask 'gone.png'"),
+        (
+            ["--image", "photo.png", "--then", "upscale", "--width", "128"],
+            "--width '128': the stages begin with a picture of",
+        ),
+        (["--prompt", "x", "--before", "photo.png"], "--before: is for a job with --request"),
+        (["--request", "{}", "--then", "upscale"], "--then: is part of the request already"),
+    ],
+)
+def test_what_does_not_fit_a_chain_is_named(
+    models: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path / "photo.png")
+    model = str(models / "diffusers/tiny")
+    code = main(["render", model, *arguments, "--output", "out.png", "--device", "cpu"])
+    assert words in capsys.readouterr().err
+    assert code == (1 if "E-IMAGE" in words else 2)
+    assert not (tmp_path / "out.png").exists()

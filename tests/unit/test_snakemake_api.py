@@ -20,7 +20,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun
+from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun, in_place_of
 
 TRIED = "9.27"
 
@@ -68,6 +68,20 @@ def test_files_can_be_forced_while_the_graph_is_built() -> None:
     source = inspect.getsource(DAG)
     installed("self.forcefiles = set()" in source, "DAG.forcefiles is gone")
     installed("not self.forcefiles.isdisjoint(job.output)" in source, "DAG.forcefiles forces no job any more")
+
+
+def test_an_input_can_stand_in_the_record_for_another_file() -> None:
+    """A stage whose picture before is missing: its set of inputs is as recorded, and it depends on no job."""
+    stand_in = IOFile(in_place_of("results/a.png", "models/verified/b.json"))
+    installed(str(stand_in) == "models/verified/b.json", "a flag changes a file's name")
+    installed(stand_in.flags.get("sourcecache_entry") == "results/a.png", "flags of inputs are gone")
+    source = inspect.getsource(PersistenceBase._input)
+    installed('get_flag_value(f, "sourcecache_entry")' in source, "records don't name cached sources by their origin")
+
+
+def test_an_ancient_input_that_is_there_is_no_reason_to_run() -> None:
+    source = inspect.getsource(DAG.update_needrun)
+    installed("f.is_ancient and await f.exists() for f in files" in source, "ancient inputs count otherwise")
 
 
 def test_a_modules_settings_are_attributes_of_its_modifier() -> None:

@@ -24,12 +24,24 @@ _LIMITS = (
     "max_connections",
     "max_upload_bytes",
     "max_body_bytes",
+    "max_picture_body_bytes",
+    "max_image_bytes",
+    "max_image_pixels",
     "max_pixels",
     "max_steps",
     "max_images",
     "max_loras",
 )
-_BODIES = {"render": "RenderBody", "openai": "ImageGeneration", "a1111": "Txt2Img"}
+_BODIES = {
+    "render": "/render",
+    "openai": "/v1/images/generations",
+    "openai-edit": "/v1/images/edits",
+    "a1111": "/sdapi/v1/txt2img",
+    "a1111-img2img": "/sdapi/v1/img2img",
+    "a1111-extras": "/sdapi/v1/extra-single-image",
+}
+_SAME_AS = {"openai-edit": "openai", "a1111-img2img": "a1111"}
+"""Tables that leave out the fields that another one has in the same words."""
 _TAGS = {"render": ("darkroom", "page"), "openai": ("OpenAI",), "a1111": ("AUTOMATIC1111",)}
 _BY_REQUEST = {
     400: {"E-REQUEST"},
@@ -47,7 +59,11 @@ def make_parts() -> dict[str, str]:
     parts = {"statuses": _statuses(), "limits": _limits()}
     for name, tags in _TAGS.items():
         parts[f"{name}-routes"] = _routes(document, tags)
-        parts[f"{name}-fields"] = _fields(document["components"]["schemas"][_BODIES[name]])
+    bodies = {name: _body_of(document, path) for name, path in _BODIES.items()}
+    for name, body in bodies.items():
+        known = bodies[_SAME_AS[name]]["properties"] if name in _SAME_AS else {}
+        own = {field: about for field, about in body["properties"].items() if known.get(field) != about}
+        parts[f"{name}-fields"] = _fields({**body, "properties": own})
     return parts
 
 
@@ -55,6 +71,14 @@ def open_api() -> dict[str, Any]:
     """The OpenAPI document; it depends on no model and no engine."""
     service = SimpleNamespace(is_private=False, metrics=Metrics(), config=ServeConfig())
     return create_app(cast(Service, service)).openapi()
+
+
+def _body_of(document: dict[str, Any], path: str) -> dict[str, Any]:
+    """The JSON Schema of what is posted to a route."""
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    schema: dict[str, Any] = next(iter(content.values()))["schema"]
+    name = schema.get("$ref", "").rpartition("/")[2]
+    return document["components"]["schemas"][name] if name else schema
 
 
 def _routes(document: dict[str, Any], tags: tuple[str, ...]) -> str:

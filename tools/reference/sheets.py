@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import Any
+
+from pydantic.fields import FieldInfo
+
 from darkroom.request.render_request import RenderRequest
+from darkroom.request.stages import STAGES, DenoisingStage, Stage
 from darkroom.sheets.read import PROMPT_KEYS, SHEET_KEYS
 from darkroom.sheets.settings import SETTING_KEYS
 from tools.reference.markdown import code, table, type_of, value
@@ -11,7 +17,12 @@ from tools.schemas import setting_schemas
 _SHEET = {
     "checkpoints": ("text or list", "all of the configuration", "The checkpoints that render this sheet, by name."),
     "defaults": ("mapping", "`{}`", "Settings for every prompt of this sheet."),
-    "prompts": ("list", "required", "The prompts: each a text, or a mapping with the keys below."),
+    "from": (
+        "path, list or mapping",
+        "none",
+        "Pictures that the prompts' stages begin with, in place of first passes.",
+    ),
+    "prompts": ("list", "required, or `from`", "The prompts: each a text, or a mapping with the keys below."),
     "styles_file": (
         "path",
         "none",
@@ -33,9 +44,11 @@ _SHEET = {
 }
 _PROMPT = {
     "id": ("text", "made from the prompt", "The picture's file name, followed by its seed."),
-    "prompt": ("text", "required", str(RenderRequest.model_fields["prompt"].description)),
+    "prompt": ("text", "required, or `from`", str(RenderRequest.model_fields["prompt"].description)),
     "checkpoints": ("text or list", "the sheet's", "The checkpoints that render this prompt, by name."),
+    "from": ("path, list or mapping", "the sheet's", "Pictures that the stages begin with, in place of first passes."),
     "styles": ("text or list", "`[]`", "Styles of `styles_file` by name, in the order in which they are applied."),
+    "then": ("list", "`defaults`", "Stages: what is made of each picture then."),
     "variables": ("mapping", "`{}`", "Texts for `${name}` in this prompt; they win over the sheet's."),
 }
 
@@ -48,7 +61,38 @@ def make_parts() -> dict[str, str]:
         "sheet": table(head, [(code(key), *_SHEET[key]) for key in SHEET_KEYS]),
         "prompt": table(head, [(code(key), *_PROMPT[key]) for key in own]),
         "settings": setting_table(),
+        "stages": stage_tables(),
     }
+
+
+def stage_tables() -> str:
+    """A table for each stage: its own settings, then those that all stages which denoise have."""
+    shared = set(DenoisingStage.model_fields) - {"denoising_strength"}
+    parts = [f"**`{name}`**: {_first_line(stage)}\n\n{_stage_table(stage, shared)}" for name, stage in STAGES.items()]
+    head = "Those that denoise (all but `upscale`) also have:"
+    return "\n\n".join([*parts, f"{head}\n\n{_stage_table(DenoisingStage, {'denoising_strength'})}"])
+
+
+def _stage_table(stage: type[Stage], left_out: Collection[str]) -> str:
+    about = stage.model_json_schema()["properties"]
+    rows = [
+        (code(key), _type_of_stage(about[key]), _default_of(field), str(about[key]["description"]))
+        for key, field in stage.model_fields.items()
+        if key not in left_out
+    ]
+    return table(("setting", "type", "default", "effect"), rows)
+
+
+def _type_of_stage(about: dict[str, Any]) -> str:
+    return "path" if about.get("pattern") else type_of(about, ["maxLength"])
+
+
+def _default_of(field: FieldInfo) -> str:
+    return "required" if field.is_required() else value(field.get_default())
+
+
+def _first_line(stage: type[Stage]) -> str:
+    return (stage.__doc__ or "").split("\n")[0]
 
 
 def setting_table() -> str:

@@ -106,14 +106,20 @@ class ServeConfig(Section):
     """How long a client may take to send a request, and to receive the next piece of the answer."""
     max_connections: int = Field(1024, ge=1)
     """How many connections may be open, as far as the process may have descriptors; further ones are answered with 503."""
-    max_upload_bytes: int = Field(2**26, ge=1024)
-    """The most bytes of request bodies that are being received at the same time; further ones are answered with 503."""
+    max_upload_bytes: int = Field(2**28, ge=1024)
+    """The most bytes of request bodies that are held at the same time, from their arrival to the answer; further ones are answered with 503."""
     max_body_bytes: int = Field(2**21, ge=1024)
-    """The longest request body. The default holds four prompts of the longest kind."""
+    """The longest request body without pictures. The default holds four prompts of the longest kind."""
+    max_picture_body_bytes: int = Field(2**25, ge=1024)
+    """The longest request body on the routes that take pictures. In base64 a file takes a third more."""
+    max_image_bytes: int = Field(2**24, ge=1024)
+    """The largest picture file that is taken."""
+    max_image_pixels: int = Field(4096 * 4096, ge=64 * 64)
+    """The largest picture that is taken, width times height: checked before it is decoded."""
     max_pixels: int = Field(2048 * 2048, ge=64 * 64)
-    """The largest picture, width times height."""
+    """The largest picture, width times height, after any of its stages."""
     max_steps: int = Field(150, ge=1)
-    """The most sampling steps."""
+    """The most sampling steps, those of all stages together."""
     max_images: int = Field(16, ge=1)
     """The most pictures in one request."""
     max_loras: int = Field(8, ge=0)

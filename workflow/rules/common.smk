@@ -3,6 +3,7 @@
 import re
 
 from darkroom import revisions
+from darkroom.request.stages import STAGES
 from darkroom.run.lifecycle import lifecycle_of
 from darkroom.run.plan import (
     PLAN_FILE,
@@ -10,8 +11,10 @@ from darkroom.run.plan import (
     load_plan,
     prepare_environment,
     render_revision,
+    stage_revision,
     tune_garbage_collection,
 )
+from darkroom.run.stage_jobs import mark_inputs
 
 tune_garbage_collection()
 
@@ -57,6 +60,7 @@ wildcard_constraints:
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
+    staged=rf"[a-z0-9][a-z0-9_.-]*\.[0-9]+-(?:{one_of(STAGES)})",
 
 
 def get_kind(wildcards):
@@ -138,9 +142,29 @@ def get_render_revision(wildcards):
 
 def get_engine(wildcards, output):
     """The model, how and where to render, and the cell. Takes `output`: another device or label renders nothing again."""
+    latent = output.get("latent")
     kept = plan.kept_path(wildcards) if this_run.is_remote else None
     flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
-    return [plan.model_dir(wildcards.checkpoint), *flags]
+    return [plan.model_dir(wildcards.checkpoint), *flags, *(["--latent", latent] if latent else [])]
+
+
+def get_before(wildcards):
+    """What a stage is applied to, if that is made by a job: as ancient where the stage itself has nothing to do."""
+    lifecycle.begin()
+    job, receipts = plan.stage_job(wildcards), plan.all_receipts(wildcards)
+    with exit_on_error():
+        if lifecycle.results.is_stage_done(job, plan.stage_params(job), receipts):
+            return mark_inputs(job, ancient, receipts[0])
+    return job.inputs
+
+
+def get_stage_revision(wildcards):
+    return stage_revision(plan.picture(wildcards).request)
+
+
+def get_stage_options(wildcards, output):
+    """What goes into a stage. Takes `output`: a picture that was moved renders nothing again, its bytes are in the request."""
+    return plan.stage_job(wildcards).options
 
 
 def get_render_priority(wildcards):

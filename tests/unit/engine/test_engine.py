@@ -30,7 +30,7 @@ def test_a_request_becomes_a_picture_of_its_size(engine: Engine, request_: Rende
     facts = rendered.facts
     assert (facts.prompt_tokens, facts.negative_tokens, facts.chunks) == (3, 1, 1)
     assert (facts.device, facts.dtype, facts.memory) == ("cpu", "fp32", "cpu, fp32, VAE tiling off")
-    assert facts.total_s == pytest.approx(facts.apply_s + facts.encode_s + facts.denoise_s + facts.decode_s)
+    assert facts.total_s >= facts.apply_s + facts.encode_s + facts.denoise_s + facts.decode_s
 
 
 def test_the_model_is_named_by_its_audit(engine: Engine, model_dir: Path) -> None:

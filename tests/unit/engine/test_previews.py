@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from darkroom.engine import Engine, Previews
-from darkroom.engine.previews import estimate
+from darkroom.engine.blending import estimate, noise_level
 from darkroom.engine.schedulers import build
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import SAMPLERS
@@ -42,7 +42,8 @@ def test_the_estimate_is_the_picture_that_the_noise_was_added_to(sampler: str, p
         signal = scheduler.add_noise(torch.ones(1), torch.zeros(1), timestep.reshape(1)).item()
         size = (signal**2 + level**2) ** 0.5
         output = noise if prediction == "epsilon" else (signal * noise - level * latents) / size
-        torch.testing.assert_close(estimate(scheduler, output, timestep, sample), latents, atol=1e-3, rtol=1e-3)
+        found = estimate(scheduler, output, timestep, sample, noise_level(scheduler, timestep))
+        torch.testing.assert_close(found, latents, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("sampler", EDM)
@@ -52,7 +53,7 @@ def test_the_estimate_of_a_model_with_edms_noise(sampler: str) -> None:
     scheduler.set_timesteps(8)
     timestep, sample = scheduler.timesteps[5], torch.ones(1, 4, 8, 8)
     sigma = scheduler.sigmas[5]
-    found = estimate(scheduler, torch.zeros(1, 4, 8, 8), timestep, sample)
+    found = estimate(scheduler, torch.zeros(1, 4, 8, 8), timestep, sample, noise_level(scheduler, timestep))
     torch.testing.assert_close(found, sample * 0.25 / (sigma**2 + 0.25))  # the preconditioning's c_skip
 
 

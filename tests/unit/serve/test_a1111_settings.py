@@ -192,7 +192,7 @@ def test_the_model_is_an_option() -> None:
 def test_the_openapi_document_shows_ranges_and_what_is_refused() -> None:
     shown = Txt2Img.model_json_schema()["properties"]
     assert {"maximum": 1000, "minimum": 1, "type": "integer"} in shown["steps"]["anyOf"]
-    assert shown["enable_hr"]["enum"] == [False, None]
+    assert shown["restore_faces"]["enum"] == [False, None]
 
 
 @pytest.mark.parametrize("field", NEUTRAL)
@@ -204,7 +204,6 @@ def test_what_asks_for_nothing_is_accepted(field: str) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("enable_hr", True),
         ("restore_faces", True),
         ("tiling", True),
         ("styles", ["photo"]),
@@ -212,7 +211,7 @@ def test_what_asks_for_nothing_is_accepted(field: str) -> None:
         ("refiner_checkpoint", "refiner"),
         ("disable_extra_networks", True),
         ("seed_resize_from_w", 512),
-        ("firstphase_width", 512),
+        ("firstpass_image", "iVBORw0KGgo="),
         ("s_churn", 0.5),
         ("s_noise", 1.01),
         ("s_min_uncond", 3),
@@ -292,7 +291,7 @@ def infotext_of(settings: dict[str, Any]) -> tuple[RenderRequest, str]:
 
 def test_the_round_trips_try_every_setting() -> None:
     tried = {name for settings in ROUND_TRIPS for name in settings}
-    assert tried | {"seed"} == RenderRequest.model_fields.keys()
+    assert tried | {"seed", "image", "stages"} == RenderRequest.model_fields.keys()
 
 
 @pytest.mark.parametrize("settings", ROUND_TRIPS, ids=str)
@@ -351,7 +350,8 @@ def test_an_infotext_of_a1111_has_a1111s_meanings() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "named"), [("Hires upscale: 2", "Hires upscale"), ("RNG: GPU", "RNG"), ("Steps: many", "Steps")]
+    ("pair", "named"),
+    [("Tiling: True", "Tiling"), ("Mask blur: 4", "Mask blur"), ("RNG: GPU", "RNG"), ("Steps: many", "Steps")],
 )
 def test_what_an_infotext_says_that_can_not_be_done_is_refused_by_name(pair: str, named: str) -> None:
     text = f"a\nSampler: Euler, CFG scale: 7, Seed: 3, {pair}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from darkroom.config import ServeConfig
 from darkroom.errors import LimitError, RequestError
 from darkroom.pictures.infotext import write_infotext
 from darkroom.pictures.lossy import convert_png, infotext_of
@@ -24,6 +25,8 @@ from darkroom.serve.openai_images import write_answer as write_images
 from darkroom.serve.openai_schemas import ImageGeneration
 from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
+
+LIMITS = ServeConfig()
 
 
 def picture(folder: Path, *, is_cached: bool = False, **settings: Any) -> Rendered:
@@ -81,8 +84,8 @@ def test_no_progress_is_all_zero() -> None:
 
 def test_metadata_of_a_bare_and_of_a_data_url(tmp_path: Path) -> None:
     png = base64.b64encode(picture(tmp_path, negative_prompt="blue, red").png).decode()
-    shown = read_png_info(png)
-    assert shown == read_png_info("data:image/png;base64," + png)
+    shown = read_png_info(png, LIMITS)
+    assert shown == read_png_info("data:image/png;base64," + png, LIMITS)
     assert shown.info.splitlines()[1] == "Negative prompt: blue, red"
     expected = {"Negative prompt": "blue, red", "Steps": "20", "Seed": "100", "Size-1": "64", "Size-2": "64"}
     assert expected.items() <= shown.parameters.items()
@@ -92,8 +95,8 @@ def test_metadata_of_a_bare_and_of_a_data_url(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["webp", "jpeg"])
 def test_metadata_of_the_other_formats(tmp_path: Path, kind: str) -> None:
     png = picture(tmp_path, negative_prompt="blau, größer").png
-    shown = read_png_info(base64.b64encode(convert_png(png, kind, 90)).decode())
-    assert shown.info == read_png_info(base64.b64encode(png).decode()).info
+    shown = read_png_info(base64.b64encode(convert_png(png, kind, 90)).decode(), LIMITS)
+    assert shown.info == read_png_info(base64.b64encode(png).decode(), LIMITS).info
     assert shown.parameters["Negative prompt"] == "blau, größer"
 
 
@@ -122,4 +125,4 @@ def test_less_quality_is_a_smaller_file_and_none_is_the_best() -> None:
 def test_a_cut_off_picture_is_refused(tmp_path: Path) -> None:
     png = picture(tmp_path).png
     with pytest.raises(RequestError, match="is not a PNG, JPEG or WebP"):
-        read_png_info(base64.b64encode(png[: len(png) // 2]).decode())
+        read_png_info(base64.b64encode(png[: len(png) // 2]).decode(), LIMITS)

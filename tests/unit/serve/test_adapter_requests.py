@@ -18,6 +18,7 @@ from darkroom.serve import a1111, openai_images
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.engines import ModelFiles
+from darkroom.serve.images import ImageReader
 from darkroom.serve.openai_settings import find_model
 from darkroom.serve.service import Service
 from tests.fixtures.pictures import make_picture
@@ -32,6 +33,7 @@ class StandInService:
         files = ModelFiles(folder)
         self.models = Models([Model(name, files, None, None) for name in names], folder)
         self.config = ServeConfig(**config)
+        self.images = ImageReader(self.config)
         self.asked: dict[str, Any] = {}
         self._folder = folder
 
@@ -42,16 +44,23 @@ class StandInService:
         request = RenderRequest.from_settings(made.request)
         return [Rendered(png, request, "x", {}, (), "tiny", None) for _ in settings]
 
+    def upscaler_names(self) -> list[str]:
+        return ["Lanczos", "Nearest", "sharp"]
+
     def keep(self, data: bytes, suffix: str) -> str:
         return f"kept.{suffix}"
 
 
 def post(service: StandInService, router: Router, path: str, body: dict[str, Any], **headers: str) -> dict[str, Any]:
+    return send(service, router, path, json={"prompt": "x", **body}, headers=headers)
+
+
+def send(service: StandInService, router: Router, path: str, **options: Any) -> dict[str, Any]:
     async def ask() -> httpx.Response:
         app = FastAPI()
         app.include_router(router(cast(Service, service)))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
-            return await client.post(path, json={"prompt": "x", **body}, headers=headers)
+            return await client.post(path, **options)
 
     answer = asyncio.run(ask())
     assert answer.status_code == 200, answer.text

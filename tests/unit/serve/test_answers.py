@@ -12,7 +12,7 @@ from PIL import Image
 
 from darkroom.engine import Engine, RenderedImage, RenderFacts, UsedAsset
 from darkroom.errors import DarkroomError, RequestError
-from darkroom.pictures.png import read_png_text
+from darkroom.pictures.png import read_png_text, text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered, as_error, encode
 
@@ -37,6 +37,42 @@ def test_what_it_says_is_what_its_png_says(tmp_path: Path) -> None:
     assert list(rendered.warnings) == made["warnings"] == ["shows one colour"]
     assert (rendered.model, rendered.model_hash) == (made["model"], made["model_hash"]) == ("tiny", "0123456789")
     assert render(LORA, warnings=("shows one colour",)) == rendered
+
+
+def test_its_metadata_without_stages_are_what_they_have_been(tmp_path: Path) -> None:
+    """Old pictures are compared with new ones: a key more would make all of them others."""
+    (tmp_path / "a.png").write_bytes(render().png)
+    texts = read_png_text(tmp_path / "a.png")
+    assert list(texts) == ["parameters", "darkroom"]
+    made = json.loads(texts["darkroom"])
+    assert list(made) == ["request", "model", "model_hash", "assets", "warnings", "versions"]
+    assert list(made["request"]) == [
+        *("prompt", "negative_prompt", "width", "height", "steps", "cfg_scale", "sampler", "schedule", "seed"),
+        *("variation_seed", "variation_strength", "prompt_2", "negative_prompt_2", "emphasis", "clip_skip", "loras"),
+        *("embeddings", "vae", "cfg_rescale", "freeu"),
+    ]
+    assert texts["parameters"].startswith(
+        "a secret fox\nSteps: 2, Sampler: Euler, Schedule type: Automatic, CFG scale: 4, Seed: 7, Size: 64x72, "
+        "Model hash: 0123456789, Model: tiny, RNG: CPU, Hashes: "
+    )
+
+
+def test_a_picture_of_stages_says_them_and_what_it_went_on_from() -> None:
+    engine = cast(Engine, SimpleNamespace(name="tiny", model_hash="0123456789"))
+    request = RenderRequest.from_settings(
+        {**REQUEST.model_dump(), "stages": [{"hires": {"upscaler": "Lanczos"}}, {"upscale": {}}]}
+    )
+    facts = RenderFacts(3, 0, 1, *(0.25, 0.01, 1.2, 0.05, 1.51), "cuda:0", "fp16", "m", "tiny", "0123456789", (), ())
+    image = RenderedImage(Image.new("RGB", (256, 288)), request, facts, latents=b"latents")
+    rendered = encode(engine, image, "c" * 64)
+    made = json.loads(text_of_png(rendered.png, "picture")["darkroom"])
+    assert made["made_from"] == "c" * 64
+    assert RenderRequest.from_settings(made["request"]) == request
+    assert "made_from" not in json.loads(text_of_png(encode(engine, image).png, "picture")["darkroom"])
+    assert rendered.facts["stages"] == ["hires", "upscale"]
+    assert (rendered.facts["width"], rendered.facts["height"]) == (256, 288)
+    assert "256×288 cfg 4 seed 7 | then hires, upscale | " in rendered.summary
+    assert rendered.files == {"picture": rendered.png, "latents": b"latents"}
 
 
 def test_its_facts_are_plain_data_without_a_prompt() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +17,13 @@ from PIL import Image
 
 from darkroom.engine import RenderedImage, RenderFacts
 from darkroom.errors import DarkroomError, OutOfMemoryError
+from darkroom.pictures.png import text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.channel import Channel
 from darkroom.serve.engine_process import EngineProcess
 from darkroom.serve.engines import EngineOptions, ModelFiles
+from darkroom.serve.frames import NO_FILES, read_files
 
 LIMIT_S = 240
 OOM = OutOfMemoryError("picture", "64x64", "does not fit into the memory of cpu, 1.0 GB are free without it", "smaller")
@@ -28,6 +32,7 @@ OOM = OutOfMemoryError("picture", "64x64", "does not fit into the memory of cpu,
 class GatedEngine:
     """Each stage waits for its gate; `refusals` names stages that run out of memory, so often."""
 
+    latents: bytes | None = None
     name, model_hash, device, dtype, memory = "gated", None, "cpu", "fp32", "cpu, fp32"
 
     def __init__(self, overlaps: bool = True) -> None:
@@ -36,8 +41,10 @@ class GatedEngine:
         self.refusals: dict[str, int] = {}
         self.begun: list[str] = []
         self.changed = threading.Condition()
+        self.given: list[dict[str, Any]] = []
 
-    def denoise(self, request: RenderRequest, **_: Any) -> RenderRequest:
+    def denoise(self, request: RenderRequest, **given: Any) -> RenderRequest:
+        self.given.append(given)
         self._pass("denoise", request)
         return request
 
@@ -45,7 +52,7 @@ class GatedEngine:
         self._pass("decode", request)
         times = (0.0, 0.0, 0.0, 0.0, 0.0)
         facts = RenderFacts(1, 0, 1, *times, "cpu", "fp32", self.memory, self.name, None, (), ())
-        return RenderedImage(Image.new("RGB", (request.width, request.height)), request, facts)
+        return RenderedImage(Image.new("RGB", request.sizes[-1]), request, facts, latents=self.latents)
 
     def _pass(self, stage: str, request: RenderRequest) -> None:
         with self.changed:
@@ -89,15 +96,17 @@ class Bench:
         with self.channel, self.other:
             pass
 
-    def render(self, number: int, prompt: str) -> None:
-        request = RenderRequest(prompt=prompt, width=64, height=64).model_dump(mode="json")
-        wishes = {"wants_steps": True, "previews": 0}
-        self.channel.send({"op": "render", "id": number, "model": "m", "request": request, **wishes})
+    def render(self, number: int, prompt: str, files: Mapping[str, bytes] = NO_FILES, **more: Any) -> None:
+        settings = {"prompt": prompt, "width": 64, "height": 64, "stages": more.pop("stages", [])}
+        request = RenderRequest.from_settings(settings).model_dump(mode="json")
+        wishes = {"wants_steps": True, "previews": 0, "stages_done": 0, "keep_latents": False, **more}
+        self.channel.send_files({"op": "render", "id": number, "model": "m", "request": request, **wishes}, files)
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         while True:
             frame = self.channel.receive()
             assert frame is not None
+            self.files = read_files(*frame)
             if is_it(frame[0]):
                 return frame[0]
 
@@ -179,6 +188,26 @@ def test_a_picture_that_does_not_fit_alone_is_refused_and_the_next_is_made(bench
     assert DarkroomError.from_dict(bench.end_of(1)["error"]).as_dict() == OOM.as_dict()
     bench.render(2, "two")
     assert bench.end_of(2)["event"] == "picture"
+
+
+def test_what_a_stage_needs_reaches_the_engine_and_its_latents_come_back(bench: Bench) -> None:
+    engine = bench.engine
+    engine.latents = b"latents"
+    engine.open("denoise", 2)
+    engine.open("decode", 2)
+    files = {"before": b"a picture", "before.latent": b"x" * 100_000}
+    bench.render(1, "one", files, stages=[{"upscale": {}}, {"hires": {}}], stages_done=1, keep_latents=True)
+    assert bench.end_of(1)["event"] == "picture"
+    given = {name: engine.given[0][name] for name in ("pictures", "stages_done", "keep_latents")}
+    assert given == {"pictures": files, "stages_done": 1, "keep_latents": True}
+    assert bench.files["latents"] == b"latents"
+    made = json.loads(text_of_png(bench.files["picture"], "picture")["darkroom"])
+    assert made["made_from"] == hashlib.sha256(b"a picture").hexdigest()
+    engine.latents = None
+    bench.render(2, "two")
+    assert bench.end_of(2)["event"] == "picture"
+    assert set(bench.files) == {"picture"}
+    assert set(engine.given[1]) == {"cancelled", "on_step", "previews"}
 
 
 @pytest.mark.parametrize("closed", ["ours", "theirs"])

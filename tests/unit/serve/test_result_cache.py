@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from darkroom.engine.library import Library
-from darkroom.pictures.png import encode_png
+from darkroom.pictures.png import encode_png, text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import result_cache
 from darkroom.serve.answers import Rendered
@@ -157,3 +157,25 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = LinkedPictures()
     names = [pictures.add(b"1234") for _ in range(5)]
     assert [pictures.get(name) is not None for name in names] == [False, False, False, True, True]
+
+
+def test_a_picture_of_stages_is_found_by_its_whole_chain(results: Results) -> None:
+    stages = [{"hires": {"upscaler": "Lanczos"}}, {"inpaint": {"mask": "a" * 64}}]
+    whole = RenderRequest.from_settings({**REQUEST.model_dump(), "image": "b" * 64, "stages": stages})
+    assets = json.loads(text_of_png(results.png, "fox")["darkroom"])["assets"]
+    facts = {"model": "demo", "model_hash": MODEL.model_hash, "assets": assets, "warnings": [], "made_from": "c" * 64}
+    results.png = encode_png(Image.new("RGB", (128, 128)), "a fox", whole.to_json(), facts=facts)
+    (results.folder / "fox.png").write_bytes(results.png)
+    results.write(request=whole.model_dump(mode="json"))
+    found = results.cache.find(whole, MODEL)
+    assert found is not None and found.png == results.png
+    for changes in (
+        {"image": "d" * 64},
+        {"stages": stages[:1]},
+        {"stages": [stages[0], {"inpaint": {"mask": "d" * 64}}]},
+        {"stages": [{"hires": {"upscaler": "Nearest"}}, stages[1]]},
+        {"image": None, "stages": []},
+    ):
+        assert (
+            results.cache.find(RenderRequest.from_settings({**whole.model_dump(mode="json"), **changes}), MODEL) is None
+        )

@@ -12,10 +12,13 @@ from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import MAX_SEED, RenderRequest
 from darkroom.serve.answers import Rendered
-from darkroom.serve.runpod_schema import MAX_OUTPUT_BYTES, data_uri, make_output, read_input
+from darkroom.serve.images import read_image
+from darkroom.serve.runpod_schema import MAX_OUTPUT_BYTES, JobInput, data_uri, make_output, read_input
+from tests.unit.serve.test_a1111_stages import changes, text_of
 from tests.unit.test_deploy_files import read_json
 
 LIMITS = ServeConfig(max_images=4)
+PICTURE = "data:image/png;base64," + text_of(96, 64)
 
 
 def read(**fields: Any) -> RenderRequest:
@@ -117,7 +120,7 @@ def test_every_setting_of_a_picture_can_be_sent() -> None:
         "vae": "soft",
         "freeu": True,
     }
-    assert set(settings) == set(RenderRequest.model_fields)
+    assert set(settings) | {"image", "stages"} == set(RenderRequest.model_fields)
     wanted = read_input({**settings, "model": "other"}, LIMITS)
     assert wanted.model == "other"
     assert RenderRequest.from_settings(wanted.settings[0]) == RenderRequest.from_settings(settings)
@@ -201,11 +204,9 @@ def test_several_pictures_have_seeds_in_a_row_and_without_one_each_job_has_other
         ({"prompt": "a", "strength": 0.5}, "E-UNSUPPORTED"),
         ({"prompt": "a", "high_noise_frac": 0.7}, "E-UNSUPPORTED"),
         ({"prompt": "a", "image_url": 5}, "E-REQUEST input: image_url: is not a text"),
-        (
-            {"prompt": "a", "image_url": "data:image/png;base64,AAAA"},
-            "E-UNSUPPORTED input: image_url: image input isn't",
-        ),
-        ({"prompt": "a", "image_url": " DATA:image/png;base64,AAAA"}, "E-UNSUPPORTED"),
+        ({"prompt": "a", "image_url": PICTURE, "strength": 1.5}, "E-REQUEST input: strength '1.5'"),
+        ({"prompt": "a", "image_url": PICTURE, "refiner_inference_steps": 0}, "E-REQUEST input: steps"),
+        ({"image_url": PICTURE}, "E-REQUEST input: prompt"),
     ],
 )
 def test_fault_47_input_that_is_wrong_is_refused_in_one_line(given: object, told: str) -> None:
@@ -257,3 +258,54 @@ def test_fault_47_a_result_that_runpod_would_not_take_is_an_error() -> None:
         DarkroomError, match=r"E-LIMIT result: has 30.0 MB; RunPod takes at most 20 MB.*BUCKET_ENDPOINT"
     ):
         make_output([picture(b""), picture(b"")], [half, half])
+
+
+def read_with_picture(**fields: Any) -> tuple[RenderRequest, JobInput]:
+    wanted = read_input({"prompt": "a star", "image_url": PICTURE, **fields}, LIMITS)
+    assert wanted.image is not None
+    wanted = wanted.with_picture(read_image(wanted.image, "image_url", LIMITS))
+    return RenderRequest.from_settings(wanted.settings[0]), wanted
+
+
+@pytest.mark.parametrize(
+    ("fields", "steps", "strength"),
+    [
+        ({}, 50, 0.3),
+        ({"strength": 0.6}, 50, 0.6),
+        ({"strength": "0.6"}, 50, 0.6),
+        ({"refiner_inference_steps": 20}, 20, 0.3),
+        ({"refiner_inference_steps": 20, "num_inference_steps": 30}, 20, 0.3),
+        ({"num_inference_steps": 30}, 30, 0.3),
+        ({"steps": 30}, 30, 0.3),
+        ({"preset": "lightning-4"}, 4, 0.3),
+        ({"image_url": text_of(96, 64)}, 50, 0.3),
+    ],
+)
+def test_a_picture_gets_worker_sdxls_pass_of_the_refiner(fields: dict[str, Any], steps: int, strength: float) -> None:
+    request, wanted = read_with_picture(**fields)
+    assert (request.steps, request.width, request.height) == (steps, 96, 64)
+    assert changes(request.stages[0]) == {"denoising_strength": strength}
+    assert wanted.pictures.keys() == {request.image}
+
+
+def test_what_has_no_effect_on_a_picture_is_named() -> None:
+    fields = {
+        "width": 512,
+        "height": 512,
+        "high_noise_frac": 0.5,
+        "refiner_inference_steps": 9,
+        "num_inference_steps": 30,
+    }
+    request, wanted = read_with_picture(**fields, guidance_scale=3, negative_prompt="people")
+    assert wanted.ignored.keys() == {"width", "height", "high_noise_frac", "num_inference_steps"}
+    assert (request.cfg_scale, request.negative_prompt) == (3, "people")
+    output = make_output([picture(b"")], [""], wanted.ignored)
+    assert output["ignored"]["width"] == "the picture keeps its size"
+    assert "ignored" not in make_output([picture(b"")], [""])
+
+
+def test_pictures_of_one_picture_have_consecutive_seeds() -> None:
+    _, wanted = read_with_picture(num_images=2, seed=5)
+    assert [(each["seed"], each["image"]) for each in wanted.settings] == [
+        (n, wanted.settings[0]["image"]) for n in (5, 6)
+    ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
@@ -16,10 +18,29 @@ from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryErr
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.engines import EngineOptions, ModelFiles, OnRead
+from darkroom.serve.frames import BEFORE
+from darkroom.serve.limits import count_steps
 
 POLL_S = 0.01
+LATENTS = b"what a safetensors file holds"
 LIMIT_S = 600  # longer than any test waits
 _held: list[int] = []
+
+
+class Denoised(NamedTuple):
+    request: RenderRequest
+    grey: int
+    keep_latents: bool
+
+
+def grey_of(request: RenderRequest, files: Mapping[str, bytes], stages_done: int) -> int:
+    begun_with = files.get(BEFORE) or files.get(request.image or "")
+    if begun_with is None:
+        grey = request.seed % 256
+    else:
+        with Image.open(io.BytesIO(begun_with)) as image:
+            grey = image.convert("L").getpixel((0, 0))
+    return int(grey) + 10 * len(request.stages[stages_done:])
 
 
 class FakeEngine:
@@ -40,7 +61,10 @@ class FakeEngine:
         cancelled: Callable[[], bool],
         on_step: Callable[[int, int], None],
         previews: Previews | None = None,
-    ) -> RenderRequest:
+        pictures: Mapping[str, bytes] | None = None,
+        stages_done: int = 0,
+        keep_latents: bool = False,
+    ) -> Denoised:
         """`slow` waits for a file, `stuck` also ignores cancellation, `oom` fails, `kill` kills, `poison` poisons once."""
         self._note("renders", request.prompt)
         if request.prompt == "oom":
@@ -55,25 +79,34 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if request.prompt == "poison" and len(self.noted("renders")) == 1:
             raise CudaError("device", "cuda", "CUDA error: an illegal memory access was encountered")
+        files = pictures or {}
+        for name, data in files.items():
+            self._note("files", f"{name[:12]} {len(data)}")
         calls = 2 * request.steps - 1 if request.sampler == "Heun" else request.steps
+        if request.stages:
+            calls = count_steps(request, stages_done, is_first_done=BEFORE in files)
         for step in range(1, calls + 1):
             on_step(step, calls)
             if previews and previews.is_due(step, calls):
                 previews.show(Image.new("RGB", (request.width, request.height), (step,) * 3))
-        return request
+        return Denoised(request, grey_of(request, files, stages_done), keep_latents)
 
-    def decode(self, request: RenderRequest) -> RenderedImage:
-        """A picture whose grey is its seed; that of `noise` can't be compressed, and `held` waits for a file."""
+    def decode(self, denoised: Denoised) -> RenderedImage:
+        """A picture whose grey is its seed; that of `noise` can't be compressed, and `held` waits for a file.
+
+        Each stage makes it a little lighter than the picture before.
+        """
+        request = denoised.request
         if request.prompt == "held":
             wait_for(self.folder / "go", lambda: False)
-        size = (request.width, request.height)
-        image = Image.new("RGB", size, (request.seed % 256,) * 3)
+        size = request.sizes[-1]
+        image = Image.new("RGB", size, (denoised.grey,) * 3)
         if request.prompt == "noise":
-            image = Image.frombytes("RGB", size, os.urandom(3 * request.width * request.height))
+            image = Image.frombytes("RGB", size, os.urandom(3 * size[0] * size[1]))
         times = (0.0, 0.01, 1.2, 0.05, 1.26)
         facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
         self._note("finished", request.prompt)
-        return RenderedImage(image, request, facts)
+        return RenderedImage(image, request, facts, latents=LATENTS if denoised.keep_latents else None)
 
     def close(self) -> None:
         self._note("closed", self.name)

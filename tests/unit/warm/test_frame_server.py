@@ -12,23 +12,28 @@ import pytest
 
 from darkroom.errors import DarkroomError
 from darkroom.serve.channel import Channel
-from darkroom.serve.frames import Message, pack
+from darkroom.serve.frames import MAX_FILES_BYTES, Message, pack
 from darkroom.warm.frame_server import MAX_MESSAGE_BYTES
 from tests.unit.warm.bench import LIMIT_S, Bench
 
 HELLO = {"op": "hello", "lease": None}
+RENDER = {"op": "render", "stages_done": 0, "keep_latents": False}
 NONSENSE = {
     "an HTTP request": b"GET /readyz HTTP/1.1\r\nhost: darkroom\r\n\r\n",
     "no JSON": struct.pack(">II", 3, 0) + b"{[}",
     "no object": struct.pack(">II", 2, 0) + b"[]",
     "an unknown operation": pack({"op": "shut down"}),
     "no operation": pack({}),
-    "a request that is a list": pack({"op": "render", "request": []}),
+    "a request that is a list": pack({**RENDER, "request": []}),
     "a lease that is a number": pack({"op": "hello", "lease": 1}),
+    "a number of stages that is none": pack({**RENDER, "request": {}, "stages_done": "1"}),
+    "files that don't fit their names": pack({**RENDER, "request": {}, "files": [["before", 2]]}, b"x"),
+    "files without names": pack({**RENDER, "request": {}}, b"x"),
+    "more bytes of pictures than there may be": struct.pack(">II", 2, MAX_FILES_BYTES + 1),
     "a long message": struct.pack(">II", MAX_MESSAGE_BYTES + 1, 0),
     "a payload that nothing asked for": pack(HELLO, b"x"),
-    "two frames at once": pack({"op": "render", "request": {"prompt": "slow", "width": 64, "height": 64}})
-    + pack(HELLO),
+    "files that nothing asked for": pack({**HELLO, "files": [["before", 1]]}, b"x"),
+    "two frames at once": pack({**RENDER, "request": {"prompt": "slow", "width": 64, "height": 64}}) + pack(HELLO),
 }
 
 
@@ -65,9 +70,9 @@ def test_a_connection_can_be_used_again_after_an_error(bench: Bench) -> None:
     bench.render()
     with Channel(connect(bench)) as connection:
         for settings, code in (({"prompt": "x", "steps": 0}, "E-REQUEST"), ({"promt": "x"}, "E-REQUEST")):
-            answer = ask(connection, {"op": "render", "request": settings})
+            answer = ask(connection, {**RENDER, "request": settings})
             assert DarkroomError.from_dict(answer["error"]).code == code
-        connection.send({"op": "render", "request": {"prompt": "y", "width": 64, "height": 64}})
+        connection.send({**RENDER, "request": {"prompt": "y", "width": 64, "height": 64}})
         frame = connection.receive()
         assert frame is not None
         assert frame[0]["event"] == "picture"

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from darkroom.base.files import write_json
 from darkroom.checkpoint import verify_model
 from darkroom.errors import ModelError, ServerError
 from darkroom.pictures.formats import check_picture
 from darkroom.pictures.png import read_png_text
+from darkroom.warm.chain_files import Chain
 from darkroom.warm.client import EngineSpec, render
 from darkroom.warm.paths import server_files, server_key
 from tests.unit.warm.bench import Bench, children, is_running, processes_naming, wait_until
@@ -85,3 +88,29 @@ def test_folder_that_is_missing_or_was_changed_after_verification_is_refused(
     with pytest.raises(ModelError, match=r"unet/config\.json"):
         render(EngineSpec(changed, receipt), ask(1), tmp_path / "a.png")
     assert not (tmp_path / "a.png").exists()
+
+
+def test_a_chain_from_file_to_file_is_the_chain_in_one_go(
+    model_dir: Path, receipt: Path, runtime: Path, tmp_path: Path
+) -> None:
+    """The latents that a latent upscaler takes travel as a file of their own, and the pictures between stages as PNGs."""
+    spec = EngineSpec(model_dir, receipt, device="cpu")
+    first, latents, second, third, whole = (
+        tmp_path / name for name in ("1.png", "1.latent", "2.png", "3.png", "w.png")
+    )
+    stages = [{"hires": {"upscaler": "Latent (bicubic)", "steps": 2}}, {"img2img": {"steps": 2}}]
+
+    def of(count: int) -> str:
+        return json.dumps({**json.loads(ask(2)), **({"stages": stages[:count]} if count else {})})
+
+    render(spec, of(0), first, latents=latents)
+    render(spec, of(1), second, chain=Chain({}, first, latents))
+    render(spec, of(2), third, chain=Chain({}, second, stages_done=1))
+    render(spec, of(2), whole)
+    plain = tmp_path / "plain.png"
+    render(spec, of(0), plain)
+    assert plain.read_bytes() == first.read_bytes()
+    with Image.open(third) as one, Image.open(whole) as other:
+        assert one.size == (128, 128)
+        assert one.tobytes() == other.tobytes()
+    assert json.loads(read_png_text(third)["darkroom"])["made_from"] == hashlib.sha256(second.read_bytes()).hexdigest()

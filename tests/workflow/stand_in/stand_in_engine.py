@@ -1,14 +1,18 @@
 """A stand-in for the engine that doesn't import torch. It checks the model folder and resolves assets as the real one does.
 
-Its pictures are noise, seeded with everything that decides a picture: the request, the model's bytes and the assets' bytes.
+Its pictures are noise, seeded with everything that decides a picture: the request, the model's bytes, the assets' bytes, and
+for a stage the pixels or the latents of the picture before it and the files that it reads.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import os
+import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +32,10 @@ LONG_STEPS = 100
 """A picture with more steps isn't finished until `Project.release` is called."""
 RELEASE = Path(os.environ["XDG_RUNTIME_DIR"], "release")
 DEEPEST_CLIP_SKIP = 4
+IMPOSSIBLE = "impossible"
+"""A stage with this word in its prompt fails."""
+
+Denoised = tuple[RenderRequest, tuple[UsedAsset, ...], bytes, bool]
 
 
 def install() -> None:
@@ -56,11 +64,22 @@ class StandIn:
         return []
 
     def denoise(
-        self, request: RenderRequest, *, cancelled: Callable[[], bool], on_step: Callable[[int, int], None], **_: Any
-    ) -> tuple[RenderRequest, tuple[UsedAsset, ...]]:
+        self,
+        request: RenderRequest,
+        *,
+        cancelled: Callable[[], bool],
+        on_step: Callable[[int, int], None],
+        pictures: Mapping[str, bytes] | None = None,
+        stages_done: int = 0,
+        keep_latents: bool = False,
+        **_: Any,
+    ) -> Denoised:
         if (request.clip_skip or 0) > DEEPEST_CLIP_SKIP:
             raise RequestError("clip_skip", request.clip_skip, "the model's text encoders are not as deep")
+        if any(IMPOSSIBLE in str(getattr(stage, "prompt", "")) for stage in request.stages):
+            raise RequestError("prompt", IMPOSSIBLE, "can't be drawn")
         used = tuple(self._used(request))
+        made_from = read_files(request, pictures or {}, stages_done)
         for step in range(request.steps):
             on_step(step + 1, request.steps)
             time.sleep(STEP_S)
@@ -68,25 +87,58 @@ class StandIn:
                 time.sleep(STEP_S)
             if cancelled():
                 raise Cancelled
-        return request, used
+        return request, used, made_from, keep_latents
 
-    def decode(self, denoised: tuple[RenderRequest, tuple[UsedAsset, ...]]) -> RenderedImage:
-        request, used = denoised
-        noise = hashlib.shake_256(request.to_json().encode() + self._model.digest())
+    def decode(self, denoised: Denoised) -> RenderedImage:
+        request, used, made_from, keep_latents = denoised
+        noise = hashlib.shake_256(request.to_json().encode() + self._model.digest() + made_from)
         for asset in used:
             noise.update(asset.sha256.encode())
-        size = (request.width, request.height)
-        image = Image.frombytes("RGB", size, noise.digest(3 * request.width * request.height))
+        width, height = request.sizes[-1]
+        image = Image.frombytes("RGB", (width, height), noise.digest(3 * width * height))
         seconds = (0.0, 0.0, STEP_S * request.steps, 0.0, STEP_S * request.steps)
         facts = RenderFacts(
             8, 2, 1, *seconds, self.device, self.dtype, self.memory, self.name, self.model_hash, used, ()
         )
-        return RenderedImage(image, request, facts)
+        latents = pack_latents(noise.digest(latent_bytes(width, height)), width, height) if keep_latents else None
+        return RenderedImage(image, request, facts, latents=latents)
 
     def _used(self, request: RenderRequest) -> list[UsedAsset]:
-        loras = [self._library.find("loras", use.name) for use in request.all_loras]
+        names = {use.name: None for each in request.passes for use in each.all_loras}
+        loras = [self._library.find("loras", name) for name in names]
         embeddings = [self._library.find("embeddings", name) for name in request.embeddings]
         vaes = [self._library.find("vaes", request.vae)] if request.vae else []
         used = [UsedAsset("loras", a.name, a.sha256, read_lora(a.path, a.name).short_hash) for a in loras]
         used += [UsedAsset("embeddings", a.name, a.sha256, a.sha256[:12]) for a in embeddings]
         return used + [UsedAsset("vaes", a.name, a.sha256, autov2(a.sha256)) for a in vaes]
+
+
+def read_files(request: RenderRequest, pictures: Mapping[str, bytes], stages_done: int) -> bytes:
+    """All that goes into a chain's last stage as bytes: pixels or latents of the picture before, and the given files.
+
+    A stage's job is given the picture before; a chain without it is none that the workflow asks for.
+    """
+    if not request.stages:
+        return b""
+    assert stages_done == len(request.stages) - 1, "a job makes one stage"
+    width, height = request.sizes[-2]
+    found = [hashlib.sha256(pictures[name]).digest() for name in sorted(pictures) if not name.startswith("before")]
+    assert {name for name in pictures if not name.startswith("before")} >= set(request.stages[-1].pictures)
+    if request.takes_latents(stages_done):
+        assert len(pictures["before.latent"]) > latent_bytes(width, height)
+        found.append(hashlib.sha256(pictures["before.latent"]).digest())
+    if request.image is None or stages_done:
+        with Image.open(io.BytesIO(pictures["before"])) as image:
+            assert image.size == (width, height)
+            found.append(hashlib.sha256(image.tobytes()).digest())
+    return b"".join(found)
+
+
+def latent_bytes(width: int, height: int) -> int:
+    return 4 * 4 * (-(-width // 8)) * (-(-height // 8))
+
+
+def pack_latents(data: bytes, width: int, height: int) -> bytes:
+    shape = [1, 4, -(-height // 8), -(-width // 8)]
+    header = json.dumps({"latent": {"dtype": "F32", "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + data

@@ -10,8 +10,8 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from darkroom.base.processes import is_living, new_owner
@@ -41,13 +41,20 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
     Raises DiskError (E-DISK) if the disk is full or the file system refuses; the old file is then untouched.
     """
-    path = Path(path)
-    with disk_errors(path), replacing(path) as temporary:
-        handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    write_together({Path(path): data})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write several files as `write_bytes` does; none appears before all are on the disk. Raises DiskError (E-DISK)."""
+    with ExitStack() as stack:
+        for path, data in files.items():
+            stack.enter_context(disk_errors(path))
+            temporary = stack.enter_context(replacing(path))
+            handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
 
 
 def write_json(path: Path | str, data: object) -> None:

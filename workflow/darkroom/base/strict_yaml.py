@@ -167,7 +167,16 @@ def read_yaml(
     `mistakes` such errors are added to it, and the file is read as if its lines were corrected. An item of a list that
     begins with another key than `item_keys` may be a text as a whole.
     """
-    lines = SEPARATORS.sub(" ", read_text(Path(path), missing=missing)).split("\n")
+    return _read_text(path, read_text(Path(path), missing=missing), mistakes, item_keys)
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """Read a YAML text that stands in no file as strictly; errors call it by its name. Raises ConfigError (E-CONFIG)."""
+    return _read_text(name, text, None, ()).data
+
+
+def _read_text(path: Path | str, text: str, mistakes: Mistakes | None, item_keys: Collection[str]) -> YamlFile:
+    lines = SEPARATORS.sub(" ", text).split("\n")
     found = Mistakes()
     try:
         root, data = _parse_corrected(path, lines, found, item_keys)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from darkroom.base.text import format_count
 from darkroom.cli.fetch import CONFIG
 
 
@@ -26,6 +25,6 @@ def run(arguments: argparse.Namespace) -> str:
     lines = []
     for name, sheet in load_pictures(expand_folders(config)).items():
         missing = sum(not (RESULTS / picture.path).exists() for picture in sheet)
-        lines.append(f"{name}: {format_count(len(sheet), 'picture')}, {missing:,} not there yet")
+        lines.append(f"{name}: {sheet.describe()}, {missing:,} not there yet")
         lines += [f"  {count.describe()}" for count in sheet.counts]
     return "\n".join(lines)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli import render_job
+from darkroom.cli import render_job, render_stages
 
 if TYPE_CHECKING:
     from darkroom.engine.library import Library
@@ -42,7 +42,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a converted model's folder")
     text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
     sub.add_argument("--output", "-o", type=Path, required=True, help=text)
-    what = sub.add_mutually_exclusive_group(required=True)
+    what = sub.add_mutually_exclusive_group()
     what.add_argument("--prompt", help="what to draw")
     what.add_argument("--request", help="a whole request as JSON, rendered by the warm engine")
     for name, (kind, text) in _SETTINGS.items():
@@ -66,10 +66,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
     )
     sub.add_argument("--study", help="with --request: the cell of a study as JSON, for the picture's metadata")
+    render_stages.add_arguments(sub)
 
 
 def run(arguments: argparse.Namespace) -> str | None:
     """Render; returns a line about the picture, or None for a job, whose log has it."""
+    render_stages.check_arguments(arguments)
     return render_job.run(arguments) if arguments.request else _render_once(arguments)
 
 
@@ -77,10 +79,12 @@ def _render_once(arguments: argparse.Namespace) -> str:
     output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
-    from darkroom.sheets.settings import SETTING_KEYS, unfold
+    from darkroom.sheets.settings import SETTING_KEYS, merge_layers
 
     given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
-    settings = unfold({name: value for name, value in given.items() if value is not None}, "render")
+    of_stages, pictures = render_stages.read_stages(arguments)
+    asked = {name: value for name, value in given.items() if value is not None}
+    settings = {"prompt": "", **merge_layers({"picture": of_stages, "render": asked})}
     library = _library(arguments)
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
@@ -91,7 +95,7 @@ def _render_once(arguments: argparse.Namespace) -> str:
 
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
-    rendered = encode(engine, engine.render(request))
+    rendered = encode(engine, engine.render(request, pictures=pictures))
     write_bytes(arguments.output, convert_png(rendered.png, output_format, _QUALITY))
     render_job.print_warnings(rendered.warnings, arguments.output)
     return rendered.summary

@@ -19,9 +19,14 @@ if TYPE_CHECKING:
     import argparse
     from typing import Any
 
+    from darkroom.warm.chain_files import Chain
+
 _DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None}
-_PATHS = ("model_dir", "verified", "output", "log", "kept")
-_OPTIONS = ("--verified", "--request", "--engine", "--output", "--log", "--kept", "--study")
+_DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None}
+_PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
+_OPTIONS = ("--request", "--output", *(f"--{name.replace('_', '-')}" for name in _DEFAULTS | _DEFAULTS_OF_STAGES))
+_PICTURE = "--picture"
+_SHA256_DIGITS = 64
 
 
 def read(argv: Sequence[str]) -> SimpleNamespace | None:
@@ -29,12 +34,17 @@ def read(argv: Sequence[str]) -> SimpleNamespace | None:
     options, values = argv[2::2], argv[1::2]
     if argv[:1] != ["render"] or len(argv) % 2 or any(value.startswith("-") for value in values):
         return None
-    if len(set(options)) < len(options) or not {"--request", "--output"} <= set(options) <= set(_OPTIONS):
+    pairs = list(zip(["--model-dir", *options], values, strict=True))
+    pictures = [value for option, value in pairs if option == _PICTURE]
+    single = [(option, value) for option, value in pairs if option != _PICTURE]
+    once = {option for option, _ in single[1:]}
+    if len(once) < len(single) - 1 or not {"--request", "--output"} <= once <= set(_OPTIONS):
         return None
-    given: dict[str, Any] = dict(zip(["model_dir", *(option[2:] for option in options)], values, strict=True))
-    paths = {name: Path(given[name]) for name in _PATHS if name in given}
-    job = SimpleNamespace(verb=run, verbose=False, **_DEFAULTS | given | paths)
-    return job if job.request else None
+    given: dict[str, Any] = {option[2:].replace("-", "_"): value for option, value in single}
+    if not given["request"] or not (number := given.get("stages_done", "0")).isdecimal():
+        return None
+    read = {name: Path(given[name]) for name in _PATHS if name in given} | {"stages_done": int(number)}
+    return SimpleNamespace(verb=run, verbose=False, pictures=pictures, **_DEFAULTS | _DEFAULTS_OF_STAGES | given | read)
 
 
 def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
@@ -42,17 +52,34 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     from darkroom.warm.client import EngineSpec, render
 
     check_suffix(arguments.output, [".png"])
+    chain = _read_chain(arguments)
     if arguments.kept:
         from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
 
-        if restore_picture(arguments.kept, arguments.output):
+        if restore_picture(arguments.kept, arguments.output, arguments.latent):
             return "finished by an earlier attempt of this run"
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
-    facts = render(spec, arguments.request, arguments.output, arguments.log, arguments.study)
+    outputs = (arguments.output, arguments.log, arguments.study)
+    facts = render(spec, arguments.request, *outputs, chain=chain, latents=arguments.latent)
     if arguments.kept:
-        keep_picture(arguments.output, arguments.kept)
+        keep_picture(arguments.output, arguments.kept, arguments.latent)
     print_warnings(facts["warnings"], arguments.output)
     return None
+
+
+def _read_chain(arguments: argparse.Namespace | SimpleNamespace) -> Chain | None:
+    """The files of a picture's stages; None for a picture of a prompt. Raises RequestError (E-REQUEST)."""
+    if not (arguments.pictures or arguments.before or arguments.before_latent or arguments.stages_done):
+        return None
+    from darkroom.warm.chain_files import Chain
+
+    pictures = {}
+    for each in arguments.pictures:
+        sha256, sign, path = each.partition("=")
+        if not sign or len(sha256) != _SHA256_DIGITS:
+            raise RequestError(_PICTURE, each, "is no SHA-256 with a path", "write --picture SHA256=PATH")
+        pictures[sha256] = Path(path)
+    return Chain(pictures, arguments.before, arguments.before_latent, arguments.stages_done)
 
 
 def check_suffix(output: Path, known: Iterable[str]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ def run(arguments: argparse.Namespace) -> str:
         hint = "use the file that was made first: programs that edit or send pictures leave it out"
         raise ImageError("picture", arguments.picture, "has no prompt and settings in its metadata", hint)
     infotext = read_infotext(texts["parameters"])
-    study = _read_json(texts.get("study"))
+    made, study = _read_json(texts.get("darkroom")), _read_json(texts.get("study"))
     if arguments.json:
-        made = {**_read_json(texts.get("darkroom")), **({"study": study} if study else {})}
-        return json.dumps({**infotext, "parameters": texts["parameters"], **made}, ensure_ascii=False, indent=2)
-    return _printable(_describe(infotext, study))
+        whole = {**infotext, "parameters": texts["parameters"], **made, **({"study": study} if study else {})}
+        return json.dumps(whole, ensure_ascii=False, indent=2)
+    return _printable(_describe(infotext, study, _chain_of(made)))
 
 
 def _read_texts(path: Path) -> dict[str, str]:
@@ -54,13 +54,33 @@ def _read_json(text: str | None) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _describe(infotext: Infotext, study: Mapping[str, Any]) -> str:
+def _chain_of(made: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A line for each stage with the settings that aren't its defaults, and one for a given picture; none for other pictures."""
+    from darkroom.errors import DarkroomError
+    from darkroom.request.render_request import RenderRequest
+
+    try:
+        request = RenderRequest.from_settings(made["request"])
+    except (KeyError, TypeError, DarkroomError):
+        return []
+    rows = [("Begins with", f"the picture of SHA-256 {request.image}")] if request.image else []
+    for number, stage in enumerate(request.stages, 1):
+        settings = stage.model_dump(mode="json", exclude_defaults=True)
+        text = ", ".join(f"{key} {value}" for key, value in settings.items())
+        rows.append((f"Stage {number}", f"{stage.name}: {text}" if text else stage.name))
+    if rows and made.get("made_from"):
+        rows.append(("Made from", f"the picture of SHA-256 {made['made_from']}"))
+    return rows
+
+
+def _describe(infotext: Infotext, study: Mapping[str, Any], chain: Sequence[tuple[str, str]]) -> str:
     axes = study.get("axes")
     rows = [
         ("Prompt", infotext["prompt"]),
         ("Negative prompt", infotext["negative_prompt"]),
         *((f"Axis {name}", str(label)) for name, label in (axes.items() if isinstance(axes, dict) else ())),
         *infotext["settings"].items(),
+        *chain,
     ]
     width = max(len(label) for label, _ in rows)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in rows if text)

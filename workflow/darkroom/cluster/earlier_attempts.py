@@ -17,23 +17,30 @@ from darkroom.pictures.formats import format_of
 FOLDER = Path(".snakemake/darkroom/kept")
 
 
-def keep_picture(picture: Path, kept: Path) -> None:
-    """Link a finished picture to its second name, if the file system can."""
+def keep_picture(picture: Path, kept: Path, latents: Path | None = None) -> None:
+    """Link a finished picture to its second name, if the file system can; first its latents, if it has any."""
+    names = ([] if latents is None else [(latents, _of_latents(kept))]) + [(picture, kept)]
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.unlink(missing_ok=True)
-        os.link(picture, kept)
+        for path, name in names:
+            name.unlink(missing_ok=True)
+            os.link(path, name)
 
 
-def restore_picture(kept: Path, picture: Path) -> bool:
-    """Link a kept picture to its path; False if there is none, or only a truncated one."""
+def restore_picture(kept: Path, picture: Path, latents: Path | None = None) -> bool:
+    """Link a kept picture and its latents to their paths; False if one is missing, or the picture is truncated."""
     try:
         if not format_of(kept).is_whole(kept):
             kept.unlink()
             return False
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        picture.unlink(missing_ok=True)
-        os.link(kept, picture)
+        for name, path in [(kept, picture)] + ([] if latents is None else [(_of_latents(kept), latents)]):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            os.link(name, path)
     except OSError:
         return False
     return True
+
+
+def _of_latents(kept: Path) -> Path:
+    return kept.with_suffix(".latent.safetensors")

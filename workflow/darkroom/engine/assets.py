@@ -54,19 +54,30 @@ class Assets:
         """
         loras = [(self._library.find("loras", use.name), use) for use in request.all_loras]
         embeddings = [self._library.find("embeddings", name) for name in request.embeddings]
-        vae = None if request.vae is None else self._library.find("vaes", request.vae)
         chosen = [(self._read_lora(asset), use.unet, use.te) for asset, use in loras]
         read = {asset.name: read_embedding(asset.path, asset.name) for asset in embeddings}
         read |= _bundled([lora for lora, _, _ in chosen], read)
         used = [UsedAsset("loras", lora.name, lora.sha256, lora.short_hash) for lora, _, _ in chosen]
         used += [UsedAsset(a.kind, a.name, a.sha256, a.sha256[:12]) for a in embeddings]
-        if vae is not None:
-            used.append(UsedAsset(vae.kind, vae.name, vae.sha256, autov2(vae.sha256)))
-        decoder = self._pipeline.vae if vae is None else self._own_vae(vae)
+        used += self.used_vae(request)
+        decoder = self.vae(request)
         self._weights.use(chosen)
         files = (*(asset.sha256 for asset in embeddings), *(lora.sha256 for lora, _, _ in chosen if lora.embeddings))
         state = (self._weights.text_key, files)
         return Prepared(decoder, read, state, tuple(used))
+
+    def vae(self, request: RenderRequest) -> Any:
+        """The request's VAE. Raises RequestError (E-REQUEST) and the CheckpointErrors."""
+        if request.vae is None:
+            return self._pipeline.vae
+        return self._own_vae(self._library.find("vaes", request.vae))
+
+    def used_vae(self, request: RenderRequest) -> tuple[UsedAsset, ...]:
+        """The request's VAE for the metadata, if it isn't the checkpoint's."""
+        if request.vae is None:
+            return ()
+        asset = self._library.find("vaes", request.vae)
+        return (UsedAsset(asset.kind, asset.name, asset.sha256, autov2(asset.sha256)),)
 
     def _read_lora(self, asset: Asset) -> LoraFile:
         known = self._loras.get(asset.name)

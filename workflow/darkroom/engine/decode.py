@@ -1,9 +1,13 @@
-"""From latents to a picture: the VAE's decoder, and checks against NaN and pictures of one colour."""
+"""Between latents and pictures: the VAE, and checks against NaN and pictures of one colour."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from darkroom.engine.devices import MemoryPlan
 from darkroom.errors import NanImageError
 
 if TYPE_CHECKING:
@@ -23,15 +27,7 @@ def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     from PIL import Image
 
     vae.use_tiling = tiled
-    pixels = _decode(vae, latents)
-    is_retried = not torch.isfinite(pixels).all() and vae.dtype != torch.float32
-    if is_retried:
-        dtype = vae.dtype
-        vae.to(torch.float32)
-        try:
-            pixels = _decode(vae, latents)
-        finally:
-            vae.to(dtype)  # fp32 holds every half-precision number, so the weights are what they were
+    pixels, is_retried = _finite(vae, lambda: _decode(vae, latents))
     if not torch.isfinite(pixels).all():
         raise NanImageError(
             "picture", None, "the VAE's decoder gave NaN or Inf, in fp32 too", "use another VAE, or lower cfg_scale"
@@ -40,13 +36,68 @@ def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     return Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy()), is_retried
 
 
+def encode(vae: Any, image: Image, *, tiled: bool) -> Any:
+    """The latents (1, 4, h/8, w/8) in fp32 of an RGB picture whose edges are multiples of 8: the mean of what the VAE allows.
+
+    diffusers and A1111 draw from that distribution, so a picture can't be made again there. Raises NanImageError
+    (E-NANIMAGE) as `decode`.
+    """
+    import numpy as np
+    import torch
+
+    vae.use_tiling = tiled
+    values = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32))
+    pixels = (values / 255 * 2 - 1).permute(2, 0, 1)[None]
+    mean, _ = _finite(vae, lambda: vae.encode(pixels.to(vae.device, vae.dtype), return_dict=False)[0].mode())
+    if not torch.isfinite(mean).all():
+        raise NanImageError("picture", None, "the VAE's encoder gave NaN or Inf, in fp32 too", "use another VAE")
+    return _unscale(mean.float(), vae.config)
+
+
+class Codec:
+    """Decodes and encodes by an engine's memory policy. One at a time, because that may change a VAE's settings for a while."""
+
+    def __init__(self, pipeline: Any, device: str, plan: MemoryPlan) -> None:
+        self._pipeline = pipeline
+        self._device = device
+        self._plan = plan
+        self._busy = threading.Lock()
+
+    def decode(self, vae: Any, latents: Any) -> tuple[Image, bool]:
+        """What `decode` gives, in tiles if the picture is large."""
+        tiled = self._plan.is_tiled(latents.shape[-1] * 8, latents.shape[-2] * 8)
+        with self._busy, self._at_hand(vae):
+            return decode(vae, latents, tiled=tiled)
+
+    def encode(self, vae: Any, image: Image) -> Any:
+        """What `encode` gives, in tiles if the picture is large."""
+        with self._busy, self._at_hand(vae):
+            return encode(vae, image, tiled=self._plan.is_tiled(*image.size))
+
+    @contextmanager
+    def _at_hand(self, vae: Any) -> Iterator[None]:
+        """Move a VAE that isn't the pipeline's to the device, and with offloading away again."""
+        if vae is self._pipeline.vae:
+            yield
+            return
+        vae.to(self._device)
+        try:
+            yield
+        finally:
+            if self._plan.mode == "offload":
+                vae.to("cpu")
+
+
 def is_uniform(image: Image) -> bool:
     """True if an RGB picture shows one colour, as failed pictures do."""
     return all(high - low <= UNIFORM_RANGE for low, high in image.getextrema())  # type: ignore[misc]
 
 
-def check_latents(finite_steps: list[Any]) -> None:
-    """Raise NanImageError (E-NANIMAGE) with the first step that isn't finite, given one truth value for each step."""
+def check_latents(finite_steps: list[Any], where: str = "") -> None:
+    """Raise NanImageError (E-NANIMAGE) with the first step that isn't finite, given one truth value for each step.
+
+    `where` is the stage's name.
+    """
     import torch
 
     if not finite_steps:
@@ -56,14 +107,37 @@ def check_latents(finite_steps: list[Any]) -> None:
         raise NanImageError(
             "picture",
             None,
-            f"NaN or Inf in the latents from step {finite.index(False) + 1} of {len(finite)} on",
+            f"NaN or Inf in the latents{f' of {where}' if where else ''} from step {finite.index(False) + 1} of {len(finite)} on",
             "lower cfg_scale or prompt weights, or set engine.dtype to fp32 or bf16; if all pictures fail, convert the"
             " checkpoint again",
         )
 
 
+def _finite(vae: Any, work: Callable[[], Any]) -> tuple[Any, bool]:
+    """What `work` gives, and true if it was repeated in fp32, because in half precision it isn't finite."""
+    import torch
+
+    made = work()
+    if vae.dtype == torch.float32 or torch.isfinite(made).all():
+        return made, False
+    dtype = vae.dtype
+    vae.to(torch.float32)
+    try:
+        return work(), True
+    finally:
+        vae.to(dtype)  # fp32 holds every half-precision number, so the weights are what they were
+
+
 def _decode(vae: Any, latents: Any) -> Any:
     return vae.decode(_scale(latents.to(vae.dtype), vae.config), return_dict=False)[0]
+
+
+def _unscale(latents: Any, config: Any) -> Any:
+    mean, std = getattr(config, "latents_mean", None), getattr(config, "latents_std", None)
+    if mean is None or std is None:
+        return latents * config.scaling_factor
+    mean, std = (latents.new_tensor(values).view(1, -1, 1, 1) for values in (mean, std))
+    return (latents - mean) * config.scaling_factor / std
 
 
 def _scale(latents: Any, config: Any) -> Any:

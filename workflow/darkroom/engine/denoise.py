@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.decode import check_latents
+from darkroom.engine.late_start import Start
 from darkroom.engine.previews import Estimates, Previews
 from darkroom.engine.prompts import Conditioning
 from darkroom.engine.schedulers import build
@@ -71,10 +72,23 @@ class Watch:
         self.previews = previews
         self.decode: Callable[[Any], Image | None] = lambda _: None
         self.finite: list[Any] = []
+        self.stage = ""
+        self._done, self._total = 0, 0
         self._estimates: Estimates | None = None
 
+    def expect(self, steps: int) -> None:
+        """Say how many steps there are in all passes of the picture."""
+        self._total = steps
+
+    def count(self) -> None:
+        """Count a step that isn't the model's."""
+        self._done += 1
+        if self.on_step is not None:
+            self.on_step(self._done, self._total)
+
     def follow(self, scheduler: Any) -> None:
-        """Follow the steps of a picture's scheduler, if there are previews to show."""
+        """Follow the steps of a pass's scheduler, if there are previews to show."""
+        self.finite.clear()
         self._estimates = Estimates(scheduler) if self.previews else None
 
     def ask(self) -> None:
@@ -85,11 +99,12 @@ class Watch:
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # Kept as tensors on the device: reading one here would make every step wait for it.
         self.finite.append(tensors["latents"].isfinite().all())
-        if self.on_step is not None:
-            self.on_step(step + 1, pipeline.num_timesteps)
-        if step + 1 < pipeline.num_timesteps:
+        if not self._total:
+            self.expect(pipeline.num_timesteps)
+        self.count()
+        if self._done < self._total:
             self.ask()
-        if self._estimates and self.previews and self.previews.is_due(step + 1, pipeline.num_timesteps):
+        if self._estimates and self.previews and self.previews.is_due(self._done, self._total):
             image = self.decode(self._estimates.latest())
             if image is not None:
                 self.previews.show(image)
@@ -97,38 +112,47 @@ class Watch:
 
 
 def denoise(
-    pipeline: Any, scheduler_config: Mapping[str, Any], request: RenderRequest, prompt: Conditioning, watch: Watch
+    pipeline: Any,
+    scheduler_config: Mapping[str, Any],
+    request: RenderRequest,
+    prompt: Conditioning,
+    watch: Watch,
+    start: Start | None = None,
 ) -> Any:
-    """Latents (1, 4, h/8, w/8) after the last step.
+    """Latents (1, 4, h/8, w/8) after the last step, from noise or from what `start` gives.
 
     Raises Cancelled, RequestError (E-REQUEST) for a sampler that the model can't follow, NanImageError (E-NANIMAGE).
     """
     import torch
 
     watch.ask()
-    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, request.steps, request.eta)
+    steps = request.steps if start is None else start.total
+    pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, steps, request.eta)
     watch.follow(pipeline.scheduler)
     generator = torch.Generator("cpu").manual_seed(request.seed)
     scale = pipeline.vae_scale_factor
     shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
+    latents = starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype)
+    if start is not None:
+        latents = start.begin(pipeline.scheduler, latents, pipeline._execution_device)
     with _freeu(pipeline, request.freeu):
         latents = pipeline(
             **prompt.at_call(0),
             width=request.width,
             height=request.height,
-            num_inference_steps=request.steps,
+            num_inference_steps=steps,
             guidance_scale=request.cfg_scale,
             guidance_rescale=request.cfg_rescale,
             eta=request.eta or 0.0,
             generator=generator,
-            latents=starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype),
+            latents=latents,
             output_type="latent",
             return_dict=False,
             callback_on_step_end=_with_changes(prompt, watch),
             callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "add_text_embeds"],
         )[0]
-    check_latents(watch.finite)
-    return latents
+    check_latents(watch.finite, watch.stage)
+    return latents if start is None else start.end(latents)
 
 
 def _with_changes(prompt: Conditioning, watch: Watch) -> Callable[..., dict[str, Any]]:

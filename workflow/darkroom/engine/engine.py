@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import threading
+import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from darkroom.base import worker_words
 from darkroom.checkpoint.audit import read_identity
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
-from darkroom.engine.decode import decode, is_uniform
-from darkroom.engine.denoise import Watch, denoise
+from darkroom.engine.chain import run_chain
+from darkroom.engine.decode import Codec, is_uniform
+from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
     MemoryPlan,
     decide,
@@ -27,33 +25,31 @@ from darkroom.engine.devices import (
     total_memory,
     with_coded_errors,
 )
+from darkroom.engine.image_to_image import Made
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.passes import Parts, Passes
+from darkroom.engine.picture_files import PictureFiles, pack_latents
 from darkroom.engine.previews import Previews
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
 from darkroom.engine.upscalers import Upscalers
 from darkroom.engine.weights import OnRead, WeightFiles
-from darkroom.errors import ModelError, NanImageError, OutOfMemoryError
-from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
+from darkroom.errors import ModelError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Denoised:
-    """A picture before its last stage: latents (1, 4, h/8, w/8), the VAE to decode them with, and the facts so far."""
+    """A picture that is yet to be decoded: what the last stage made, by which passes, and when that began and ended."""
 
-    latents: Any
-    vae: Any
+    made: Made
+    passes: Passes
     request: RenderRequest
-    facts: RenderFacts
+    total_s: float
+    keep_latents: bool
 
 
 class Engine:
@@ -77,7 +73,14 @@ class Engine:
         self._scheduler_config = files.model.configs.scheduler
         self._prompts = Prompts(pipeline)
         self._assets = Assets(pipeline, files, dtype, library)
-        self._decoding = threading.Lock()
+        self._parts = Parts(
+            pipeline,
+            files.model.configs.scheduler,
+            self._prompts,
+            self._assets,
+            Codec(pipeline, device, plan),
+            Upscalers(library, device, dtype, plan),
+        )
 
     @classmethod
     def load(
@@ -117,32 +120,63 @@ class Engine:
         self,
         request: RenderRequest,
         *,
+        pictures: Mapping[str, bytes] | None = None,
+        stages_done: int = 0,
+        keep_latents: bool = False,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> RenderedImage:
         """Make one picture: `denoise`, then `decode`. Raises what they raise."""
-        return self.decode(self.denoise(request, cancelled=cancelled, on_step=on_step))
+        denoised = self.denoise(
+            request,
+            pictures=pictures,
+            stages_done=stages_done,
+            keep_latents=keep_latents,
+            cancelled=cancelled,
+            on_step=on_step,
+        )
+        return self.decode(denoised)
 
     def denoise(
         self,
         request: RenderRequest,
         *,
+        pictures: Mapping[str, bytes] | None = None,
+        stages_done: int = 0,
+        keep_latents: bool = False,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
         previews: Previews | None = None,
     ) -> Denoised:
-        """All but a picture's last stage. `cancelled` is called before each step, `on_step` after it with (done, total).
+        """All but decoding the picture. `cancelled` is called before each step, `on_step` after it with (done, total).
+
+        `pictures` are the files (PNG, JPEG, WebP) that the request names, by their SHA-256. Of a chain of which
+        `stages_done` stages are done already, `before` is the picture after those, and `before.latent` are its latents
+        (a safetensors file, as `keep_latents` gives it) where the next stage takes them. With `before` and no stage done
+        it stands in for the first picture.
 
         `previews` cost one decoding each and don't change the picture; one that would be NaN is left out.
 
         `request.embeddings` has to name the embeddings in its prompts: see `darkroom.request.assets.settle`.
 
-        Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow, LoraError (E-LORA) and
-        EmbeddingError (E-EMBEDDING) for assets that don't fit it, NanImageError (E-NANIMAGE), OutOfMemoryError (E-OOM)
-        and CudaError (E-CUDA); after any but CudaError the engine can render the next picture.
+        Raises Cancelled, RequestError (E-REQUEST) for settings the model can't follow and for pictures that are missing
+        or can't be read, LoraError (E-LORA) and EmbeddingError (E-EMBEDDING) for assets that don't fit it, NanImageError
+        (E-NANIMAGE), OutOfMemoryError (E-OOM) and CudaError (E-CUDA); after any but CudaError the engine can render the
+        next picture.
         """
+        import torch
+
         watch = Watch(cancelled, on_step, previews)
-        return self._guarded(request, lambda: self._denoise(request, watch))
+
+        def work() -> Denoised:
+            started = time.perf_counter()
+            files = PictureFiles(request, pictures or {}, stages_done)
+            passes = Passes(self._parts, request, files, watch)
+            with torch.inference_mode():
+                made = run_chain(passes, stages_done)
+            return Denoised(made, passes, request, time.perf_counter() - started, keep_latents)
+
+        return self._guarded(request, work)
 
     def decode(self, denoised: Denoised) -> RenderedImage:
         """The picture of denoised latents.
@@ -169,7 +203,7 @@ class Engine:
         if self._pipeline is None:
             raise ModelError("engine of", self.name, "has been closed", "load the model again")
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
-        size = f"{request.width}x{request.height}"
+        size = "x".join(map(str, max(request.sizes, key=math.prod)))
         try:
             return with_coded_errors(work, self.device, "picture", size, hint)
         except OutOfMemoryError:
@@ -185,98 +219,41 @@ class Engine:
         if self._pipeline is None:
             return
         self._pipeline = None
-        del self._prompts, self._assets  # they hold parts of the pipeline
+        del self._prompts, self._assets, self._parts  # they hold parts of the pipeline
         self.upscalers.drop()
         release_memory(self.device)
 
-    def _denoise(self, request: RenderRequest, watch: Watch) -> Denoised:
+    def _decode(self, denoised: Denoised) -> RenderedImage:
         import torch
 
-        started = time.perf_counter()
-        prepared = self._assets.prepare(request)
-        watch.decode = lambda latents: self._preview(prepared.vae, latents, request)
+        request, made, passes = denoised.request, denoised.made, denoised.passes
+        known = passes.facts.decode_s
         with torch.inference_mode():
-            applied = time.perf_counter()
-            prompt, is_prompt_known = self._prompts.encode(request, prepared.embeddings, prepared.text_state)
-            encoded = time.perf_counter()
-            if request.prompt:
-                _log_tokens(prompt.embeddings.prompt_tokens)
-            latents = denoise(self._pipeline, self._scheduler_config, request, prompt, watch)
-            ended = time.perf_counter()
-        facts = RenderFacts(
-            prompt_tokens=prompt.embeddings.prompt_tokens,
-            negative_tokens=prompt.embeddings.negative_tokens,
-            chunks=prompt.embeddings.chunks,
-            apply_s=applied - started,
-            encode_s=encoded - applied,
-            denoise_s=ended - encoded,
-            decode_s=0.0,
-            total_s=ended - started,
+            image = made.picture(passes.decode)
+        are_kept = denoised.keep_latents and made.latents is not None and made.finish is None
+        latents = pack_latents(made.latents) if are_kept else None
+        facts = self._facts(passes, denoised.total_s + passes.facts.decode_s - known, is_uniform=is_uniform(image))
+        return RenderedImage(image, request, facts, request.pictures, latents)
+
+    def _facts(self, passes: Passes, total_s: float, *, is_uniform: bool) -> RenderFacts:
+        found = passes.facts
+        prompt_tokens, negative_tokens, chunks = found.tokens or (0, 0, 0)
+        warnings = [*found.warnings, *(["the picture shows one colour"] if is_uniform else [])]
+        return RenderFacts(
+            prompt_tokens=prompt_tokens,
+            negative_tokens=negative_tokens,
+            chunks=chunks,
+            apply_s=found.apply_s,
+            encode_s=found.encode_s,
+            denoise_s=found.denoise_s,
+            decode_s=found.decode_s,
+            total_s=total_s,
             device=self.device,
             dtype=self.dtype,
             memory=self.memory,
             model_name=self.name,
             model_hash=self.model_hash,
-            assets=prepared.used,
-            warnings=(),
-            is_prompt_known=is_prompt_known,
+            assets=tuple(found.used.values()),
+            warnings=tuple(warnings),
+            is_prompt_known=found.is_prompt_known,
         )
-        return Denoised(latents, prepared.vae, request, facts)
-
-    def _decode(self, denoised: Denoised) -> RenderedImage:
-        import torch
-
-        request, started = denoised.request, time.perf_counter()
-        with torch.inference_mode():
-            image, is_retried = self._to_image(denoised.vae, denoised.latents, request)
-        seconds = time.perf_counter() - started
-        facts = replace(
-            denoised.facts,
-            decode_s=seconds,
-            total_s=denoised.facts.total_s + seconds,
-            warnings=_warnings(request, is_retried=is_retried, is_uniform=is_uniform(image)),
-        )
-        return RenderedImage(image, request, facts)
-
-    def _preview(self, vae: Any, latents: Any, request: RenderRequest) -> Image | None:
-        try:
-            return self._to_image(vae, latents, request)[0]
-        except NanImageError:
-            return None
-
-    def _to_image(self, vae: Any, latents: Any, request: RenderRequest) -> tuple[Image, bool]:
-        """What `decode` gives; one at a time, because that may change the VAE's settings for a while."""
-        with self._decoding, self._at_hand(vae):
-            return decode(vae, latents, tiled=self._plan.is_tiled(request.width, request.height))
-
-    @contextmanager
-    def _at_hand(self, vae: Any) -> Iterator[None]:
-        """Move a VAE that isn't the pipeline's to the device, and with offloading away again."""
-        if vae is self._pipeline.vae:
-            yield
-            return
-        vae.to(self.device)
-        try:
-            yield
-        finally:
-            if self._plan.mode == "offload":
-                vae.to("cpu")
-
-
-def _log_tokens(count: int) -> None:
-    logger.info(worker_words.TOKEN_COUNT, count)
-    if count > worker_words.LONG_TOKENS:
-        logger.info(worker_words.LONG_PROMPT)
-
-
-def _warnings(request: RenderRequest, *, is_retried: bool, is_uniform: bool) -> tuple[str, ...]:
-    found = []
-    texts = {text for timeline in request.timelines if timeline is not None for text in timeline.texts}
-    weight = max(map(largest_weight, texts), default=0.0)
-    if weight > LARGE_WEIGHT:
-        found.append(f"a prompt's weight of {weight:g} is over {LARGE_WEIGHT:g}")
-    if is_retried:
-        found.append("the VAE gave NaN or Inf in half precision and decoded again in fp32")
-    if is_uniform:
-        found.append("the picture shows one colour")
-    return tuple(found)

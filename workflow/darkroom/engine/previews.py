@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from darkroom.engine.blending import estimate, noise_level
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -34,12 +36,12 @@ class Estimates:
 
     def __init__(self, scheduler: Any) -> None:
         self._scheduler = scheduler
-        self._seen: tuple[Any, Any, Any] | None = None
+        self._seen: tuple[Any, Any, Any, Any] | None = None
         step = scheduler.step
 
         @functools.wraps(step)  # diffusers' pipelines look at its parameters
         def watched(output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
-            self._seen = output, timestep, sample
+            self._seen = output, timestep, sample, noise_level(scheduler, timestep)
             return step(output, timestep, sample, *args, **options)
 
         scheduler.step = watched
@@ -47,28 +49,5 @@ class Estimates:
     def latest(self) -> Any:
         """What the model takes the finished latents for. Some step must have been made."""
         assert self._seen is not None
-        output, timestep, sample = self._seen
-        return estimate(self._scheduler, output.float(), timestep, sample.float())
-
-
-def estimate(scheduler: Any, output: Any, timestep: Any, sample: Any) -> Any:
-    """The finished latents that a model's `output` for the noisy `sample` stands for.
-
-    With x = a x0 + s n (`add_noise` gives a and s for every scheduler): x0 = (x - s e) / a for a predicted noise e, and
-    x0 = a x - s v with a² + s² = 1 for a predicted v (Salimans and Ho, arXiv:2202.00512, section 4). Models with EDM's noise have
-    their own preconditioning (Karras et al., arXiv:2206.00364, section 5).
-    """
-    import torch
-
-    when = timestep.detach().cpu().reshape(1)
-    if hasattr(scheduler, "precondition_outputs"):
-        return scheduler.precondition_outputs(sample, output, scheduler.sigmas[scheduler.index_for_timestep(when)])
-    one, zero = torch.ones(1), torch.zeros(1)
-    signal, noise = scheduler.add_noise(one, zero, when).item(), scheduler.add_noise(zero, one, when).item()
-    kind = scheduler.config.prediction_type
-    if kind == "sample":
-        return output
-    if kind == "v_prediction":
-        size = signal**2 + noise**2
-        return sample * (signal / size) - output * (noise / size**0.5)
-    return (sample - output * noise) / signal
+        output, timestep, sample, sigma = self._seen
+        return estimate(self._scheduler, output.float(), timestep, sample.float(), sigma)

@@ -53,8 +53,14 @@ class RenderFacts:
 
 @dataclass(frozen=True, slots=True)
 class RenderedImage:
-    """A finished picture (RGB) with the request it answers."""
+    """A finished picture (RGB) with the request it answers.
+
+    `made_from` are the SHA-256 (hex) of the picture files that the request names; `latents` a safetensors file with the
+    tensor `latent` (1, 4, h/8, w/8) in fp32 that the picture was decoded from, if they were to be kept and there are any.
+    """
 
     image: Image
     request: RenderRequest
     facts: RenderFacts
+    made_from: tuple[str, ...] = ()
+    latents: bytes | None = None

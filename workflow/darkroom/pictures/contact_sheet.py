@@ -71,7 +71,7 @@ def make_contact_sheet(
     missing or damaged picture.
     """
     records = update_thumbnails(results, pictures, thumbnail_px)
-    groups = group_pictures(pictures)
+    groups = group_pictures([picture for picture in pictures if picture.is_result])
     counts = [len(members) for _, _, members in groups]
     layout = _fit(columns, thumbnail_px, counts)
     page = Image.new("RGB", (layout.width, max(2 * MARGIN, layout.height(counts))), PAPER)
@@ -141,7 +141,9 @@ def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture:
     negative = request.get("negative_prompt")
     loras = ", ".join(use["name"] for use in request.get("loras", ()))  # those of the prompt's tags are seen there
     facts = (
-        f"{picture.id} · seed {picture.seed}" + (f" · not: {negative}" if negative else ""),
+        " · ".join(
+            filter(None, (picture.id, f"seed {picture.seed}", picture.last_stage, negative and f"not: {negative}"))
+        ),
         f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}"
         + (f" · {loras}" if loras else ""),
     )

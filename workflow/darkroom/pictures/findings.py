@@ -16,6 +16,7 @@ from typing import Any
 
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, load_measures, measures_path
 from darkroom.pictures.picture import read_manifest
 from darkroom.pictures.png import read_picture
@@ -33,7 +34,7 @@ from darkroom.pictures.records import (
     scores_path,
     thumbnail_path,
 )
-from darkroom.pictures.trash import find_pictures
+from darkroom.pictures.trash import find_latents, find_pictures
 
 MISSING, DAMAGED, CHANGED = "missing", "damaged", "changed since"
 STRIPPED, UNWANTED = "without metadata", "not asked for any more"
@@ -66,6 +67,8 @@ def check_results(results: Path, below: str = "") -> tuple[int, list[Finding]]:
     if entries is not None:
         files = {entry["file"] for entry in listed}
         findings += [Finding(results / path, UNWANTED) for path in there if path not in files]
+    latents = (results / path for path in find_latents(results) if path.startswith(below))
+    findings += [Finding(path, DAMAGED) for path in latents if is_damaged(path)]
     if not below:
         findings += _check_pages(results, listed)
     for finding in findings:

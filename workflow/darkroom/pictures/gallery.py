@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -63,8 +64,9 @@ def render_page(
     thumbnail_px: int,
 ) -> str:
     """The page's HTML; `pictures` come grouped, `records[i]` belongs to `pictures[i]`."""
-    cards = [_card(*pair, place) for place, pair in enumerate(zip(pictures, records, strict=True))]
-    by_name = {picture.name: card for picture, card in zip(pictures, cards, strict=True)}
+    by_path = {picture.path: picture for picture in pictures}
+    shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
+    by_name = {pair[0].name: _card(*pair, place) for place, pair in enumerate(shown)}
     groups = [
         {
             "sheet": sheet,
@@ -72,7 +74,7 @@ def render_page(
             "cards": [by_name[p.name] for p in members],
             "table": quote(f"{sheet}/{STUDY_PAGE}") if members[0].study is not None else None,
         }
-        for sheet, checkpoint, members in group_pictures(pictures)
+        for sheet, checkpoint, members in group_pictures([picture for picture, _ in shown])
     ]
     return render_template(
         "index.html.j2",
@@ -80,11 +82,11 @@ def render_page(
         ("dom.js", "viewer.js", "gallery.js"),
         variables=f"--thumb: {thumbnail_px}px;",
         title=title,
-        total=len(pictures),
+        total=len(shown),
         groups=groups,
         checkpoints=checkpoints,
         compares=False,
-        data=script_json([describe_picture(*pair) for pair in zip(pictures, records, strict=True)]),
+        data=script_json([describe_picture(*pair, by_path) for pair in shown]),
     )
 
 
@@ -97,16 +99,30 @@ def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[st
         "height": record.thumbnail_height,
         "alt": shorten_middle(prompt, _ALT_CHARACTERS),
         "caption": shorten_middle(prompt, _CAPTION_CHARACTERS),
-        "facts": f"{picture.id} · seed {picture.seed}",
+        "facts": " · ".join(filter(None, (picture.id, f"seed {picture.seed}", picture.last_stage))),
         "warning": "; ".join(record.warnings),
     }
 
 
-def describe_picture(picture: GalleryPicture, record: PictureRecord) -> dict[str, Any]:
-    """What a page's script shows of one picture; the gallery searches it too."""
+def _earlier(picture: GalleryPicture, by_path: Mapping[str, GalleryPicture]) -> list[tuple[str, str]]:
+    """The pictures that the picture was made of, by their stages and addresses, the first one first."""
+    found: list[tuple[str, str]] = []
+    path = picture.before
+    while path is not None:
+        before = by_path.get(path)
+        found.insert(0, ("first pass" if before is None else before.last_stage or "first pass", quote(path)))
+        path = None if before is None else before.before
+    return found
+
+
+def describe_picture(
+    picture: GalleryPicture, record: PictureRecord, by_path: Mapping[str, GalleryPicture]
+) -> dict[str, Any]:
+    """What a page's script shows of one picture; the gallery searches it too. `by_path` are all pictures of the page."""
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),
+        "Stage": picture.last_stage,
         **(picture.study or {}).get("axes", {}),
         **settings,
         "Emphasis": picture.request.get("emphasis"),
@@ -120,6 +136,7 @@ def describe_picture(picture: GalleryPicture, record: PictureRecord) -> dict[str
         "sampler": f"{settings.get('Sampler', '')} {settings.get('Schedule type', '')}",
         "file": picture.path,
         "url": quote(picture.path),
+        "earlier": _earlier(picture, by_path),
         "width": record.width,
         "height": record.height,
         "prompt": picture.request.get("prompt", ""),

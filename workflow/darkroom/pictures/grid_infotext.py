@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from darkroom.pictures.grid_parts import GridPart
-from darkroom.pictures.infotext import quote, written_schedule
+from darkroom.pictures.infotext import quote
+from darkroom.pictures.infotext_stages import written_schedule
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.study_table import StudyTable
 from darkroom.request.render_request import RenderRequest

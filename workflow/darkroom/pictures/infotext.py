@@ -14,9 +14,10 @@ from typing import Protocol, TypedDict
 
 from darkroom.base.hashing import autov2
 from darkroom.errors import DarkroomError, ImageError
+from darkroom.pictures.infotext_stages import tell_stages, write_number, written_schedule
 from darkroom.request.lora_tags import name_weights, write_tag
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler
+from darkroom.request.samplers import find_sampler
 
 NEGATIVE = "Negative prompt: "
 STRIPPED = "does not say how it was made any more: another program has written it"
@@ -64,21 +65,23 @@ def write_infotext(
     its prompt are written as tags after it, where other tools look for them. Every word has the meaning that A1111 gives
     it: tags whose weights A1111 would read in another order have them named. The same arguments give the same text.
     """
+    told = tell_stages(request)
+    request = told.request
     settings: dict[str, str] = {
         "Steps": str(request.steps),
         "Sampler": request.sampler,
         "Schedule type": written_schedule(request),
-        "CFG scale": _number(request.cfg_scale),
+        "CFG scale": write_number(request.cfg_scale),
         "Seed": str(request.seed),
-        "Size": f"{request.width}x{request.height}",
+        "Size": told.size,
     }
     if model_hash:
         settings["Model hash"] = model_hash
     settings["Model"] = model
     for vae in _of_kind(assets, "vaes"):
         settings |= {"VAE hash": vae.short, "VAE": vae.name}
-    settings |= _special_settings(request)
-    settings["RNG"] = "CPU"
+    settings |= _special_settings(request, told.strength)
+    settings |= {"RNG": "CPU", **told.settings}
     for key, kind in (("Lora hashes", "loras"), ("TI hashes", "embeddings")):
         if found := _of_kind(assets, kind):
             # A1111 leaves a name's commas out: here they part the entries.
@@ -102,29 +105,25 @@ def read_request(texts: Mapping[str, str], path: Path) -> RenderRequest:
         raise ImageError("picture", path, STRIPPED) from None
 
 
-def written_schedule(request: RenderRequest) -> str:
-    """The schedule in A1111's words, whose Automatic is a schedule of its own for some samplers."""
-    is_other = request.schedule == "Automatic" and request.sampler in A1111_AUTOMATIC
-    return MODELS_OWN if is_other else request.schedule
-
-
-def _special_settings(request: RenderRequest) -> dict[str, str]:
+def _special_settings(request: RenderRequest, strength: float | None) -> dict[str, str]:
     """Settings that are written only if they differ from the default. A1111 has no name for the last four."""
     settings: dict[str, str] = {}
     if request.variation_strength:
         settings["Variation seed"] = str(request.variation_seed)
-        settings["Variation seed strength"] = _number(request.variation_strength)
+        settings["Variation seed strength"] = write_number(request.variation_strength)
+    if strength is not None:
+        settings["Denoising strength"] = write_number(strength)
     if request.clip_skip > 1:
         settings["Clip skip"] = str(request.clip_skip)
     if request.emphasis in _EMPHASIS:
         settings["Emphasis"] = _EMPHASIS[request.emphasis]
     own = find_sampler(request.sampler).eta
     if request.eta is not None and request.eta != own:
-        settings["Eta DDIM" if request.sampler == "DDIM" else "Eta"] = _number(request.eta)
+        settings["Eta DDIM" if request.sampler == "DDIM" else "Eta"] = write_number(request.eta)
     if request.cfg_rescale:
-        settings["CFG rescale"] = _number(request.cfg_rescale)
+        settings["CFG rescale"] = write_number(request.cfg_rescale)
     if request.freeu is not None:
-        settings["FreeU"] = ", ".join(f"{key} {_number(value)}" for key, value in request.freeu)
+        settings["FreeU"] = ", ".join(f"{key} {write_number(value)}" for key, value in request.freeu)
     if request.prompt_2 is not None:
         settings["Prompt 2"] = name_weights(request.prompt_2)
     if request.negative_prompt_2 is not None:
@@ -187,10 +186,6 @@ def _read_value(line: str, start: int) -> tuple[str, int]:
     plain = _PLAIN.match(line, start)
     end = plain.end() if plain else start
     return line[start:end].strip(), end
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 def quote(value: str) -> str:

@@ -53,7 +53,8 @@ def measure_study(plan_file: Path, sheet: str, output: Path) -> str:
     names = list(plan["config"].get("scores", {}))
     scores = find_scores(RESULTS, there, found) if names else {}
     measures = {name: replace(each, scores=scores.get(name, {})) for name, each in file.measures.items()}
-    csv_sha256 = write_study_csv(output, table, pictures, records, measures, missing, names)
+    shown = [picture for picture in pictures if picture.is_result]
+    csv_sha256 = write_study_csv(output, table, shown, records, measures, missing, names)
     save_file(RESULTS, sheet, replace(file, csv=csv_sha256, measures=measures))
     parts = [format_count(len(pictures), "picture"), f"{count:,} of them measured"]
     parts += [f"{len(missing):,} missing"] if missing else []

@@ -2,7 +2,8 @@
 
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
-request (as RenderRequest), for a study's picture study, its cell, and with configured scores scores, by their names. It doesn't depend on when or where the run was made.
+request (as RenderRequest), for a study's picture study, its cell, with configured scores scores, by their names, and for a
+picture that a stage made stage, its number and name. It doesn't depend on when or where the run was made.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class GalleryPicture:
 
     `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict. `study` is
     a study's cell: `prompt` (an id), `axes` (labels by axis), `draw` from 1 on, and `template` if it isn't the prompt.
+    `stage` is what stands behind the seed in its name, `before` the path of the picture that the stage was applied to. One
+    that isn't a result was made for the stages after it; pages show it as a part of these.
     """
 
     sheet: str
@@ -36,11 +39,19 @@ class GalleryPicture:
     path: str
     request: dict[str, Any]
     study: dict[str, Any] | None = None
+    stage: str = ""
+    before: str | None = None
+    is_result: bool = True
 
     @property
     def name(self) -> str:
-        """`SHEET/CHECKPOINT/ID-SEED`: unique within the results folder, whatever the suffix."""
-        return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}"
+        """`SHEET/CHECKPOINT/ID-SEED`, or `…/ID-SEED.1-STAGE`: unique within the results folder, whatever the suffix."""
+        return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}{self.stage and f'.{self.stage}'}"
+
+    @property
+    def last_stage(self) -> str:
+        """The number and name of the stage that made it, `2-upscale`; empty for a first pass."""
+        return self.stage.rpartition(".")[2]
 
 
 def write_manifest(
@@ -82,6 +93,7 @@ def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, f
         "request": picture.request,
         **({} if picture.study is None else {"study": picture.study}),
         **({} if scores is None else {"scores": scores}),
+        **({"stage": picture.last_stage} if picture.stage else {}),
     }
     return json.dumps(entry, ensure_ascii=False) + "\n"
 

@@ -75,15 +75,20 @@ def collect_data(
         "missing": {n: missing[each.name] for n, each in enumerate(pictures) if each.name not in records},
         "warnings": {n: text for n, each in enumerate(pictures) if (text := _warning(records.get(each.name)))},
     }
-    texts = [_describe(picture, records.get(picture.name)) for picture in pictures]
+    by_path = {picture.path: picture for picture in table.pictures}
+    texts = [_describe(picture, records.get(picture.name), by_path) for picture in pictures]
     return StudyData(head, cells, [texts[n : n + CHUNK] for n in range(0, len(texts), CHUNK)])
 
 
-def _describe(picture: GalleryPicture, record: PictureRecord | None) -> dict[str, Any]:
+def _describe(
+    picture: GalleryPicture, record: PictureRecord | None, by_path: Mapping[str, GalleryPicture]
+) -> dict[str, Any]:
     """What is shown of one picture in full; of one that isn't there what was asked for."""
     if record is not None:
-        shown = describe_picture(picture, record)
-        return {key: shown[key] for key in ("prompt", "negative", "settings", "parameters", "width", "height")}
+        shown = describe_picture(picture, record, by_path)
+        earlier = [(name, f"../{url}") for name, url in shown["earlier"]]  # the page lies in the sheet's folder
+        kept = {key: shown[key] for key in ("prompt", "negative", "settings", "parameters", "width", "height")}
+        return kept | ({"earlier": earlier} if earlier else {})
     request = picture.request
     return {"prompt": request.get("prompt", ""), "negative": request.get("negative_prompt", ""), "settings": []}
 

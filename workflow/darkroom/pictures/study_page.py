@@ -77,7 +77,7 @@ def build_study_page(
     `measures` are by picture name, `missing` the reasons of pictures that are not there. The same input gives the same
     bytes. Raises ImageError (E-IMAGE); the earlier page then stays as it is.
     """
-    pictures = [picture for picture in table.cells.values() if picture.name not in missing]
+    pictures = [picture for picture in table.pictures if picture.name not in missing]
     records = update_thumbnails(results, pictures, thumbnail_px)
     by_name = {picture.name: record for picture, record in zip(pictures, records, strict=True)}
     page = render_page(table, by_name, measures, missing, thumbnail_px=thumbnail_px).encode()

@@ -32,7 +32,8 @@ class StudyTable:
     """The pictures of a study by their place. `rows` and `columns` are numbers of dimensions, None for a single line.
 
     A place without a picture was excluded, or belongs to a prompt that doesn't have that value. `bases` has by dimension and
-    prompt's number the label that stands in for the dimension's base where a prompt doesn't have that.
+    prompt's number the label that stands in for the dimension's base where a prompt doesn't have that. `pictures` are all of
+    the sheet in its order, with those that are only there for the stages after them, which are no cells.
     """
 
     sheet: str
@@ -41,6 +42,7 @@ class StudyTable:
     columns: int | None
     cells: Mapping[Place, GalleryPicture]
     bases: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    pictures: tuple[GalleryPicture, ...] = ()
 
     @property
     def pages(self) -> tuple[int, ...]:
@@ -96,8 +98,9 @@ class StudyTable:
         return {each.name: each.labels[at] for each, at in zip(self.dimensions, place, strict=True)}
 
 
-def make_table(sheet: str, pictures: Sequence[GalleryPicture], layout: Mapping[str, Any]) -> StudyTable:
+def make_table(sheet: str, planned: Sequence[GalleryPicture], layout: Mapping[str, Any]) -> StudyTable:
     """The table of a study's pictures; `layout` is the sheet's entry under `studies` in a run's plan."""
+    pictures = [picture for picture in planned if picture.is_result]
     facts = [picture.study or {} for picture in pictures]
     labels = {
         **{axis["name"]: [_axis_label(axis, each) for each in facts] for axis in layout["axes"]},
@@ -119,7 +122,7 @@ def make_table(sheet: str, pictures: Sequence[GalleryPicture], layout: Mapping[s
         for picture, each in zip(pictures, zip(*labels.values(), strict=True), strict=True)
     }
     rows, columns = _choose_lines(dimensions, layout["grid"])
-    return StudyTable(sheet, dimensions, rows, columns, cells, _find_bases(dimensions, cells))
+    return StudyTable(sheet, dimensions, rows, columns, cells, _find_bases(dimensions, cells), tuple(planned))
 
 
 def _find_bases(dimensions: Sequence[Dimension], places: Iterable[Place]) -> dict[tuple[int, int], int]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from darkroom.base.files import disk_errors
 from darkroom.pictures.formats import FORMATS
+from darkroom.pictures.latents import LATENT_SUFFIX, latent_path
 from darkroom.pictures.measures import STUDY_CSV, measures_path
 from darkroom.pictures.records import (
     CONTACT_SHEET,
@@ -21,27 +22,47 @@ from darkroom.pictures.records import (
 )
 
 TRASH = ".trash"
-_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*-[0-9]+\.[a-z]+")
+_STEM = r"[a-z0-9][a-z0-9_.-]*(?:-[0-9]+|\.[0-9]+-[a-z][a-z0-9]*)"
+_NAME = re.compile(rf"{_STEM}\.[a-z]+")
+_LATENT_NAME = re.compile(_STEM + re.escape(LATENT_SUFFIX))
 
 
 def find_pictures(results: Path) -> list[str]:
-    """The pictures in a results folder, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, sorted."""
-    found = (path for suffix in FORMATS for path in results.glob(f"*/*/*{suffix}"))
-    paths = (path.relative_to(results).parts for path in found if _NAME.fullmatch(path.name))
+    """The pictures in a results folder, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, those of stages too; sorted."""
+    return _find(results, FORMATS, _NAME)
+
+
+def find_latents(results: Path) -> list[str]:
+    """The files of latents in a results folder, as `find_pictures` has pictures."""
+    return _find(results, [LATENT_SUFFIX], _LATENT_NAME)
+
+
+def _find(results: Path, suffixes: Iterable[str], name: re.Pattern[str]) -> list[str]:
+    found = (path for suffix in suffixes for path in results.glob(f"*/*/*{suffix}"))
+    paths = (path.relative_to(results).parts for path in found if name.fullmatch(path.name))
     return sorted("/".join(parts) for parts in paths if parts[0] != FOLDER and not parts[0].startswith("."))
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, scores, …
+    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, scores, latents, …
 
     A sheet's contact sheet and index, and a study's table, page and measures, belong to its last picture if none of the sheet is
     wanted. Paths are relative to `results`.
     """
-    unwanted = [path for path in find_pictures(results) if path not in wanted]
+    there = sorted([*find_pictures(results), *find_latents(results)])
+    unwanted = [path for path in there if path not in wanted]
     sheets = {path.partition("/")[0] for path in wanted}
-    found = {path: [place(path.rpartition(".")[0]) for place in (thumbnail_path, scores_path)] for path in unwanted}
+    pictures = {latent_path(path): path for path in unwanted}
+    found = {
+        path: [place(path.rpartition(".")[0]) for place in (thumbnail_path, scores_path)]
+        for path in unwanted
+        if path not in pictures
+    }
+    for path in unwanted:
+        if path in pictures:
+            found[pictures[path]].append(path)
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
-        last = [path for path in unwanted if path.startswith(f"{sheet}/")][-1]
+        last = [path for path in found if path.startswith(f"{sheet}/")][-1]
         found[last] += [
             f"{sheet}/{CONTACT_SHEET}",
             f"{sheet}/{STUDY_CSV}",

@@ -15,6 +15,8 @@ from darkroom.base.text import did_you_mean, file_stem, name_of_stem
 from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
+from darkroom.request.stages import DenoisingStage, Stage
+from darkroom.request.stages.hires import LATENT_UPSCALERS
 
 _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "vaes": ("VAE", RequestError),
@@ -24,10 +26,10 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
 }
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
-
-
 LANCZOS, NEAREST = "Lanczos", "Nearest"
 """The upscalers that need no model, by A1111's names."""
+BUILT_IN_UPSCALERS = (LANCZOS, NEAREST, *LATENT_UPSCALERS)
+"""Upscalers that need no file."""
 _KEPT = re.compile("(?i:lanczos|nearest|none|latent.*)")
 
 
@@ -59,10 +61,36 @@ def assets_in(models_dir: Path, kind: str) -> dict[str, Path]:
 
 
 def used_assets(request: RenderRequest) -> list[tuple[str, str]]:
-    """Kind and name of each asset that a settled request uses. Raises LoraError (E-LORA) for a broken tag."""
-    vaes = [] if request.vae is None else [("vaes", request.vae)]
-    loras = [("loras", use.name) for use in request.all_loras]
-    return [*vaes, *loras, *(("embeddings", name) for name in request.embeddings)]
+    """Kind and name of each asset that a settled request and its stages use. Raises LoraError (E-LORA) for a broken tag."""
+    passes = _passes(request)
+    vaes = [] if request.vae is None or not passes else [("vaes", request.vae)]
+    loras = dict.fromkeys(("loras", use.name) for each in passes for use in each.all_loras)
+    embeddings = [("embeddings", name) for name in request.embeddings]
+    upscalers = dict.fromkeys(("upscalers", name) for name in map(_upscaler_of, request.stages) if name)
+    return [*vaes, *loras, *embeddings, *upscalers]
+
+
+def _passes(request: RenderRequest) -> list[RenderRequest]:
+    """What is denoised, as requests without stages, whose texts differ: the first pass and stages.
+
+    Prompt editing depends on the number of steps, which is a stage's own.
+    """
+    plain = request.model_copy(update={"image": None, "stages": ()}) if request.stages else request
+    found = [plain] if request.image is None else []
+    is_edited = any("[" in text for text in request.prompts)
+    for stage in request.stages:
+        if isinstance(stage, DenoisingStage):
+            is_same = stage.prompt is None and stage.negative_prompt is None and not is_edited
+            if not is_same:
+                found.append(plain.model_copy(update=stage.settings()))
+            elif not found:
+                found.append(plain)
+    return found
+
+
+def _upscaler_of(stage: Stage) -> str | None:
+    name: str | None = getattr(stage, "upscaler", None)
+    return None if name in BUILT_IN_UPSCALERS else name
 
 
 def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
@@ -72,7 +100,8 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     nearest known ones, and what `RenderRequest.timelines` raises.
     """
     found, usable = set(request.embeddings), tuple(names.embeddings)
-    for text in {text for timeline in request.timelines if timeline for text in timeline.texts}:
+    timelines = [timeline for each in _passes(request) for timeline in each.timelines if timeline]
+    for text in {text for timeline in timelines for text in timeline.texts}:
         found.update(find_embeddings(text, usable))
     if found != set(request.embeddings):
         request = request.model_copy(update={"embeddings": tuple(sorted(found))})

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
@@ -28,9 +30,13 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Sha256, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
+MAX_EDGE = 16_384
+"""The longest edge of a picture after its stages, in pixels."""
+_LATER = ("eta", "image", "stages")
 MAX_PROMPT_CHARACTERS = 30_000
 MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a job may hold 128 KiB
 
@@ -58,6 +64,19 @@ _HINTS = {
 }
 _SWITCHES = {"yes": True, "on": True, "true": True, "no": False, "off": False, "false": False}
 _FREEU_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "boolean"}, FreeU.model_json_schema(), {"type": "null"}]}
+
+
+Stages = Annotated[Stage, BeforeValidator(read_stage), PlainSerializer(write_stage)]
+_STAGES_SCHEMA: dict[str, Any] = {
+    "type": "array",
+    "items": {
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": False,
+        "properties": {name: stage.model_json_schema() for name, stage in STAGES.items()},
+    },
+}
 
 
 class RenderRequest(StrictModel):
@@ -110,6 +129,10 @@ class RenderRequest(StrictModel):
     """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
     freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
     """FreeU's factors; `true` for the usual ones."""
+    image: Sha256 | None = None
+    """The SHA-256 of the picture's file that the stages begin with, in place of a first pass from noise."""
+    stages: Annotated[tuple[Stages, ...], WithJsonSchema(_STAGES_SCHEMA)] = ()
+    """What is made of the picture then, each stage of the one before."""
 
     @field_validator("loras", mode="before")
     @classmethod
@@ -165,8 +188,36 @@ class RenderRequest(StrictModel):
         return self
 
     @model_validator(mode="after")
+    def _possible_stages(self) -> Self:
+        if self.image is not None and not self.stages:
+            raise ValueError("an image needs stages that make something of it")
+        size = (self.width, self.height)
+        for stage, after in zip(self.stages, self.sizes[1:], strict=True):
+            if max(after) > MAX_EDGE:
+                raise ValueError(
+                    f"{stage.name} makes {after[0]} x {after[1]} pixels; at most {MAX_EDGE:,} are possible"
+                )
+            if isinstance(stage, DenoisingStage):
+                self._check_pass(stage, size)
+            size = after
+        return self
+
+    def _check_pass(self, stage: DenoisingStage, size: tuple[int, int]) -> None:
+        try:
+            made = self.for_stage(stage, *stage.work_size(*size))
+            check_combination(made.sampler, made.schedule, stage.split_steps(made.steps)[0])
+        except ValidationError as error:
+            first = first_problem(error)
+            raise ValueError(f"{stage.name}: {first.name + ' ' if first.name else ''}{first.reason}") from None
+        except ValueError as error:
+            strength = f"{made.steps} steps at a denoising strength of {stage.denoising_strength:g}"
+            raise ValueError(f"{stage.name}: {strength} are the end of more: {error}") from None
+
+    @model_validator(mode="after")
     def _prompts_fit(self) -> Self:
-        size = sum(len(text.encode(errors="replace")) for text in self.prompts)
+        stages = [stage for stage in self.stages if isinstance(stage, DenoisingStage)]
+        others = [text for stage in stages for text in (stage.prompt, stage.negative_prompt) if text]
+        size = sum(len(text.encode(errors="replace")) for text in [*self.prompts, *others])
         if size > MAX_PROMPT_BYTES:
             raise ValueError(f"the prompts have {size:,} bytes together; at most {MAX_PROMPT_BYTES:,} are allowed")
         return self
@@ -179,9 +230,51 @@ class RenderRequest(StrictModel):
 
     @model_serializer(mode="wrap")
     def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without an eta that isn't set: requests are compared as texts with those of earlier versions."""
+        """Without what earlier versions don't have, if it isn't set: requests are compared as texts with theirs."""
         written: dict[str, Any] = write(self)
-        return {key: value for key, value in written.items() if key != "eta" or value is not None}
+        return {key: value for key, value in written.items() if key not in _LATER or value not in (None, (), [])}
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The SHA-256 of the picture files that it needs: the one it begins with, masks."""
+        of_stages = (digest for stage in self.stages for digest in stage.pictures)
+        return tuple(dict.fromkeys([*([self.image] if self.image else []), *of_stages]))
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """Width and height in pixels of the first picture and after each stage."""
+        found = [(self.width, self.height)]
+        for stage in self.stages:
+            found.append(stage.size_after(*found[-1]))
+        return tuple(found)
+
+    @property
+    def passes(self) -> tuple[Self, ...]:
+        """A request without stages for everything that is denoised: the first picture, and each stage's."""
+        found = [] if self.image else [self.model_copy(update={"stages": ()})]
+        for stage, size in zip(self.stages, self.sizes, strict=False):
+            if isinstance(stage, DenoisingStage):
+                found.append(self.for_stage(stage, *stage.work_size(*size)))
+        return tuple(found)
+
+    def takes_latents(self, number: int) -> bool:
+        """True if the stage of that number (from 0) works on the latents of the picture before it.
+
+        Where the pixels were changed after decoding, or the picture came as a file, they are encoded instead.
+        """
+        stage = self.stages[number]
+        has_latents = self.stages[number - 1].leaves_latents if number else self.image is None
+        return has_latents and isinstance(stage, Hires) and stage.is_latent
+
+    def for_stage(self, stage: DenoisingStage, width: int, height: int) -> Self:
+        """What a denoising stage renders at that size: the request with the stage's own settings, and no stages.
+
+        Raises ValidationError for settings that contradict each other.
+        """
+        plain = {**dict(self), "image": None, "stages": (), "width": width, "height": height}
+        if stage.sampler is not None:
+            plain |= {"schedule": "Automatic", "eta": None}  # those of the request are its own sampler's
+        return type(self).model_validate({**plain, **stage.settings()})
 
     @property
     def prompts(self) -> tuple[str, ...]:

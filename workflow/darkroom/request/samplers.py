@@ -58,7 +58,7 @@ class Sampler:
     is the class for models with EDM's noise (Karras et al., arXiv:2206.00364), None where diffusers has none.
     `calls_per_step` is 2 where the model is called twice a step. `eta` is the share of noise that is added in each
     step, as A1111 counts it, None where that has no meaning; `without_noise` is the sampler that this one is with an eta
-    of 0.
+    of 0. `more_calls` come with the first of several steps.
     """
 
     name: str
@@ -71,6 +71,11 @@ class Sampler:
     calls_per_step: int = 1
     eta: float | None = None
     without_noise: str | None = None
+    more_calls: int = 0
+
+    def calls(self, steps: int) -> int:
+        """How often the model is called for so many steps: the last one of a sampler of second order needs one call."""
+        return self.calls_per_step * steps - (self.calls_per_step - 1) + (self.more_calls if steps > 1 else 0)
 
 
 def _dpm(algorithm: str, order: int) -> dict[str, Any]:
@@ -162,7 +167,12 @@ SAMPLERS = (
     ),
     Sampler("DDIM", "DDIMScheduler", {"clip_sample": False, "set_alpha_to_one": False}, schedules=_STRIDED, eta=0.0),
     Sampler(
-        "PLMS", "PNDMScheduler", {"skip_prk_steps": True, "set_alpha_to_one": False}, ("PNDM",), schedules=_STRIDED
+        "PLMS",
+        "PNDMScheduler",
+        {"skip_prk_steps": True, "set_alpha_to_one": False},
+        ("PNDM",),
+        schedules=_STRIDED,
+        more_calls=1,
     ),
     Sampler("LCM", "LCMScheduler", {"clip_sample": False}, schedules=("Automatic",), max_steps=50),
 )

@@ -125,10 +125,10 @@ def grids_of(sheet: str, planned: PlannedSheet) -> StudyGrids | None:
 
 def _placed(picture: PlannedPicture) -> GalleryPicture:
     """What the table and the grids' sizes take from a picture."""
-    size = {"width": picture.request.width, "height": picture.request.height}
-    return GalleryPicture(
-        picture.sheet, picture.checkpoint, picture.id, picture.seed, picture.path, size, picture.study
-    )
+    width, height = picture.request.sizes[-1]
+    size = {"width": width, "height": height}
+    names = ("sheet", "checkpoint", "id", "seed", "path", "study", "stage", "before", "is_result")
+    return GalleryPicture(request=size, **{name: getattr(picture, name) for name in names})
 
 
 def make_grid_file(plan_file: Path, sheet: str, output: Path, missing: Mapping[str, str] | None = None) -> str:

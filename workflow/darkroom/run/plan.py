@@ -32,12 +32,15 @@ from darkroom.pictures.formats import PNG
 from darkroom.pictures.records import scores_path
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
-from darkroom.revisions import RENDER, RENDER_OF_SOME
+from darkroom.request.stages import DenoisingStage
+from darkroom.revisions import RENDER, RENDER_OF_SOME, STAGE
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.grids import StudyGrids, grids_of
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
-from darkroom.sheets.read import PlannedPicture, PlannedSheet, load_pictures
+from darkroom.run.stage_jobs import StageJob
+from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
+from darkroom.sheets.read import load_pictures
 from darkroom.warm.lease import make_lease
 
 _WEAK_FIRST_STEP = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DDIM", "PLMS")
@@ -72,11 +75,12 @@ class Plan:
         return self.config.checkpoints[name]
 
     def picture(self, wildcards: Any) -> PlannedPicture:
-        """The picture that the wildcards sheet, checkpoint, picture and seed name.
+        """The picture that the wildcards sheet, checkpoint, picture and seed name, or `staged` in place of the last two.
 
         Raises BadNameError (E-NAME) with the nearest one if no sheet asks for it.
         """
-        folder, name = f"{wildcards.sheet}/{wildcards.checkpoint}", f"{wildcards.picture}-{wildcards.seed}"
+        folder = f"{wildcards.sheet}/{wildcards.checkpoint}"
+        name = wildcards.get("staged") or f"{wildcards.picture}-{wildcards.seed}"
         path = f"{folder}/{name}{PNG.suffix}"
         if path not in self._by_path:
             known = [f"results/{other}" for other in self._by_path if other.startswith(f"{folder}/")]
@@ -123,6 +127,43 @@ class Plan:
         given = {name: score.model_dump(include={"clip", "activation"}) for name, score in self.config.scores.items()}
         return json.dumps(given)
 
+    def stage_job(self, wildcards: Any) -> StageJob:
+        """The job of a picture that a stage makes."""
+        picture = self.picture(wildcards)
+        return StageJob(picture, self._by_path.get(picture.before or ""))
+
+    def stage_params(self, job: StageJob) -> list[Any]:
+        """The params of a stage's rule that decide its picture."""
+        request = job.picture.request
+        return [request.to_json(), self.config.engine.dtype, stage_revision(request)]
+
+    def all_receipts(self, wildcards: Any) -> list[str]:
+        """The receipts of all that a picture is made with: of the model, and of the assets."""
+        return [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
+
+    @cached_property
+    def latents(self) -> frozenset[str]:
+        """The paths of the latents that stages need."""
+        return frozenset(path for pictures in self.sheets.values() for path in latents_of(pictures))
+
+    def latent_sheets(self, *, staged: bool) -> str:
+        """A pattern for the wildcard `sheet` that matches in the paths of pictures whose latents a stage needs.
+
+        Of first passes, or of stages; it looks ahead to the picture's name where that doesn't hold for all of the sheet.
+        """
+        patterns = []
+        for name, pictures in self.sheets.items():
+            names: dict[bool, set[str]] = {True: set(), False: set()}
+            for picture in pictures:
+                if bool(picture.request.stages) == staged:
+                    names[picture.latent_path in self.latents].add(Path(picture.name).name)
+            if names[True] and not names[False]:
+                patterns.append(re.escape(name))
+            elif names[True]:
+                some = "|".join(map(re.escape, sorted(names[True])))
+                patterns.append(f"{re.escape(name)}(?=/[^/]+/(?:{some})[.](?:latent|png))")
+        return "|".join(patterns) or "(?!)"
+
     def count(self, sheet: str | None = None) -> str:
         """`1 picture`, `2,000 pictures`: those of one sheet or of all."""
         number = len(self.paths(sheet))
@@ -167,9 +208,8 @@ class Plan:
 
     def kept_path(self, wildcards: Any) -> str | None:
         """A picture's second name on a cluster, a hash of all that decides it; None while a receipt is missing."""
-        receipts = [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
         try:
-            made_of = [hashlib.sha256(Path(receipt).read_bytes()).hexdigest() for receipt in receipts]
+            made_of = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in self.all_receipts(wildcards)]
         except OSError:
             return None
         request = self.picture(wildcards).request
@@ -196,10 +236,16 @@ class Plan:
 
 
 def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
-    """What takes time when it differs from the picture before, the costliest first: models, the size, texts to encode."""
+    """What takes time when it differs from the picture before, the costliest first: models, the size, texts to encode.
+
+    A stage is rendered with the models of its first pass as far as it can, so its pictures follow those with the same ones.
+    """
     request = picture.request
+    size = request.sizes[-1]
+    if request.stages and isinstance(last := request.stages[-1], DenoisingStage):
+        request = request.model_copy(update=last.settings())
     loaded = (picture.checkpoint, request.vae, request.all_loras)
-    return *loaded, (request.width, request.height), request.sampler, request.prompts
+    return *loaded, size, request.sampler, request.prompts
 
 
 def render_revision(request: RenderRequest) -> int:
@@ -213,10 +259,17 @@ def render_revision(request: RenderRequest) -> int:
     texts = (request.prompt, request.negative_prompt, request.prompt_2, request.negative_prompt_2)
     if any(text and _NEWLY_READ.search(text) for text in texts):
         return RENDER_OF_SOME
+    if request.stages:
+        request = request.model_copy(update={"image": None, "stages": ()})
     is_edited = any("[" in (text or "") for text in texts) and any(
         timeline is not None and len(timeline.texts) > 1 for timeline in request.timelines
     )
     return RENDER_OF_SOME if is_edited else RENDER
+
+
+def stage_revision(request: RenderRequest) -> list[int]:
+    """The revisions that a stage's picture depends on: that of the render stage, and that of stages."""
+    return [render_revision(request), STAGE]
 
 
 def make_plan(config: Config) -> Plan:

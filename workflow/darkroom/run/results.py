@@ -8,12 +8,14 @@ trash.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from darkroom.config import Config
 from darkroom.pictures.damage import ResultsCheck, SheetState
+from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE, scores_path
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
@@ -21,7 +23,9 @@ from darkroom.run.asset_folders import expand_folders
 from darkroom.run.grids import grids_of
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
-from darkroom.sheets.read import PlannedPicture, load_pictures
+from darkroom.run.stage_jobs import StageJob
+from darkroom.sheets.planned import PlannedPicture, latents_of
+from darkroom.sheets.read import load_pictures
 
 RESULTS = Path("results")
 _MEMORY = Path(".snakemake/darkroom/whole.json")
@@ -50,6 +54,22 @@ class Results:
     def check_picture(self, sheet: str, path: str) -> None:
         """Force one picture, given below results/, if it is damaged."""
         self._make_again(path, self._inspect(sheet))
+
+    def is_stage_done(self, job: StageJob, params: Sequence[Any], receipts: Sequence[str]) -> bool:
+        """Whether a stage's picture is as wanted, after forcing what is damaged of what goes in."""
+        if job.before is not None:
+            self.check_picture(job.before.sheet, job.before.path)
+            self.check_latent(job.before.latent_path)
+        is_whole = job.picture.path not in self._inspect(job.picture.sheet).damaged
+        return is_whole and job.is_as_wanted(self._snakemake, params, receipts)
+
+    def check_latent(self, path: str) -> None:
+        """Take away latents, given below results/, that are damaged, so that they are made again where a stage needs them."""
+        if self._snakemake.makes_files and path not in self._handled and is_damaged(RESULTS / path):
+            self._handled.add(path)
+            (RESULTS / path).unlink(missing_ok=True)
+            why = "are damaged. They are made again where a stage needs them."
+            print(f"E-IMAGE latents '{RESULTS / path}': {why}", file=sys.stderr, flush=True)
 
     def check_gallery(self) -> None:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
@@ -118,7 +138,7 @@ def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
     wanted: set[str] = set()
     for config in configs:
         for name, sheet in load_pictures(expand_folders(config)).items():
-            wanted |= {picture.path for picture in sheet}
+            wanted |= {picture.path for picture in sheet} | latents_of(sheet)
             grids = grids_of(name, sheet)
             wanted |= {f"{name}/{grid.file}" for grid in grids.by_stem.values()} if grids is not None else set()
     return find_unwanted(RESULTS, wanted)

@@ -138,3 +138,14 @@ def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[
         other(log)
 
     return call
+
+
+def in_place_of(path: str, there: str) -> str:
+    """An input that counts as `path` where Snakemake compares a job's inputs with its record, but is the file `there`.
+
+    So the job doesn't depend on the one that makes `path`. It is the flag that files of a remote workflow have in their cache.
+    """
+    from snakemake.io import flag
+
+    marked: str = flag(there, "sourcecache_entry", path)
+    return marked

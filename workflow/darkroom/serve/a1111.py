@@ -1,35 +1,38 @@
-"""AUTOMATIC1111's API below `/sdapi/v1`, after its modules/api/api.py: txt2img, progress, options, png-info, and lists."""
+"""AUTOMATIC1111's API below `/sdapi/v1`, after its modules/api/api.py: txt2img, img2img, progress, options, png-info."""
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import logging
-import os
 import time
+from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request
 
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
-from darkroom.pictures.infotext import NEGATIVE, read_infotext, written_schedule
+from darkroom.pictures.infotext import NEGATIVE, read_infotext
+from darkroom.pictures.infotext_stages import written_schedule
 from darkroom.pictures.lossy import infotext_of
 from darkroom.pictures.png import SIGNATURE, text_of_png
-from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, SAMPLERS, SCHEDULES
+from darkroom.request.stages import DenoisingStage
+from darkroom.request.stages.hires import LATENT_UPSCALERS
+from darkroom.serve.a1111_extras import add_extras
+from darkroom.serve.a1111_hires import check_upscaler
 from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, shown
+from darkroom.serve.a1111_image_schemas import Img2Img
+from darkroom.serve.a1111_img2img import count_images, read_img2img, receive_images
+from darkroom.serve.a1111_lists import add_lists
 from darkroom.serve.a1111_schemas import (
-    Lora,
     PngInfo,
     PngInfoBody,
+    Processing,
     ProgressAnswer,
     ProgressState,
-    Sampler,
-    Scheduler,
-    SdModel,
-    SdVae,
     Txt2Img,
     Txt2ImgAnswer,
 )
@@ -41,53 +44,69 @@ from darkroom.serve.a1111_settings import (
     present_options,
     read_txt2img,
 )
-from darkroom.serve.adapters import check_count
+from darkroom.serve.adapters import check_count, final_size
 from darkroom.serve.http import wants_fresh, while_connected
+from darkroom.serve.images import decode_base64
 
 if TYPE_CHECKING:
+    from darkroom.config import ServeConfig
     from darkroom.serve.answers import Rendered
     from darkroom.serve.service import Progress, Service
 
 logger = logging.getLogger(__name__)
 
-_EMPTY_LISTS = (
-    "extensions",
-    "face-restorers",
-    "hypernetworks",
-    "latent-upscale-modes",
-    "prompt-styles",
-    "realesrgan-models",
-    "script-info",
-)
-_REFRESH = ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings")
-_UNSUPPORTED = ("img2img", "extra-single-image", "extra-batch-images", "interrogate")
-_WIDTH_OF_EMBEDDINGS = 768 + 1280  # of both text encoders, as A1111 counts it
-
 
 def make_router(service: Service) -> APIRouter:
     """The routes below `/sdapi/v1`."""
     router = APIRouter(prefix="/sdapi/v1", tags=["AUTOMATIC1111"])
-    _add_lists(router, service)
+    add_lists(router, service)
     _add_state(router, service)
-    router.add_api_route("/png-info", _get_png_info, methods=["POST"])
-    for path in _UNSUPPORTED:
-        router.add_api_route(f"/{path}", _refuse_images, methods=["POST"])
+    add_extras(router, service)
+    _add_png_info(router, service)
+    router.add_api_route("/interrogate", _refuse_interrogation, methods=["POST"])
 
     @router.post("/txt2img")
     async def make_pictures(body: Txt2Img, request: Request) -> Txt2ImgAnswer:
         """Make pictures of a prompt."""
         check_count(count_pictures(body), service.config)
         read = read_txt2img(body)
-        _log_ignored("/sdapi/v1/txt2img", read.ignored)
-        model = service.models.get(read.model).name
-        started = time.time()
-        work = service.make_pictures(read.settings, model=model, is_fresh=wants_fresh(request))
-        pictures = await while_connected(request, work)
-        if read.model is not None and body.override_settings_restore_afterwards is False:
-            service.set_default(model)
-        return write_answer(body, pictures, read, started)
+        _check_hires(read, service)
+        return await _answer(body, read, {}, request, service)
+
+    @router.post("/img2img")
+    async def change_pictures(body: Img2Img, request: Request) -> Txt2ImgAnswer:
+        """Make pictures of pictures: all of one anew, or what a mask says."""
+        body = count_images(body)
+        check_count(count_pictures(body), service.config)
+        sent = await receive_images(body, service.images)
+        return await _answer(body, read_img2img(body, sent), sent.files, request, service)
 
     return router
+
+
+async def _answer(
+    body: Processing, read: PictureSettings, files: Mapping[str, bytes], request: Request, service: Service
+) -> Txt2ImgAnswer:
+    """Make the pictures, unless the client disconnects."""
+    _log_ignored(request.url.path, read.ignored)
+    model = service.models.get(read.model).name
+    started = time.time()
+    work = service.make_pictures(read.settings, model=model, pictures=files, is_fresh=wants_fresh(request))
+    pictures = await while_connected(request, work)
+    if read.model is not None and body.override_settings_restore_afterwards is False:
+        service.set_default(model)
+    return write_answer(body, pictures, read, started)
+
+
+def _check_hires(read: PictureSettings, service: Service) -> None:
+    """Raise RequestError (E-REQUEST) for an unknown upscaler, UnsupportedError (E-UNSUPPORTED) for another checkpoint."""
+    for stage in read.settings[0].get("stages", ()):
+        check_upscaler(stage.upscaler, [*LATENT_UPSCALERS, *service.upscaler_names()], "hr_upscaler")
+    if read.hires_model is not None:
+        other, model = service.models.get(read.hires_model).name, service.models.get(read.model).name
+        if other != model:
+            why = f"the second pass is made with the first one's checkpoint, {model}"
+            raise UnsupportedError("request: hr_checkpoint_name", shorten(read.hires_model), why, "leave it out")
 
 
 def _log_ignored(route: str, ignored: Ignored) -> None:
@@ -124,127 +143,41 @@ def _add_state(router: APIRouter, service: Service) -> None:
         return {}
 
 
-def _get_png_info(body: PngInfoBody) -> PngInfo:
-    """Read the settings in a picture's metadata."""
-    return read_png_info(body.image)
+def _add_png_info(router: APIRouter, service: Service) -> None:
+    @router.post("/png-info")
+    async def get_png_info(body: PngInfoBody) -> PngInfo:
+        """Read the settings in a picture's metadata."""
+        return await service.images.run(partial(read_png_info, body.image, service.config))
 
 
-async def _refuse_images() -> None:
-    """Not supported: there is no image input."""
-    raise UnsupportedError("image input", None, "pictures are made of prompts alone", "use /sdapi/v1/txt2img")
+async def _refuse_interrogation() -> None:
+    """Not supported: Darkroom describes no pictures."""
+    raise UnsupportedError("interrogate", None, "Darkroom describes no pictures", "use a program that captions them")
 
 
-def _add_lists(router: APIRouter, service: Service) -> None:
-    _add_fixed_lists(router)
-
-    @router.get("/sd-models")
-    async def list_models() -> list[SdModel]:
-        models = [service.models.get(name) for name in service.models.names]
-        return [
-            SdModel(
-                title=model.title,
-                model_name=model.name,
-                hash=model.model_hash,
-                sha256=model.sha256,
-                filename=f"{model.name}.safetensors",
-            )
-            for model in models
-        ]
-
-    @router.get("/sd-vae")
-    async def list_vaes() -> list[SdVae]:
-        names = [f"{name}.safetensors" for name in service.asset_names().vaes]
-        return [SdVae(model_name=name, filename=name) for name in names]
-
-    @router.get("/loras")
-    async def list_loras() -> list[Lora]:
-        return [Lora(name=name, alias=name, path=name, metadata={}) for name in service.asset_names().loras]
-
-    @router.get("/embeddings")
-    async def list_embeddings() -> dict[str, Any]:
-        unknown = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None, "vectors": None}
-        loaded = {name: {**unknown, "shape": _WIDTH_OF_EMBEDDINGS} for name in service.asset_names().embeddings}
-        return {"loaded": loaded, "skipped": {}}
-
-
-def _add_fixed_lists(router: APIRouter) -> None:
-    router.add_api_route("/samplers", list_samplers)
-    router.add_api_route("/schedulers", list_schedulers)
-    router.add_api_route("/upscalers", _list_upscalers)
-    router.add_api_route("/scripts", _list_scripts)
-    router.add_api_route("/memory", get_memory)
-    router.add_api_route("/cmd-flags", _list_flags)
-    for path in _EMPTY_LISTS:
-        router.add_api_route(f"/{path}", _list_nothing)
-    for path in _REFRESH:
-        router.add_api_route(f"/{path}", _refresh, methods=["POST"])
-
-
-async def list_samplers() -> list[Sampler]:
-    """All samplers; `options.scheduler` is what the schedule "automatic" means."""
-    return [
-        Sampler(
-            name=sampler.name,
-            aliases=list(sampler.aliases),
-            options={"scheduler": A1111_AUTOMATIC[sampler.name].lower()} if sampler.name in A1111_AUTOMATIC else {},
-        )
-        for sampler in SAMPLERS
-    ]
-
-
-async def list_schedulers() -> list[Scheduler]:
-    """All schedules, and the word for the model's own where "automatic" is another one."""
-    return [Scheduler(name=label.lower().replace(" ", "_"), label=label) for label in (*SCHEDULES, MODELS_OWN)]
-
-
-async def get_memory() -> dict[str, dict[str, Any]]:
-    """The machine's memory in bytes. That of the engines is among the metrics."""
-    page, total, free = (os.sysconf(name) for name in ("SC_PAGE_SIZE", "SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
-    ram = {"free": page * free, "used": page * (total - free), "total": page * total}
-    return {"ram": ram, "cuda": {"error": "see /metrics"}}
-
-
-async def _list_upscalers() -> list[dict[str, Any]]:
-    """Only "None": pictures are not enlarged."""
-    return [{"name": "None", "model_name": None, "model_path": None, "model_url": None, "scale": 1}]
-
-
-async def _list_scripts() -> dict[str, list[str]]:
-    """There are none."""
-    return {"txt2img": [], "img2img": []}
-
-
-async def _list_flags() -> dict[str, bool]:
-    """The flags of an A1111 that only has its API."""
-    return {"api": True, "nowebui": True}
-
-
-async def _list_nothing() -> list[Any]:
-    """There are none."""
-    return []
-
-
-async def _refresh() -> None:
-    """Has no effect: LoRAs, VAEs and embeddings are looked up in each request, models when the server starts."""
-
-
-def write_answer(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, started: float) -> Txt2ImgAnswer:
+def write_answer(body: Processing, pictures: list[Rendered], read: PictureSettings, started: float) -> Txt2ImgAnswer:
     """A1111's answer: the pictures, the request's known fields with the missing ones filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
     used |= {"sampler_name": first.sampler, "scheduler": written_schedule(first)}
-    fields = body.model_dump(include=set(Txt2Img.model_fields))
+    fields = body.model_dump(include=set(type(body).model_fields))
+    if isinstance(body, Img2Img):
+        used["width"], used["height"] = final_size(first)
+        if not body.include_init_images:
+            fields |= {"init_images": None, "mask": None}
     sent = {name: value for name, value in fields.items() if value is not None}
     images = [] if body.send_images is False else [base64.b64encode(picture.png).decode() for picture in pictures]
     info = json.dumps(_write_info(body, pictures, read, started))
     return Txt2ImgAnswer(images=images, parameters={**fields, **used, **sent}, info=info)
 
 
-def _write_info(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, started: float) -> dict[str, Any]:
+def _write_info(body: Processing, pictures: list[Rendered], read: PictureSettings, started: float) -> dict[str, Any]:
     requests = [picture.request for picture in pictures]
     first = requests[0]
     infotexts = [picture.infotext for picture in pictures]
     written = read_infotext(infotexts[0])["settings"]
+    width, height = final_size(first)
+    strengths = [stage.denoising_strength for stage in first.stages if isinstance(stage, DenoisingStage)]
     return {
         "prompt": first.prompt,
         "all_prompts": [request.prompt for request in requests],
@@ -255,8 +188,8 @@ def _write_info(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, 
         "subseed": read.subseeds[0],
         "all_subseeds": read.subseeds,
         "subseed_strength": first.variation_strength,
-        "width": first.width,
-        "height": first.height,
+        "width": width,
+        "height": height,
         "sampler_name": first.sampler,
         "cfg_scale": first.cfg_scale,
         "steps": first.steps,
@@ -269,7 +202,7 @@ def _write_info(body: Txt2Img, pictures: list[Rendered], read: PictureSettings, 
         "sd_vae_hash": written.get("VAE hash"),
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": None,
+        "denoising_strength": strengths[0] if strengths else None,
         "extra_generation_params": {"Schedule type": written_schedule(first)},
         "index_of_first_image": 0,
         "infotexts": infotexts,
@@ -321,20 +254,21 @@ def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
     return ProgressAnswer(progress=min(done, 1.0), eta_relative=left, state=state, textinfo=progress.stage + ahead)
 
 
-def read_png_info(image: str) -> PngInfo:
-    """The metadata of a PNG, JPEG or WebP in base64. Raises RequestError (E-REQUEST)."""
+def read_png_info(image: str, limits: ServeConfig) -> PngInfo:
+    """The metadata of a PNG, JPEG or WebP in base64. Raises RequestError (E-REQUEST), LimitError, SsrfError."""
+    data = decode_base64(image, "request: image", limits)
     try:
-        data = base64.b64decode(image.rpartition("base64,")[2], validate=True)
         texts = text_of_png(data, "image") if data.startswith(SIGNATURE) else {"parameters": infotext_of(data)}
-    except (binascii.Error, ValueError, ImageError):
+    except ImageError:
         why = "is not a PNG, JPEG or WebP in base64"
         raise RequestError("request: image", None, why, "send the file's bytes in base64") from None
     info = texts.pop("parameters", "")
     known = read_infotext(info)
     parameters = {"Prompt": known["prompt"], NEGATIVE[:-2]: known["negative_prompt"], **known["settings"]}
-    width, _, height = known["settings"].get("Size", "").partition("x")
-    sizes = {"Size-1": width, "Size-2": height} if height else {}
-    return PngInfo(info=info, items=texts, parameters=parameters | sizes if info else {})
+    for name in ("Size", "Hires resize"):
+        width, _, height = known["settings"].get(name, "").partition("x")
+        parameters |= {f"{name}-1": width, f"{name}-2": height} if height else {}
+    return PngInfo(info=info, items=texts, parameters=parameters if info else {})
 
 
 def _stamp(seconds: float) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from darkroom.base.text import near_names, shorten
 from darkroom.errors import UnsupportedError
 from darkroom.request.samplers import find_sampler, find_schedule
-from darkroom.serve.a1111_schemas import NEUTRAL, Txt2Img
+from darkroom.serve.a1111_schemas import NEUTRAL, Processing
 from darkroom.serve.adapters import refuse_wishes
 
 MOST_NAMED = 100
@@ -70,7 +70,7 @@ _SWITCHES = ("enabled", "enable", "is_enabled", "ad_tab_enable")
 _NOTHING: tuple[Any, ...] = (None, False, "", "None", [], {})
 
 
-def ignore_fields(body: Txt2Img, settings: Iterable[str]) -> Ignored:
+def ignore_fields(body: Processing, settings: Iterable[str]) -> Ignored:
     """Unknown fields, and known ones that don't matter; `settings` are the names that a client may have misspelt.
 
     Raises UnsupportedError (E-UNSUPPORTED) for a field or a script that would change the picture.

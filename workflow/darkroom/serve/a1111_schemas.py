@@ -15,7 +15,6 @@ from darkroom.serve.adapters import SETTINGS, describe_wishes
 _MODEL = ConfigDict(use_attribute_docstrings=True, protected_namespaces=())
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "enable_hr": (False,),
     "restore_faces": (False,),
     "tiling": (False,),
     "styles": ([],),
@@ -24,30 +23,29 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "disable_extra_networks": (False,),
     "seed_resize_from_h": (-1, 0),
     "seed_resize_from_w": (-1, 0),
-    "firstphase_width": (0,),
-    "firstphase_height": (0,),
     "firstpass_image": ("",),
     "s_churn": (0,),
     "s_noise": (1,),
     "s_min_uncond": (0,),
 }
-"""Fields of Txt2Img for features that Darkroom doesn't have, with the values that don't use the feature."""
+"""Fields of Processing for features that Darkroom doesn't have, with the values that don't use the feature."""
 SAME = ("negative_prompt", "steps", "cfg_scale", "width", "height", "clip_skip")
 """Fields that are RenderRequest's settings of the same name."""
 
 
-def _describe(schema: dict[str, Any]) -> None:
-    describe_wishes(schema, NEUTRAL)
+def describe_body(schema: dict[str, Any]) -> None:
+    """Have a body's JSON Schema show the ranges of settings, and what is refused."""
+    describe_wishes(schema, {name: values for name, values in NEUTRAL.items() if name in schema["properties"]})
     schema["properties"] |= {name: SETTINGS[name] for name in SAME}
 
 
-class Txt2Img(BaseModel):
-    """A1111's StableDiffusionProcessingTxt2Img, with `clip_skip` and `hr_additional_modules`, which other servers accept.
+class Processing(BaseModel):
+    """A1111's StableDiffusionProcessing, with `clip_skip`, which other servers accept: what txt2img and img2img share.
 
     Other fields are ignored, and named in the answer's `info`.
     """
 
-    model_config = ConfigDict(**_MODEL, extra="allow", json_schema_extra=_describe)
+    model_config = ConfigDict(**_MODEL, extra="allow", json_schema_extra=describe_body)
 
     prompt: str | None = Field("", examples=["a lighthouse in a storm, (oil painting:1.2)"])
     """Any length. The weights in a LoRA tag are in A1111's order: the text encoders' first."""
@@ -82,7 +80,6 @@ class Txt2Img(BaseModel):
 
     eta: float | None = None
     """0 to 1 for DDIM, 0 or 1 for others that add noise; has no effect on the rest, as in A1111."""
-    enable_hr: bool | None = False
     restore_faces: bool | None = False
     tiling: bool | None = False
     styles: list[str] | None = None
@@ -97,27 +94,12 @@ class Txt2Img(BaseModel):
     disable_extra_networks: bool | None = False
     seed_resize_from_h: int | None = -1
     seed_resize_from_w: int | None = -1
-    firstphase_width: int | None = 0
-    firstphase_height: int | None = 0
     firstpass_image: str | None = None
     s_churn: float | None = None
     s_noise: float | None = None
     s_min_uncond: float | None = None
-
-    denoising_strength: float | None = None
-    """Has no effect without `enable_hr`, as in A1111; nor have the `hr_…` below, or s_tmin and s_tmax without `s_churn`."""
-    hr_scale: float | None = None
-    hr_upscaler: str | None = None
-    hr_second_pass_steps: int | None = None
-    hr_resize_x: int | None = None
-    hr_resize_y: int | None = None
-    hr_checkpoint_name: str | None = None
-    hr_sampler_name: str | None = None
-    hr_scheduler: str | None = None
-    hr_prompt: str | None = None
-    hr_negative_prompt: str | None = None
-    hr_additional_modules: list[Any] | None = None
     refiner_switch_at: float | None = None
+    """Has no effect without `refiner_checkpoint`; nor have s_tmin and s_tmax without `s_churn`."""
     s_tmin: float | None = None
     s_tmax: float | None = None
     save_images: bool | None = False
@@ -126,6 +108,46 @@ class Txt2Img(BaseModel):
     do_not_save_grid: bool | None = False
     force_task_id: str | None = None
     comments: dict[str, Any] | None = None
+
+
+class Txt2Img(Processing):
+    """A1111's StableDiffusionProcessingTxt2Img, with Forge's `hr_cfg` and `hr_additional_modules`.
+
+    Other fields are ignored, and named in the answer's `info`.
+    """
+
+    enable_hr: bool | None = False
+    """Hires. fix: the picture is enlarged, and a second pass denoises it again at its new size."""
+    denoising_strength: float | None = None
+    """Of the second pass; 0.75 if left out. Has no effect without `enable_hr`, as in A1111; nor have the `hr_…` below."""
+    hr_scale: float | None = None
+    """How much larger; 2 if left out. Has no effect with `hr_resize_x` or `hr_resize_y`."""
+    hr_upscaler: str | None = Field(None, max_length=200)
+    """A name of `/sdapi/v1/latent-upscale-modes` or `/sdapi/v1/upscalers`; `Latent` if left out."""
+    hr_second_pass_steps: int | None = None
+    """0 or none: as many as `steps`. All of them are run, whatever the strength."""
+    hr_resize_x: int | None = None
+    """The new width. 0 or none is in proportion to `hr_resize_y`; with both, what is too much is cropped."""
+    hr_resize_y: int | None = None
+    """The new height; see `hr_resize_x`."""
+    hr_checkpoint_name: str | None = Field(None, max_length=200)
+    """Only the checkpoint of the first pass."""
+    hr_sampler_name: str | None = Field(None, max_length=200)
+    """As the first pass if left out, or `Use same sampler`."""
+    hr_scheduler: str | None = Field(None, max_length=200)
+    """As the first pass if left out, or `Use same scheduler`."""
+    hr_prompt: str | None = None
+    """As the first pass if left out or empty."""
+    hr_negative_prompt: str | None = None
+    """As the first pass if left out or empty."""
+    hr_cfg: float | None = None
+    """The CFG scale; as the first pass if left out."""
+    hr_additional_modules: list[Any] | None = None
+    """Only `["Use same choices"]`."""
+    firstphase_width: int | None = 0
+    """In place of `width`, as in A1111."""
+    firstphase_height: int | None = 0
+    """In place of `height`, as in A1111."""
 
 
 class Txt2ImgAnswer(BaseModel):

@@ -7,24 +7,19 @@ and extensions-builtin/Lora/extra_networks_lora.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from darkroom.base.text import loose, shorten
-from darkroom.errors import RequestError, UnsupportedError
-from darkroom.pictures.infotext import read_infotext
+from darkroom.base.text import shorten
+from darkroom.errors import UnsupportedError
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, find_sampler, find_schedule, split_sampler
-from darkroom.serve.a1111_ignored import (
-    MOST_GUESSED,
-    Ignored,
-    ignore_eta,
-    ignore_fields,
-    ignore_option,
-    ignore_schedule,
-)
-from darkroom.serve.a1111_schemas import SAME, Txt2Img
+from darkroom.request.samplers import find_sampler
+from darkroom.serve.a1111_hires import read_checkpoint, read_first_size, read_hires
+from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, ignore_eta, ignore_fields, ignore_option
+from darkroom.serve.a1111_infotext import with_infotext
+from darkroom.serve.a1111_samplers import ignore_schedule_of, read_sampler
+from darkroom.serve.a1111_schemas import SAME, Processing, Txt2Img
 from darkroom.serve.adapters import choose_seed
 
 FIXED: dict[str, Any] = {
@@ -59,16 +54,21 @@ _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
 class PictureSettings:
     """A request in our terms: settings and variation seed of each picture, and the model (None for the default).
 
-    `ignored` names what the request asks for in vain, with the reasons.
+    `ignored` names what the request asks for in vain, with the reasons; `hires_model` a second pass's own model.
     """
 
     settings: list[dict[str, Any]]
     subseeds: list[int]
     model: str | None
     ignored: Ignored
+    hires_model: str | None = None
+
+    def with_settings(self, **settings: Any) -> PictureSettings:
+        """The same with settings that all pictures have."""
+        return replace(self, settings=[{**each, **settings} for each in self.settings])
 
 
-def count_pictures(body: Txt2Img) -> int:
+def count_pictures(body: Processing) -> int:
     return (body.batch_size or 1) * (body.n_iter or 1)
 
 
@@ -77,13 +77,25 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
 
     Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field or option.
     """
-    body, settings = _with_infotext(body)
-    ignored = ignore_fields(body, Txt2Img.model_fields)
-    settings |= {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    body, own = with_infotext(body)
+    read = read_processing(body, own, read_first_size(body))
+    if not body.enable_hr:
+        return read
+    return replace(read.with_settings(stages=[read_hires(body)]), hires_model=read_checkpoint(body))
+
+
+def read_processing(body: Processing, own: dict[str, Any], size: dict[str, int]) -> PictureSettings:
+    """What txt2img and img2img share; `own` are settings without a field, `size` those of the first picture.
+
+    Raises as `read_txt2img`.
+    """
+    ignored = ignore_fields(body, type(body).model_fields)
+    settings = own | {name: value for name in SAME if (value := getattr(body, name)) is not None}
+    settings = {name: value for name, value in settings.items() if name not in ("width", "height")} | size
     sampler, schedule = body.sampler_name or body.sampler_index, body.scheduler
-    if reason := _ignore_schedule(sampler, schedule):
+    if reason := ignore_schedule_of(sampler, schedule):
         ignored["scheduler"], schedule = reason, None
-    settings |= _read_sampler(sampler, schedule)
+    settings |= read_sampler(sampler, schedule)
     if reason := ignore_eta(body.eta, settings.get("sampler")):
         ignored["eta"] = reason
     elif body.eta is not None and body.eta != find_sampler(settings["sampler"]).eta:
@@ -95,6 +107,11 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
         why = f"{', '.join(overrides)} can't be kept for everybody"
         raise UnsupportedError(f"request: {name}", False, why, f"send {name} as true")
     settings |= {**overrides, "prompt": name_weights(body.prompt or "", te_first=True)}
+    return _spread_seeds(body, settings, model, ignored)
+
+
+def _spread_seeds(body: Processing, settings: dict[str, Any], model: str | None, ignored: Ignored) -> PictureSettings:
+    """Consecutive seeds, or with a `subseed_strength` consecutive variation seeds."""
     count = count_pictures(body)
     seed, subseed = choose_seed(body.seed, count), choose_seed(body.subseed, count)
     subseeds = [subseed + number for number in range(count)]
@@ -157,102 +174,3 @@ def present_options(title: str, sha256: str | None) -> dict[str, Any]:
     emphasis = RenderRequest.model_fields["emphasis"].default
     own = {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "emphasis": emphasis}
     return {"sd_model_checkpoint": title, "sd_checkpoint_hash": sha256 or "", **own, **FIXED}
-
-
-def _read_sampler(name: str | None, scheduler: str | None) -> dict[str, str]:
-    """Sampler and schedule. As in A1111, a schedule in the sampler's name takes precedence over `scheduler`."""
-    try:
-        schedule = find_schedule(scheduler or "Automatic")
-    except ValueError as error:
-        raise RequestError("request: scheduler", scheduler, str(error), "name one of /sdapi/v1/schedulers") from None
-    if not name:
-        return {"schedule": schedule} if scheduler else {}
-    try:
-        sampler, own_schedule = split_sampler(name)
-    except ValueError as error:
-        raise RequestError("request: sampler_name", name, str(error), "name one of /sdapi/v1/samplers") from None
-    if own_schedule is None and loose(scheduler or "") == loose(MODELS_OWN):
-        return {"sampler": sampler, "schedule": "Automatic"}
-    schedule = own_schedule or schedule
-    if schedule == "Automatic":
-        schedule = A1111_AUTOMATIC.get(sampler, schedule)
-    return {"sampler": sampler, "schedule": schedule}
-
-
-def _ignore_schedule(name: str | None, scheduler: str | None) -> str | None:
-    """Why `scheduler` is ignored, if it is; a sampler's wrong name is left to `_read_sampler`."""
-    try:
-        return ignore_schedule(split_sampler(name)[0], scheduler) if name else None
-    except ValueError:
-        return None
-
-
-def _with_infotext(body: Txt2Img) -> tuple[Txt2Img, dict[str, Any]]:
-    """The request with what its `infotext` says in the fields that it leaves out, and settings that A1111 has no field for.
-
-    Raises RequestError (E-REQUEST) for a value that can't be read, UnsupportedError (E-UNSUPPORTED) for a name that
-    Darkroom doesn't know.
-    """
-    if not body.infotext:
-        return body, {}
-    fields, settings = read_infotext_fields(body.infotext)
-    given = {name for name in body.model_fields_set if getattr(body, name) is not None}
-    options = {**fields.pop("override_settings"), **(body.override_settings or {})}
-    left_out = {name: value for name, value in fields.items() if name not in given}
-    return body.model_copy(update={**left_out, "override_settings": options}), settings
-
-
-_FIELDS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "Steps": ("steps", int),
-    "Sampler": ("sampler_name", str),
-    "Schedule type": ("scheduler", str),
-    "CFG scale": ("cfg_scale", float),
-    "Seed": ("seed", int),
-    "Clip skip": ("clip_skip", int),
-    "Variation seed": ("subseed", int),
-    "Variation seed strength": ("subseed_strength", float),
-    "Eta": ("eta", float),
-    "Eta DDIM": ("eta", float),
-}
-_OPTIONS = {"Model": "sd_model_checkpoint", "VAE": "sd_vae", "Emphasis": "emphasis"}
-_ONLY_OURS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "CFG rescale": ("cfg_rescale", float),
-    "FreeU": ("freeu", lambda text: {key: float(value) for key, value in map(str.split, text.split(","))}),
-    "Prompt 2": ("prompt_2", lambda text: name_weights(text, te_first=True)),
-    "Negative prompt 2": ("negative_prompt_2", str),
-}
-_ABOUT = ("Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "TI", "Version", "User")
-_DEFAULTS = {"emphasis": "lpw", "cfg_rescale": 0.0, "freeu": False, "clip_skip": 0}
-"""What Darkroom's infotexts leave out, whatever the server's defaults are."""
-
-
-def read_infotext_fields(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The fields of Txt2Img that an infotext sets, and settings that A1111 has no field for. Raises as `_with_infotext`."""
-    known = read_infotext(text)
-    written = dict(known["settings"])
-    fields: dict[str, Any] = {"prompt": known["prompt"], "negative_prompt": known["negative_prompt"]}
-    fields["override_settings"] = {option: written.pop(name) for name, option in _OPTIONS.items() if name in written}
-    settings: dict[str, Any] = dict(_DEFAULTS) if written.get("Version", "").startswith("darkroom ") else {}
-    width, cross, height = written.pop("Size", "").partition("x")
-    if cross:
-        fields |= {"width": _read_value("Size", width, int), "height": _read_value("Size", height, int)}
-    for name, value in written.items():
-        if name in _FIELDS:
-            field, read = _FIELDS[name]
-            fields[field] = _read_value(name, value, read)
-        elif name in _ONLY_OURS:
-            setting, read = _ONLY_OURS[name]
-            settings[setting] = _read_value(name, value, read)
-        elif name not in _ABOUT and (name, value) != ("RNG", "CPU"):
-            why = "Darkroom doesn't do that"
-            raise UnsupportedError(
-                f"request: infotext: {shorten(name)}", shorten(value), why, "take it out of the infotext"
-            )
-    return fields, settings
-
-
-def _read_value(name: str, value: str, read: Callable[[str], Any]) -> Any:
-    try:
-        return read(value)
-    except ValueError:
-        raise RequestError(f"request: infotext: {name}", shorten(value), "can't be read", "correct it") from None

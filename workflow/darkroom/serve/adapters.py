@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from darkroom.base.text import shorten, unknown_name
+from darkroom.base.validation import first_problem
 from darkroom.errors import LimitError, RequestError, UnsupportedError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
+from darkroom.request.stages import Stage
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
+    from darkroom.serve.images import InputPicture
 
+S = TypeVar("S", bound=Stage)
+_SHORTEST, _LONGEST = 64, 8192
 _WORDS = ("description", "default", "title")
 
 
@@ -74,8 +79,9 @@ PRESET = {"enum": list(PRESETS), "description": "Sampler, schedule, steps and CF
 SETTINGS = {
     name: _nullable(about)
     for name, about in {**RenderRequest.model_json_schema()["properties"], "preset": PRESET}.items()
+    if name != "image"
 }
-"""The JSON Schema of each setting of a picture, by name; null stands for a missing one."""
+"""The JSON Schema of each setting of a picture, by name; null stands for a missing one. Pictures are sent as files."""
 
 
 def describe_wishes(schema: dict[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
@@ -105,6 +111,40 @@ def refuse_wishes(fields: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ..
         if wish is not None and wish not in values:
             hint = f"leave {field} out" + (f", or send {values[0]!r}" if values else "")
             raise UnsupportedError(f"request: {field}", shorten(wish), "Darkroom doesn't do that", hint)
+
+
+def make_stage(kind: type[S], settings: Mapping[str, Any], fields: Mapping[str, str] = {}) -> S:
+    """A stage of the settings that aren't None; `fields` has the client's names of settings that it calls differently.
+
+    Raises RequestError (E-REQUEST), which names the field.
+    """
+    try:
+        return kind.model_validate({name: value for name, value in settings.items() if value is not None})
+    except ValidationError as error:
+        first = first_problem(error)
+        name = fields.get(first.name, first.name) or kind.name
+        shown = None if first.value is None or not first.name else shorten(first.value)
+        raise RequestError(f"request: {name}", shown, first.reason, f"give {name} another value") from None
+
+
+def begin_with(picture: InputPicture, field: str, where: str = "request") -> dict[str, Any]:
+    """The settings of a chain that begins with a picture: itself, and its size brought up to a multiple of 8.
+
+    Raises LimitError (E-LIMIT) for a picture that is too small or too long to work on.
+    """
+    width, height = (-(-edge // 8) * 8 for edge in picture.size)
+    if min(width, height) < _SHORTEST or max(width, height) > _LONGEST:
+        why = f"an edge has {_SHORTEST} to {_LONGEST:,} pixels"
+        raise LimitError(f"{where}: {field}", f"{picture.width}x{picture.height}", why, "send it in another size")
+    return {"image": picture.sha256, "width": width, "height": height}
+
+
+def final_size(request: RenderRequest) -> tuple[int, int]:
+    """Width and height in pixels after all stages."""
+    width, height = request.width, request.height
+    for stage in request.stages:
+        width, height = stage.size_after(width, height)
+    return width, height
 
 
 def choose_seed(seed: int | None, pictures: int) -> int:

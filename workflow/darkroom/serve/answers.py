@@ -28,6 +28,7 @@ class Rendered:
     `png` holds the infotext and the request as metadata. `facts` say how the picture was made: JSON-ready, without any
     prompt text, and empty where `is_cached` says that results/ already held the picture. `warnings` say what deserves a
     look although the picture was made. `model` is the model's name, `model_hash` its AutoV2 hash (None if unknown).
+    `latents` are a safetensors file, where they were asked for.
     """
 
     png: bytes
@@ -38,6 +39,12 @@ class Rendered:
     model: str
     model_hash: str | None
     is_cached: bool = False
+    latents: bytes | None = None
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """What a frame carries of it: `picture`, and `latents` if there are any."""
+        return {"picture": self.png} | ({} if self.latents is None else {"latents": self.latents})
 
     @property
     def summary(self) -> str:
@@ -45,8 +52,11 @@ class Rendered:
         return _summarise(self.facts)
 
 
-def encode(engine: Engine, picture: RenderedImage) -> Rendered:
-    """The picture as PNG bytes with its metadata; equal pictures give equal bytes."""
+def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None) -> Rendered:
+    """The picture as PNG bytes with its metadata; equal pictures give equal bytes.
+
+    `made_from` is the SHA-256 of the file that its chain went on from.
+    """
     from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
     from darkroom.pictures.png import library_versions
@@ -61,10 +71,15 @@ def encode(engine: Engine, picture: RenderedImage) -> Rendered:
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
+        **({} if made_from is None else {"made_from": made_from}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
-    facts = {**asdict(made), **request.model_dump(include=_SETTINGS)}
-    return Rendered(png, request, infotext, facts, made.warnings, engine.name, engine.model_hash)
+    width, height = request.sizes[-1]
+    facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
+    if request.stages:
+        facts["stages"] = [stage.name for stage in request.stages]
+    known = (made.warnings, engine.name, engine.model_hash)
+    return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
 
 
 def as_error(error: BaseException) -> DarkroomError:
@@ -83,6 +98,7 @@ def _summarise(facts: Mapping[str, Any]) -> str:
         memory if memory.startswith(device) else f"{device} {memory}",
         f"{facts['sampler']} {facts['steps']} steps {facts['width']}×{facts['height']} "
         f"cfg {facts['cfg_scale']:g} seed {facts['seed']}",
+        *([f"then {', '.join(facts['stages'])}"] if facts.get("stages") else []),
         ", ".join(f"{stage} {facts[f'{stage}_s']:.2f} s" for stage in _TIMED),
     ]
     if facts["assets"]:

@@ -26,7 +26,7 @@ _REASONS: dict[type[Exception], str] = {
 
 
 class Uploads:
-    """How many bytes of bodies are being received at this moment, of at most `most`."""
+    """How many bytes of bodies are held at this moment, of at most `most`: what is received, and requests being answered."""
 
     def __init__(self, most: int) -> None:
         self.most = most
@@ -36,7 +36,7 @@ class Uploads:
         """Count that many more. Raises Refusal (503) if they are too many."""
         self.bytes += count
         if self.bytes > self.most:
-            why = f"has {self.most:,} bytes of uploads to receive, which is the most at a time"
+            why = f"holds {self.most:,} bytes of uploads, which is the most at a time"
             error = BusyError("server", None, why, "send the request again later")
             error.is_unavailable = True
             error.retry_after_s = random.randint(1, 10)
@@ -44,8 +44,12 @@ class Uploads:
 
 
 async def read_body(receive: Receive, max_bytes: int, timeout_s: float, uploads: Uploads) -> bytes:
-    """All of a request's body. Raises Refusal (408, 413, 503), and ClientGone if the client disconnects first."""
+    """All of a request's body, which stays counted in `uploads` until the caller takes it off.
+
+    Raises Refusal (408, 413, 503), and ClientGone if the client disconnects first; then nothing stays counted.
+    """
     body = bytearray()
+    is_whole = False
     try:
         async with asyncio.timeout(timeout_s):
             while True:
@@ -58,12 +62,14 @@ async def read_body(receive: Receive, max_bytes: int, timeout_s: float, uploads:
                 if len(body) > max_bytes:
                     raise too_long(None, max_bytes)
                 if not message.get("more_body", False):
+                    is_whole = True
                     return bytes(body)
     except TimeoutError:
         late = RequestError("request body", None, f"was not there within {timeout_s:g} s", "send it at once")
         raise Refusal(late, HTTPStatus.REQUEST_TIMEOUT) from None
     finally:
-        uploads.bytes -= len(body)
+        if not is_whole:
+            uploads.bytes -= len(body)
 
 
 def replay(body: bytes, receive: Receive) -> Receive:

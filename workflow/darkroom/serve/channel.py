@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Mapping
 from typing import Self
 
-from darkroom.serve.frames import HEAD, MAX_BYTES, Message, pack, read_head, read_text
+from darkroom.serve.frames import HEAD, MAX_BYTES, Message, pack, pack_files, read_head, read_text
 
 
 class Channel:
@@ -30,6 +31,15 @@ class Channel:
         with self._lock:
             try:
                 self._connection.sendall(pack(message, payload))
+            except OSError as error:
+                raise BrokenPipeError(str(error)) from error
+
+    def send_files(self, message: Message, files: Mapping[str, bytes]) -> None:
+        """Send a frame with files. Raises BrokenPipeError as `send`."""
+        with self._lock:
+            try:
+                for part in pack_files(message, files):
+                    self._connection.sendall(part)
             except OSError as error:
                 raise BrokenPipeError(str(error)) from error
 

@@ -7,13 +7,14 @@ socket pair with frames (see `frames`); the process ends when the other end is c
     received                                sent
     configure {models, device, …}
     load {model}                            loading {model, done, total} …, then loaded {model, …} or failed {model, error}
-    render {id, model, request, …}          stage, step …, preview (with a PNG) …, free; then picture (with the PNG),
-                                            failed or cancelled
+    render {id, model, request, …}          stage, step …, preview (with a PNG) …, free; then picture (with the PNG, and
+    with the pictures' files                its latents if they are asked for), failed or cancelled
     cancel {id}                             whatever comes of that picture
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import os
@@ -23,7 +24,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
 from darkroom.serve.channel import Channel
 from darkroom.serve.engines import EngineOptions, Engines, Load, load_engine
-from darkroom.serve.frames import Message
+from darkroom.serve.frames import BEFORE, NO_FILES, Message, read_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,17 +46,22 @@ logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
 _LOADING_EVERY_S = 2.0
+_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents")
 
 
 @dataclass(eq=False)
 class Task:
-    """One picture to render, by the number of its job; `cancelled` is set when the job is given up."""
+    """One picture to render, by the number of its job; see `supervisor.Job`. `cancelled` is set when it is given up."""
 
     id: int
     model: str
     request: dict[str, Any]
     wants_steps: bool
     previews: int
+    stages_done: int
+    keep_latents: bool
+    pictures: dict[str, bytes]
+    made_from: Future[str] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
@@ -80,9 +86,9 @@ class EngineProcess:
         """Handle messages until the server closes the channel."""
         threading.Thread(target=self._render_all, name="engine", daemon=True).start()
         while (frame := self._channel.receive()) is not None:
-            self._handle(frame[0])
+            self._handle(*frame)
 
-    def _handle(self, message: Message) -> None:
+    def _handle(self, message: Message, payload: bytes) -> None:
         match message["op"]:
             case "configure":
                 options = EngineOptions.from_message(message)
@@ -90,8 +96,12 @@ class EngineProcess:
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
-                task = Task(*(message[key] for key in ("id", "model", "request", "wants_steps", "previews")))
+                task = Task(**{key: message[key] for key in _TASK}, pictures=read_files(message, payload))
                 self._tasks[task.id] = task
+                if (
+                    BEFORE in task.pictures
+                ):  # hashed while the engine works; nothing that waits for it is finished before it
+                    task.made_from = self._finisher.submit(_hash, task.pictures[BEFORE])
                 self._work.put(lambda: self._render(task))
             case "cancel":
                 if message["id"] in self._tasks:
@@ -166,7 +176,8 @@ class EngineProcess:
 
         def denoise() -> Any:
             previews = Previews(task.previews, on_preview) if task.previews else None
-            return engine.denoise(request, cancelled=task.cancelled.is_set, on_step=on_step, previews=previews)
+            watch = {"cancelled": task.cancelled.is_set, "on_step": on_step, "previews": previews}
+            return engine.denoise(request, **watch, **_inputs(task))
 
         was_shared = self._finishing is not None and not self._finishing.done()
         try:
@@ -194,12 +205,12 @@ class EngineProcess:
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         try:
-            rendered = encode(engine, picture)
+            rendered = encode(engine, picture, None if task.made_from is None else task.made_from.result())
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}
         event = {"event": "picture", "id": task.id, "facts": facts, "infotext": rendered.infotext}
-        return self._drop({**event, **memory_in_use(engine.device)}, rendered.png)
+        return self._drop({**event, **memory_in_use(engine.device)}, rendered.files)
 
     def _wait_for_finishing(self) -> None:
         """Wait until no picture is being decoded or encoded."""
@@ -212,15 +223,25 @@ class EngineProcess:
     def _stage(self, task: Task, stage: str) -> None:
         self._channel.send({"event": "stage", "id": task.id, "stage": stage})
 
-    def _drop(self, event: Message, payload: bytes = b"") -> None:
+    def _drop(self, event: Message, files: Mapping[str, bytes] = NO_FILES) -> None:
         self._tasks.pop(event.get("id", -1), None)
-        self._channel.send(event, payload)
+        self._channel.send_files(event, files)
 
     def _fail(self, about: Message, error: DarkroomError) -> None:
         self._drop({"event": "failed", **about, "error": error.as_dict()})
         if isinstance(error, CudaError):
             logger.error("%s", error)
             leave(EXIT_POISONED)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _inputs(task: Task) -> dict[str, Any]:
+    """What a chain of stages needs beside its request; nothing for a picture of a prompt."""
+    inputs = {"pictures": task.pictures, "stages_done": task.stages_done, "keep_latents": task.keep_latents}
+    return {name: value for name, value in inputs.items() if value}
 
 
 def memory_in_use(device: str) -> dict[str, int]:

@@ -35,6 +35,16 @@ KEY_FILE_VARIABLE = "DARKROOM_API_KEY_FILE"
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "[::1]")
 _OPEN_PATHS = ("/", "/healthz", "/readyz", "/docs", "/openapi.json", "/favicon.ico")
 _OPEN_PREFIXES = ("/pictures/", "/page/")
+PICTURE_PATHS = (
+    "/render",
+    "/v1/images/edits",
+    "/v1/images/variations",
+    "/sdapi/v1/img2img",
+    "/sdapi/v1/extra-single-image",
+    "/sdapi/v1/extra-batch-images",
+    "/sdapi/v1/png-info",
+)
+"""The routes that take pictures, whose bodies may be longer."""
 _SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")
 _SHORTEST_KEY = 8
 
@@ -75,6 +85,7 @@ class Guard:
     hosts: frozenset[str] | None
     origins: frozenset[str]
     max_body_bytes: int
+    max_picture_body_bytes: int
     read_timeout_s: float
     uploads: Uploads
 
@@ -87,12 +98,12 @@ class Guard:
         is_restricted = key is None or is_loopback(config.host) or bool(config.allowed_hosts)
         hosts = frozenset(map(_as_in_header, own)) if is_restricted else None
         origins = frozenset(origin.rstrip("/").lower() for origin in config.allowed_origins)
-        return cls(key, hosts, origins, config.max_body_bytes, config.read_timeout_s, _uploads(config))
+        return cls(key, hosts, origins, *_body_limits(config))
 
     @classmethod
     def of_socket(cls, config: ServeConfig, key: str | None) -> Guard:
         """The rules on a Unix socket, which no browser can reach and whose file mode keeps other users out."""
-        return cls(key, None, frozenset(), config.max_body_bytes, config.read_timeout_s, _uploads(config))
+        return cls(key, None, frozenset(), *_body_limits(config))
 
     def check(self, scope: Scope, headers: dict[str, str]) -> None:
         """Raise OriginError (E-ORIGIN), AuthError (E-AUTH) or Refusal (400, 413) for a request that breaks a rule."""
@@ -119,8 +130,10 @@ class Guard:
             raise too_long(length, self.max_bytes(scope))
 
     def max_bytes(self, scope: Scope) -> int:
-        """The limit on the body's size; paths that need no key take no body."""
-        return 0 if _is_open(scope["path"]) else self.max_body_bytes
+        """The limit on the body's size; paths that need no key take no body, and those of `PICTURE_PATHS` longer ones."""
+        if _is_open(scope["path"]):
+            return 0
+        return self.max_picture_body_bytes if scope["path"] in PICTURE_PATHS else self.max_body_bytes
 
 
 def guarded(app: Application, guard: Guard) -> Application:
@@ -132,6 +145,7 @@ def guarded(app: Application, guard: Guard) -> Application:
     async def outer(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await app(scope, receive, send)
+        body = b""
         try:
             headers = _read_headers(scope)
             guard.check(scope, headers)
@@ -144,6 +158,8 @@ def guarded(app: Application, guard: Guard) -> Application:
             await _refuse(refusal, scope, receive, send)
         except ClientGone:
             pass
+        finally:
+            guard.uploads.bytes -= len(body)
 
     if not guard.origins:
         return outer
@@ -156,8 +172,11 @@ def guarded(app: Application, guard: Guard) -> Application:
     )
 
 
-def _uploads(config: ServeConfig) -> Uploads:
-    return Uploads(max(config.max_upload_bytes, config.max_body_bytes))
+def _body_limits(config: ServeConfig) -> tuple[int, int, float, Uploads]:
+    """The longest body, the longest with pictures, the seconds it may take, and the room for all together."""
+    longest = max(config.max_body_bytes, config.max_picture_body_bytes)
+    uploads = Uploads(max(config.max_upload_bytes, config.max_body_bytes))
+    return config.max_body_bytes, min(longest, uploads.most), config.read_timeout_s, uploads
 
 
 async def _refuse(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

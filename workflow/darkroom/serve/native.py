@@ -1,6 +1,6 @@
 """Darkroom's own routes: health, readiness, metrics, `/render`, and the pictures behind links.
 
-`POST /render` takes `{"request": {…}, "model": NAME}` and gives a PNG with its facts as JSON in the header
+`POST /render` takes `{"request": {…}, "model": NAME, "pictures": {…}}` (see `named_pictures`) and gives a PNG with its facts as JSON in the header
 `Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step first (server-sent events, HTML standard 9.2):
 `progress`, then `picture` or `error`.
 """
@@ -10,20 +10,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.lossy import MIME_TYPES
-from darkroom.request.render_request import RenderRequest
-from darkroom.serve.adapters import PRESET
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.exchange import note_error
 from darkroom.serve.http import (
@@ -36,25 +34,11 @@ from darkroom.serve.http import (
     while_connected,
     write_event,
 )
+from darkroom.serve.named_pictures import Order, document_body, receive_order
 from darkroom.serve.service import Progress, Service
 
 _TEXT = {"schema": {"type": "string"}}
 _PNG = {"schema": {"type": "string", "format": "binary"}}
-
-
-def _describe_settings() -> dict[str, Any]:
-    """RenderRequest's JSON Schema with `preset` added."""
-    schema = RenderRequest.model_json_schema()
-    return {**schema, "properties": {**schema["properties"], "preset": PRESET}}
-
-
-class RenderBody(BaseModel):
-    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
-    model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
 
 
 class EngineNow(BaseModel):
@@ -142,26 +126,34 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         response_class=Response,
         responses={200: {"content": {PNG.mime_type: _PNG, EVENTS: _TEXT}}},
         dependencies=[ASKS_FOR_KEY],
+        openapi_extra=document_body(),
     )
-    async def post_render(body: RenderBody, request: Request, accept: Annotated[str, Header()] = "") -> Response:
-        """One picture."""
-        is_fresh = wants_fresh(request)
+    async def post_render(request: Request, accept: Annotated[str, Header()] = "") -> Response:
+        """One picture, made of a prompt or of pictures that are sent with it."""
+        is_fresh, order = wants_fresh(request), await receive_order(request, service.images)
         if EVENTS in accept:
-            return await stream_events(_events(service, body, is_fresh))
-        work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh)
+            return await stream_events(_events(service, order, is_fresh))
+        work = _make(service, order, is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
         return Response(picture.png, media_type=PNG.mime_type, headers=headers)
 
 
-async def _events(service: Service, body: RenderBody, is_fresh: bool) -> AsyncIterator[str]:
+def _make(
+    service: Service, order: Order, is_fresh: bool, on_progress: Callable[[Progress], None] | None = None
+) -> Coroutine[Any, Any, list[Rendered]]:
+    return service.make_pictures(
+        [order.settings], model=order.model, pictures=order.pictures, is_fresh=is_fresh, on_progress=on_progress
+    )
+
+
+async def _events(service: Service, order: Order, is_fresh: bool) -> AsyncIterator[str]:
     """Progress, then the picture or the error. The picture is given up if the client disconnects.
 
     Raises an error that occurs before the request is queued.
     """
     news: asyncio.Queue[Progress | None] = asyncio.Queue()
-    work = service.make_pictures([body.request], model=body.model, is_fresh=is_fresh, on_progress=news.put_nowait)
-    task = asyncio.create_task(work)
+    task = asyncio.create_task(_make(service, order, is_fresh, news.put_nowait))
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:
         if (progress := await news.get()) is None:

@@ -1,6 +1,6 @@
 """Bodies and answers of OpenAI's images API, with the names of the package `openai` 3.57.
 
-From types/image_generate_params.py, types/images_response.py and types/model.py. Null stands for a missing field. A missing
+From types/image_generate_params.py, types/image_edit_params.py, types/images_response.py and types/model.py. Null stands for a missing field. A missing
 setting gets the server's default.
 """
 
@@ -11,6 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from darkroom.request.render_request import MAX_SEED
+from darkroom.request.stages.inpaint import MaskedContent
+from darkroom.request.stages.stage import ResizeMode
 from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -81,6 +83,48 @@ class ImageGeneration(BaseModel):
         if isinstance(body, dict):
             refuse_unknown(body, [*cls.model_fields, *SETTINGS])
         return body
+
+
+def _describe_edit(schema: dict[str, Any]) -> None:
+    _describe(schema)
+    files = {
+        "image": "The picture's file: PNG, JPEG or WebP.",
+        "mask": "A PNG or WebP: its transparent part is made anew.",
+    }
+    names = files if "input_fidelity" in schema["properties"] else {"image": files["image"]}
+    binary = {name: {"type": "string", "format": "binary", "description": files[name]} for name in names}
+    schema["properties"] = {**binary, **schema["properties"]}
+    schema["required"] = ["image", *schema.get("required", [])]
+
+
+class ImageEdit(ImageGeneration):
+    """What to make of a picture: OpenAI's fields, every setting of a picture, and those of the stages img2img and inpaint."""
+
+    model_config = ConfigDict(**_MODEL, extra="allow", json_schema_extra=_describe_edit)
+
+    size: str | None = Field("auto", pattern=r"^(auto|\d{2,5}x\d{2,5})$", examples=["1024x1024", "832x1216"])
+    """`WIDTHxHEIGHT` in multiples of 8; `auto` is the picture's own size."""
+    denoising_strength: float | None = None
+    """How much is made anew: 0 nothing, 1 all of it; 0.75 if left out."""
+    resize_mode: ResizeMode | None = None
+    """How the picture is brought to another `size` before; `crop` if left out."""
+    mask_blur: int | None = None
+    """Of the mask's edge, in pixels; 4 if left out."""
+    masked_content: MaskedContent | None = None
+    """What the masked part holds before; `original`, or `fill` where it is transparent in the picture itself."""
+    only_masked: bool | None = None
+    """Work on the masked part alone, at `size`, and paste it back: the picture keeps its own size."""
+    padding: int | None = None
+    """With `only_masked`: how many pixels around the mask belong to the part; 32 if left out."""
+    input_fidelity: Literal["high", "low"] | None = None
+    """Has no effect: set `denoising_strength` instead."""
+
+
+class ImageVariation(ImageEdit):
+    """A picture like another one. Without a prompt, that of the picture's own metadata is taken, if it has any."""
+
+    prompt: str = Field("", examples=["a lighthouse in a storm"])
+    """What to draw; the prompt in the picture's metadata if left out."""
 
 
 class ImageItem(BaseModel):

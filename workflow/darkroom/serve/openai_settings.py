@@ -25,6 +25,7 @@ _NO_EFFECT = {
     "style": ((), "describe it in the prompt instead"),
     "complexity": ((), "there is nothing to plan"),
     "moderation": (("auto",), "nothing is moderated"),
+    "input_fidelity": (("low",), "set denoising_strength instead"),
 }
 """OpenAI's fields that change nothing here: the values that need no word, and what to say of the others."""
 _FIELDS = {"pictures": "n", "size": "size", "steps": "steps", "loras": "loras", "model": "model"}
@@ -108,5 +109,5 @@ async def encode(png: bytes, body: ImageGeneration) -> bytes:
 
 def ignored_fields(body: ImageGeneration) -> dict[str, str]:
     """OpenAI's fields that have no effect although they ask for something, with the reasons."""
-    given = {name: getattr(body, name) for name in _NO_EFFECT}
+    given = {name: getattr(body, name, None) for name in _NO_EFFECT}
     return {name: _NO_EFFECT[name][1] for name, value in given.items() if value not in (None, *_NO_EFFECT[name][0])}

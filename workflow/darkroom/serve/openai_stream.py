@@ -1,5 +1,7 @@
 """Pictures as OpenAI streams them: `image_generation.partial_image` for each preview, then `image_generation.completed`.
 
+Edits have `image_edit` in place of `image_generation`.
+
 The events have the fields of the package `openai` 3.57 (types/image_gen_partial_image_event.py,
 types/image_gen_completed_event.py), and `seed`, which says which of several pictures one belongs to. The stream begins with a
 comment once the request is accepted; an error after that is the event `error`.
@@ -14,9 +16,10 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+from darkroom.serve.adapters import final_size
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.http import error_body, write_event
-from darkroom.serve.openai_schemas import ImageGeneration
+from darkroom.serve.openai_schemas import ImageEdit, ImageGeneration
 from darkroom.serve.openai_settings import encode, ignored_fields
 
 if TYPE_CHECKING:
@@ -24,13 +27,12 @@ if TYPE_CHECKING:
     from darkroom.serve.service import Service
 
 Preview = tuple["RenderRequest", bytes]
-_PARTIAL, _COMPLETED = "image_generation.partial_image", "image_generation.completed"
 
 
 async def stream_images(
-    service: Service, body: ImageGeneration, settings: list[dict[str, Any]], model: str, is_fresh: bool
+    service: Service, body: ImageGeneration, settings: list[dict[str, Any]], **options: Any
 ) -> AsyncIterator[str]:
-    """The events. The pictures are given up if the client disconnects.
+    """The events; `options` are for `Service.make_pictures`. The pictures are given up if the client disconnects.
 
     Raises an error that occurs before the request is queued.
     """
@@ -38,8 +40,7 @@ async def stream_images(
     accepted = asyncio.Event()
     work = service.make_pictures(
         settings,
-        model=model,
-        is_fresh=is_fresh,
+        **options,
         on_progress=lambda _: accepted.set(),
         previews=body.partial_images or 0,
         on_preview=lambda request, png: news.put_nowait((request, png)),
@@ -73,7 +74,7 @@ async def _tell(
             index = counts[request.seed]
             if index < (body.partial_images or 0):  # an engine that died has sent some of them already
                 counts[request.seed] += 1
-                yield _write(_PARTIAL, body, request, await encode(png, body), partial_image_index=index)
+                yield _write("partial_image", body, request, await encode(png, body), partial_image_index=index)
         for picture in task.result():
             yield await _write_completed(body, picture)
     except Exception as error:
@@ -90,15 +91,17 @@ async def _write_completed(body: ImageGeneration, picture: Rendered) -> str:
     }
     file = await encode(picture.png, body)
     ours = {"model": picture.model, "model_hash": picture.model_hash, "ignored": ignored_fields(body)}
-    return _write(_COMPLETED, body, picture.request, file, usage=usage, **ours)
+    return _write("completed", body, picture.request, file, usage=usage, **ours)
 
 
 def _write(kind: str, body: ImageGeneration, request: RenderRequest, file: bytes, **others: Any) -> str:
+    kind = f"{'image_edit' if isinstance(body, ImageEdit) else 'image_generation'}.{kind}"
+    width, height = final_size(request)
     event = {
         "type": kind,
         "b64_json": base64.b64encode(file).decode(),
         "created_at": int(time.time()),
-        "size": f"{request.width}x{request.height}",
+        "size": f"{width}x{height}",
         "quality": body.quality or "auto",
         "background": "opaque",
         "output_format": body.output_format or "png",

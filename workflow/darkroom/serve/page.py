@@ -1,4 +1,4 @@
-"""The page at `/`: a form for a prompt, the progress of each step, and the picture with its settings.
+"""The page at `/`: a form for a prompt, a picture to start from with a mask, the progress of each step, and the picture made.
 
 Its files are in `resources/page/` and need no API key; `/options.json`, which fills the form, does. The
 Content-Security-Policy (W3C, level 3) only allows the page's own files and the pictures it receives, so that no prompt can
@@ -13,6 +13,8 @@ from fastapi import APIRouter, HTTPException, Response
 
 from darkroom.request.render_request import Emphasis
 from darkroom.request.samplers import PRESETS, SAMPLERS, SCHEDULES
+from darkroom.request.stages.hires import LATENT_UPSCALERS
+from darkroom.request.stages.inpaint import MaskedContent
 from darkroom.resources import RESOURCES
 from darkroom.serve.service import Service
 
@@ -77,5 +79,8 @@ def _collect_options(service: Service) -> dict[str, Any]:
         "emphasis": get_args(Emphasis),
         "loras": sorted(assets.loras),
         "vaes": sorted(assets.vaes),
+        "upscalers": service.upscaler_names(),
+        "latent_upscalers": LATENT_UPSCALERS,
+        "masked_content": get_args(MaskedContent),
         "defaults": service.defaults.model_dump(mode="json"),
     }

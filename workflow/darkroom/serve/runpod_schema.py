@@ -10,19 +10,21 @@ import base64
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
-from urllib.parse import urlsplit
 
 from darkroom.base.text import shorten
-from darkroom.errors import LimitError, RequestError, SsrfError, UnsupportedError
+from darkroom.errors import LimitError, RequestError
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.adapters import check_count, choose_seed, refuse_unknown, refuse_wishes
+from darkroom.request.stages import Img2Img
+from darkroom.serve.adapters import begin_with, check_count, choose_seed, make_stage, refuse_unknown, refuse_wishes
+from darkroom.serve.images import refuse_place
 from darkroom.sheets.settings import unfold
 
 if TYPE_CHECKING:
     from darkroom.config import ServeConfig
     from darkroom.serve.answers import Rendered
+    from darkroom.serve.images import InputPicture
 
 MAX_OUTPUT_BYTES = 20 * 10**6
 """RunPod's limit on a result, by its documentation of `/runsync` and the SDK's own advice."""
@@ -36,9 +38,11 @@ DEFAULTS: dict[str, Any] = {
 }
 """worker-sdxl's; a preset and the job's own fields take precedence."""
 _OUR_NAMES = {"scheduler": "sampler", "num_inference_steps": "steps", "guidance_scale": "cfg_scale"}
-_NEUTRAL = {"refiner_inference_steps": (50,), "strength": (0.3,), "high_noise_frac": (0.8,)}
+_REFINER_STEPS, _STRENGTH = 50, 0.3
+_NEUTRAL = {"refiner_inference_steps": (_REFINER_STEPS,), "strength": (_STRENGTH,), "high_noise_frac": (0.8,)}
+_SETTINGS = [name for name in RenderRequest.model_fields if name != "image"]
 _OTHERS = ("preset", "model", "image_url", "num_images")
-FIELDS = (*RenderRequest.model_fields, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
+FIELDS = (*_SETTINGS, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
 
 
 def _settings_of(kind: type) -> set[str]:
@@ -47,8 +51,8 @@ def _settings_of(kind: type) -> set[str]:
     return {name for name, field in about if kind in (field.annotation, *get_args(field.annotation))}
 
 
-_INTEGERS = {*_settings_of(int), "num_inference_steps", "num_images"}
-_NUMBERS = {*_settings_of(float), "guidance_scale", *_NEUTRAL}
+_INTEGERS = {*_settings_of(int), "num_inference_steps", "num_images", "refiner_inference_steps"}
+_NUMBERS = {*_settings_of(float), "guidance_scale", "strength", "high_noise_frac"}
 _DECIMAL = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _SWITCHES = {"true": True, "false": False}
 _TEXTS = {
@@ -57,27 +61,54 @@ _TEXTS = {
 }
 
 
+_WITH_IMAGE = ("strength", "refiner_inference_steps")
+"""Fields that count only with an `image_url`, apart from worker-sdxl's defaults."""
+_NOT_WITH_IMAGE = {
+    "width": "the picture keeps its size",
+    "height": "the picture keeps its size",
+    "high_noise_frac": "there is no first pass",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class JobInput:
-    """A job's input in our terms: settings for each picture, and the model (None for the default)."""
+    """A job's input in our terms: settings for each picture, and the model (None for the default).
+
+    `image` is the picture to start from as it was sent, `stage` what is made of it, `pictures` are files by their SHA-256,
+    and `ignored` says what has no effect.
+    """
 
     settings: list[dict[str, Any]]
     model: str | None
+    image: str | None = None
+    stage: Img2Img | None = None
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    ignored: Mapping[str, str] = field(default_factory=dict)
+
+    def with_picture(self, picture: InputPicture) -> JobInput:
+        """The job with its picture decoded. Raises LimitError (E-LIMIT) for one that is too small or too long."""
+        first = {**begin_with(picture, "image_url", "input"), "stages": [self.stage]}
+        every = [{**each, **first} for each in self.settings]
+        return replace(self, settings=every, pictures={picture.sha256: picture.png})
 
 
 def read_input(given: object, limits: ServeConfig) -> JobInput:
     """Translate and check a job's input. Several pictures have consecutive seeds; the first is drawn if none is given.
 
-    No address in it is opened: an `image_url` raises SsrfError (E-SSRF), or UnsupportedError (E-UNSUPPORTED) if it is a
-    `data:` URI. Raises UnsupportedError also for a field that would have no effect, RequestError (E-REQUEST), LoraError
-    (E-LORA) and LimitError (E-LIMIT).
+    With a picture in `image_url`, worker-sdxl runs its refiner alone on it: `refiner_inference_steps` at `strength`. Here
+    the model itself does that, as img2img, and `negative_prompt` and `guidance_scale` act too.
+
+    No address in it is opened: one in `image_url` raises SsrfError (E-SSRF). Raises UnsupportedError
+    (E-UNSUPPORTED) for a field that would have no effect, RequestError (E-REQUEST), LoraError (E-LORA) and LimitError
+    (E-LIMIT).
     """
     if not isinstance(given, Mapping):
         raise RequestError("input", None, "is not a JSON object", 'send {"input": {"prompt": "…"}}')
     fields = {str(name): value for name, value in given.items() if value is not None}
-    _refuse_image(fields.pop("image_url", ""))
+    image = _read_image(fields.pop("image_url", ""))
     refuse_unknown(fields, FIELDS)
     fields = {name: _typed(name, value) for name, value in fields.items()}
+    stage, ignored = _take_stage(fields) if image else (None, {})
     refuse_wishes(fields, _NEUTRAL)
     if "prompt" not in fields:
         raise RequestError("input: prompt", None, "is missing", "say what to draw")
@@ -89,13 +120,13 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     every = [{**settings, "seed": first + number} for number in range(count)]
     for each in (every[0], every[-1]):
         _check(each, fields)
-    return JobInput(every, model)
+    return JobInput(every, model, image, stage, ignored=ignored)
 
 
-def make_output(pictures: Sequence[Rendered], images: Sequence[str]) -> dict[str, Any]:
+def make_output(pictures: Sequence[Rendered], images: Sequence[str], ignored: Mapping[str, str] = {}) -> dict[str, Any]:
     """A job's output: worker-sdxl's keys, and more facts in lists with an entry for each picture.
 
-    `images` are URLs or `data:` URIs. Raises LimitError (E-LIMIT) for an output that RunPod would refuse: the refusal would
+    `images` are URLs or `data:` URIs; `ignored` is left out if it is empty. Raises LimitError (E-LIMIT) for an output that RunPod would refuse: the refusal would
     only be in the worker's log, and the client would wait in vain.
     """
     seeds = [picture.request.seed for picture in pictures]
@@ -108,6 +139,7 @@ def make_output(pictures: Sequence[Rendered], images: Sequence[str]) -> dict[str
         "model_hash": pictures[0].model_hash,
         "cached": [picture.is_cached for picture in pictures],
         "facts": [picture.facts for picture in pictures],
+        **({"ignored": dict(ignored)} if ignored else {}),
     }
     size = len(json.dumps(output))
     if size > MAX_OUTPUT_BYTES:
@@ -121,24 +153,31 @@ def data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
-def _refuse_image(url: object) -> None:
-    if url == "":
-        return
-    hint = "leave image_url out"
-    if not isinstance(url, str):
-        raise RequestError("input: image_url", None, "is not a text", hint)
-    if url.strip().casefold().startswith("data:"):
-        raise UnsupportedError("input: image_url", None, "image input isn't supported yet", hint)
-    raise SsrfError("input: image_url", _place(url), "no address or path that comes with a job is opened", hint)
-
-
-def _place(url: str) -> str | None:
-    """Scheme and host of a URL, without the rest, which may contain a password or a token."""
-    try:
-        parts = urlsplit(url.strip())
-    except ValueError:
+def _read_image(image: object) -> str | None:
+    """The text of `image_url`, None for none."""
+    if image == "":
         return None
-    return shorten(f"{parts.scheme}://{parts.hostname}") if parts.hostname else parts.scheme or None
+    if not isinstance(image, str):
+        raise RequestError("input: image_url", None, "is not a text", "leave image_url out")
+    refuse_place(image, "input: image_url")
+    return image
+
+
+def _take_stage(fields: dict[str, Any]) -> tuple[Img2Img, dict[str, str]]:
+    """The pass over a picture, and the fields that have no effect with one; both are taken out of `fields`."""
+    ignored = {name: why for name, why in _NOT_WITH_IMAGE.items() if fields.pop(name, None) is not None}
+    own = {name: fields.pop(name, None) for name in _WITH_IMAGE}
+    given = [name for name in ("steps", "num_inference_steps") if name in fields]
+    if own["refiner_inference_steps"] is not None:
+        ignored |= {name: "refiner_inference_steps counts for a picture" for name in given if fields.pop(name)}
+        fields["steps"] = own["refiner_inference_steps"]
+    elif not given and "preset" not in fields:
+        fields["steps"] = _REFINER_STEPS
+    strength = own["strength"] if own["strength"] is not None else _STRENGTH
+    try:
+        return make_stage(Img2Img, {"denoising_strength": strength}, {"denoising_strength": "strength"}), ignored
+    except RequestError as error:
+        raise RequestError("input: strength", error.value, error.why, error.hint) from None
 
 
 def _typed(name: str, value: object) -> Any:

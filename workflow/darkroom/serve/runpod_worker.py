@@ -74,13 +74,17 @@ class Worker:
 
     async def _answer(self, job: RunpodJob) -> dict[str, Any]:
         wanted = read_input(job.get("input"), self._service.config)
+        if wanted.image is not None:
+            wanted = wanted.with_picture(await self._service.images.read(wanted.image, "image_url", where="input"))
         report = None if self._send_progress is None else _every_second(partial(self._send_progress, job))
-        making = self._service.make_pictures(wanted.settings, model=wanted.model, on_progress=report)
+        making = self._service.make_pictures(
+            wanted.settings, model=wanted.model, pictures=wanted.pictures, on_progress=report
+        )
         pictures = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(making, self._loop))
         pngs = [picture.png for picture in pictures]
         if os.environ.get(BUCKET):
-            return make_output(pictures, await asyncio.to_thread(_upload, job["id"], pngs))
-        return make_output(pictures, [data_uri(png) for png in pngs])
+            return make_output(pictures, await asyncio.to_thread(_upload, job["id"], pngs), wanted.ignored)
+        return make_output(pictures, [data_uri(png) for png in pngs], wanted.ignored)
 
 
 def run(arguments: argparse.Namespace) -> int:

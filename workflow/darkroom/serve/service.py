@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,19 +13,25 @@ from typing import Any
 
 from darkroom.config import ServeConfig
 from darkroom.engine.library import Library
-from darkroom.errors import CancellationError, DeadlineError, LimitError
+from darkroom.errors import CancellationError, DeadlineError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import check_count
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
+from darkroom.serve.frames import NO_FILES
+from darkroom.serve.images import ImageReader
+from darkroom.serve.limits import check_limits, check_pictures
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
 from darkroom.serve.supervisor import Job
 from darkroom.sheets.settings import merge_layers, unfold
 
 logger = logging.getLogger(__name__)
+
+BUILT_IN = ("Lanczos", "Nearest")
+"""The upscalers that need no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +87,7 @@ class Service:
         self.config = config
         self.metrics = metrics
         self.linked = LinkedPictures()
+        self.images = ImageReader(config)
         self.dispatcher = dispatcher
         self._defaults = defaults or {}
         self._library = Library(models.models_dir)
@@ -102,6 +109,11 @@ class Service:
         """The LoRAs, embeddings and VAEs that requests may name."""
         return self._library.names()
 
+    def upscaler_names(self) -> list[str]:
+        """The upscalers of pictures that requests may name, those that need no model first."""
+        configured: Collection[str] = getattr(self.asset_names(), "upscalers", ())
+        return [*BUILT_IN, *sorted(configured)]
+
     def set_default(self, name: str) -> None:
         """Make this model the default. Raises UnknownModelError (E-UNKNOWN)."""
         self.models.default = self.models.get(name).name
@@ -115,6 +127,7 @@ class Service:
         settings: Sequence[dict[str, Any]],
         *,
         model: str | None = None,
+        pictures: Mapping[str, bytes] = NO_FILES,
         is_fresh: bool = False,
         on_progress: Callable[[Progress], None] | None = None,
         previews: int = 0,
@@ -124,7 +137,8 @@ class Service:
 
         All are queued or none. With `is_fresh`, none is taken from results/. If the task is cancelled, or one picture
         fails, the others are given up. `on_preview` is called with at most `previews` PNGs of how each picture that has to
-        be made looks so far.
+        be made looks so far. `pictures` are the files that the settings `image` and
+        `stages` name by their SHA-256.
 
         Raises RequestError (E-REQUEST), LimitError (E-LIMIT), LoraError (E-LORA), EmbeddingError (E-EMBEDDING),
         UnknownModelError (E-UNKNOWN), BusyError (E-BUSY), DeadlineError (E-TIMEOUT), CancellationError (E-CANCELLED), and
@@ -134,9 +148,14 @@ class Service:
         chosen = self.models.get(model)
         check_count(len(settings), self.config)
         requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
+        for request in requests:
+            check_pictures(request, [sha256 for sha256 in request.pictures if sha256 in pictures])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
-        jobs = [Job(chosen.name, request, previews=previews) for request in missing]
+        jobs = [
+            Job(chosen.name, each, previews=previews, pictures={sha256: pictures[sha256] for sha256 in each.pictures})
+            for each in missing
+        ]
         for job in jobs:
             job.on_preview = partial(on_preview, job.request)
         made = iter(await self._render(jobs, on_progress) if missing else [])
@@ -200,16 +219,3 @@ class Service:
             "darkroom_engines_ready", "Engines that have a model loaded", lambda: sum(bool(e.loaded) for e in engines)
         )
         self.metrics.watch_memory(engines)
-
-
-def check_limits(request: RenderRequest, limits: ServeConfig) -> None:
-    """Raise LimitError (E-LIMIT) for a picture with more pixels, steps or LoRAs than allowed."""
-    size = f"{request.width}x{request.height}"
-    asked = (
-        ("size", size, request.width * request.height, limits.max_pixels, "pixels"),
-        ("steps", request.steps, request.steps, limits.max_steps, "steps"),
-        ("loras", len(request.all_loras), len(request.all_loras), limits.max_loras, "LoRAs"),
-    )
-    for what, value, count, most, unit in asked:
-        if count > most:
-            raise LimitError(what, value, f"this server makes pictures of at most {most:,} {unit}", "ask for less")

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,7 +21,8 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered
 from darkroom.serve.channel import receive
 from darkroom.serve.engines import EngineOptions
-from darkroom.serve.frames import FrameError, Message, pack
+from darkroom.serve.frames import BEFORE, NO_FILES, FrameError, Message, pack_files, read_files
+from darkroom.serve.limits import count_steps
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +60,9 @@ class Job:
     """One picture on its way through the queue and an engine.
 
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `steps` is the request's number
-    until the engine reports how often its sampler calls the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far. `done` is settled exactly once.
+    after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
+    until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
+    PNGs of how the picture looks so far. `pictures`, `stages_done`, `keep_latents`: see `Engine.denoise`. `done` is settled once.
     """
 
     model: str
@@ -68,6 +70,9 @@ class Job:
     on_change: Callable[[], None] = lambda: None
     wants_steps: bool = True
     previews: int = 0
+    pictures: Mapping[str, bytes] = field(default_factory=dict)
+    stages_done: int = 0
+    keep_latents: bool = False
     on_preview: Callable[[bytes], None] = lambda _: None
     id: int = field(default_factory=lambda: next(_NUMBERS))
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -79,7 +84,7 @@ class Job:
     queued: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
-        self.steps = self.request.steps
+        self.steps = count_steps(self.request, self.stages_done, is_first_done=BEFORE in self.pictures)
 
     @property
     def is_over(self) -> bool:
@@ -200,9 +205,8 @@ class Supervisor:
         if not is_loaded:
             self._expect_load()
         job.move_to("denoising" if is_loaded else "loading")
-        request = job.request.model_dump(mode="json")
-        wishes = {"wants_steps": job.wants_steps, "previews": job.previews}
-        self._send({"op": "render", "id": job.id, "model": job.model, "request": request, **wishes})
+        plain = {name: getattr(job, name) for name in _PLAIN}
+        self._send({"op": "render", "request": job.request.model_dump(mode="json"), **plain}, job.pictures)
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step, which has to come within the limit; loading a model has a limit of its own."""
@@ -264,9 +268,10 @@ class Supervisor:
             code = await _wait_for_end(process)
         return code
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, files: Mapping[str, bytes] = NO_FILES) -> None:
         if self._writer is not None:
-            self._writer.write(pack(message))
+            for part in pack_files(message, files):
+                self._writer.write(part)
 
     async def _wait_for_descriptors(self, error: OSError) -> None:
         """An engine that could not even be started has not died: clients hold all descriptors for now."""
@@ -376,10 +381,10 @@ class Supervisor:
         return ServerDiedError("engine on", self.device, why, "read its log; out of memory is the usual reason")
 
 
-def _read_picture(job: Job, message: Message, png: bytes) -> Rendered:
-    facts = message["facts"]
-    warnings = tuple(facts["warnings"])
-    return Rendered(png, job.request, message["infotext"], facts, warnings, job.model, facts["model_hash"])
+def _read_picture(job: Job, message: Message, payload: bytes) -> Rendered:
+    facts, files = message["facts"], read_files(message, payload)
+    about = (job.request, message["infotext"], facts, tuple(facts["warnings"]), job.model, facts["model_hash"])
+    return Rendered(files["picture"], *about, latents=files.get("latents"))
 
 
 async def _wait_for_end(process: asyncio.subprocess.Process) -> int:

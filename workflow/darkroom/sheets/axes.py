@@ -7,6 +7,7 @@
     grain: {loras: {film-grain: [~, 0.5, 1.0]}}        one LoRA's weight
     quality: {steps: [10, 20]}                         a setting, under another name
     hair: {swap: {red hair: [~, blue hair]}}           a text of the prompts
+    then.hires.denoising_strength: [0.3, 0.5]          a stage's setting
 
 `~` is the prompt as it is without the axis.
 """
@@ -22,6 +23,7 @@ from typing import Any
 
 from darkroom.base.text import did_you_mean
 from darkroom.errors import BadNameError, SheetError
+from darkroom.sheets.then import THEN, is_stage_key, setting_of
 
 Place = Callable[[Sequence[str | int]], str]
 """`FILE:LINE` of the keys that lead to a value."""
@@ -48,6 +50,11 @@ class Patch:
     def is_empty(self) -> bool:
         return not (self.settings or self.variables or self.swap)
 
+    @property
+    def is_of_stages(self) -> bool:
+        """True if it changes no setting and no text of a first pass, whatever its variables do."""
+        return not self.swap and all(key == THEN or is_stage_key(key) for key in self.settings)
+
 
 @dataclass(frozen=True, slots=True)
 class Value:
@@ -68,6 +75,11 @@ class Axis:
     place: str
     patch_of: Callable[[Any], Patch] | None = field(default=None, compare=False, repr=False)
     """Makes a further value's patch, for an axis of one setting, variable or text."""
+
+    @property
+    def in_file(self) -> str:
+        """Its name in the names of files."""
+        return (setting_of(self.name) if is_stage_key(self.name) else self.name).lower()
 
     def keys(self) -> set[str]:
         """What its values set: names of settings, `${name}` for variables, and the texts that are swapped."""
@@ -123,9 +135,13 @@ class Names:
     variables: Collection[str]
 
     def kind(self, name: str) -> str | None:
-        if name in self.settings:
+        if self.is_setting(name):
             return "setting"
         return "variable" if name in self.variables else None
+
+    def is_setting(self, name: object) -> bool:
+        """True for a setting of a picture or of one of its stages."""
+        return name in self.settings or is_stage_key(name)
 
 
 def read_axes(data: Any, names: Names, place: Place) -> Iterator[Axis | SheetError | BadNameError]:
@@ -145,12 +161,12 @@ def read_axes(data: Any, names: Names, place: Place) -> Iterator[Axis | SheetErr
 def _read_axis(name: str, data: Any, names: Names, place: Place) -> Axis:
     keys: list[str | int] = ["axes", name]
     where = place(keys)
-    if not AXIS_NAME.fullmatch(name) or name.lower() in RESERVED:
+    if not (AXIS_NAME.fullmatch(name) or is_stage_key(name)) or name.lower() in RESERVED:
         raise BadNameError("axis", name, f"can't be an axis' name ({where})", "use letters, digits, '-' and '_'")
     kind = names.kind(name)
     if kind is None and name != "swap" and isinstance(data, Mapping) and len(data) == 1:
         ((inner, values),) = data.items()
-        if inner == "swap" or (inner in names.settings and _is_values(values)):
+        if inner == "swap" or (names.is_setting(inner) and _is_values(values)):
             return _of_setting(name, str(inner), values, [*keys, str(inner)], place)
     if kind == "setting" or name == "swap":
         return _of_setting(name, name, data, keys, place)
@@ -214,10 +230,10 @@ def _of_patches(name: str, data: Any, keys: list[str | int], names: Names, place
         for key, value in (patch or {}).items():
             if value is None:
                 continue
-            if key in names.variables and key not in names.settings:
+            if key in names.variables and not names.is_setting(key):
                 variables[key] = _text(value, where)
-            elif key in names.settings:
-                settings[key] = value
+            elif names.is_setting(key):
+                settings[str(key)] = value
             elif key == "swap" and isinstance(value, Mapping) and len(value) == 1:
                 ((text, other),) = value.items()
                 swap = (str(text), _text(other, where))

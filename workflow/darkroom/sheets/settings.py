@@ -17,7 +17,8 @@ from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest, separate_schedule
 from darkroom.request.samplers import find_preset
 
-SETTING_KEYS = [*(key for key in RenderRequest.model_fields if key not in ("prompt", "embeddings")), "seeds", "preset"]
+_NO_SETTINGS = ("prompt", "embeddings", "image", "stages")
+SETTING_KEYS = [*(key for key in RenderRequest.model_fields if key not in _NO_SETTINGS), "seeds", "preset"]
 """What a layer may set."""
 RIVALS = (("seed", "seeds"),)
 _NULLABLE = tuple(key for key, field in RenderRequest.model_fields.items() if field.get_default() is None)
@@ -58,7 +59,7 @@ def check_keys(data: object, known: list[str], section: str, locate: Locate) -> 
 
 def _hint_for_other_name(key: str, value: object, known: list[str]) -> str | None:
     if "steps" not in known:
-        return None
+        return "write it below defaults:" if key in (*SETTING_KEYS, "then") else None
     plain = re.sub(r"[ -]", "_", key.lower())
     if plain == "size":
         size = _SIZE.fullmatch(str(value).strip())
@@ -165,6 +166,20 @@ def make_requests(settings: Mapping[str, Any], assets: AssetNames, where: str) -
     the prompt that can't be used.
     """
     return [_settle(request, assets, where) for request in _make_requests(settings, where)]
+
+
+def make_chains(settings: Mapping[str, Any], assets: AssetNames, where: str) -> list[list[RenderRequest]]:
+    """As `make_requests`, with the requests of all files that lead to each picture: a first pass, then a stage more each."""
+    return [links_of(request, assets, where) for request in _make_requests(settings, where)]
+
+
+def links_of(request: RenderRequest, assets: AssetNames, where: str, *, first: int = 0) -> list[RenderRequest]:
+    """The settled requests of a picture's files, from the one with `first` stages on; a given picture is none of them."""
+    if not request.stages:
+        return [_settle(request, assets, where)]
+    counts = range(max(first, 0 if request.image is None else 1), len(request.stages) + 1)
+    parts = [request.model_copy(update={"stages": request.stages[:count]}) for count in counts]
+    return [_settle(part, assets, where) for part in parts]
 
 
 def _make_requests(settings: Mapping[str, Any], where: str) -> list[RenderRequest]:

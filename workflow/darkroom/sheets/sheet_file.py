@@ -104,7 +104,7 @@ def check_path(path: Path) -> None:
 
 
 def open_sheet(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> SheetFile:
-    """A sheet with a list of `prompts` that isn't empty; a prompt may have the `prompt_keys`.
+    """A sheet with a list of `prompts` that isn't empty; a prompt may have the `prompt_keys`. `from` alone is a prompt.
 
     Raises SheetError (E-SHEET) or ConfigError (E-CONFIG); what can be read on with goes to `mistakes`.
     """
@@ -119,6 +119,8 @@ def open_sheet(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
     if isinstance(data, str):
         hint = "write '- ' before each prompt, or end the file's name in .txt"
         raise SheetError("prompt sheet", path, "is a text, not a list of prompts", hint)
+    if isinstance(data, dict) and "from" in data and "prompts" not in data:
+        data = {**data, "prompts": [{}]}
     if not isinstance(data, dict) or not isinstance(data.get("prompts"), list) or not data["prompts"]:
         near = (
             [] if not isinstance(data, dict) or "prompts" in data else near_names("prompts", map(str, data), cutoff=0.6)

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from darkroom.base.text import did_you_mean
@@ -21,6 +21,16 @@ from darkroom.errors import SheetError
 from darkroom.request.lora_tags import read_short_forms, take_out_loras
 from darkroom.sheets.axes import LORA_WEIGHT, Axis, Value
 from darkroom.sheets.templates import Filling, Template, parse_dynamic_prompt, parse_template
+from darkroom.sheets.then import (
+    STAGE_TEXTS,
+    THEN,
+    apply_patches,
+    find_stage,
+    is_stage_key,
+    map_texts,
+    setting_of,
+    texts_of,
+)
 from darkroom.sheets.wildcards import Draw, Entry
 
 TEXTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
@@ -33,7 +43,8 @@ OTHER_DIMENSIONS = ("prompts", "checkpoints", "draw", "seeds")
 
 Locate = Callable[..., str]
 """`FILE:LINE` of the value that the keys lead to."""
-Assignment = tuple[tuple[Axis, Value], ...]
+Pair = tuple[Axis, Value]
+Assignment = tuple[Pair, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +56,41 @@ class Cell:
     draw: int | None
     settings: Mapping[str, Any]
     fill: Callable[[Mapping[str, Any]], dict[str, Any]] = field(repr=False)
+    later: tuple[Pair, ...] = ()
+    """Those of the assignment that change stages only, so that they aren't in the stem; `draws_later` is about the draw."""
+    draws_later: bool = False
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """The label of each axis that changes the prompt, by the axes' names in alphabetical order."""
-        return {axis.name: value.label for axis, value in sorted(self.assignment, key=_name) if value.slug}
+    def labels(self, stages: Sequence[str], count: int) -> dict[str, str]:
+        """The labels that decide a picture of the first `count` of these stages, by the axes' names in alphabetical order."""
+        found = [pair for pair in self.assignment if pair[1].slug and self._enters(pair, stages) <= count]
+        return {axis.name: value.label for axis, value in sorted(found, key=_name)}
 
-    def facts(self, prompt_id: str, prompt: str, template: str) -> dict[str, Any]:
-        """What the manifest and the picture say about the cell, as JSON-ready data; the template if it isn't the prompt."""
-        facts: dict[str, Any] = {"prompt": prompt_id, "axes": self.labels}
+    def labels_at(self, stages: Sequence[str], place: int) -> list[str]:
+        """The labels in a file's name, `AXIS-LABEL`, that stand before the stage of this number, from 1 on."""
+        found = [
+            (pair[0].in_file, pair[1].slug)
+            for pair in self.later
+            if pair[1].slug and self._enters(pair, stages) == place
+        ]
+        found += [("draw", str(self.draw + 1))] if self.draws_later and self.draw and place == 1 else []
+        return [f"{name}-{label}" for name, label in sorted(found)]
+
+    def _enters(self, pair: Pair, stages: Sequence[str]) -> int:
+        """The first stage, from 1 on, that a value changes; 0 for the first pass."""
+        if not any(pair is each for each in self.later):
+            return 0
+        keys = [key for key in pair[1].patch.settings if is_stage_key(key)]
+        is_of_some = len(keys) == len(pair[1].patch.settings) and keys and not pair[1].patch.variables
+        return min(find_stage(key, stages, self.stem) + 1 for key in keys) if is_of_some else 1
+
+    def facts(self, prompt_id: str, prompt: str, template: str, stages: Sequence[str], count: int) -> dict[str, Any]:
+        """What the manifest and a picture of `count` stages say of the cell, as JSON-ready data.
+
+        The template stands there if it isn't the prompt.
+        """
+        facts: dict[str, Any] = {"prompt": prompt_id, "axes": self.labels(stages, count)}
         if self.draw is not None:
-            facts["draw"] = self.draw + 1
+            facts["draw"] = 1 if self.draws_later and not count else self.draw + 1
         return facts if template == prompt else {**facts, "template": template}
 
 
@@ -105,36 +140,57 @@ class Study:
             {
                 "name": axis.name,
                 "labels": [value.label for value in axis.values],
-                "plain": next((value.label for value in axis.values if not value.slug), None),
+                "plain": next((value.label for value in axis.values if not value.slug or _has_no_stages(value)), None),
                 "setting": axis.setting,
             }
             for axis in self.axes
         ]
         return {"axes": axes, "grid": dict(self.grid)}
 
-    def expand(self, slug: str, own: Mapping[str, Any], variables: Mapping[str, str], where: str) -> Expansion:
+    def expand(
+        self,
+        slug: str,
+        own: Mapping[str, Any],
+        variables: Mapping[str, str],
+        where: str,
+        *,
+        in_stem: bool = True,
+    ) -> Expansion:
         """The cells of a prompt with this id and these settings, all layers merged, and `variables` of its own.
 
+        Without `in_stem` the stems have no labels: every value counts as one of stages.
         Raises SheetError (E-SHEET) for a variable that nothing defines and for a text to swap that isn't there.
         """
-        templates = [self.parse(str(own[key]), f"{where}: {key}") for key in TEXTS if own.get(key)]
-        used = self._used(templates)
+        first = [self.parse(str(own[key]), f"{where}: {key}") for key in TEXTS if own.get(key)]
+        later = [self.parse(text, f"{where}: then") for text in texts_of(own.get(THEN))]
+        in_first = self._used([*first, *self._templates_of_axes(TEXTS)])
+        used = in_first | self._used([*later, *self._templates_of_axes(())])
         constant = {**self.variables, **variables}
         self._check_variables(used, constant, where)
         axes = [axis for axis in self.axes if not axis.is_only_variables() or axis.variables & used]
-        is_drawn = any(template.is_drawn for template in templates) or bool(used & set(self.wildcards))
-        draws = range(self.draws) if is_drawn else (None,)
-        size = math.prod(len(axis.values) for axis in axes) * len(draws)
-        if size > MAX_CELLS:
-            why = f"has {size:,} cells; at most {MAX_CELLS:,} can be planned, before any are excluded"
-            raise SheetError("prompt", where, why, "leave values out, or split the sheet")
+        draws_first = in_stem and self._is_drawn(first, in_first)
+        draws = range(self.draws) if self._is_drawn([*first, *later], used) else (None,)
+        _check_count(math.prod(len(axis.values) for axis in axes) * len(draws), where)
         product = list(self._product(axes))
         kept = [assignment for assignment in product if not self._is_excluded(assignment, slug)]
         names = {axis.name for axis in axes}
         more = [tuple(pair for pair in assignment if pair[0].name in names) for assignment in self.include]
-        cells = [self._cell(slug, each, number, constant, where) for each in [*kept, *more] for number in draws]
+        later_axes = {axis.name for axis in axes if not axis.variables & in_first}
+
+        def is_later(pair: Pair) -> bool:
+            return not in_stem or (pair[0].name in later_axes and pair[1].patch.is_of_stages)
+
+        cells = [
+            self._cell(slug, each, number, constant, where, is_later, draws_first=draws_first)
+            for each in [*kept, *more]
+            for number in draws
+        ]
         factors = {**{axis.name: len(axis.values) for axis in axes}, "draws": len(draws)}
         return Expansion(cells, factors, excluded=len(product) - len(kept), included=len(more))
+
+    def _is_drawn(self, templates: Sequence[Template], used: set[str]) -> bool:
+        """True for templates that use a wildcard, or that draws differ in by themselves."""
+        return any(template.is_drawn for template in templates) or bool(used & set(self.wildcards))
 
     def without(self, is_wrong: Callable[[Value], bool]) -> Study:
         """The study without the values that are wrong, and without axes that have no others."""
@@ -152,16 +208,23 @@ class Study:
             why = f"is passed by the {count:,} pictures that the sheet asks for ({locate('limit')})"
             mistakes.add(SheetError("limit", self.limit, why, "leave values out, or raise limit"))
 
+    def _templates_of_axes(self, keys: Sequence[str]) -> list[Template]:
+        """The templates in the axes' values: of the settings `keys` and texts that are swapped in, else those of stages."""
+        found = []
+        for value in (value for axis in self.axes for value in axis.values):
+            settings, swap = value.patch.settings, value.patch.swap
+            texts = [settings.get(key) for key in keys] + ([swap[1]] if swap and keys else [])
+            if not keys:
+                texts += texts_of(settings.get(THEN))
+                texts += [
+                    text for key, text in settings.items() if is_stage_key(key) and setting_of(key) in STAGE_TEXTS
+                ]
+            found += [self.parse(str(text), value.place) for text in filter(None, texts)]
+        return found
+
     def _used(self, templates: Sequence[Template]) -> set[str]:
-        """The variables in the texts, in the axes' values, and in the entries of the wildcards that these use."""
+        """The variables in the templates, and in the entries of the wildcards that these use."""
         open_names = {name for template in templates for name in template.variables() | template.wildcards()}
-        for axis in self.axes:
-            for value in axis.values:
-                texts = [value.patch.settings.get(key) for key in TEXTS]
-                texts += [value.patch.swap[1]] if value.patch.swap else []
-                for text in filter(None, texts):
-                    template = self.parse(str(text), value.place)
-                    open_names |= template.variables() | template.wildcards()
         found: set[str] = set()
         while open_names:
             name = open_names.pop()
@@ -192,7 +255,15 @@ class Study:
         return False
 
     def _cell(
-        self, slug: str, assignment: Assignment, number: int | None, constant: Mapping[str, str], where: str
+        self,
+        slug: str,
+        assignment: Assignment,
+        number: int | None,
+        constant: Mapping[str, str],
+        where: str,
+        is_later: Callable[[Pair], bool],
+        *,
+        draws_first: bool,
     ) -> Cell:
         settings: dict[str, Any] = {}
         variables = dict(constant)
@@ -205,23 +276,34 @@ class Study:
         def fill(merged: Mapping[str, Any]) -> dict[str, Any]:
             return self._fill(merged, swaps, filling, where)
 
-        return Cell(self._stem(slug, assignment, number), assignment, number, settings, fill)
+        first = tuple(pair for pair in assignment if not is_later(pair))
+        later = tuple(pair for pair in assignment if is_later(pair))
+        stem = self._stem(slug, first, number if draws_first else None)
+        return Cell(stem, assignment, number, settings, fill, later, draws_later=not draws_first)
 
     def _fill(
         self, merged: Mapping[str, Any], swaps: Sequence[tuple[str, str]], filling: Filling, where: str
     ) -> dict[str, Any]:
-        """The settings with their texts filled and swapped, and one LoRA's weights among the others."""
+        """The settings with their texts filled and swapped, one LoRA's weights among the others, and `then` patched."""
+        merged = apply_patches(merged, where)
         texts = {key: str(merged[key]) for key in TEXTS if merged.get(key)}
+        stages = merged.get(THEN) or []
         for old, new in swaps:
-            if not any(old in text for text in texts.values()):
+            if not any(old in text for text in (*texts.values(), *texts_of(stages))):
                 raise SheetError(f"{where}: swap", old, "isn't in the prompt", "write it as the prompt does")
             texts = {key: text.replace(old, new) for key, text in texts.items()}
-        filled = {key: filling.fill(self.parse(text, where)) for key, text in texts.items()}
+            stages = map_texts(stages, partial(_swap, old, new))
+
+        def fill(text: str) -> str:
+            return filling.fill(self.parse(text, where))
+
+        filled: dict[str, Any] = {key: fill(text) for key, text in texts.items()}
+        filled |= {THEN: map_texts(stages, fill)} if stages else {}
         return merge_lora_weights({**merged, **filled}, where)
 
     def _stem(self, slug: str, assignment: Assignment, number: int | None) -> str:
         """The id and the labels: `sailor.age-old.look-crisp`; too long a one ends in a hash of all of it."""
-        named = [(axis.name.lower(), value.slug) for axis, value in assignment if value.slug and not _is_in_path(axis)]
+        named = [(axis.in_file, value.slug) for axis, value in assignment if value.slug and not _is_in_path(axis)]
         if number:
             named.append(("draw", str(number + 1)))
         stem = ".".join([slug, *(f"{name}-{label}" for name, label in sorted(named))])
@@ -229,6 +311,12 @@ class Study:
             return stem
         whole = json.dumps([slug, sorted((axis.name, value.label) for axis, value in assignment if value.slug), number])
         return f"{stem[: MAX_STEM - 11].rstrip('.')}.{hashlib.sha256(whole.encode()).hexdigest()[:10]}"
+
+
+def _check_count(cells: int, where: str) -> None:
+    if cells > MAX_CELLS:
+        why = f"has {cells:,} cells; at most {MAX_CELLS:,} can be planned, before any are excluded"
+        raise SheetError("prompt", where, why, "leave values out, or split the sheet")
 
 
 def merge_lora_weights(settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -255,6 +343,14 @@ def merge_lora_weights(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _name(pair: tuple[Axis, Value]) -> str:
     return pair[0].name
+
+
+def _swap(old: str, new: str, text: str) -> str:
+    return text.replace(old, new)
+
+
+def _has_no_stages(value: Value) -> bool:
+    return dict(value.patch.settings) == {THEN: []} and not value.patch.variables and not value.patch.swap
 
 
 def _is_in_path(axis: Axis) -> bool:

@@ -18,11 +18,12 @@ from darkroom.sheets.axes import LORA_WEIGHT, Axis, Names, Value, label_of, read
 from darkroom.sheets.settings import RIVALS, SETTING_KEYS, placed
 from darkroom.sheets.study import DYNAMIC_PROMPTS, OTHER_DIMENSIONS, Assignment, Locate, Study
 from darkroom.sheets.templates import NAME, Template, parse_dynamic_prompt, parse_template
+from darkroom.sheets.then import THEN, is_stage_key
 from darkroom.sheets.wildcards import Entry, check_entries, read_entry
 
 MAX_DRAWS = 10_000
 STUDY_KEYS = ["axes", "draw", "exclude", "grid", "include", "limit", "template", "variables", "wildcards"]
-AXIS_SETTINGS = [*SETTING_KEYS, "prompt", "checkpoints", "styles"]
+AXIS_SETTINGS = [*SETTING_KEYS, "prompt", "checkpoints", "styles", THEN]
 """What an axis may set."""
 
 
@@ -162,6 +163,8 @@ def _shared(one: Axis, other: Axis) -> str | None:
     for here, there in ((keys, others), (others, keys)):
         if "loras" in here:
             both |= {key for key in there if key.startswith(LORA_WEIGHT)}
+        if THEN in here:
+            both |= {key for key in there if is_stage_key(key)}
     return min(both, default=None)
 
 

@@ -62,7 +62,7 @@ def read_rows(path: Path, text: str, delimiter: str, what: str) -> Iterator[tupl
 
 
 def _check_columns(names: list[str], prompt_keys: Collection[str], place: str) -> None:
-    if "prompt" not in names:
+    if "prompt" not in names and "from" not in names:
         hint = did_you_mean("prompt", names, "write the columns' names into the first row: prompt, seed, steps")
         raise SheetError("table", place, "has no column 'prompt'", hint)
     for number, name in enumerate(names):
@@ -94,7 +94,7 @@ def _read_cell(name: str, value: str, place: str) -> Any:
     """A cell's value: lists by their separators, `[…]` and `{…}` as JSON where the column isn't a text, else the text."""
     if name in _LISTS:
         return [part for part in _SEPARATORS.split(value) if part]
-    if name in ("loras", "freeu") and value[0] in "[{":
+    if name in ("loras", "freeu", "then", "from") and value[0] in "[{":
         return _parse_json(value, f"column {name}", place)
     return value
 

@@ -134,6 +134,16 @@ def walk(parts: Sequence[Part]) -> Iterator[Part]:
                 yield from walk(inner)
 
 
+def escape_template(text: str) -> str:
+    """The text as a template that is filled with just this text."""
+    return text.replace("${", "$${")
+
+
+def escape_dynamic_prompt(text: str) -> str:
+    """As `escape_template`, in the notation of dynamic prompts."""
+    return re.sub(r"([{}|_\\$])", r"\\\1", text)
+
+
 @lru_cache(maxsize=4096)
 def parse_template(text: str, where: str) -> Template:
     """A prompt with `${name}`. Raises SheetError (E-SHEET) for what begins like one and isn't."""

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from darkroom.base.files import disk_errors, write_bytes
+from darkroom.base.files import disk_errors, write_together
 from darkroom.base.processes import is_alive
 from darkroom.errors import BusyError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
@@ -24,9 +24,13 @@ from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from darkroom.serve.frames import Message
+    from darkroom.warm.chain_files import Chain
+
+    Files = Mapping[str, bytes]
 
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.warm.server")
 _ATTEMPTS = 3
@@ -70,23 +74,32 @@ class _EngineEnding(Exception):
 
 
 def render(
-    spec: EngineSpec, request_json: str, output: Path, log: Path | None = None, study: str | None = None
+    spec: EngineSpec,
+    request_json: str,
+    output: Path,
+    log: Path | None = None,
+    study: str | None = None,
+    chain: Chain | None = None,
+    latents: Path | None = None,
 ) -> dict[str, Any]:
     """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
 
     `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
+    `chain` has the files that its stages need, `latents` is a second output for the picture's latents.
     Raises the engine's own error (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG) for a device that can't be used,
     ServerError (E-SERVER) if the engine doesn't start or answer, ServerDiedError (E-SERVER-DIED) if it ends during the
-    picture, SocketError (E-SOCKET) if the socket is another user's. `output` then stays as it was. The end of the engine's
+    picture, SocketError (E-SOCKET) if the socket is another user's. The outputs then stay as they were. The end of the engine's
     log is a note of the error; `describe` shows both.
     """
     try:
-        answer, png = _fetch_picture(spec, _read_request(request_json))
+        picture = _read_picture(request_json, chain, keep_latents=latents is not None)
+        answer, files = _fetch_picture(spec, *picture)
         if study:
             from darkroom.pictures.png import add_study
 
-            png = add_study(png, study)
-        write_bytes(output, png)
+            files["picture"] = add_study(files["picture"], study)
+        outputs = {output: files["picture"]} | ({} if latents is None else {latents: files["latents"]})
+        write_together(outputs)
     except DarkroomError as error:
         _write_log(log, describe(error))
         raise
@@ -114,8 +127,15 @@ def _read_request(text: str) -> object:
         raise RequestError("request", None, "is not JSON", "send what a JSON library writes") from None
 
 
-def _fetch_picture(spec: EngineSpec, request: object) -> tuple[Message, bytes]:
-    """The engine's answer with the facts and the summary, and the PNG."""
+def _read_picture(request_json: str, chain: Chain | None, *, keep_latents: bool) -> tuple[Message, dict[str, bytes]]:
+    """What the engine is asked: the message, and the files that go with it."""
+    request = _read_request(request_json)
+    stages_done, files = (0, {}) if chain is None else (chain.stages_done, chain.read())
+    return {"op": "render", "request": request, "stages_done": stages_done, "keep_latents": keep_latents}, files
+
+
+def _fetch_picture(spec: EngineSpec, message: Message, files: Files) -> tuple[Message, dict[str, bytes]]:
+    """The engine's answer with the facts and the summary, and its files: the PNG, and latents that were asked for."""
     lease = current_lease()
     _check_lease(lease)
     slots = _make_slots(spec, lease)
@@ -123,7 +143,7 @@ def _fetch_picture(spec: EngineSpec, request: object) -> tuple[Message, bytes]:
     try:
         with take_slot(slots, lease, deadline, spec.start_timeout_s, lambda: _check_lease(lease)) as slot:
             timeout_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
-            return _use_slot(spec, slot, lease, request, timeout_s)
+            return _use_slot(spec, slot, lease, (message, files), timeout_s)
     except NoFreeSlot:
         why = f"no device was free for it within {spec.render_timeout_s:g} s"
         hint = "raise engine.render_timeout_s in the config"
@@ -146,20 +166,20 @@ def _make_slots(spec: EngineSpec, lease: str | None) -> list[Slot]:
 
 
 def _use_slot(
-    spec: EngineSpec, slot: Slot, lease: str | None, request: object, timeout_s: float
-) -> tuple[Message, bytes]:
+    spec: EngineSpec, slot: Slot, lease: str | None, picture: tuple[Message, Files], timeout_s: float
+) -> tuple[Message, dict[str, bytes]]:
     for _ in range(_ATTEMPTS):
         _check_lease(lease)
         try:
-            return _try_engine(spec, slot, lease, request, timeout_s)
+            return _try_engine(spec, slot, lease, picture, timeout_s)
         except _EngineEnding:
             time.sleep(_RETRY_PAUSE_S)
     raise _server_error(spec, slot, f"it ended {_ATTEMPTS} times before it could be given the picture")
 
 
 def _try_engine(
-    spec: EngineSpec, slot: Slot, lease: str | None, request: object, timeout_s: float
-) -> tuple[Message, bytes]:
+    spec: EngineSpec, slot: Slot, lease: str | None, picture: tuple[Message, Files], timeout_s: float
+) -> tuple[Message, dict[str, bytes]]:
     deadline = time.monotonic() + spec.start_timeout_s
     connection, is_mine = _reach(spec, slot, lease, deadline)
     with connection:
@@ -175,7 +195,7 @@ def _try_engine(
             raise _hung(spec, slot, connection, "was not ready", spec.start_timeout_s) from None
         _check(answer, "ready")
         try:
-            answer, png = connection.ask({"op": "render", "request": request}, timeout_s=timeout_s)
+            answer, made = connection.ask(*picture, timeout_s=timeout_s)
         except ConnectionLost:
             why = "it went away in the middle of a picture; nothing was written"
             died = ServerDiedError(slot.title, spec.model_dir, why, "run the same command again")
@@ -183,7 +203,7 @@ def _try_engine(
         except TimeoutError:
             raise _hung(spec, slot, connection, "had no picture", spec.render_timeout_s) from None
     _check(answer, "picture")
-    return answer, png
+    return answer, made
 
 
 def _tell_loading(spec: EngineSpec) -> Callable[[int, int], None]:

@@ -9,13 +9,13 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from darkroom.base.sockets import read_peer
 from darkroom.errors import SocketError
-from darkroom.serve.frames import HEAD, FrameError, Message, pack, read_head, read_text
+from darkroom.serve.frames import HEAD, NO_FILES, FrameError, Message, pack_files, read_files, read_head, read_text
 from darkroom.warm.paths import foreign
 
 _BLOCK_BYTES = 256 * 1024
@@ -65,9 +65,14 @@ class Connection:
         self._socket.close()
 
     def ask(
-        self, message: Message, *, timeout_s: float, on_loading: Callable[[int, int], None] | None = None
-    ) -> tuple[Message, bytes]:
-        """Send a frame and wait for the answer: its message and payload. `timeout_s` limits both together.
+        self,
+        message: Message,
+        files: Mapping[str, bytes] = NO_FILES,
+        *,
+        timeout_s: float,
+        on_loading: Callable[[int, int], None] | None = None,
+    ) -> tuple[Message, dict[str, bytes]]:
+        """Send a frame and wait for the answer: its message and files. `timeout_s` limits both together.
 
         `on_loading` gets the bytes of the model that are read and those there are, as often as the server tells them.
 
@@ -78,12 +83,13 @@ class Connection:
             self._socket.settimeout(timeout_s)
             # A server that ends says so and closes the connection, whatever it is sent.
             with suppress(BrokenPipeError):
-                self._socket.sendall(pack(message))
+                for part in pack_files(message, files):
+                    self._socket.sendall(part)
             while True:
                 text, payload = read_head(self._read(HEAD.size, deadline))
                 answer = read_text(self._read(text, deadline))
                 if answer.get("event") != "loading":
-                    return answer, self._read(payload, deadline)
+                    return answer, read_files(answer, self._read(payload, deadline))
                 if on_loading is not None:
                     on_loading(answer["done"], answer["total"])
         except (ConnectionError, EOFError, FrameError) as error:

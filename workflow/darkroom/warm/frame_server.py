@@ -2,7 +2,8 @@
 
     received                    answered
     hello {lease}               loading {done, total} now and then; ready, once the model is loaded; or failed {error}
-    render {request}            picture {facts, summary} with the PNG as payload, or failed {error}
+    render {request, …}         picture {facts, summary} with the PNG and, if they are asked for, its latents; or
+    with the pictures' files    failed {error}
     release {lease}             released {ends}: whether the engine ends now because no other run needs it
 
 A client sends its next frame after the answer to the one before. One that disconnects gives its picture up, and one that
@@ -15,7 +16,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +28,8 @@ from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.channel import receive
 from darkroom.serve.dispatcher import Dispatcher, Observer
 from darkroom.serve.engines import EngineOptions, ModelFiles
-from darkroom.serve.frames import FrameError, Message, pack
+from darkroom.serve.frames import MAX_FILES_BYTES, NO_FILES, FrameError, Message, pack, pack_files, read_files
+from darkroom.serve.limits import check_pictures
 from darkroom.serve.shutdown import Lifecycle
 from darkroom.serve.supervisor import DEFAULT_COMMAND, Job, Limits
 from darkroom.warm.lease import LeaseWatch
@@ -176,10 +178,11 @@ class FrameServer:
             return
         self._clients.add(writer)
         try:
-            while (frame := await receive(reader, max_text=MAX_MESSAGE_BYTES, max_payload=0)) is not None:
+            while (frame := await receive(reader, max_text=MAX_MESSAGE_BYTES, max_payload=MAX_FILES_BYTES)) is not None:
                 with self._lifecycle.working():
-                    answer = await _while_connected(reader, self._answer(frame[0], writer))
-                    writer.write(pack(*answer))
+                    answer = await _while_connected(reader, self._answer(*frame, writer))
+                    for part in pack_files(*answer):
+                        writer.write(part)
                     async with asyncio.timeout(_READ_TIMEOUT_S):
                         await writer.drain()
         except FrameError as error:
@@ -190,21 +193,26 @@ class FrameServer:
             self._clients.discard(writer)
             writer.close()
 
-    async def _answer(self, message: Message, writer: asyncio.StreamWriter) -> tuple[Message, bytes]:
+    async def _answer(
+        self, message: Message, payload: bytes, writer: asyncio.StreamWriter
+    ) -> tuple[Message, Mapping[str, bytes]]:
         """The answer to a frame; `writer` gets what is told before it. Raises FrameError for one that isn't in the table above."""
+        files = read_files(message, payload)
+        if files and message.get("op") != "render":
+            raise FrameError("files that nothing asked for")
         try:
             match message:
                 case {"op": "hello", "lease": str() | None as lease}:
                     self._lifecycle.hold(lease)
                     await self._wait_ready(writer)
-                    return {"event": "ready"}, b""
-                case {"op": "render", "request": dict(settings)}:
-                    rendered = await self._render(settings)
-                    return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.png
+                    return {"event": "ready"}, NO_FILES
+                case {"op": "render", "request": dict(settings), "stages_done": int(), "keep_latents": bool()}:
+                    rendered = await self._render(settings, files, message["stages_done"], message["keep_latents"])
+                    return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.files
                 case {"op": "release", "lease": str() | None as lease}:
-                    return {"event": "released", "ends": self._lifecycle.release(lease)}, b""
+                    return {"event": "released", "ends": self._lifecycle.release(lease)}, NO_FILES
         except Exception as error:
-            return _failure(error), b""
+            return _failure(error), NO_FILES
         raise FrameError("a message that is none of hello, render and release")
 
     async def _wait_ready(self, writer: asyncio.StreamWriter) -> None:
@@ -218,11 +226,21 @@ class FrameServer:
         finally:
             waiting.cancel()
 
-    async def _render(self, settings: dict[str, Any]) -> Rendered:
+    async def _render(
+        self, settings: dict[str, Any], pictures: Mapping[str, bytes], stages_done: int, keep_latents: bool
+    ) -> Rendered:
         """Render a request as it is: it was checked and completed when it was planned."""
         request = RenderRequest.from_settings(settings)
+        check_pictures(request, pictures, stages_done)
         self._dispatcher.check_open()
-        job = Job(self._model, request, wants_steps=False)
+        job = Job(
+            self._model,
+            request,
+            wants_steps=False,
+            pictures=pictures,
+            stages_done=stages_done,
+            keep_latents=keep_latents,
+        )
         self._dispatcher.submit([job])
         try:
             rendered = await asyncio.shield(job.done)
@@ -239,8 +257,8 @@ def _failure(error: Exception) -> Message:
 
 
 async def _while_connected(
-    reader: asyncio.StreamReader, work: Coroutine[Any, Any, tuple[Message, bytes]]
-) -> tuple[Message, bytes]:
+    reader: asyncio.StreamReader, work: Coroutine[Any, Any, tuple[Message, Mapping[str, bytes]]]
+) -> tuple[Message, Mapping[str, bytes]]:
     """The result of the work. If the client sends or closes anything meanwhile, cancels the work and raises.
 
     Raises ConnectionError if the client has left, FrameError if it has sent a byte too early, and what the work raises.

@@ -18,6 +18,10 @@ function makeViewer({ step, closed }) {
     return make("div", {}, make("dt", { textContent: key, dir: "auto" }), text);
   }
 
+  function makeLink([name, url]) {
+    return make("li", {}, make("a", { textContent: name, href: url, target: "_blank", rel: "noopener" }));
+  }
+
   function show(picture) {
     showImage({ ...picture, alt: picture.prompt || picture.id });
     byId("viewer-error").textContent = picture.error ?? "";
@@ -28,6 +32,9 @@ function makeViewer({ step, closed }) {
     byId("viewer-negative").textContent = picture.negative;
     byId("viewer-negative-part").hidden = !picture.negative;
     byId("viewer-settings").replaceChildren(...picture.settings.map(makeRow));
+    const earlier = picture.earlier ?? [];
+    byId("viewer-earlier-part").hidden = !earlier.length;
+    byId("viewer-earlier").replaceChildren(...earlier.map(makeLink));
     byId("viewer-file").textContent = picture.file;
     for (const id of ["viewer-file", "viewer-open"]) {
       if (picture.url) byId(id).href = picture.url;

@@ -19,13 +19,17 @@ export function offer(found) {
   fill(byId("preset"), Object.keys(options.presets));
   fill(byId("emphasis"), options.emphasis);
   fill(byId("vae"), options.vaes);
+  fill(byId("hires-upscaler"), [...options.latent_upscalers, ...options.upscalers]);
+  fill(byId("upscale-upscaler"), options.upscalers);
+  fill(byId("masked_content"), options.masked_content);
+  byId("masked_content").value = "original";
   byId("model").value = options.default_model;
   byId("lora-part").hidden = options.loras.length === 0;
   byId("vae-part").hidden = options.vaes.length === 0;
   write(options.defaults);
 }
 
-/** Puts a request's settings into the fields; all but its seed. */
+/** Puts a request's settings into the fields; all but its seed and its stages. */
 export function write(request) {
   for (const name of [...TEXTS, ...NUMBERS]) byId(name).value = request[name];
   byId("vae").value = request.vae ?? "";

@@ -3,7 +3,9 @@
 import { hasKey, keepKey, loadOptions, Refusal, render } from "./api.js";
 import { byId } from "./dom.js";
 import { mark, offer, read, write } from "./form.js";
-import { add, shownRequest } from "./picture.js";
+import { add, shownBlob, shownRequest, shownStart } from "./picture.js";
+import { readChain, writeStages } from "./stages.js";
+import { restore, snapshot, startFrom } from "./start.js";
 
 let running = null; // the AbortController of the picture under way
 
@@ -75,7 +77,8 @@ function setRunning(isRunning) {
 async function renderPicture() {
   if (running || byId("form").hidden) return;
   const wasTried = hasKey(), controller = running = new AbortController();
-  const body = { request: read(), model: byId("model").value };
+  const request = read(), { settings, pictures } = readChain(request), start = snapshot();
+  const body = { request: { ...request, ...settings }, model: byId("model").value, pictures };
   byId("error").hidden = true;
   mark(null);
   showProgress({ stage: "waiting" });
@@ -85,7 +88,7 @@ async function renderPicture() {
     for await (const [name, data] of render(body, controller.signal)) {
       if (name === "progress") showProgress(data);
       else if (name === "error") throw new Refusal(data.error);
-      else add(data, body.request.seed);
+      else add(data, request.seed, start);
     }
     say("The picture is there.");
   } catch (error) {
@@ -118,8 +121,15 @@ byId("again").addEventListener("click", () => {
 });
 byId("reuse").addEventListener("click", () => {
   write(shownRequest());
+  restore(shownStart());
+  writeStages(shownRequest().stages);
   byId("seed").value = shownRequest().seed;
   byId("prompt").focus();
+});
+byId("continue").addEventListener("click", async () => {
+  await startFrom(shownBlob());
+  byId("start-part").scrollIntoView({ block: "start" });
+  byId("mask").focus({ preventScroll: true });
 });
 document.addEventListener("keydown", (event) => {
   if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || byId("key-form").contains(event.target)) return;

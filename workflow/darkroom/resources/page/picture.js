@@ -1,6 +1,7 @@
 // The picture shown, its settings, and the session's pictures: in memory, and no more of them than MOST.
 
 import { byId, make } from "./dom.js";
+import { describeStages } from "./stages.js";
 
 const MOST = 24;
 const pictures = []; // newest first
@@ -9,14 +10,20 @@ let shown = null;
 /** The request of the picture shown, with its seed as text. */
 export const shownRequest = () => shown.request;
 
+/** Its bytes, and what it was made from (see start.js). */
+export const shownBlob = () => shown.blob;
+export const shownStart = () => shown.start;
+
 /** Shows the picture of a "picture" event, and keeps it for the session. `seed` is text: it may have 19 digits. */
-export function add(event, seed) {
+export function add(event, seed, start) {
   const bytes = Uint8Array.from(atob(event.png), (letter) => letter.charCodeAt(0));
-  const url = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  const blob = new Blob([bytes], { type: "image/png" }), url = URL.createObjectURL(blob);
+  const head = new DataView(bytes.buffer); // width and height stand in a PNG's first chunk
+  const [width, height] = [head.getUint32(16), head.getUint32(20)];
   const image = make("img", { src: url, alt: "" });
   const button = make("button", { type: "button", title: event.request.prompt }, image);
   button.setAttribute("aria-label", `Seed ${seed}: ${event.request.prompt}`);
-  const picture = { ...event, png: null, request: { ...event.request, seed }, url, item: make("li", {}, button) };
+  const picture = { ...event, png: null, request: { ...event.request, seed }, blob, url, width, height, start, item: make("li", {}, button) };
   button.addEventListener("click", () => show(picture));
   pictures.unshift(picture);
   byId("history").prepend(picture.item);
@@ -34,7 +41,7 @@ function show(picture) {
   image.src = url;
   image.alt = request.prompt || "Picture without a prompt";
   // Small pictures are enlarged to a size one can look at, large ones only to fit the window.
-  image.style.maxWidth = `${Math.max(request.width, 640)}px`;
+  image.style.maxWidth = `${Math.max(picture.width, 640)}px`;
   byId("shown-prompt").textContent = request.prompt || "(empty)";
   byId("shown-negative").textContent = request.negative_prompt;
   byId("shown-negative-part").hidden = !request.negative_prompt;
@@ -49,13 +56,14 @@ function show(picture) {
 }
 
 /** Pairs of a label and a text; what has nothing to say is left out. */
-function describe({ request, facts, model, model_hash, cached }) {
+function describe({ request, facts, model, model_hash, cached, width, height }) {
   const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
   const seconds = (value) => `${value.toFixed(value < 10 ? 2 : 1)} s`;
   return [
     ["Warning", (facts.warnings ?? []).join("; ")],
     ["Seed", request.seed],
-    ["Size", `${request.width}x${request.height}`],
+    ["Size", `${width}x${height}`],
+    ["Stages", describeStages(request.stages)],
     ["Sampler", request.sampler],
     ["Schedule", request.schedule],
     ["Steps", String(request.steps)],

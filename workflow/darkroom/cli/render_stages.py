@@ -1,0 +1,90 @@
+"""`darkroom render MODEL --image PICTURE --then STAGE`: a picture of stages by hand, in the words of a sheet's `from` and `then`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import RequestError, SheetError
+
+_JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent")
+_EXAMPLE = "--then 'hires: {scale: 2}'"
+
+
+def add_arguments(sub: argparse.ArgumentParser) -> None:
+    """The options for pictures of stages, by hand and as a job of the workflow has them."""
+    text = "a picture that the stages begin with; its prompt, seed and settings come from its metadata"
+    sub.add_argument("--image", type=Path, metavar="PICTURE", help=text)
+    text = "a stage in YAML, as a sheet's `then` has it: 'hires: {scale: 2}'; may be repeated"
+    sub.add_argument("--then", action="append", default=[], metavar="STAGE", help=text)
+    text = "with --request: a picture that it names by its SHA-256; may be repeated"
+    sub.add_argument("--picture", dest="pictures", action="append", default=[], metavar="SHA256=PATH", help=text)
+    sub.add_argument("--before", type=Path, help="with --request: the picture before the first stage that is made")
+    sub.add_argument("--before-latent", type=Path, help="with --before: its latents, a safetensors file")
+    sub.add_argument("--stages-done", type=int, default=0, help="with --before: how many stages it has behind it")
+    sub.add_argument(
+        "--latent", type=Path, help="with --request: also write the picture's latents, for a latent upscaler"
+    )
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    """Raise RequestError (E-REQUEST) for options that don't fit each other."""
+    by_hand = [f"--{name}" for name in ("image", "then") if getattr(arguments, name)]
+    of_job = [f"--{name.replace('_', '-')}" for name in _JOB_ONLY if getattr(arguments, name)]
+    if arguments.request and by_hand:
+        raise RequestError(by_hand[0], None, "is part of the request already", "leave it out")
+    if not arguments.request and of_job:
+        raise RequestError(of_job[0], None, "is for a job with --request", "by hand, use --image and --then")
+    if arguments.image and not arguments.then:
+        raise RequestError("--image", arguments.image, "needs a stage that makes something of it", f"add {_EXAMPLE}")
+    if not (arguments.request or arguments.image) and arguments.prompt is None:
+        raise RequestError("--prompt", None, "is missing", "say what to draw, or what picture to begin with: --image")
+
+
+def read_stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The settings that come with stages and with the picture they begin with, and the files of both by their SHA-256.
+
+    Raises SheetError (E-SHEET) and ConfigError (E-CONFIG) for a wrong stage, ImageError (E-IMAGE) for a wrong picture.
+    """
+    if not arguments.then:
+        return {}, {}
+    from darkroom.base.validation import Mistakes
+    from darkroom.pictures.inputs import InputPictures
+    from darkroom.pictures.made_with import settings_of
+    from darkroom.pictures.png import read_picture
+    from darkroom.sheets.then import build_stages, check_then
+
+    inputs, mistakes = InputPictures(), Mistakes()
+    given = [stage for text in arguments.then for stage in _read_stage(text)]
+    checked = check_then(given, lambda *_: "--then", inputs, mistakes)
+    mistakes.raise_all()
+    stages, files = build_stages(checked, {}, "--then", inputs)
+    paths: dict[str, str] = {sha256: path for each in files for sha256, path in each.items()}
+    settings: dict[str, Any] = {"stages": stages}
+    if arguments.image is not None:
+        picture = inputs.read(arguments.image)
+        paths[picture.sha256] = picture.path
+        size = {"width": -(-picture.width // 8) * 8, "height": -(-picture.height // 8) * 8}
+        _check_size(arguments, size)
+        settings |= {**settings_of(picture.texts, picture.path), **size, "image": picture.sha256}
+    return settings, {sha256: read_picture(path) for sha256, path in paths.items()}
+
+
+def _read_stage(text: str) -> list[Any]:
+    from darkroom.base.strict_yaml import parse_yaml
+
+    stage = parse_yaml(text, "--then")
+    if stage is None:
+        raise SheetError("--then", text, "names no stage", f"write {_EXAMPLE}")
+    return stage if isinstance(stage, list) else [stage]
+
+
+def _check_size(arguments: argparse.Namespace, size: Mapping[str, int]) -> None:
+    """Raise RequestError (E-REQUEST) for a size that isn't the picture's: a stage may change it, and says so itself."""
+    for edge, pixels in size.items():
+        asked = getattr(arguments, edge)
+        if asked not in (None, pixels):
+            why = f"the stages begin with a picture of {size['width']}x{size['height']}"
+            raise RequestError(f"--{edge}", asked, why, f"leave it out, or write it in a stage: img2img: {{{edge}: …}}")

@@ -1,0 +1,175 @@
+"""The passes of one picture: what stages ask of the model, the VAE and the upscalers, and what becomes known on the way."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from darkroom.base import worker_words
+from darkroom.engine.assets import Assets
+from darkroom.engine.decode import Codec
+from darkroom.engine.denoise import Watch, denoise
+from darkroom.engine.late_start import Start
+from darkroom.engine.picture_files import PictureFiles
+from darkroom.engine.prompts import Prompts
+from darkroom.engine.rendered import UsedAsset
+from darkroom.engine.upscalers import Upscalers
+from darkroom.errors import NanImageError, RequestError
+from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
+from darkroom.request.render_request import MAX_SEED, RenderRequest
+from darkroom.request.stages import DenoisingStage
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an engine consists of."""
+
+    pipeline: Any
+    scheduler_config: Mapping[str, Any]
+    prompts: Prompts
+    assets: Assets
+    codec: Codec
+    upscalers: Upscalers
+
+
+@dataclass(slots=True)
+class Facts:
+    """What becomes known while a picture is made. Times in seconds; tokens and chunks are those of the first prompt."""
+
+    tokens: tuple[int, int, int] | None = None
+    apply_s: float = 0.0
+    encode_s: float = 0.0
+    denoise_s: float = 0.0
+    decode_s: float = 0.0
+    is_prompt_known: bool = True
+    used: dict[tuple[str, str], UsedAsset] = field(default_factory=dict)
+    warnings: dict[str, None] = field(default_factory=dict)
+
+
+class Passes:
+    """Makes a request's passes, one after another, each with its own prompts and LoRAs."""
+
+    def __init__(self, parts: Parts, request: RenderRequest, files: PictureFiles, watch: Watch) -> None:
+        self.request = request
+        self.files = files
+        self.watch = watch
+        self.facts = Facts()
+        self._parts = parts
+        self._vae: Any = None
+        self._logged: set[str] = set()
+
+    @property
+    def vae(self) -> Any:
+        """The VAE of the request, which is the same in all stages."""
+        if self._vae is None:
+            self._vae = self._parts.assets.vae(self.request)
+            self._note(self._parts.assets.used_vae(self.request))
+        return self._vae
+
+    @property
+    def device(self) -> Any:
+        """Where the model computes."""
+        return self._parts.pipeline._execution_device
+
+    def first(self) -> Any:
+        """The latents (1, 4, h/8, w/8) of the request's own first picture."""
+        return self._denoise(self.request.model_copy(update={"image": None, "stages": ()}), None)
+
+    def denoise(
+        self, stage: DenoisingStage, size: tuple[int, int], latents: Any, *, number: int = 0, **options: Any
+    ) -> Any:
+        """The latents that a stage makes of `latents`; `size` (width, height) is theirs in pixels.
+
+        `number` is added to the seed; `options` are further fields of `Start`. Raises what `denoise` raises.
+        """
+        effective = self.request.for_stage(stage, *size)
+        effective = effective.model_copy(update={"seed": (effective.seed + number) % (MAX_SEED + 1)})
+        total, run = stage.split_steps(effective.steps)
+        try:
+            return self._denoise(effective, Start(latents, total, run, **options), stage.name)
+        except RequestError as error:
+            if total == effective.steps or error.what != "steps":
+                raise
+            strength = f"{run} steps at a denoising strength of {stage.denoising_strength:g} are the end of {total}"
+            raise RequestError(
+                f"{stage.name}: steps", effective.steps, f"{strength}: {error.why}", error.hint
+            ) from None
+
+    def encode(self, image: Image) -> Any:
+        """The latents of an RGB picture whose edges are multiples of 8."""
+        self.watch.ask()
+        return self._parts.codec.encode(self.vae, image)
+
+    def decode(self, latents: Any) -> Image:
+        """The RGB picture of latents."""
+        started = time.perf_counter()
+        image, is_retried = self._parts.codec.decode(self.vae, latents)
+        self.facts.decode_s += time.perf_counter() - started
+        if is_retried:
+            self.facts.warnings["the VAE gave NaN or Inf in half precision and decoded again in fp32"] = None
+        return image
+
+    def upscale(self, image: Image, name: str, size: tuple[int, int]) -> Image:
+        """The RGB picture at that size, by an upscaler's name; made smaller by Lanczos."""
+        from PIL import Image as Images
+
+        if image.size == size:
+            return image
+        if any(new < old for new, old in zip(size, image.size, strict=True)):
+            return image.resize(size, Images.Resampling.LANCZOS)
+        used = self._parts.upscalers.used(name)
+        self._note((used,) if used else ())
+        return self._parts.upscalers.upscale(image, name, size=size, cancelled=self.watch.cancelled)
+
+    def _denoise(self, request: RenderRequest, start: Start | None, name: str = "") -> Any:
+        parts, facts, started = self._parts, self.facts, time.perf_counter()
+        prepared = parts.assets.prepare(request)
+        self._vae = prepared.vae
+        applied = time.perf_counter()
+        prompt, is_known = parts.prompts.encode(request, prepared.embeddings, prepared.text_state)
+        encoded = time.perf_counter()
+        if request.prompt and request.prompt not in self._logged:
+            self._logged.add(request.prompt)
+            _log_tokens(prompt.embeddings.prompt_tokens)
+        self.watch.decode = self._preview
+        self.watch.stage = name
+        latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start)
+        made = prompt.embeddings
+        facts.tokens = facts.tokens or (made.prompt_tokens, made.negative_tokens, made.chunks)
+        facts.apply_s += applied - started
+        facts.encode_s += encoded - applied
+        facts.denoise_s += time.perf_counter() - encoded
+        facts.is_prompt_known &= is_known
+        self._note(prepared.used)
+        _warn_about_weights(request, facts)
+        return latents
+
+    def _note(self, used: tuple[UsedAsset, ...]) -> None:
+        self.facts.used |= {(asset.kind, asset.name): asset for asset in used}
+
+    def _preview(self, latents: Any) -> Image | None:
+        try:
+            return self._parts.codec.decode(self.vae, latents)[0]
+        except NanImageError:
+            return None
+
+
+def _log_tokens(count: int) -> None:
+    logger.info(worker_words.TOKEN_COUNT, count)
+    if count > worker_words.LONG_TOKENS:
+        logger.info(worker_words.LONG_PROMPT)
+
+
+def _warn_about_weights(request: RenderRequest, facts: Facts) -> None:
+    texts = {text for timeline in request.timelines if timeline is not None for text in timeline.texts}
+    weight = max(map(largest_weight, texts), default=0.0)
+    if weight > LARGE_WEIGHT:
+        facts.warnings[f"a prompt's weight of {weight:g} is over {LARGE_WEIGHT:g}"] = None

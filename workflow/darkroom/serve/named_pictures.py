@@ -1,0 +1,147 @@
+"""What `POST /render` is sent: settings, and pictures under names of the client's choice, which the settings say.
+
+In JSON the pictures are in base64 or `data:` URIs; in a form (multipart/form-data) they are files, and the settings are JSON in
+its field `request`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from darkroom.base.text import did_you_mean, shorten
+from darkroom.errors import RequestError
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.adapters import PRESET, begin_with
+from darkroom.serve.bodies import check_json
+from darkroom.serve.forms import MAX_FILES, read_form
+from darkroom.serve.http import Refusal
+from darkroom.serve.images import ImageReader, Meaning
+
+_LONGEST_NAME = 100
+_SHA256 = "^[0-9a-f]{64}$"
+_FORM = "multipart/form-data"
+
+
+def _describe_settings() -> dict[str, Any]:
+    """RenderRequest's JSON Schema with `preset` added, and names of pictures in place of their SHA-256."""
+    schema: dict[str, Any] = _without_sha256(RenderRequest.model_json_schema())
+    image = schema["properties"]["image"]
+    image["description"] = "The name of the picture that the stages begin with, in place of a first pass from noise."
+    return {**schema, "properties": {**schema["properties"], "preset": PRESET}}
+
+
+def _without_sha256(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_sha256(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_sha256(value) for key, value in schema.items() if (key, value) != ("pattern", _SHA256)}
+
+
+class RenderBody(BaseModel):
+    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
+    model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
+    pictures: dict[Annotated[str, Field(max_length=_LONGEST_NAME)], str] | None = Field(
+        None,
+        max_length=MAX_FILES,
+        description="Pictures in base64 or as `data:` URIs, by the names that `image` and `mask` in the settings say.",
+    )
+
+
+@dataclass(slots=True)
+class Order:
+    """The settings of a picture, the model's name, and the PNGs that the settings name by their SHA-256."""
+
+    settings: dict[str, Any]
+    model: str | None
+    pictures: dict[str, bytes] = field(default_factory=dict)
+
+
+def document_body() -> dict[str, Any]:
+    """FastAPI's `openapi_extra` for a route that takes a RenderBody as JSON or as a form."""
+    schema = RenderBody.model_json_schema()
+    parts = {name: about for name, about in schema["properties"].items() if name != "pictures"}
+    files = {"type": "string", "format": "binary", "description": "Pictures, by the names that the settings say."}
+    form = {**schema, "properties": parts, "additionalProperties": files}
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schema}, _FORM: {"schema": form}}}
+    }
+
+
+async def receive_order(request: Request, reader: ImageReader) -> Order:
+    """What a request asks for, with its pictures decoded and checked.
+
+    Raises RequestValidationError, RequestError (E-REQUEST), and what `ImageReader.read` raises.
+    """
+    given: dict[str, str | bytes] = {}
+    if request.headers.get("content-type", "").lower().startswith(_FORM):
+        form = await read_form(request)
+        given |= {name: form.file(name) or b"" for name in form.files}
+        sent = {**form.fields}
+        if isinstance(sent.get("request"), str):
+            sent["request"] = await _read_json(sent["request"].encode(), "request: request")
+    else:
+        kind = request.headers.get("content-type", "").lower()
+        if kind and "json" not in kind:
+            hint = f"send it as application/json, or with files as {_FORM}"
+            raise RequestError("request body", shorten(kind), "is neither JSON nor a form", hint)
+        sent = await _read_json(await request.body(), "request body")
+    try:
+        body = RenderBody.model_validate(sent)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors()) from None
+    return await _resolve(body, {**given, **(body.pictures or {})}, reader)
+
+
+async def _read_json(data: bytes, what: str) -> Any:
+    """The value of a JSON text, with the limits of `check_json`, which the guard has applied to bodies that say what they are."""
+    try:
+        await check_json(data)
+    except Refusal as refusal:
+        error = refusal.error
+        raise type(error)(what, error.value, error.why, error.hint) from None
+    return json.loads(data)
+
+
+async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: ImageReader) -> Order:
+    """The order with the SHA-256 of the pictures in place of their names."""
+    order, used = Order(dict(body.request), body.model), set()
+
+    async def find(name: object, where: str, meaning: Meaning) -> Any:
+        if not isinstance(name, str) or name not in given:
+            hint = did_you_mean(str(name), given, "send it under that name in `pictures`, or as a file of a form")
+            raise RequestError(f"request: {where}", shorten(name), "is the name of no picture that was sent", hint)
+        used.add(name)
+        picture = await reader.read(given[name], f"pictures.{shorten(name, _LONGEST_NAME)}", meaning)
+        order.pictures[picture.sha256] = picture.png
+        return picture
+
+    if order.settings.get("image") is not None:
+        begun = begin_with(await find(order.settings["image"], "image", "picture"), "image")
+        for edge in ("width", "height"):
+            if order.settings.get(edge) not in (None, begun[edge]):
+                why = f"the stages begin with a picture of {begun['width']}x{begun['height']}"
+                raise RequestError(f"request: {edge}", shorten(order.settings[edge]), why, f"leave {edge} out")
+        order.settings |= begun
+    stages = order.settings.get("stages")
+    for stage in stages if isinstance(stages, list) else ():
+        for settings in stage.values() if isinstance(stage, dict) else ():
+            if isinstance(settings, dict) and "mask" in settings:
+                settings["mask"] = (await find(settings["mask"], "mask", "mask")).sha256
+    for name in given.keys() - used:
+        why = "is a picture that the settings don't name"
+        raise RequestError(
+            "request: pictures", shorten(name), why, "say its name as `image` or `mask`, or leave it out"
+        )
+    return order

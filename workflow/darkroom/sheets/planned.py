@@ -1,0 +1,114 @@
+"""What sheets ask for: pictures, each a file with the request that decides it, and how many each prompt becomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from darkroom.base.text import format_count
+from darkroom.pictures.formats import PNG
+from darkroom.pictures.latents import latent_path
+from darkroom.request.render_request import RenderRequest
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPicture:
+    """A picture that a sheet asks for: its place, and the request that decides it, of which the last stage makes it."""
+
+    sheet: str
+    checkpoint: str
+    id: str
+    seed: int
+    request: RenderRequest
+    study: dict[str, Any] | None = None
+    """The cell of a study: its prompt's id, the axes' labels, the draw and the template."""
+    stage: str = ""
+    """What stands behind the seed in its name: labels of axes, and the stage's number and name; empty for a first pass."""
+    before: str | None = None
+    """The path of the picture that the last stage is applied to; None for a first pass, and where a given file is."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The paths of the picture files that the request's stages name, by their SHA256, and of the one it begins with."""
+    is_result: bool = True
+    """False for a picture that is made for the stages after it only."""
+
+    @property
+    def name(self) -> str:
+        """`SHEET/CHECKPOINT/ID-SEED`, or `…/ID-SEED.1-STAGE`: its place below results/ without the suffix."""
+        return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}{self.stage and f'.{self.stage}'}"
+
+    @property
+    def path(self) -> str:
+        """Its place below results/."""
+        return self.name + PNG.suffix
+
+    @property
+    def latent_path(self) -> str:
+        """The place below results/ of its latents, where a stage needs them."""
+        return latent_path(self.path)
+
+    @property
+    def needs_latent(self) -> bool:
+        """Whether its stage works on the latents of the picture before."""
+        count = len(self.request.stages)
+        return count > 0 and self.request.takes_latents(count - 1)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON-ready data with the fields of `darkroom.pictures.picture.GalleryPicture`."""
+        data = {name: getattr(self, name) for name in ("sheet", "checkpoint", "id", "seed", "path")}
+        more: dict[str, Any] = {"study": self.study, "stage": self.stage or None, "before": self.before}
+        more |= {} if self.is_result else {"is_result": False}
+        given = {name: value for name, value in more.items() if value is not None}
+        return {**data, "request": self.request.model_dump(mode="json"), **given}
+
+
+def latents_of(pictures: Iterable[PlannedPicture]) -> set[str]:
+    """The paths of the latents that stages of the pictures need."""
+    return {latent_path(picture.before) for picture in pictures if picture.needs_latent and picture.before}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptCount:
+    """How many pictures a prompt becomes: the number of values of each thing that multiplies, and of cells left out or added."""
+
+    id: str
+    factors: Mapping[str, int]
+    excluded: int
+    included: int
+    pictures: int
+
+    def describe(self) -> str:
+        """`sailor: 2 age × 3 look × 2 checkpoints = 12, 2 excluded, 10 pictures`."""
+        factors = " × ".join(f"{number} {name}" for name, number in self.factors.items() if number > 1) or "1 cell"
+        parts = [f"{self.id}: {factors} = {math.prod(self.factors.values()):,}"]
+        parts += [f"{self.excluded:,} excluded"] if self.excluded else []
+        parts += [f"{self.included:,} included"] if self.included else []
+        return ", ".join([*parts, format_count(self.pictures, "picture")])
+
+
+class PlannedSheet(list[PlannedPicture]):
+    """The pictures of a sheet in its order; `counts` says how they come about.
+
+    `study` is `Study.table()`, None for a sheet that is no study.
+    """
+
+    def __init__(
+        self,
+        pictures: Iterable[PlannedPicture] = (),
+        counts: Sequence[PromptCount] = (),
+        study: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(pictures)
+        self.counts = tuple(counts)
+        self.study = study
+
+    @property
+    def results(self) -> list[PlannedPicture]:
+        """The pictures that aren't only there for the stages after them."""
+        return [picture for picture in self if picture.is_result]
+
+    def describe(self) -> str:
+        """`12 pictures`, or `12 pictures in 36 files` where stages were applied."""
+        files = "" if len(self.results) == len(self) else f" in {format_count(len(self), 'file')}"
+        return format_count(len(self.results), "picture") + files
