@@ -282,6 +282,36 @@ def test_what_img2img_ignores_is_named() -> None:
     assert read.ignored.keys() == {"image_cfg_scale", "url", "scheduler"}
 
 
+IMAGE_WISHES: dict[str, Any] = {
+    "img2img_fix_steps": True,
+    "img2img_color_correction": True,
+    "img2img_background_color": "#000000",
+    "initial_noise_multiplier": 1.1,
+    "inpainting_mask_weight": 0.5,
+    "overlay_inpaint": False,
+    "upscaler_for_img2img": "R-ESRGAN 4x+",
+    "sd_vae_encode_method": "TAESD",
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_WISHES)
+def test_options_that_change_pictures_of_pictures_are_refused_there_alone(name: str) -> None:
+    wish = {"override_settings": {name: IMAGE_WISHES[name]}}
+    with pytest.raises(UnsupportedError, match=f"override_settings.{name}"):
+        img2img(**wish)
+    with pytest.raises(UnsupportedError, match=f"options.{name}"):
+        a1111.read_options({name: IMAGE_WISHES[name]}, {})
+    ignored = read_txt2img(Txt2Img.model_validate({"prompt": "x", **wish})).ignored
+    assert ignored == {f"override_settings.{name}": "it asks for nothing here"}
+
+
+def test_options_that_change_a_second_pass_are_refused_there() -> None:
+    for name, value in {"img2img_extra_noise": 0.1, "hires_fix_use_firstpass_conds": True}.items():
+        with pytest.raises(UnsupportedError, match=f"override_settings.{name}"):
+            hires(override_settings={name: value})
+    assert hires(override_settings={"img2img_extra_noise": 0, "img2img_fix_steps": True}).steps == 0
+
+
 def test_several_pictures_are_the_pictures_of_a_batch() -> None:
     body = count_images(Img2Img(init_images=["a", "b"], batch_size=4, n_iter=2, seed=5, prompt="x"))
     given = sent(count=2)
