@@ -13,6 +13,7 @@ from PIL import Image
 
 from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError, LimitError, RequestError, UnsupportedError
+from darkroom.pictures.infotext import write_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import Hires, Inpaint, write_stage
 from darkroom.request.stages import Img2Img as Img2ImgStage
@@ -172,6 +173,26 @@ def test_an_infotext_of_an_inpainted_picture() -> None:
     stage = inpaint(infotext=text)
     expected = {"denoising_strength": 0.4, "mask_blur": 7, "only_masked": True, "padding": 16}
     assert changes(stage) == {**expected, "invert": True, "masked_content": "latent noise", "mask": stage.mask}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"invert": True, "masked_content": "fill", "denoising_strength": 0.4},
+        {"only_masked": True, "padding": 16, "mask_blur": 0},
+        {"only_masked": True, "masked_content": "latent noise", "width": 256, "height": 256},
+        {"width": 256, "height": 256},
+    ],
+)
+def test_the_infotext_of_an_inpainted_picture_asks_for_it_again(settings: dict[str, Any]) -> None:
+    given = sent(is_masked=True)
+    assert given.mask is not None
+    stage = Inpaint(mask=given.mask.sha256, **settings)
+    start = {"prompt": "a", "seed": 5, "image": given.pictures[0].sha256, "width": 128, "height": 96}
+    request = RenderRequest.from_settings({**start, "stages": [stage]})
+    infotext = write_infotext(request, model="tiny", model_hash="0" * 10, version="1")
+    assert RenderRequest.from_settings(img2img(given, infotext=infotext).settings[0]).stages == (stage,)
 
 
 def img2img(given: Sent | None = None, **fields: Any) -> PictureSettings:
