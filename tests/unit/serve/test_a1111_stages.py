@@ -151,6 +151,35 @@ def test_an_infotext_with_a_second_pass_asks_for_it() -> None:
     assert changes(request.stages[0]) == {**expected, "prompt": "a lighthouse, sharp"}
 
 
+@pytest.mark.parametrize(
+    "base", [{"sampler": "Euler"}, {"sampler": "DPM++ 2M", "schedule": "Karras"}, {"sampler": "DPM++ 2M"}]
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"upscaler": "Lanczos", "scale": 1.5},
+        {"width": 1536, "height": 1024},
+        {"height": 1024, "steps": 7},
+        {"denoising_strength": 0},
+        {"prompt": "x, y: z", "negative_prompt": "a\nb"},
+        {"sampler": "DPM++ 2M", "schedule": "Karras"},
+        {"sampler": "Euler a"},
+        {"schedule": "Exponential"},
+        {"cfg_scale": 3.5},
+    ],
+)
+def test_our_infotext_of_a_second_pass_asks_for_it_again(base: dict[str, Any], settings: dict[str, Any]) -> None:
+    stage = Hires.model_validate(settings)
+    request = RenderRequest.from_settings({"prompt": "a", "seed": 5, **base, "stages": [stage]})
+    infotext = write_infotext(request, model="tiny", model_hash="0" * 10, version="1")
+    again = RenderRequest.from_settings(read_txt2img(Txt2Img(infotext=infotext)).settings[0])
+    assert again.passes == request.passes
+    (found,) = again.stages
+    assert isinstance(found, Hires)
+    assert (found.upscaler, found.denoising_strength) == (stage.upscaler, stage.denoising_strength)
+
+
 def test_what_the_request_says_counts_more_than_the_infotext() -> None:
     assert "stages" not in read_txt2img(Txt2Img(infotext=INFOTEXT, enable_hr=False)).settings[0]
     (settings,) = read_txt2img(Txt2Img(infotext=INFOTEXT, denoising_strength=0.6)).settings
