@@ -161,10 +161,11 @@ def test_what_is_wrong_is_an_error_with_a_code(
     assert "Hint:" in caught.value.message
 
 
-def test_pictures_made_of_pictures_are_refused(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError) as caught:
-        client.images.edit(image=("x.png", b"x"), prompt="x")
-    assert caught.value.code == "E-UNSUPPORTED"
+def test_what_is_no_picture_and_several_pictures_are_not_edited(client: openai.OpenAI) -> None:
+    for image, code in ((("x.png", b"x"), "E-REQUEST"), ([("a.png", b"x"), ("b.png", b"x")], "E-UNSUPPORTED")):
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.images.edit(image=image, prompt="x")
+        assert (caught.value.code, caught.value.param) == (code, "image")
 
 
 def test_the_openapi_document_shows_fields_ranges_and_errors(server: str) -> None:

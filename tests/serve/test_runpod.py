@@ -17,6 +17,7 @@ from PIL import Image
 from darkroom.base import worker_words
 from darkroom.checkpoint import convert
 from darkroom.pictures.png import text_of_png
+from darkroom.serve.runpod_schema import data_uri
 from tests.fixtures.serving import wait_for
 from tests.serve.runpod_platform import Loopback
 from tests.serve.runpod_running import JOB, ROOT, decode, is_alive, post, run, serve_api
@@ -105,6 +106,21 @@ def test_runsync_gives_pictures_as_worker_sdxl_does(api: str) -> None:
     assert "a red star" not in json.dumps(output["facts"])
     again = post(api, "/runsync", {"input": JOB})["output"]
     assert decode(again["image_url"]) == pngs[0]
+
+
+def test_a_picture_in_image_url_gets_the_refiners_pass(api: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (96, 64), (200, 30, 30)).save(buffer, "JPEG")
+    url = data_uri(buffer.getvalue()).replace("image/png", "image/jpeg")
+    job = {"prompt": "a red star", "seed": 5, "image_url": url, "refiner_inference_steps": 8, "strength": 0.5}
+    answer = post(api, "/runsync", {"input": {**job, "width": 512, "num_images": 2}})
+    assert answer["status"] == "COMPLETED", answer
+    output = answer["output"]
+    assert output["ignored"].keys() == {"width"}
+    pngs = [decode(image) for image in output["images"]]
+    assert [Image.open(io.BytesIO(png)).size for png in pngs] == [(96, 64)] * 2
+    assert pngs[0] != pngs[1]
+    assert "Denoising strength: 0.5" in text_of_png(pngs[0], "answer")["parameters"]
 
 
 def test_run_and_status_give_the_same(api: str) -> None:

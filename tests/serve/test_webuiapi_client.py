@@ -16,6 +16,7 @@ from PIL import Image
 
 from darkroom.pictures.infotext import read_infotext
 from darkroom.request.samplers import SAMPLERS
+from darkroom.request.stages.hires import LATENT_UPSCALERS
 from tests.fixtures.serving import LIMIT_S, wait_for
 
 QUICK: dict[str, Any] = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2, "seed": 7}
@@ -123,7 +124,8 @@ def test_what_is_left_out_has_the_servers_defaults(server: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
-        ({"enable_hr": True}, "E-UNSUPPORTED", "enable_hr"),
+        ({"enable_hr": True, "hr_checkpoint_name": "other"}, "E-UNSUPPORTED", "hr_checkpoint_name"),
+        ({"enable_hr": True, "hr_upscaler": "R-ESRGAN 4x+"}, "E-REQUEST", "hr_upscaler"),
         ({"restore_faces": True}, "E-UNSUPPORTED", "restore_faces"),
         ({"styles": ["photo"]}, "E-UNSUPPORTED", "styles"),
         ({"script_name": "Prompt matrix"}, "E-UNSUPPORTED", "script_name"),
@@ -191,11 +193,11 @@ def test_an_unknown_model_is_not_found(api: webuiapi.WebUIApi) -> None:
     assert (status, error["code"]) == (404, "E-UNKNOWN")
 
 
-def test_pictures_made_of_pictures_are_refused(api: webuiapi.WebUIApi) -> None:
+def test_what_is_done_to_pictures_elsewhere_is_refused(api: webuiapi.WebUIApi) -> None:
     image = Image.new("RGB", (64, 64))
     for call in (
-        lambda: api.img2img(images=[image]),
-        lambda: api.extra_single_image(image),
+        lambda: api.img2img(images=[image], initial_noise_multiplier=1.1),
+        lambda: api.extra_single_image(image, gfpgan_visibility=0.5),
         lambda: api.interrogate(image),
     ):
         with pytest.raises(RuntimeError) as caught:
@@ -246,7 +248,7 @@ def test_lists_hold_names_and_no_paths(api: webuiapi.WebUIApi) -> None:
     assert list(api.get_embeddings()["loaded"]) == ["glow"]
     assert api.util_get_sampler_names() == sorted(sampler.name for sampler in SAMPLERS)
     assert "sgm_uniform" in api.util_get_scheduler_names()
-    assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None"]
+    assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None", "Lanczos", "Nearest"]
     for listed in (models, api.get_loras(), api.get_sd_vae(), api.get_embeddings()):
         assert "/" not in json.dumps(listed)
 
@@ -263,8 +265,9 @@ def test_what_the_package_asks_for_besides(api: webuiapi.WebUIApi) -> None:
     assert 0 < memory["used"] < memory["total"]
     assert api.refresh_checkpoints() is None
     empty = (api.get_hypernetworks, api.get_face_restorers, api.get_realesrgan_models, api.get_prompt_styles)
-    for ask in (*empty, api.get_latent_upscale_modes):
+    for ask in empty:
         assert ask() == []
+    assert [mode["name"] for mode in api.get_latent_upscale_modes()] == list(LATENT_UPSCALERS)
 
 
 def test_the_metadata_of_a_picture_can_be_read(api: webuiapi.WebUIApi) -> None:
@@ -281,10 +284,18 @@ def test_the_metadata_of_a_picture_can_be_read(api: webuiapi.WebUIApi) -> None:
     assert api.png_info(Image.new("RGB", (8, 8))).info == ""
 
 
-@pytest.mark.parametrize("image", ["", "nonsense!", "https://example.org/a.png", base64.b64encode(b"no png").decode()])
-def test_what_is_no_picture_has_no_metadata(server: str, image: str) -> None:
+@pytest.mark.parametrize(
+    ("image", "code"),
+    [
+        ("", "E-REQUEST"),
+        ("nonsense!", "E-REQUEST"),
+        ("https://example.org/a.png", "E-SSRF"),
+        (base64.b64encode(b"no png").decode(), "E-REQUEST"),
+    ],
+)
+def test_what_is_no_picture_has_no_metadata(server: str, image: str, code: str) -> None:
     answer = requests.post(f"{server}/sdapi/v1/png-info", json={"image": image}, timeout=120)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "E-REQUEST")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, code)
 
 
 def test_progress_and_interruption(api: webuiapi.WebUIApi) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from darkroom.config import ServeConfig
 from darkroom.errors import DarkroomError, LimitError, RequestError, UnsupportedError
+from darkroom.pictures.infotext import write_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import Hires, Inpaint, write_stage
 from darkroom.request.stages import Img2Img as Img2ImgStage
@@ -150,6 +151,35 @@ def test_an_infotext_with_a_second_pass_asks_for_it() -> None:
     assert changes(request.stages[0]) == {**expected, "prompt": "a lighthouse, sharp"}
 
 
+@pytest.mark.parametrize(
+    "base", [{"sampler": "Euler"}, {"sampler": "DPM++ 2M", "schedule": "Karras"}, {"sampler": "DPM++ 2M"}]
+)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"upscaler": "Lanczos", "scale": 1.5},
+        {"width": 1536, "height": 1024},
+        {"height": 1024, "steps": 7},
+        {"denoising_strength": 0},
+        {"prompt": "x, y: z", "negative_prompt": "a\nb"},
+        {"sampler": "DPM++ 2M", "schedule": "Karras"},
+        {"sampler": "Euler a"},
+        {"schedule": "Exponential"},
+        {"cfg_scale": 3.5},
+    ],
+)
+def test_our_infotext_of_a_second_pass_asks_for_it_again(base: dict[str, Any], settings: dict[str, Any]) -> None:
+    stage = Hires.model_validate(settings)
+    request = RenderRequest.from_settings({"prompt": "a", "seed": 5, **base, "stages": [stage]})
+    infotext = write_infotext(request, model="tiny", model_hash="0" * 10, version="1")
+    again = RenderRequest.from_settings(read_txt2img(Txt2Img(infotext=infotext)).settings[0])
+    assert again.passes == request.passes
+    (found,) = again.stages
+    assert isinstance(found, Hires)
+    assert (found.upscaler, found.denoising_strength) == (stage.upscaler, stage.denoising_strength)
+
+
 def test_what_the_request_says_counts_more_than_the_infotext() -> None:
     assert "stages" not in read_txt2img(Txt2Img(infotext=INFOTEXT, enable_hr=False)).settings[0]
     (settings,) = read_txt2img(Txt2Img(infotext=INFOTEXT, denoising_strength=0.6)).settings
@@ -172,6 +202,26 @@ def test_an_infotext_of_an_inpainted_picture() -> None:
     stage = inpaint(infotext=text)
     expected = {"denoising_strength": 0.4, "mask_blur": 7, "only_masked": True, "padding": 16}
     assert changes(stage) == {**expected, "invert": True, "masked_content": "latent noise", "mask": stage.mask}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"invert": True, "masked_content": "fill", "denoising_strength": 0.4},
+        {"only_masked": True, "padding": 16, "mask_blur": 0},
+        {"only_masked": True, "masked_content": "latent noise", "width": 256, "height": 256},
+        {"width": 256, "height": 256},
+    ],
+)
+def test_the_infotext_of_an_inpainted_picture_asks_for_it_again(settings: dict[str, Any]) -> None:
+    given = sent(is_masked=True)
+    assert given.mask is not None
+    stage = Inpaint(mask=given.mask.sha256, **settings)
+    start = {"prompt": "a", "seed": 5, "image": given.pictures[0].sha256, "width": 128, "height": 96}
+    request = RenderRequest.from_settings({**start, "stages": [stage]})
+    infotext = write_infotext(request, model="tiny", model_hash="0" * 10, version="1")
+    assert RenderRequest.from_settings(img2img(given, infotext=infotext).settings[0]).stages == (stage,)
 
 
 def img2img(given: Sent | None = None, **fields: Any) -> PictureSettings:
@@ -280,6 +330,36 @@ def test_what_img2img_can_not_do_is_refused_by_name(fields: dict[str, Any], name
 def test_what_img2img_ignores_is_named() -> None:
     read = img2img(image_cfg_scale=1.5, url="x", scheduler="karras", sampler_name="DDIM")
     assert read.ignored.keys() == {"image_cfg_scale", "url", "scheduler"}
+
+
+IMAGE_WISHES: dict[str, Any] = {
+    "img2img_fix_steps": True,
+    "img2img_color_correction": True,
+    "img2img_background_color": "#000000",
+    "initial_noise_multiplier": 1.1,
+    "inpainting_mask_weight": 0.5,
+    "overlay_inpaint": False,
+    "upscaler_for_img2img": "R-ESRGAN 4x+",
+    "sd_vae_encode_method": "TAESD",
+}
+
+
+@pytest.mark.parametrize("name", IMAGE_WISHES)
+def test_options_that_change_pictures_of_pictures_are_refused_there_alone(name: str) -> None:
+    wish = {"override_settings": {name: IMAGE_WISHES[name]}}
+    with pytest.raises(UnsupportedError, match=f"override_settings.{name}"):
+        img2img(**wish)
+    with pytest.raises(UnsupportedError, match=f"options.{name}"):
+        a1111.read_options({name: IMAGE_WISHES[name]}, {})
+    ignored = read_txt2img(Txt2Img.model_validate({"prompt": "x", **wish})).ignored
+    assert ignored == {f"override_settings.{name}": "it asks for nothing here"}
+
+
+def test_options_that_change_a_second_pass_are_refused_there() -> None:
+    for name, value in {"img2img_extra_noise": 0.1, "hires_fix_use_firstpass_conds": True}.items():
+        with pytest.raises(UnsupportedError, match=f"override_settings.{name}"):
+            hires(override_settings={name: value})
+    assert hires(override_settings={"img2img_extra_noise": 0, "img2img_fix_steps": True}).steps == 0
 
 
 def test_several_pictures_are_the_pictures_of_a_batch() -> None:

@@ -23,7 +23,7 @@ from darkroom.request.stages import DenoisingStage
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 from darkroom.serve.a1111_extras import add_extras
 from darkroom.serve.a1111_hires import check_upscaler
-from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, shown
+from darkroom.serve.a1111_ignored import HIRES_OPTIONS, IMAGE_OPTIONS, MOST_GUESSED, Ignored, refuse_options, shown
 from darkroom.serve.a1111_image_schemas import Img2Img
 from darkroom.serve.a1111_img2img import count_images, read_img2img, receive_images
 from darkroom.serve.a1111_lists import add_lists
@@ -221,6 +221,7 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> tuple[str 
     Raises UnsupportedError (E-UNSUPPORTED) for another value of any other option.
     """
     ignored: Ignored = {}
+    refuse_options("options", options, {**HIRES_OPTIONS, **IMAGE_OPTIONS})
     for name, value in options.items():
         if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
             continue

@@ -64,6 +64,28 @@ PICTURE_OPTIONS: dict[str, tuple[Any, ...]] = {
     "uni_pc_lower_order_final": (True,),
 }
 """A1111's options that change pictures and that Darkroom doesn't have, with the values that ask for nothing."""
+HIRES_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "hires_fix_use_firstpass_conds": (False,),
+    "use_old_hires_fix_width_height": (False,),
+    "img2img_extra_noise": (0,),
+    "sd_vae_encode_method": ("Full",),
+    "token_merging_ratio_hr": (0,),
+}
+"""A1111's options that change what a second pass makes, with the values that ask for nothing."""
+IMAGE_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "img2img_fix_steps": (False,),
+    "img2img_color_correction": (False,),
+    "img2img_background_color": ("#ffffff", "#FFFFFF"),
+    "img2img_extra_noise": (0,),
+    "initial_noise_multiplier": (1,),
+    "inpainting_mask_weight": (1,),
+    "overlay_inpaint": (True,),
+    "return_mask": (False,),
+    "return_mask_composite": (False,),
+    "sd_vae_encode_method": ("Full",),
+    "upscaler_for_img2img": ("None", "", "Lanczos"),
+}
+"""The same of img2img."""
 _TIMESTEP_SAMPLERS = ("DDIM", "PLMS", "UniPC")
 """A1111's samplers that follow no schedule, whatever is named (modules/sd_samplers_timesteps.py)."""
 _SWITCHES = ("enabled", "enable", "is_enabled", "ad_tab_enable")
@@ -90,13 +112,20 @@ def ignore_fields(body: Processing, settings: Iterable[str]) -> Ignored:
 
 def ignore_option(where: str, name: str, value: Any, known: Sequence[str]) -> str:
     """Why an option that Darkroom doesn't have is ignored; `where` names its place for the UnsupportedError."""
+    if name in HIRES_OPTIONS or name in IMAGE_OPTIONS:
+        return "it asks for nothing here"
     if name not in PICTURE_OPTIONS:
         return _unknown("option here", name, known)
-    neutral = PICTURE_OPTIONS[name]
-    if value not in neutral:
-        why = f"Darkroom doesn't do that, only {neutral[0]!r}"
-        raise UnsupportedError(f"request: {where}.{name}", shorten(value), why, f"leave {name} out")
+    refuse_options(where, {name: value}, PICTURE_OPTIONS)
     return "it asks for nothing"
+
+
+def refuse_options(where: str, options: Mapping[str, Any], neutral: Mapping[str, tuple[Any, ...]]) -> None:
+    """Raise UnsupportedError (E-UNSUPPORTED) for an option with another value than the `neutral` ones; None is one."""
+    for name, value in options.items():
+        if name in neutral and value is not None and value not in neutral[name]:
+            why = f"Darkroom doesn't do that, only {neutral[name][0]!r}"
+            raise UnsupportedError(f"request: {where}.{name}", shorten(value), why, f"leave {name} out")
 
 
 def ignore_schedule(sampler: str, scheduler: str | None) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.stages import Img2Img as Img2ImgStage
 from darkroom.request.stages import Inpaint, Stage
+from darkroom.serve.a1111_ignored import IMAGE_OPTIONS, refuse_options
 from darkroom.serve.a1111_image_schemas import MASKED_CONTENT, NEUTRAL_OF_IMAGES, Img2Img
 from darkroom.serve.a1111_infotext import with_infotext
 from darkroom.serve.a1111_settings import PictureSettings, read_processing
@@ -68,6 +69,7 @@ def read_img2img(body: Img2Img, sent: Sent) -> PictureSettings:
     """Translate a request. Raises UnsupportedError (E-UNSUPPORTED) and RequestError (E-REQUEST), which name the field."""
     refuse_wishes(body.model_dump(include=set(NEUTRAL_OF_IMAGES)), NEUTRAL_OF_IMAGES)
     body, own = with_infotext(body)
+    refuse_options("override_settings", body.override_settings or {}, IMAGE_OPTIONS)
     read = read_processing(body, own, {})
     every = [
         {**settings, **begin_with(picture, "init_images"), "stages": [_read_stage(body, picture, sent.mask)]}

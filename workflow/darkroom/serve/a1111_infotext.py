@@ -50,6 +50,13 @@ _IMG2IMG: _Readers = {
     "Mask mode": ("inpainting_mask_invert", ("Inpaint masked", "Inpaint not masked").index),
     "Masked content": ("inpainting_fill", MASKED_CONTENT.index),
 }
+_LEFT_OUT = {
+    "Inpaint area": "Whole picture",
+    "Masked area padding": "32",
+    "Mask mode": "Inpaint masked",
+    "Masked content": "original",
+}
+"""What img2img's infotexts leave out, whatever the fields' defaults are (A1111's parse_generation_parameters)."""
 _OPTIONS = {"Model": "sd_model_checkpoint", "VAE": "sd_vae", "Emphasis": "emphasis"}
 _ONLY_OURS: _Readers = {
     "CFG rescale": ("cfg_rescale", float),
@@ -57,7 +64,7 @@ _ONLY_OURS: _Readers = {
     "Prompt 2": ("prompt_2", lambda text: name_weights(text, te_first=True)),
     "Negative prompt 2": ("negative_prompt_2", str),
 }
-_ABOUT = ("Model hash", "VAE hash", "Lora hashes", "TI hashes", "Hashes", "TI", "Version", "User")
+_ABOUT = ("Model hash", "VAE hash", "Init image hash", "Lora hashes", "TI hashes", "Hashes", "TI", "Version", "User")
 _DEFAULTS = {"emphasis": "lpw", "cfg_rescale": 0.0, "freeu": False, "clip_skip": 0}
 """What Darkroom's infotexts leave out, whatever the server's defaults are."""
 
@@ -81,6 +88,9 @@ def _read_fields(text: str, *, is_img2img: bool) -> tuple[dict[str, Any], dict[s
     """The fields that an infotext sets, and settings that A1111 has no field for. Raises as `with_infotext`."""
     known = read_infotext(text)
     written = dict(known["settings"])
+    if is_img2img:
+        blur = {"Mask blur": "0"} if written.keys() & _LEFT_OUT.keys() else {}
+        written = {**_LEFT_OUT, **blur, **written}
     fields: dict[str, Any] = {"prompt": known["prompt"], "negative_prompt": known["negative_prompt"]}
     fields["override_settings"] = {option: written.pop(name) for name, option in _OPTIONS.items() if name in written}
     settings: dict[str, Any] = dict(_DEFAULTS) if written.get("Version", "").startswith("darkroom ") else {}

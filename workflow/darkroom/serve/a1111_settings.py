@@ -16,7 +16,15 @@ from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
 from darkroom.serve.a1111_hires import read_checkpoint, read_first_size, read_hires
-from darkroom.serve.a1111_ignored import MOST_GUESSED, Ignored, ignore_eta, ignore_fields, ignore_option
+from darkroom.serve.a1111_ignored import (
+    HIRES_OPTIONS,
+    MOST_GUESSED,
+    Ignored,
+    ignore_eta,
+    ignore_fields,
+    ignore_option,
+    refuse_options,
+)
 from darkroom.serve.a1111_infotext import with_infotext
 from darkroom.serve.a1111_samplers import ignore_schedule_of, read_sampler
 from darkroom.serve.a1111_schemas import SAME, Processing, Txt2Img
@@ -81,6 +89,7 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
     read = read_processing(body, own, read_first_size(body))
     if not body.enable_hr:
         return read
+    refuse_options("override_settings", body.override_settings or {}, HIRES_OPTIONS)
     return replace(read.with_settings(stages=[read_hires(body)]), hires_model=read_checkpoint(body))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -111,8 +111,7 @@ class Service:
 
     def upscaler_names(self) -> list[str]:
         """The upscalers of pictures that requests may name, those that need no model first."""
-        configured: Collection[str] = getattr(self.asset_names(), "upscalers", ())
-        return [*BUILT_IN, *sorted(configured)]
+        return [*BUILT_IN, *sorted(self.asset_names().upscalers)]
 
     def set_default(self, name: str) -> None:
         """Make this model the default. Raises UnknownModelError (E-UNKNOWN)."""
