@@ -82,6 +82,7 @@ SEAMS = {
     "engine/upscalers": "one subject: upscalers by their names",
     "request/stages/img2img": "a file a stage",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
+    "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
     "pictures/trash": "one subject: the trash and what goes there, for planning and for `darkroom prune`",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
