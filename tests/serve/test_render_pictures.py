@@ -124,7 +124,12 @@ def test_progress_counts_the_steps_of_all_stages(fake: Stand) -> None:
         ({"image": "start", "stages": IMG2IMG}, {"start": "http://[::1]/x.png"}, "E-SSRF", "is opened"),
         ({"image": "start", "stages": IMG2IMG}, {"start": 7}, "E-REQUEST", "pictures.start"),
         ({"image": "a" * 64, "stages": IMG2IMG}, {}, "E-REQUEST", "is the name of no picture that was sent"),
-        ({**QUICK, "stages": [{"hires": {"scale": 8}}], "width": 1088}, {}, "E-LIMIT", "size '8704x512'"),
+        (
+            {**QUICK, "stages": [{"hires": {"scale": 8}}], "width": 512, "height": 512},
+            {},
+            "E-LIMIT",
+            "size '4096x4096'",
+        ),
         ({**QUICK, "stages": [{"hires": {"steps": 149}}]}, {}, "E-LIMIT", "steps '151'"),
         ({**QUICK, "stages": [{"nope": {}}]}, {}, "E-REQUEST", "nope is no stage"),
         ({**QUICK, "stages": [7]}, {}, "E-REQUEST", "a stage is a name with its settings"),

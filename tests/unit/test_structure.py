@@ -90,8 +90,6 @@ SEAMS = {
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
     "run/repair": "the commands of three rules, run outside Snakemake",
-    "serve/channel": "frames over a socket pair, which the engine's process uses without the HTTP server",
-    "serve/frames": "standard library only: a picture's job speaks frames too",
     "sources/references": "the registry of the kinds of source",
     "sources/remote_source": "what the remote kinds share, without the code that downloads",
     "sources/url": "a file a kind of source",
