@@ -132,6 +132,7 @@ def test_another_upscaler_renders_from_there_on_and_the_first_pass_stays(project
     )
 
 
+@pytest.mark.full
 def test_a_further_stage_renders_itself(project: Project) -> None:
     further = ("denoising_strength: 0.5}\n", "denoising_strength: 0.5}\n    - upscale: {scale: 1}\n")
     assert edited(project, further) == {"first/tiny/cat-1.4-upscale.png"}
@@ -152,7 +153,7 @@ def test_given_pictures_count_by_their_bytes(project: Project) -> None:
     assert rendered(project) == {"photos/tiny/hill-0.1-img2img.png"}
 
 
-@pytest.mark.parametrize("lost", [FIRST, HIRES, INPAINT])
+@pytest.mark.parametrize("lost", [HIRES, *(pytest.param(each, marks=pytest.mark.full) for each in (FIRST, INPAINT))])
 def test_a_picture_that_is_deleted_is_made_again_alone(project: Project, lost: str) -> None:
     before = project.pictures()
     (project.results / lost).unlink()
@@ -233,6 +234,7 @@ def test_a_single_stage_can_be_asked_for_and_prune_knows_the_others(project: Pro
     assert {line for line in listed.splitlines() if line.startswith("results/")} == {asked, LATENT}
 
 
+@pytest.mark.full
 def test_another_model_renders_every_stage_after_its_first_pass(project: Project) -> None:
     project.configure(
         checkpoints={"tiny": {"source": "checkpoint.safetensors", "dtype": "fp32"}},
