@@ -60,6 +60,8 @@ SAME_NAMES = {
     "sources": "run/sources.py holds the configured ones, the package fetches them",
     "upscalers": "the package reads upscaler files, engine/upscalers.py runs them",
     "transfer": "a byte range of a checkpoint, a download",
+    "tiles": "of an upscaler's run, of the stage",
+    "upscale": "the verb, and the stage",
     "verify": "the verb of the stage",
     "weights": "read from a file, loaded into an engine",
     "engine": "the package's main class",
