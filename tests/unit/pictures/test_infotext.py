@@ -61,6 +61,7 @@ def test_what_else_a_picture_was_made_with_stands_under_the_names_that_other_too
         UsedAsset("loras", "soft", "2" * 64, "b" * 12),
         UsedAsset("embeddings", "easy", "3" * 64, "3" * 12),
         UsedAsset("vaes", "fixed", "4" * 64, "4" * 10),
+        UsedAsset("upscalers", "4x-Ultra", "5" * 64, "5" * 10),
     ]
     text = write_infotext(request, model="alpha", model_hash="0123456789", version="0.1.0", assets=used)
     assert text.startswith("a fox <lora:outline:0.5> <lora:soft:te=0:unet=0.8>\nSteps: ")
@@ -82,6 +83,7 @@ def test_what_else_a_picture_was_made_with_stands_under_the_names_that_other_too
         "lora:outline": "1" * 10,
         "lora:soft": "2" * 10,
         "embed:easy": "3" * 10,
+        "upscaler:4x-Ultra": "5" * 10,
     }
 
 

@@ -136,11 +136,11 @@ def _of_kind(assets: Sequence[UsedAsset], kind: str) -> list[UsedAsset]:
 
 
 def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, str]:
-    """AutoV2 hashes under the keys of Civitai's extension."""
+    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers: theirs are made alike."""
     hashes = {"model": model_hash} if model_hash else {}
     for asset in assets:
-        key = {"vaes": "vae", "loras": f"lora:{asset.name}", "embeddings": f"embed:{asset.name}"}[asset.kind]
-        hashes[key] = autov2(asset.sha256)
+        kind = {"vaes": "vae", "loras": "lora", "embeddings": "embed", "upscalers": "upscaler"}[asset.kind]
+        hashes[kind if kind == "vae" else f"{kind}:{asset.name}"] = autov2(asset.sha256)
     return hashes
 
 
