@@ -128,3 +128,28 @@ def test_the_page_goes_with_the_last_picture_of_its_sheet(study: Project) -> Non
     subprocess.run(command, cwd=study.folder, check=True, capture_output=True)
     assert not (study.results / "first").exists()
     assert len(list((study.results / ".trash").glob("*/first/study.html"))) == 1
+
+
+STAGED = """\
+defaults: {then: [{upscale: {scale: 1.5}}]}
+prompts:
+  - {id: cat, prompt: a cat, seeds: [1]}
+axes:
+  size: {then.upscale.scale: [1.5, 2]}
+  cfg_scale: [3, 8]
+"""
+
+
+def test_a_study_over_a_stage_shows_its_last_pictures(tmp_path: Path) -> None:
+    """First passes are shared between its cells, and are no cells; a run after it has nothing to do."""
+    with Project(tmp_path / "staged") as project:
+        project.set_up(STAGED)
+        assert len(project.pictures()) == 6
+        rows = [line.split(",") for line in (project.results / "first/study.csv").read_text().splitlines()]
+        files = [row[rows[0].index("file")] for row in rows[1:]]
+        assert len(files) == 4
+        assert all(file.endswith(".1-upscale.png") for file in files)
+        assert (project.results / "first/grid.png").exists()
+        assert read_study_seal((project.results / PAGE).read_bytes()) is not None
+        assert "Nothing to be done" in run(project)
+        assert verify(project).count("6 pictures") == 1
