@@ -121,6 +121,16 @@ def test_what_goes_wrong_after_a_failed_run_is_one_line(
     assert capsys.readouterr().err == "no pages of what is there: a bug\n"
 
 
+def test_ctrl_c_ends_the_drawing_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(plan: Plan) -> list[str]:
+        raise KeyboardInterrupt
+
+    run_fail(monkeypatch, interrupt)
+    assert capsys.readouterr().err == "interrupted: the other pages stay as they are\n"
+
+
 @pytest.mark.parametrize("state", [{"makes_files": False}, {"has_failed_jobs": False}])
 def test_nothing_is_drawn_in_a_dry_run_and_after_an_interrupted_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], state: dict[str, bool]

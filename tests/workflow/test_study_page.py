@@ -102,6 +102,20 @@ def test_the_page_follows_its_pictures(study: Project) -> None:
 
 
 @pytest.mark.full
+def test_after_a_failed_run_the_page_shows_what_is_there_and_the_next_run_replaces_it(study: Project) -> None:
+    text = study.folder.joinpath("prompts/first.yaml").read_text()
+    study.write("prompts/first.yaml", text.replace("cfg_scale: [3, 8]", "clip_skip: [2, 9]"))
+    failed = study.run("--keep-going", "results/")
+    assert failed.returncode != 0
+    assert "results/first/study.html: 2 pictures, 2 missing" in failed.stdout
+    assert '"cells":4' in (study.results / PAGE).read_text()
+    study.write("prompts/first.yaml", text.replace("cfg_scale: [3, 8]", "clip_skip: [2]"))
+    run(study)
+    assert '"cells":2' in (study.results / PAGE).read_text()
+    assert "Nothing to be done" in run(study)
+
+
+@pytest.mark.full
 def test_each_target_makes_what_it_shows(study: Project) -> None:
     shutil.rmtree(study.results)
     run(study, "results/first/study.html")

@@ -97,6 +97,8 @@ class Lifecycle:
         try:
             for line in make_partial_pages(self._plan):
                 print(line, file=sys.stderr, flush=True)
+        except KeyboardInterrupt:
+            print("interrupted: the other pages stay as they are", file=sys.stderr, flush=True)
         except Exception as error:
             print(f"no pages of what is there: {redact(str(error))}", file=sys.stderr, flush=True)
 
