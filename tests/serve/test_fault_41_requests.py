@@ -83,7 +83,7 @@ def test_a_body_of_a_gigabyte_in_chunks_is_refused_when_it_gets_too_long(fake: S
 
 
 def test_a_body_that_is_a_little_too_long_is_told_so(fake: Stand) -> None:
-    answer = fake.post("/render", b'{"request": {"prompt": "' + b"x" * 3 * MIB + b'"}}')
+    answer = fake.post("/v1/images/generations", b'{"prompt": "' + b"x" * 3 * MIB + b'"}')
     assert answer.status_code == 413
     assert "2,097,152 bytes" in answer.json()["error"]["message"]
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.iocontainers import Wildcards
 
 from darkroom.config import Config, parse_config
 from darkroom.engine.devices import resolve_device
@@ -52,7 +52,8 @@ def test_a_gpu_that_is_not_there_is_named_as_the_engine_was_shown_it(monkeypatch
 def ranking(plan: Plan) -> list[str]:
     """The checkpoints in the order in which their pictures are begun."""
     pictures = [
-        SimpleNamespace(sheet=p.sheet, checkpoint=p.checkpoint, picture=p.id, seed=p.seed) for p in plan.sheets["sheet"]
+        Wildcards(fromdict={"sheet": p.sheet, "checkpoint": p.checkpoint, "picture": p.id, "seed": str(p.seed)})
+        for p in plan.sheets["sheet"]
     ]
     return [p.checkpoint for p in sorted(pictures, key=plan.priority, reverse=True)]
 

@@ -64,6 +64,8 @@ def test_grids_of_which_pictures_are_missing_are_drawn_and_no_others(plan: Plan)
     lines = list(make_partial_pages(plan))
     assert lines == [
         "s: 7 pictures of 8 are there; pages of these:",
+        "results/s/study.csv: 8 pictures, 7 of them measured, 1 missing",
+        "results/s/study.html: 7 pictures, 1 missing",
         "results/s/grid.png: 1 of 4 pictures missing",
     ]
     check_picture("results/s/grid.png")
@@ -79,7 +81,9 @@ def test_nothing_is_drawn_without_any_picture(plan: Plan) -> None:
 
 def test_a_picture_made_with_other_settings_counts_as_missing(plan: Plan) -> None:
     write_picture(find(plan, "cat.cfg_scale-4.clip_skip-2.steps-2"), prompt="a dog")
-    assert list(make_partial_pages(plan))[1:] == ["results/s/grid.clip_skip-2.png: 1 of 4 pictures missing"]
+    *_, page, grid = make_partial_pages(plan)
+    assert page == "results/s/study.html: 7 pictures, 1 missing"
+    assert grid == "results/s/grid.clip_skip-2.png: 1 of 4 pictures missing"
 
 
 def test_a_damaged_picture_costs_its_grid_and_a_line(plan: Plan) -> None:
@@ -89,7 +93,8 @@ def test_a_damaged_picture_costs_its_grid_and_a_line(plan: Plan) -> None:
     Path("results", find(plan, "cat.cfg_scale-4.clip_skip-1.steps-1").path).unlink()
     Path("results", find(plan, "cat.cfg_scale-3.clip_skip-2.steps-1").path).unlink()
     Path("results/s/grid.png").write_bytes(b"earlier")
-    _, first, second = make_partial_pages(plan)
+    *pages, first, second = make_partial_pages(plan)
+    assert all("E-IMAGE" in page for page in pages[1:])
     assert first.startswith("E-IMAGE") and damaged.name in first and "\n" not in first
     assert second == "results/s/grid.clip_skip-2.png: 1 of 4 pictures missing"
     assert Path("results/s/grid.png").read_bytes() == b"earlier"

@@ -13,6 +13,7 @@ from PIL import Image
 
 from darkroom import errors
 from darkroom.engine import Engine
+from darkroom.engine.chain import run_chain
 from darkroom.engine.denoise import Cancelled
 from darkroom.engine.devices import decide
 from darkroom.engine.library import Library
@@ -237,7 +238,7 @@ def test_an_upscaler_goes_first_when_memory_is_short(
 ) -> None:
     expected = own_engine.render(request_).image.tobytes()
     own_engine.upscalers.upscale(picture, "double", scale=2)
-    plain, left = own_engine._denoise, [1]
+    plain, left = run_chain, [1]
 
     def short_of_memory(*arguments: object) -> object:
         if own_engine.upscalers._loaded is not None:
@@ -245,7 +246,7 @@ def test_an_upscaler_goes_first_when_memory_is_short(
         left.append(0)
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(own_engine, "_denoise", short_of_memory)
+    monkeypatch.setattr("darkroom.engine.engine.run_chain", short_of_memory)
     assert own_engine.render(request_).image.tobytes() == expected and left == [1, 0]
 
 
@@ -255,7 +256,7 @@ def test_without_an_upscaler_to_drop_it_stays_an_error(
     def short_of_memory(*_: object) -> object:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(own_engine, "_denoise", short_of_memory)
+    monkeypatch.setattr("darkroom.engine.engine.run_chain", short_of_memory)
     with pytest.raises(errors.OutOfMemoryError):
         own_engine.render(request_)
 

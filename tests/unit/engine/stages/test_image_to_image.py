@@ -16,7 +16,7 @@ from darkroom.engine import Engine
 from darkroom.engine.canvas import extend, fit
 from darkroom.engine.picture_files import PictureFiles
 from darkroom.engine.tiles import Quilt
-from darkroom.errors import RequestError
+from darkroom.errors import RequestError, UpscalerError
 from darkroom.request.stages import Hires, Tile
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 from tests.unit.engine.stages.pictures import digest, file_of, noisy_picture, on_picture, request_of
@@ -187,5 +187,5 @@ def test_a_picture_survives_its_own_latents(small: Engine, picture: Image.Image)
 
 
 def test_an_unknown_upscaler_is_told(small: Engine, picture: Image.Image) -> None:
-    with pytest.raises(RequestError, match="upscaler 'SwinIR'"):
+    with pytest.raises(UpscalerError, match="upscaler 'SwinIR'"):
         rendered(small, picture, {"hires": {"upscaler": "SwinIR"}})
