@@ -102,7 +102,7 @@ rule make_grid:
 rule build_gallery:
     input:
         sheets=get_contact_sheets,
-        studies=ancient(get_study_tables),
+        studies=get_study_tables,
         scores=get_scores if plan.config.scores else [],
     output:
         page=update("results/index.html"),
