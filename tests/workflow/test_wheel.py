@@ -33,7 +33,7 @@ SOURCES = (
     "setup.py",
     "workflow",
 )
-SHEET = "- id: circle\n  prompt: a red circle <lora:outline:1>\n  steps: 2\n"
+SHEET = "checkpoints: [demo]\nprompts: [{id: circle, prompt: 'a red circle <lora:outline:1>', steps: 2}]\n"
 
 
 def pip(*arguments: str | Path, cwd: Path | None = None) -> None:
@@ -106,6 +106,8 @@ def test_it_works_without_a_checkout(python: Path, tmp_path: Path) -> None:
         place = run(python, "-c", "import darkroom; print(darkroom.snakefile())").strip()
         assert Path(place).is_relative_to(python.parents[1])
         project.write("prompts/demo.yaml", SHEET)
+        config = (project.folder / "config/config.yaml").read_text()
+        project.write("config/config.yaml", config.replace("  - prompts/study.yaml\n", ""))
         run(python, "-m", "snakemake", "--cores", "1", "results/")
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]
         assert "Nothing to be done" in run(python, "-m", "snakemake", "--cores", "1", "results/")
