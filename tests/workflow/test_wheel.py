@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.unit.test_post_deploy import run_post_deploy
 from tests.workflow.project import ROOT, Project, wait_until
@@ -106,8 +107,9 @@ def test_it_works_without_a_checkout(python: Path, tmp_path: Path) -> None:
         place = run(python, "-c", "import darkroom; print(darkroom.snakefile())").strip()
         assert Path(place).is_relative_to(python.parents[1])
         project.write("prompts/demo.yaml", SHEET)
-        config = (project.folder / "config/config.yaml").read_text()
-        project.write("config/config.yaml", config.replace("  - prompts/study.yaml\n", ""))
+        config = yaml.safe_load((project.folder / "config/config.yaml").read_text())
+        del config["checkpoints"]["demo-bf16"]
+        project.write("config/config.yaml", yaml.safe_dump(config | {"sheets": ["prompts/demo.yaml"]}))
         run(python, "-m", "snakemake", "--cores", "1", "results/")
         assert list(project.pictures()) == ["demo/demo/circle-0.png"]
         assert "Nothing to be done" in run(python, "-m", "snakemake", "--cores", "1", "results/")
