@@ -6,34 +6,34 @@ import argparse
 from pathlib import Path
 
 _PLAN = "the plan that Snakemake left in .snakemake/darkroom"
+_STUDY = "the name of a sheet that is a study"
 
 
 def add_contact_sheet(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom contact-sheet`."""
-    sub.add_argument("sheet", metavar="SHEET", help="the sheet's name")
-    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
-    sub.add_argument("--output", type=Path, required=True, help="the PNG to write")
+    _add_options(sub, "the sheet's name", "the PNG to write")
 
 
 def add_measure(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom measure`."""
-    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
-    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
-    sub.add_argument("--output", type=Path, required=True, help="the study.csv to write")
+    _add_options(sub, _STUDY, "the study.csv to write")
 
 
 def add_study_page(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom study-page`."""
-    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
-    sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
-    sub.add_argument("--output", type=Path, required=True, help="the study.html to write")
+    _add_options(sub, _STUDY, "the study.html to write")
 
 
 def add_grid(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom grid`."""
-    sub.add_argument("sheet", metavar="SHEET", help="the name of a sheet that is a study")
+    _add_options(sub, _STUDY, "the PNG to write; its name says which of the grids")
+
+
+def _add_options(sub: argparse.ArgumentParser, sheet: str, output: str) -> None:
+    """The options of a page of one sheet, with the help of two of them."""
+    sub.add_argument("sheet", metavar="SHEET", help=sheet)
     sub.add_argument("--plan", type=Path, required=True, help=_PLAN)
-    sub.add_argument("--output", type=Path, required=True, help="the PNG to write; its name says which of the grids")
+    sub.add_argument("--output", type=Path, required=True, help=output)
 
 
 def add_gallery(sub: argparse.ArgumentParser) -> None:
