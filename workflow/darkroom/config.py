@@ -146,7 +146,7 @@ class GalleryConfig(Section):
     thumbnail_px: int = Field(256, ge=32, le=1024)
     """The longer edge of a thumbnail, in pixels."""
     columns: int = Field(4, ge=1, le=32)
-    """How many pictures stand side by side on a contact sheet."""
+    """How many pictures stand side by side on a contact sheet; more where it would be higher than 28,000 pixels."""
 
 
 class Config(Section):

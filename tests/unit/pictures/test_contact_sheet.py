@@ -167,6 +167,17 @@ def test_a_page_of_very_many_pictures_stays_viewable(tmp_path: Path, monkeypatch
     assert page.width * page.height <= 300_000
 
 
+def test_a_page_that_would_be_too_high_for_viewers_has_longer_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = make_pictures(tmp_path, 12)
+    before = make(tmp_path, pictures, columns=2)
+    monkeypatch.setattr(contact_sheet, "MOST_EDGE", before.height - 1)
+    page = make(tmp_path, pictures, columns=2)
+    assert page.height < before.height
+    assert page.width > before.width
+
+
 def test_no_pictures_make_an_empty_page(tmp_path: Path) -> None:
     assert make(tmp_path, []).width > 0
 

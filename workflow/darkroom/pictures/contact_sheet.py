@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
+from darkroom.pictures.drawn_cells import DrawnCells, cell_key
 from darkroom.pictures.fonts import MAIN, coverage
+from darkroom.pictures.grid_parts import MOST_EDGE
 from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
 from darkroom.pictures.records import PictureRecord, digest_pictures
 from darkroom.pictures.text_layout import draw_text, set_text
@@ -66,21 +68,25 @@ def make_contact_sheet(
 ) -> None:
     """Write a PNG with the pictures in rows of at most `columns`, grouped by sheet and checkpoint.
 
-    Each stands in a square of `thumbnail_px`, which shrinks when the page would pass MAX_PIXELS. Pictures' paths are
-    relative to `results`; their thumbnails there are updated, and drawn from. Raises ImageError (E-IMAGE) that names a
-    missing or damaged picture.
+    Each stands in a square of `thumbnail_px`, which shrinks when the page would pass MAX_PIXELS; a page that would be
+    higher than MOST_EDGE has longer rows. Pictures' paths are relative to `results`; their thumbnails there are updated, and drawn
+    from, or copied from the page before. Raises ImageError (E-IMAGE) that names a missing or damaged picture.
     """
     records = update_thumbnails(results, pictures, thumbnail_px)
     groups = group_pictures([picture for picture in pictures if picture.is_result])
     counts = [len(members) for _, _, members in groups]
     layout = _fit(columns, thumbnail_px, counts)
+    hashes = {picture.name: record.thumbnail_sha256 for picture, record in zip(pictures, records, strict=True)}
+    thumbnails = _Thumbnails(results, layout.edge, hashes, DrawnCells(out))
     page = Image.new("RGB", (layout.width, max(2 * MARGIN, layout.height(counts))), PAPER)
     top = MARGIN
     for sheet, checkpoint, members in groups:
-        _draw_group(page, layout, top, f"{sheet} · {checkpoint}", results, members)
+        _draw_group(page, layout, top, f"{sheet} · {checkpoint}", members, thumbnails)
         top += layout.group_height(len(members)) + GAP
+    texts = _identity(records)
+    thumbnails.cells.write(texts)
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=_identity(records))
+    page.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=texts)
     write_bytes(out, buffer.getvalue())
 
 
@@ -95,15 +101,47 @@ def _identity(records: list[PictureRecord]) -> PngInfo:
 
 
 def _fit(columns: int, thumbnail_px: int, counts: list[int]) -> _Layout:
-    widest = max([1, *(min(columns, count) for count in counts)])
-    layout = _Layout(widest, thumbnail_px)
+    layout = _Layout(max([1, *(min(columns, count) for count in counts)]), thumbnail_px)
     while layout.width * layout.height(counts) > MAX_PIXELS and layout.edge > 32:
-        layout = _Layout(widest, max(32, layout.edge * 4 // 5))
+        layout = _Layout(layout.columns, max(32, layout.edge * 4 // 5))
+    while layout.height(counts) > MOST_EDGE and layout.columns < max(counts):
+        layout = _Layout(layout.columns + 1, layout.edge)
     return layout
 
 
+@dataclass(frozen=True, slots=True)
+class _Thumbnails:
+    """Draws thumbnails in squares of `edge` pixels. `hashes` are their SHA256 by picture, empty if it is not known."""
+
+    results: Path
+    edge: int
+    hashes: Mapping[str, str]
+    cells: DrawnCells
+
+    def draw(self, page: Image.Image, x: int, y: int, picture: GalleryPicture) -> None:
+        """Draw a picture's thumbnail in the square whose corner is at `x` and `y`."""
+        sha256 = self.hashes[picture.name]
+        key = cell_key(sha256, self.edge) if sha256 else ""
+        image = self.cells.copy(key) or self._fit(read_thumbnail(self.results, picture))
+        ImageDraw.Draw(page).rectangle((x, y, x + self.edge - 1, y + self.edge - 1), fill=EDGE)
+        left, top = x + (self.edge - image.width) // 2, y + (self.edge - image.height) // 2
+        page.paste(image, (left, top))
+        if key:
+            self.cells.add(key, (left, top, *image.size))
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        scale = self.edge / max(image.size)
+        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # a copy, where it fits already
+
+
 def _draw_group(
-    page: Image.Image, layout: _Layout, top: int, title: str, results: Path, members: list[GalleryPicture]
+    page: Image.Image,
+    layout: _Layout,
+    top: int,
+    title: str,
+    members: list[GalleryPicture],
+    thumbnails: _Thumbnails,
 ) -> None:
     pen = ImageDraw.Draw(page)
     width = layout.width - 2 * MARGIN
@@ -113,7 +151,7 @@ def _draw_group(
     pen.text((MARGIN, top + round(TITLE_SIZE * LINE_HEIGHT)), count, FAINT, count_font)
 
     def draw(cell: tuple[int, int, GalleryPicture]) -> None:
-        _draw_thumbnail(page, *cell[:2], layout.edge, read_thumbnail(results, cell[2]))
+        thumbnails.draw(page, *cell)
 
     cells = []
     for place, picture in enumerate(members):
@@ -124,14 +162,6 @@ def _draw_group(
     for (x, y, picture), _ in zip(cells, in_threads(draw, cells), strict=True):
         if layout.caption:
             _draw_caption(pen, x, y + layout.edge + 8, layout.edge, picture)
-
-
-def _draw_thumbnail(page: Image.Image, x: int, y: int, edge: int, image: Image.Image) -> None:
-    scale = edge / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    fitted = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # a copy, where it fits already
-    ImageDraw.Draw(page).rectangle((x, y, x + edge - 1, y + edge - 1), fill=EDGE)
-    page.paste(fitted, (x + (edge - fitted.width) // 2, y + (edge - fitted.height) // 2))
 
 
 def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture: GalleryPicture) -> None:

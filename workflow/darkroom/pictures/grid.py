@@ -20,6 +20,7 @@ from darkroom.base.files import write_bytes
 from darkroom.errors import ImageError
 from darkroom.pictures import png
 from darkroom.pictures.contact_sheet import EDGE, FAINT, INK, MARGIN, MAX_PIXELS, PAPER
+from darkroom.pictures.drawn_cells import DrawnCells, cell_key
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.grid_infotext import add_settings, describe_grid
 from darkroom.pictures.grid_parts import GAP, CellSize, GridPart, cell_size
@@ -118,7 +119,7 @@ def draw_grid(request: GridRequest, out: Path, missing: Missing) -> None:
     long that the grid can't be that small.
     """
     layout = _fit(request, missing, out)
-    page = Image.new("RGB", (layout.width, layout.height), PAPER)
+    page, cells = Image.new("RGB", (layout.width, layout.height), PAPER), DrawnCells(out)
     _draw_heads(ImageDraw.Draw(page), layout)
     boxes = _find_boxes(request, layout)
     for picture, box in boxes:
@@ -126,13 +127,15 @@ def draw_grid(request: GridRequest, out: Path, missing: Missing) -> None:
             _draw_missing(page, box, missing[picture.name])
 
     def draw(item: tuple[GalleryPicture, _Box]) -> str:
-        return _draw_picture(page, request.results, *item, layout.cell)
+        return _draw_picture(page, cells, request.results, *item, layout.cell)
 
     drawn = [item for item in boxes if item[0].name not in missing]
     found = dict(zip((picture.name for picture, _ in drawn), in_threads(draw, drawn), strict=True))
     hashes = [found.get(picture.name, f"{picture.name} is missing") for picture, _ in boxes]
+    texts = _texts(request, hashes, [picture for picture, _ in drawn])
+    cells.write(texts)
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=_texts(request, hashes, [p for p, _ in drawn]))
+    page.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=texts)
     write_bytes(out, buffer.getvalue())
 
 
@@ -266,18 +269,28 @@ def _find_boxes(request: GridRequest, layout: _Layout) -> list[tuple[GalleryPict
     return boxes
 
 
-def _draw_picture(page: Image.Image, results: Path, picture: GalleryPicture, box: _Box, cell: CellSize) -> str:
+def _draw_picture(
+    page: Image.Image, cells: DrawnCells, results: Path, picture: GalleryPicture, box: _Box, cell: CellSize
+) -> str:
     """Draw a picture in the middle of its box; returns its SHA256."""
     path = results / picture.path
     data = read_picture(path)
-    image = format_of(path).decode(data, path)
+    sha256 = hashlib.sha256(data).hexdigest()
+    key = cell_key(sha256, cell.factor, *box[2:])
+    image = cells.copy(key) or _fit_picture(format_of(path).decode(data, path), box, cell)
+    x, y = box[0] + (box[2] - image.width) // 2, box[1] + (box[3] - image.height) // 2
+    page.paste(image, (x, y))
+    cells.add(key, (x, y, *image.size))
+    return sha256
+
+
+def _fit_picture(image: Image.Image, box: _Box, cell: CellSize) -> Image.Image:
     factor = min(cell.factor, box[2] / image.width, box[3] / image.height)
-    if factor != 1:
-        size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-        is_pixels = factor > 1 and factor == round(factor)
-        image = image.resize(size, Image.Resampling.NEAREST if is_pixels else Image.Resampling.LANCZOS)
-    page.paste(image, (box[0] + (box[2] - image.width) // 2, box[1] + (box[3] - image.height) // 2))
-    return hashlib.sha256(data).hexdigest()
+    if factor == 1:
+        return image
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    is_pixels = factor > 1 and factor == round(factor)
+    return image.resize(size, Image.Resampling.NEAREST if is_pixels else Image.Resampling.LANCZOS)
 
 
 def _draw_missing(page: Image.Image, box: _Box, reason: str) -> None:

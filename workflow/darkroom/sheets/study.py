@@ -125,6 +125,12 @@ class Study:
     def parse(self) -> Callable[[str, str], Template]:
         return parse_dynamic_prompt if self.template == DYNAMIC_PROMPTS else parse_template
 
+    @cached_property
+    def _in_path(self) -> frozenset[str]:
+        """The axes of checkpoints or seeds alone, which are in a picture's path in any case."""
+        alone = ({"checkpoints"}, {"seed", "seeds"})
+        return frozenset(axis.name for axis in self.axes if any(axis.keys() <= keys for keys in alone))
+
     @property
     def is_plain(self) -> bool:
         """True for a sheet without anything of a study."""
@@ -303,7 +309,8 @@ class Study:
 
     def _stem(self, slug: str, assignment: Assignment, number: int | None) -> str:
         """The id and the labels: `sailor.age-old.look-crisp`; too long a one ends in a hash of all of it."""
-        named = [(axis.in_file, value.slug) for axis, value in assignment if value.slug and not _is_in_path(axis)]
+        in_path = self._in_path
+        named = [(axis.in_file, value.slug) for axis, value in assignment if value.slug and axis.name not in in_path]
         if number:
             named.append(("draw", str(number + 1)))
         stem = ".".join([slug, *(f"{name}-{label}" for name, label in sorted(named))])
@@ -351,8 +358,3 @@ def _swap(old: str, new: str, text: str) -> str:
 
 def _has_no_stages(value: Value) -> bool:
     return dict(value.patch.settings) == {THEN: []} and not value.patch.variables and not value.patch.swap
-
-
-def _is_in_path(axis: Axis) -> bool:
-    """True for an axis of checkpoints or seeds alone, which are in a picture's path in any case."""
-    return axis.keys() <= {"checkpoints"} or axis.keys() <= {"seed", "seeds"}

@@ -1,0 +1,96 @@
+"""What stands on a page already is copied: the page has the bytes that it would have if all of it were drawn."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from darkroom.pictures import contact_sheet, drawn_cells, grid
+from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.grid import GridRequest, draw_grid
+from darkroom.pictures.grid_parts import split_page
+from tests.fixtures.pictures import make_pictures
+from tests.fixtures.studies import make_study
+
+Draw = Callable[[Path, int], list[str]]
+"""Draws a page of so many pictures below a folder at `page.png`, and returns what was fitted to it anew."""
+
+
+def draw_contact_sheet(results: Path, count: int) -> list[str]:
+    pictures = make_pictures(results, count)
+    make_contact_sheet(results, pictures, results / "page.png", columns=2, thumbnail_px=160)
+    return FITTED.copy()
+
+
+def draw_study(results: Path, count: int) -> list[str]:
+    table, _, layout = make_study(results, {"age": [str(each) for each in range(count)]})
+    request = GridRequest(results, table, split_page(table, next(table.all_pages()))[0], layout["axes"])
+    draw_grid(request, results / "page.png", {})
+    return FITTED.copy()
+
+
+FITTED: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def fitted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Counts what is decoded for a page."""
+    FITTED.clear()
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            FITTED.append(str(arguments))
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(contact_sheet, "read_thumbnail", counted(contact_sheet.read_thumbnail))
+    monkeypatch.setattr(grid, "_fit_picture", counted(grid._fit_picture))
+    yield
+    FITTED.clear()
+
+
+@pytest.fixture(params=[draw_contact_sheet, draw_study], ids=["contact sheet", "grid"])
+def draw(request: pytest.FixtureRequest) -> Draw:
+    chosen: Draw = request.param
+    return chosen
+
+
+def test_a_further_picture_alone_is_decoded(draw: Draw, tmp_path: Path) -> None:
+    draw(tmp_path / "old", 4)
+    FITTED.clear()
+    assert len(draw(tmp_path / "old", 5)) == 1
+    draw(tmp_path / "new", 5)
+    assert (tmp_path / "old/page.png").read_bytes() == (tmp_path / "new/page.png").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "a byte", "not there"])
+def test_a_damaged_page_is_drawn_anew(draw: Draw, tmp_path: Path, damage: str) -> None:
+    draw(tmp_path, 3)
+    page = tmp_path / "page.png"
+    whole = page.read_bytes()
+    middle = len(whole) // 2
+    if damage == "not there":
+        page.unlink()
+    else:
+        page.write_bytes(
+            whole[:middle] + (bytes([whole[middle] ^ 1]) + whole[middle + 1 :] if damage == "a byte" else b"")
+        )
+    FITTED.clear()
+    assert len(draw(tmp_path, 3)) == 3
+    assert page.read_bytes() == whole
+
+
+def test_what_another_pillow_drew_is_drawn_anew(draw: Draw, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drawn_cells, "__version__", "1.0")
+    draw(tmp_path, 3)
+    monkeypatch.undo()
+    (tmp_path / "other").mkdir()
+    shutil.copy(tmp_path / "page.png", tmp_path / "other/page.png")
+    before = (tmp_path / "page.png").read_bytes()
+    draw(tmp_path / "other", 3)
+    assert (tmp_path / "other/page.png").read_bytes() != before
