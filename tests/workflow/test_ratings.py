@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,11 +57,11 @@ def test_what_people_choose_is_made_again_in_one_run_and_nothing_else_is_rendere
 
     # Only the gallery shows ratings: a note, or a rating that chooses nothing else, renders no picture.
     page = project.results / "index.html"
-    before, sheet = page.read_bytes(), os.stat(project.results / "first/contact-sheet.png").st_mtime_ns
+    before, sheet = page.read_bytes(), (project.results / "first/contact-sheet.png").stat().st_mtime_ns
     rate(project, "tiny/cat-1,5,,fine fur\ntiny/cat-2,2,,\n")
     assert project.rendered_by(project.run) == set()
     assert page.read_bytes() != before
-    assert os.stat(project.results / "first/contact-sheet.png").st_mtime_ns == sheet
+    assert (project.results / "first/contact-sheet.png").stat().st_mtime_ns == sheet
     assert "Nothing to be done" in project.run().stdout
 
     rate(project, "tiny/cat-2,reject,,\ntiny/cat-3,4,,\n")
