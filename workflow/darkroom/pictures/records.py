@@ -17,6 +17,8 @@ from typing import Any
 from darkroom.base.files import read_json_object, write_bytes
 
 FOLDER = "thumbnails"
+CHUNKS = f"{FOLDER}/_gallery"
+"""The folder of the gallery's data, relative to the results folder; no sheet's name begins like that."""
 INDEX, MANIFEST, CONTACT_SHEET = "index.html", "manifest.jsonl", "contact-sheet.png"
 STUDY_PAGE = "study.html"
 FIRST_GRID = "grid.png"
