@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 
 RESULTS = Path("results")
-_STYLES = ("tokens.css", "gallery.css", "gallery_filter.css", "viewer.css")
+_STYLES = ("tokens.css", "gallery.css", "gallery_filter.css", "viewer.css", "gallery_compare.css", "gallery_rating.css")
 _SCRIPTS = (
     "dom.js",
     "viewer.js",
@@ -43,6 +44,13 @@ _SCRIPTS = (
     "gallery_list.js",
     "gallery_facets.js",
     "gallery_viewer.js",
+    "gallery_zoom.js",
+    "gallery_compare.js",
+    "gallery_comparing.js",
+    "gallery_copy.js",
+    "gallery_rating.js",
+    "gallery_ratings_file.js",
+    "gallery_pairs.js",
     "gallery.js",
 )
 
@@ -67,11 +75,13 @@ def build_gallery(
     thumbnail_px: int,
     has_scores: bool = False,
     progress: Progress | None = None,
+    ratings: Mapping[str, Any] | None = None,
 ) -> None:
     """Write thumbnails, the page's data, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
     `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge; with `has_scores`
-    the manifest has the pictures' scores; `progress` is said on the page. The same input gives the same bytes, but for the
+    the manifest has the pictures' scores; `progress` is said on the page; `ratings` are what people think
+    of the pictures, by sheet, as `Ratings.as_dict` has it. The same input gives the same bytes, but for the
     times of the pictures' files. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
     infotext; the earlier page then stays as it is.
     """
@@ -92,7 +102,13 @@ def build_gallery(
     names = write_chunks(results, data.chunks)
     digest = digest_pictures(record.sha256 for _, record in shown)
     write_times(results, digest, [record.mtime_ns // 10**9 for _, record in shown])
-    head = {"chunks": names, "pictures": digest, "texts": data.texts, "progress": progress}
+    head = {
+        "chunks": names,
+        "pictures": digest,
+        "texts": data.texts,
+        "progress": progress,
+        "ratings": _rated(ratings or {}),
+    }
     page = render_page(shown, checkpoints, title, thumbnail_px, head)
     write_bytes(results / INDEX, seal_page(page.encode(), manifest, (record.sha256 for record in records)))
     remove_stale_chunks(results, names)
@@ -126,6 +142,11 @@ def render_page(
         progress=head["progress"],
         head=script_json({**more, **head}),
     )
+
+
+def _rated(ratings: Mapping[str, Any]) -> dict[str, Any]:
+    """The ratings for the page, with what tells them from those that another page was built with."""
+    return {"digest": hashlib.sha256(json.dumps(ratings).encode()).hexdigest(), "sheets": ratings}
 
 
 def _links(sheet: str, is_study: bool) -> list[tuple[str, str]]:
@@ -186,7 +207,7 @@ def make_gallery_page(plan_file: Path) -> str:
     checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
     gallery, has_scores = plan["config"]["gallery"], bool(plan["config"].get("scores"))
     sizes = {"title": gallery["title"], "thumbnail_px": gallery["thumbnail_px"]}
-    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores)
+    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores, ratings=plan.get("ratings"))
     return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
 
 

@@ -77,7 +77,8 @@ def find_scores(results: Path, pictures: Iterable[GalleryPicture], records: Iter
 
 def read_manifest(results: Path) -> list[dict[str, Any]]:
     """The entries of a results folder's manifest. Raises OSError or ValueError where it can't be read."""
-    return [json.loads(line) for line in (results / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    # Only line feeds end a line: prompts may hold other characters that end lines.
+    return [json.loads(line) for line in (results / MANIFEST).read_bytes().splitlines()]
 
 
 def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, float] | None) -> str:

@@ -167,6 +167,8 @@ async function start() {
   query.value = state.get("q") ?? "";
   fillHelp();
   listen();
+  Gallery.shown = () => list.items;
+  Gallery.refill = list.refill;
   Gallery.refresh = () => {
     filter.rebuild();
     return update({ toTop: false });
@@ -175,6 +177,7 @@ async function start() {
   state.subscribe(onChange);
   Gallery.isReady = true;
   viewer.follow();
+  for (const fn of Gallery.starts) fn();
   document.documentElement.dataset.ready = performance.now();
 }
 

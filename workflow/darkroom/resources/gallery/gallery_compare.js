@@ -6,7 +6,7 @@ function makeComparer({ onClose = () => {} } = {}) {
 
   const title = make("h2", { id: "comparer-name", tabIndex: -1 });
   const percent = make("output", { className: "compare-percent" });
-  const said = make("p", { className: "only-heard", role: "status" });
+  const said = make("p", { className: "unseen", role: "status" });
   const stage = make("div", { className: "compare-stage" });
   const table = make("table", { className: "compare-table" });
   const whole = make("input", { type: "checkbox" });
@@ -173,8 +173,10 @@ function makeComparer({ onClose = () => {} } = {}) {
     },
   };
 
-  dialog.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // the page below has keys of its own
+  // On the document, because an element that had the focus may have gone. The page below has keys of its own, and listens later.
+  document.addEventListener("keydown", (event) => {
+    if (!dialog.open) return;
+    event.stopImmediatePropagation();
     if (event.ctrlKey || event.metaKey || event.altKey || event.key === "Escape" || event.target === below && event.key.startsWith("Arrow")) return;
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     if (onKey?.(key, event)) return event.preventDefault();
@@ -183,7 +185,7 @@ function makeComparer({ onClose = () => {} } = {}) {
     if (key === "b" && event.repeat) return;
     KEYS[key]();
   });
-  dialog.addEventListener("keyup", (event) => event.key.toLowerCase() === "b" && mode === "blink" && blink(false));
+  document.addEventListener("keyup", (event) => dialog.open && event.key.toLowerCase() === "b" && mode === "blink" && blink(false));
   addEventListener("blur", () => dialog.open && mode === "blink" && blink(false));
   whole.addEventListener("change", () => {
     isAll = whole.checked;
@@ -195,8 +197,8 @@ function makeComparer({ onClose = () => {} } = {}) {
     onKey = null;
     const to = returnTo;
     returnTo = null;
-    onClose();
     if (to?.isConnected) to.focus();
+    onClose();
   });
 
   return {

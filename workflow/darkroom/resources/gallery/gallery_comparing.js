@@ -31,13 +31,13 @@ Gallery.comparer = (() => {
     key: "c", label: "Compare",
     run(picture, others) {
       if (!others.length) return "Mark another picture first (M), then compare this one with it.";
-      state.set("compare", [picture, ...others].map(({ name }) => name));
+      state.set("compare", [picture, ...others].map(({ name }) => name), { isNew: false });
       return undefined;
     },
   });
 
   const marked = make("button", { type: "button", className: "button", id: "compare-marked", textContent: "Compare", hidden: true });
-  marked.addEventListener("click", () => state.set("compare", state.getAll("mark")));
+  marked.addEventListener("click", () => state.set("compare", state.getAll("mark"), { isNew: false }));
   byId("marked").before(marked);
 
   function follow(keys) {
@@ -49,6 +49,6 @@ Gallery.comparer = (() => {
   }
 
   state.subscribe(follow);
-  Gallery.whenReady(follow);
+  Gallery.whenReady(() => follow());
   return { open, close: () => comparer.close(), say: comparer.say };
 })();

@@ -21,7 +21,7 @@
   }
 
   // In a sheet `${` begins a variable; `$${` is the plain signs.
-  const escapeTemplate = (text) => text.replaceAll("${", "$${");
+  const escapeTemplate = (text) => text.replaceAll("${", () => "$${"); // in a text `$$` would be one sign
 
   // Every setting is written, so that the sheet's defaults change nothing.
   function asYaml(picture, request, hasSeed) {
@@ -33,8 +33,9 @@
     if (request.image) lines.push(["from", "PATH OF THE PICTURE"]);
     if (hasSeed) lines.push(["seed", null]);
     const isLeftOut = (key) => LEFT_OUT.has(key) || (request.image && ["width", "height"].includes(key));
-    const given = { ...Object.fromEntries(NULLABLE.map((key) => [key, null])), ...request };
-    for (const [key, value] of Object.entries(given)) {
+    const given = Object.entries({ ...Object.fromEntries(NULLABLE.map((key) => [key, null])), ...request });
+    given.sort(([, one], [, other]) => (one === null) - (other === null)); // what isn't set comes last
+    for (const [key, value] of given) {
       if (!isLeftOut(key)) lines.push([key, ARE_TEMPLATES.has(key) && value ? escapeTemplate(value) : value]);
     }
     lines.push(["styles", []]);
@@ -134,6 +135,7 @@
       said.textContent = "";
       fill();
       dialog.showModal();
+      rows[0].button.focus();
     },
   });
 })();

@@ -176,10 +176,12 @@ const Gallery = {
   facets: [],
   sorts: [],
   badges: [],
+  panels: [],
+  starts: [],
   receive: loader.receive,
   byName: (name) => Gallery.names.get(name),
 
-  // A button below a picture in full, and a key for it and for the card with the focus. `others` are the marked pictures
+  // A button below a picture in full, unless it `isKeyOnly`, and a key for it and for the card with the focus. `others` are the marked pictures
   // but this one. `run(picture, others)` may return a text that is said aloud.
   addAction(action) { Gallery.actions.push(action); },
 
@@ -192,6 +194,14 @@ const Gallery = {
   // fn(picture): a text or an element that is shown on the card, or nothing.
   addCardBadge(fn) { Gallery.badges.push(fn); },
 
+  // {element, show(picture)}: stands above the buttons of a picture in full; told of each picture that is shown.
+  addPanel(panel) { Gallery.panels.push(panel); },
+
+  // fn() is called once all pictures are known and shown.
+  whenReady(fn) { Gallery.starts.push(fn); },
+
+  shown: () => [], // the numbers of the pictures that are shown, in their order: gallery.js fills it in
+  refill() {}, // the badges of cards in sight have changed: gallery.js fills it in
   refresh() {}, // what added facets, sorts and badges say has changed: gallery.js fills it in
   fail() {},
 };

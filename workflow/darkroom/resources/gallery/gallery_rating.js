@@ -28,9 +28,7 @@ const ratings = (() => {
     let kept = null;
     try {
       kept = JSON.parse(localStorage.getItem(KEY));
-    } catch {
-      isKept = typeof localStorage === "object" && isKept;
-    }
+    } catch { /* nothing that can be read; `keep` finds out whether the browser keeps anything */ }
     own = { pictures: { ...kept?.pictures }, pairs: { ...kept?.pairs } };
     if (!kept || kept.digest === embedded.digest) return;
     for (const [name, [rating, note, isSaved]] of Object.entries(own.pictures)) {
@@ -152,7 +150,7 @@ function strengthsOf(comparisons) {
 
 // What the gallery shows of ratings: badges, facet, sorting, keys, and the buttons below a picture in full.
 (() => {
-  const KEYS = { 1: "1", 2: "2", 3: "3", 4: "4", 5: "5", 0: "", x: "reject" };
+  const KEYS = [..."12345"].map((key) => [key, key]).concat([["x", "reject"], ["0", ""]]);
   const describe = (rating) => (rating === "reject" ? "rejected" : rating ? `rated ${rating}` : "not rated");
   let known = null, isStale = false, current = null;
 
@@ -164,7 +162,7 @@ function strengthsOf(comparisons) {
     if (!rating) return null;
     const seen = make("span", { textContent: rating === "reject" ? "✕" : `★ ${rating}` });
     seen.setAttribute("aria-hidden", "true");
-    return make("span", { className: rating === "reject" ? "rejected" : "rated" }, seen, make("span", { className: "only-heard", textContent: describe(rating) }));
+    return make("span", { className: rating === "reject" ? "rejected" : "rated" }, seen, make("span", { className: "unseen", textContent: describe(rating) }));
   });
   Gallery.addFacet({ name: "rating", label: "Rating", of: (picture) => ratings.get(picture.name).rating || "not rated" });
   Gallery.addSort({
@@ -178,15 +176,15 @@ function strengthsOf(comparisons) {
 
   function rate(picture, rating) {
     ratings.set(picture.name, rating);
-    return `${picture.id}, seed ${picture.seed}: ${describe(rating)}`;
+    return byId("viewer").open ? undefined : `${picture.id}, seed ${picture.seed}: ${describe(rating)}`; // the panel says it
   }
 
-  for (const [key, rating] of Object.entries(KEYS)) {
+  for (const [key, rating] of KEYS) {
     const label = rating === "reject" ? "Reject" : rating ? `Rate ${rating}` : "Clear the rating";
     Gallery.addAction({ key, label, isKeyOnly: true, run: (picture) => rate(picture, rating) });
   }
 
-  const buttons = Object.entries(KEYS).map(([key, rating]) => {
+  const buttons = KEYS.map(([key, rating]) => {
     const text = rating === "reject" ? "Reject" : rating || "Clear";
     const button = make("button", { type: "button", className: "button", textContent: text, title: `${text} (${key.toUpperCase()})` });
     if (/\d/.test(text)) button.setAttribute("aria-label", `Rate ${text}`);

@@ -38,6 +38,8 @@ function makeGalleryViewer({ list, say }) {
     const turn = ++asked, at = list.placeOf(picture.i);
     current = picture;
     list.current = picture;
+    answer.textContent = "";
+    for (const panel of Gallery.panels) panel.show(picture);
     const base = {
       id: picture.id,
       url: picture.url,
@@ -107,6 +109,7 @@ function makeGalleryViewer({ list, say }) {
     current = null;
   }
 
+  const answer = make("p", { className: "answer", role: "status" });
   const mark = make("button", { type: "button", className: "button", textContent: "Mark", title: "Mark (M)" });
   function markButton() {
     const isMarked = current && Gallery.selection.has(current);
@@ -117,18 +120,22 @@ function makeGalleryViewer({ list, say }) {
   async function run(action, picture) {
     const others = Gallery.selection.pictures.filter((each) => each.i !== picture.i);
     const said = await action.run(picture, others);
-    if (typeof said === "string") say(said);
+    if (typeof said !== "string") return;
+    say(said, !viewer.isOpen);
+    answer.textContent = said; // what is outside of the dialog is neither seen nor read aloud
   }
 
   function addButtons() {
     mark.addEventListener("click", () => Gallery.selection.toggle(current));
+    foot.before(...Gallery.panels.map(({ element }) => element));
     foot.append(mark);
-    for (const action of Gallery.actions) {
+    for (const action of Gallery.actions.filter(({ isKeyOnly }) => !isKeyOnly)) {
       const button = make("button", { type: "button", className: "button", textContent: action.label });
       if (action.key) button.title = `${action.label} (${action.key.toUpperCase()})`;
       button.addEventListener("click", () => run(action, current));
       foot.append(button);
     }
+    foot.append(answer);
   }
 
   // Keys of the picture in full, or of the card with the focus; false for a key that means nothing.

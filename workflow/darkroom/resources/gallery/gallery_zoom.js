@@ -14,7 +14,11 @@ function makeLinkedView(stage, onChange) {
     return [width * scale, height * scale];
   }
 
-  const limit = () => (panes.length ? (MOST * panes[0].width) / fit(panes[0])[0] : 1);
+  // Between a small picture's own pixels, or all of a large one, and large pixels.
+  const limited = (wanted) => {
+    const own = panes[0].width / fit(panes[0])[0];
+    return clamp(wanted, Math.min(1, own), MOST * own);
+  };
   const percent = () => (fit(panes[0])[0] * zoom) / panes[0].width;
 
   function place(pane) {
@@ -29,7 +33,7 @@ function makeLinkedView(stage, onChange) {
 
   function update() {
     if (!panes.length) return;
-    zoom = clamp(zoom, 1, limit());
+    zoom = limited(zoom);
     const [first] = panes, [width, height] = fit(first).map((each) => each * zoom);
     // The middle stays where the picture still fills the pane, so that moving back begins at once.
     const keep = (part, room, size) => (size <= room ? 0.5 : clamp(part, room / 2 / size, 1 - room / 2 / size));
@@ -51,7 +55,7 @@ function makeLinkedView(stage, onChange) {
   function zoomBy(factor, atX = 0, atY = 0) {
     if (!panes.length) return;
     const before = zoom, [width, height] = fit(panes[0]);
-    zoom = clamp(zoom * factor, 1, limit());
+    zoom = limited(zoom * factor);
     const shift = 1 / before - 1 / zoom;
     x += (atX / width) * shift;
     y += (atY / height) * shift;
