@@ -161,7 +161,7 @@ def test_slider_and_blink_by_keyboard(page: Any) -> None:
     assert held.startswith("B: ") and shown().startswith("A: ") and held != shown()
     press(page, Keys.ESCAPE)
     assert not is_open(page, "comparer")
-    assert page.execute_script("return document.activeElement.className").startswith("card")
+    wait(page, lambda p: p.execute_script("return document.activeElement.className").startswith("card"))
 
 
 def test_more_than_two_and_the_address(page: Any) -> None:
