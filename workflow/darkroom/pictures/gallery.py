@@ -90,7 +90,7 @@ def build_gallery(
     remove_stale(results, pictures)
     scores = find_scores(results, pictures, records) if has_scores else {}
     manifest = write_manifest(results, pictures, records, scores)
-    lines = dict(zip((picture.name for picture in pictures), manifest.splitlines(), strict=True))
+    lines = dict(zip((picture.path for picture in pictures), manifest.decode().split("\n"), strict=False))
     shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
     measures = {
         name: each

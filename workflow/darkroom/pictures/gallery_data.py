@@ -42,6 +42,9 @@ _NOT_SETTINGS = frozenset(
 )
 _MEASURES = {"difference": 2, "ssim": 4, "hash_distance": 0, "clipped": 4, "contrast": 2}
 _SUFFIX = ".png"
+_OWN = frozenset(("prompt", "negative_prompt", "prompt_2", "negative_prompt_2", "seed"))
+"""What nearly each picture has for itself; LoRAs may also stand in prompts."""
+_dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 Shown = tuple[GalleryPicture, PictureRecord]
 
@@ -56,7 +59,7 @@ class GalleryData:
 
 def collect_chunks(
     shown: Sequence[Shown],
-    lines: Mapping[str, bytes],
+    lines: Mapping[str, str],
     by_path: Mapping[str, GalleryPicture],
     scores: Scores,
     measures: Mapping[str, Measures],
@@ -69,7 +72,7 @@ def collect_chunks(
     ]
     written = [make_chunk("texts", number, map(_dump, part)) for number, part in enumerate(_parts(list(texts), TEXTS))]
     details = [
-        make_chunk("details", number, [_details(*pair, lines, by_path) for pair in part])
+        make_chunk("details", number, [_details(*each, lines, by_path) for each in part])
         for number, part in enumerate(_parts(shown, DETAILS))
     ]
     return GalleryData({"blocks": blocks, "texts": written, "details": details}, len(texts))
@@ -93,66 +96,73 @@ def _columns(
     measures: Mapping[str, Measures],
 ) -> dict[str, Any]:
     """The columns of some pictures by name; texts that aren't known yet get the next numbers."""
-    columns: dict[str, _Column] = {}
-    for place, (picture, record) in enumerate(shown):
-        request = picture.request
-        text = _texts(request)
-        row = {
-            "sheet": picture.sheet,
-            "checkpoint": picture.checkpoint,
-            "id": picture.id,
-            "seed": str(picture.seed),  # may be larger than a number in JavaScript can be
-            "stage": picture.last_stage,
-            "stages": picture.stage,
-            "path": None if picture.path == picture.name + _SUFFIX else picture.path,
-            "width": record.width,
-            "height": record.height,
-            "text": texts.setdefault(text, len(texts)),
-            "warnings": record.warnings or None,
-            "sha256": record.sha256,
-            "prompt id": (picture.study or {}).get("prompt"),
-            **{f"axis {name}": label for name, label in (picture.study or {}).get("axes", {}).items()},
-            **_settings(request),
-            **{f"score {name}": value for name, value in scores.get(picture.name, {}).items()},
-            **_measured(measures.get(picture.name)),
-        }
-        for name, value in row.items():
-            if value is not None and value != "":
-                columns.setdefault(name, _Column()).set(place, value)
-    return {name: column.pack(len(shown)) for name, column in columns.items()}
+    pictures, records = [picture for picture, _ in shown], [record for _, record in shown]
+    columns: dict[str, list[Any]] = {
+        "sheet": [each.sheet for each in pictures],
+        "checkpoint": [each.checkpoint for each in pictures],
+        "id": [each.id for each in pictures],
+        "seed": [str(each.seed) for each in pictures],  # may be larger than a number in JavaScript can be
+        "stage": [each.last_stage or None for each in pictures],
+        "stages": [each.stage or None for each in pictures],
+        "path": [None if each.path == each.name + _SUFFIX else each.path for each in pictures],
+        "width": [each.width for each in records],
+        "height": [each.height for each in records],
+        "text": [texts.setdefault(_texts(each.request), len(texts)) for each in pictures],
+        "warnings": [each.warnings or None for each in records],
+        "sha256": [each.sha256 for each in records],
+    }
+    columns |= _spread([_study_row(each.study) for each in pictures])
+    columns |= _spread(_settings_rows(pictures))
+    columns |= _spread([_numbers(scores.get(each.name), measures.get(each.name)) for each in pictures])
+    return {name: packed for name, values in columns.items() if (packed := _pack(values)) is not None}
 
 
-class _Column:
-    """The values of one column, each once, and which picture has which."""
+def _spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Rows as columns, in the order in which their names first appear."""
+    names = dict.fromkeys(name for row in {id(row): row for row in rows}.values() for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
 
-    __slots__ = ("_codes", "_known", "_values")
 
-    def __init__(self) -> None:
-        self._known: dict[Any, int] = {}
-        self._values: list[Any] = []
-        self._codes: list[tuple[int, int]] = []
-
-    def set(self, place: int, value: Any) -> None:
-        key = (type(value), value) if not isinstance(value, list | dict) else _dump(value)
-        code = self._known.get(key)
-        if code is None:
-            code = self._known[key] = len(self._values)
-            self._values.append(value)
-        self._codes.append((place, code))
-
-    def pack(self, count: int) -> list[Any]:
-        if len(self._codes) == count and len(self._values) == 1:
-            return [self._values]
-        codes = [-1] * count
-        for place, code in self._codes:
-            codes[place] = code
-        return [self._values] if codes == list(range(count)) else [self._values, codes]
+def _pack(values: Sequence[Any]) -> list[Any] | None:
+    """`[values]` or `[values, codes]`, each value once; nothing for a column without values."""
+    known: dict[Any, int] = {}
+    found: list[Any] = []
+    codes = []
+    for value in values:
+        if value is None:
+            codes.append(-1)
+            continue
+        key = _dump(value) if isinstance(value, list) else (type(value), value) if isinstance(value, float) else value
+        code = known.setdefault(key, len(found))
+        if code == len(found):
+            found.append(value)
+        codes.append(code)
+    if not found:
+        return None
+    is_plain = -1 not in codes and len(found) in (1, len(codes))
+    return [found] if is_plain else [found, codes]
 
 
 def _texts(request: Mapping[str, Any]) -> tuple[str, ...]:
     texts = (request.get("prompt") or "", request.get("negative_prompt") or "")
     second = (request.get("prompt_2") or "", request.get("negative_prompt_2") or "")
     return (*texts, *second) if any(second) else texts
+
+
+def _settings_rows(pictures: Sequence[GalleryPicture]) -> list[Mapping[str, Any]]:
+    """The settings of each picture; those of pictures that share all settings are one mapping."""
+    known: dict[Any, Mapping[str, Any]] = {}
+    rows = []
+    for picture in pictures:
+        request = picture.request
+        key: Any = repr([value for name, value in request.items() if name not in _OWN])
+        if "<" in request["prompt"] or "<" in (request.get("prompt_2") or ""):
+            key = (key, request["prompt"], request.get("prompt_2"))
+        row = known.get(key)
+        if row is None:
+            row = known[key] = _settings(request)
+        rows.append(row)
+    return rows
 
 
 def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -164,6 +174,13 @@ def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
         for kind, settings in stage.items():
             found |= {f"{kind} {name}": _flat(value) for name, value in settings.items()}
     return found
+
+
+def _study_row(study: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if study is None:
+        return {}
+    axes = {f"axis {name}": label for name, label in study.get("axes", {}).items()}
+    return {"prompt id": study.get("prompt"), **axes}
 
 
 def _flat(value: Any) -> Any:
@@ -193,28 +210,25 @@ def _tags(prompt: str) -> Iterable[Any]:
         return []
 
 
-def _measured(measures: Measures | None) -> dict[str, Any]:
-    if measures is None:
-        return {}
-    numbers = {name: getattr(measures, name) for name in _MEASURES}
-    found = {name: None if value is None else round(value, _MEASURES[name]) for name, value in numbers.items()}
-    return found | {f"score {name}": float(f"{value:.4g}") for name, value in measures.scores.items()}
+def _numbers(scores: Mapping[str, float] | None, measures: Measures | None) -> Mapping[str, Any]:
+    found: dict[str, Any] = {}
+    if measures is not None:
+        numbers = {name: getattr(measures, name) for name in _MEASURES}
+        found = {name: None if value is None else round(value, _MEASURES[name]) for name, value in numbers.items()}
+        found |= {f"score {name}": float(f"{value:.4g}") for name, value in measures.scores.items()}
+    return found | {f"score {name}": value for name, value in (scores or {}).items()}
 
 
 def _details(
     picture: GalleryPicture,
     record: PictureRecord,
-    lines: Mapping[str, bytes],
+    lines: Mapping[str, str],
     by_path: Mapping[str, GalleryPicture],
 ) -> str:
-    parts = [lines[picture.name].decode(), _dump(record.infotext)]
+    parts = [lines[picture.path], _dump(record.infotext)]
     if picture.before is not None:
         parts.append(_dump(find_earlier(picture, by_path)))
     return f"[{','.join(parts)}]"
-
-
-def _dump(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
 
 
 def _parts(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

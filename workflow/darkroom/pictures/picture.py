@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.infotext import read_model_hash
 from darkroom.pictures.records import MANIFEST, PictureRecord, load_scores
 
 Scores = Mapping[str, Mapping[str, float]]
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` makes one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +90,14 @@ def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, f
         "seed": picture.seed,
         "file": picture.path,
         "sha256": record.sha256,
-        "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
+        "model_hash": read_model_hash(record.infotext),
         "warnings": record.warnings,
         "request": picture.request,
         **({} if picture.study is None else {"study": picture.study}),
         **({} if scores is None else {"scores": scores}),
         **({"stage": picture.last_stage} if picture.stage else {}),
     }
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return _encode(entry) + "\n"
 
 
 def group_pictures(pictures: list[GalleryPicture]) -> list[tuple[str, str, list[GalleryPicture]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -54,15 +55,15 @@ class PictureRecord:
     thumbnail_mtime_ns: int = 0
     thumbnail_sha256: str = ""
 
-    def fits_thumbnail(self, path: Path) -> bool:
+    def fits_thumbnail(self, path: Path | str) -> bool:
         """Whether the thumbnail at `path` is the one that was made."""
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 -- a Path costs more than the call
             if status.st_size != self.thumbnail_size:
                 return False
             if not self.thumbnail_sha256 or status.st_mtime_ns == self.thumbnail_mtime_ns:
                 return True
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.thumbnail_sha256
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest() == self.thumbnail_sha256
         except OSError:
             return False
 
