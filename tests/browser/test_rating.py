@@ -90,7 +90,8 @@ def badges(page: Any) -> dict[str, str]:
     found = {}
     for card in page.find_elements(By.CSS_SELECTOR, ".card"):
         seed = card.text.split("seed ")[1].split()[0]
-        found |= {seed: badge.text for badge in card.find_elements(By.CSS_SELECTOR, ".badge [aria-hidden]")}
+        for badge in card.find_elements(By.CSS_SELECTOR, ".badge [aria-hidden]"):
+            found[seed] = badge.text
     return found
 
 

@@ -168,7 +168,12 @@ async function start() {
   fillHelp();
   listen();
   Gallery.shown = () => list.items;
-  Gallery.refill = list.refill;
+  Gallery.recount = () => {
+    filter.rebuild();
+    filter.apply(found);
+    facets.draw();
+    list.refill();
+  };
   Gallery.refresh = () => {
     filter.rebuild();
     return update({ toTop: false });

@@ -20,14 +20,13 @@ function makeComparer({ onClose = () => {} } = {}) {
   const zoom = make("div", { className: "compare-group", role: "group" },
     press("−", "-", () => view.zoomBy(1 / 1.5), "compare-out", "Zoom out"), percent,
     press("+", "+", () => view.zoomBy(1.5), "compare-in", "Zoom in"),
-    press("Fit", "0", () => view.fit(), "compare-fit"), press("1:1", "1", () => view.actual(), "compare-actual", "Actual pixels"));
+    press("Fit", "0", () => view.fit(), "compare-fit"), press("1:1", "1", () => view.actual(), "compare-actual", "1:1, actual pixels"));
   zoom.setAttribute("aria-label", "Zoom");
   const close = press("Close", "Esc", () => dialog.close(), "compare-close");
   const dialog = make("dialog", { id: "comparer" },
     make("div", { className: "compare-bar" }, title, group, zoom, close), stage, foot, below, said);
   dialog.setAttribute("aria-labelledby", "comparer-name");
   document.body.append(dialog);
-  const view = makeLinkedView(stage, (scale) => (percent.textContent = `${Math.round(scale * 100)} %`));
 
   function press(text, key, run, id, name) {
     const button = make("button", { type: "button", className: "button", id, textContent: text, title: `${name ?? text} (${key.toUpperCase()})` });
@@ -106,8 +105,20 @@ function makeComparer({ onClose = () => {} } = {}) {
       hold.addEventListener("contextmenu", (event) => event.preventDefault());
       stage.append(hold);
     }
+    stack();
     view.show(made.flatMap(([, panes]) => panes));
   }
+
+  // Side by side or one above the other, whichever shows the pictures larger.
+  function stack() {
+    if (!pictures.length) return;
+    const { clientWidth: width, clientHeight: height } = stage, [first] = pictures, count = pictures.length;
+    const scale = (wide, high) => Math.min(wide / first.width, high / first.height);
+    stage.classList.toggle("is-stacked", mode === "side" && scale(width, height / count) > scale(width / count, height));
+  }
+
+  new ResizeObserver(stack).observe(stage); // before the view's: panes are placed in the new layout
+  const view = makeLinkedView(stage, (scale) => (percent.textContent = `${Math.round(scale * 100)} %`));
 
   function setMode(name) {
     if (name === "slider" && pictures.length !== 2) return;

@@ -201,7 +201,7 @@ const Gallery = {
   whenReady(fn) { Gallery.starts.push(fn); },
 
   shown: () => [], // the numbers of the pictures that are shown, in their order: gallery.js fills it in
-  refill() {}, // the badges of cards in sight have changed: gallery.js fills it in
+  recount() {}, // added facets and badges have changed, what is shown stays: gallery.js fills it in
   refresh() {}, // what added facets, sorts and badges say has changed: gallery.js fills it in
   fail() {},
 };

@@ -38,7 +38,7 @@
   const bar = make("progress", { max: 1, value: 0 });
   bar.setAttribute("aria-label", "Pairs rated");
   const choices = [
-    ["Left is better", "←", "better", "ArrowLeft"], ["Tie", "↓", "tie", "ArrowDown"], ["Right is better", "→", "worse", "ArrowRight"],
+    ["A is better", "←", "better", "ArrowLeft"], ["Tie", "↓", "tie", "ArrowDown"], ["B is better", "→", "worse", "ArrowRight"],
     ["Skip", "N", null, "n"], ["Undo", "U", undefined, "u"],
   ].map(([text, key, outcome, code]) => {
     const button = make("button", { type: "button", className: "button", textContent: text, title: `${text} (${key})` });

@@ -218,9 +218,10 @@ function strengthsOf(comparisons) {
     },
   });
 
-  // A rating changes what filters and the order say. What is in sight stays until one of them is used or the viewer closes,
-  // so that one can rate through the pictures that aren't rated yet.
-  function refresh() {
+  // Where filters or the order are about ratings, what is in sight stays until one of them is used or the viewer closes, so
+  // that one can rate through the pictures that aren't rated yet.
+  function settle() {
+    if (!isStale) return;
     isStale = false;
     Gallery.refresh();
   }
@@ -230,13 +231,13 @@ function strengthsOf(comparisons) {
     known = null;
     if (!Gallery.isReady) return;
     if (byId("viewer").open) fill();
-    if (byId("viewer").open || isByRating()) {
-      isStale = true;
-      Gallery.refill();
-    } else refresh();
+    isStale ||= isByRating();
+    Gallery.recount();
   });
   state.subscribe((keys) => {
-    const isUsed = [...keys].some((key) => key === "sort" || key === "q" || key.startsWith("is:"));
-    if (isStale && (isUsed || (keys.has("picture") && !state.get("picture")))) refresh();
+    const isUsed = [...keys].some((key) => ["sort", "down", "group", "q"].includes(key) || key.startsWith("is:"));
+    if (isUsed) isStale = false; // what is shown is found anew
+    else if (keys.has("picture") && !state.get("picture")) settle();
   });
+  byId("comparer").addEventListener("close", settle);
 })();
