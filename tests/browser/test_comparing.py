@@ -284,5 +284,5 @@ def test_two_runs_are_compared_on_a_page_from_disk(
     press(browser, "n")
     assert text(browser, "comparer-name") == "shapes/alpha/scene-01-101"
     press(browser, Keys.ESCAPE)
-    assert browser.execute_script("return document.activeElement.dataset.place") == "1"
+    wait(browser, lambda p: p.execute_script("return document.activeElement.dataset.place") == "1")
     assert browser.get_log("browser") == []

@@ -203,7 +203,6 @@ function makeComparer({ onClose = () => {} } = {}) {
     fillTable();
   });
   dialog.addEventListener("close", () => {
-    document.documentElement.style.overflow = "";
     stage.replaceChildren();
     onKey = null;
     const to = returnTo;
@@ -229,7 +228,6 @@ function makeComparer({ onClose = () => {} } = {}) {
       if (isNew) {
         returnTo = document.activeElement;
         dialog.showModal();
-        document.documentElement.style.overflow = "hidden";
         title.focus();
       }
       layOut();
