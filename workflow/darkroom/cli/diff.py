@@ -29,6 +29,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what differs; returns 0 or 1. Raises InputError (E-INPUT), ImageError (E-IMAGE) and DiskError (E-DISK), all with 2."""
+    from darkroom.cli.log import write_outcome
     from darkroom.pictures.runs_page import write_runs_page
     from darkroom.pictures.two_runs import compare_runs, read_run
 
@@ -42,6 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     text = _as_json(found) if arguments.json else _printable(_describe(found, old, new))
     print(text)
+    if arguments.log is not None:
+        write_outcome(arguments.log, text)
     return int(not found.is_empty)
 
 
