@@ -83,7 +83,7 @@ const cards = (() => {
 
   function load(button, picture) {
     const frame = button.querySelector(".frame"), prompt = button.querySelector(".prompt");
-    if (frame.querySelector("img")) return;
+    if (frame.querySelector("img, .broken")) return;
     const image = make("img", { alt: "", decoding: "async" });
     image.addEventListener("error", () => thumbnailFails(image, picture));
     image.src = picture.thumbnail;

@@ -18,9 +18,8 @@ const filter = (() => {
       return known.get(key);
     };
     const sets = values.map((value) => [...new Set(texts(value))].map(numberOf));
-    const isWhole = !codes.includes(-1);
-    sets.unshift(isWhole ? [] : [numberOf(NONE)]);
-    for (const set of sets) if (!set.length && !isWhole) set.push(numberOf(NONE));
+    for (const set of sets) if (!set.length) set.push(numberOf(NONE));
+    sets.unshift(codes.includes(-1) ? [numberOf(NONE)] : []);
     return { name, label, keys, sets, codes, known, isNumeric, counts: new Uint32Array(keys.length) };
   }
 

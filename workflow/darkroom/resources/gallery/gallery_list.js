@@ -73,7 +73,7 @@ function makeList({ open }) {
     return low;
   }
 
-  const barHeight = () => byId("bar").offsetHeight;
+  const barHeight = () => (getComputedStyle(byId("bar")).position === "sticky" ? byId("bar").offsetHeight : 0);
   const listTop = () => list.getBoundingClientRect().top; // of the window
 
   // [group, first place, place after the last] of each group in sight.
@@ -195,7 +195,7 @@ function makeList({ open }) {
   function scrollTo(i, toTop = false) {
     if (!places.has(i)) return;
     const y = topOf(i), covered = barHeight() + headHeight(), start = scrollY + listTop();
-    const above = start + y - covered - GAP, below = start + y + m.height + GAP - innerHeight;
+    const above = start + y - covered - (toTop ? 0 : GAP), below = start + y + m.height + GAP - innerHeight;
     if (toTop || scrollY > above) window.scrollTo(0, above);
     else if (scrollY < below) window.scrollTo(0, below);
     draw();
