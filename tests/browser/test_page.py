@@ -363,7 +363,7 @@ def test_nothing_from_elsewhere_is_fetched_or_run(browser: Any, address: str) ->
 
 def test_headers_and_what_needs_no_key(model_dir: Path, tmp_path: Path, browser: Any) -> None:
     with serve(configure(make_site(tmp_path, model_dir)), environment={"DARKROOM_API_KEY": KEY}) as address:
-        for path in ("/", "/page/page.js", "/page/page.css"):
+        for path in ("/", "/page/page.js", "/page/page.css", "/page/tokens.css"):
             with urllib.request.urlopen(address + path) as answer:
                 headers = answer.headers
             assert "frame-ancestors 'none'" in headers["content-security-policy"]

@@ -31,7 +31,15 @@ from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 
 RESULTS = Path("results")
-_STYLES = ("tokens.css", "gallery.css", "gallery_filter.css", "viewer.css", "gallery_compare.css", "gallery_rating.css")
+_STYLES = (
+    "tokens.css",
+    "parts.css",
+    "gallery.css",
+    "gallery_filter.css",
+    "viewer.css",
+    "gallery_compare.css",
+    "gallery_rating.css",
+)
 _SCRIPTS = (
     "dom.js",
     "viewer.js",

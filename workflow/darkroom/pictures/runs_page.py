@@ -15,7 +15,7 @@ from darkroom.pictures.records import thumbnail_path
 from darkroom.pictures.two_runs import Change, Run, RunDifference, flatten, text_of
 from darkroom.pictures.web_page import render_template, script_json
 
-_STYLES = ("tokens.css", "viewer.css", "gallery_compare.css", "gallery_runs.css")
+_STYLES = ("tokens.css", "parts.css", "viewer.css", "gallery_compare.css", "gallery_runs.css")
 _SCRIPTS = ("dom.js", "gallery_zoom.js", "gallery_compare.js", "gallery_runs.js")
 
 

@@ -74,8 +74,8 @@ const cards = (() => {
     const prompt = make("span", { className: "prompt", dir: "auto" });
     const lines = [words("facts name", [picture.id, `seed ${picture.seed}`]), words("facts", facts(picture))];
     if (picture.loras.length) lines.push(words("facts loras", picture.loras.map(loraText)));
-    if (picture.warnings.length) lines.push(make("span", { className: "warning", textContent: picture.warnings.join("; "), dir: "auto" }));
     const frame = make("span", { className: "frame" }, ...badgesOf(picture));
+    if (picture.warnings.length) frame.append(make("span", { className: "warning", textContent: picture.warnings.join("; "), dir: "auto" }));
     button.replaceChildren(frame, make("span", { className: "words" }, prompt, ...lines));
     button.classList.toggle("is-marked", Gallery.selection.has(picture));
     if (picture.knownText) showPrompt(prompt, picture);
@@ -83,7 +83,7 @@ const cards = (() => {
 
   function load(button, picture) {
     const frame = button.querySelector(".frame"), prompt = button.querySelector(".prompt");
-    if (frame.querySelector("img")) return;
+    if (frame.querySelector("img, .broken")) return;
     const image = make("img", { alt: "", decoding: "async" });
     image.addEventListener("error", () => thumbnailFails(image, picture));
     image.src = picture.thumbnail;
@@ -91,5 +91,13 @@ const cards = (() => {
     if (!prompt.textContent) picture.text().then(() => showPrompt(prompt, picture), () => {});
   }
 
-  return { fill, load, facts };
+  // The most facts that a card says, by which the list leaves room.
+  function mostFacts() {
+    return Math.max(0, ...head.groups.map((_, group) => {
+      const names = varyingIn(group).map((name) => name.replace(/^axis /, ""));
+      return names.length + ["cfg_scale", "steps"].filter((name) => !names.includes(name)).length;
+    }));
+  }
+
+  return { fill, load, facts, mostFacts };
 })();

@@ -2,7 +2,7 @@
 // through. Values of one facet are alternatives; different facets all have to hold.
 const filter = (() => {
   const FIRST = ["sheet", "checkpoint", "prompt id"], THEN = ["loras", "size", "sampler", "schedule", "steps", "cfg_scale", "stage"];
-  const FEW = { id: 100, seed: 64 };
+  const FEW = { seed: 100, id: 200 };
   const WITHOUT = { stage: "first pass", loras: "no LoRA", warnings: "no warning" };
   let facets = [];
 
@@ -18,9 +18,8 @@ const filter = (() => {
       return known.get(key);
     };
     const sets = values.map((value) => [...new Set(texts(value))].map(numberOf));
-    const isWhole = !codes.includes(-1);
-    sets.unshift(isWhole ? [] : [numberOf(NONE)]);
-    for (const set of sets) if (!set.length && !isWhole) set.push(numberOf(NONE));
+    for (const set of sets) if (!set.length) set.push(numberOf(NONE));
+    sets.unshift(codes.includes(-1) ? [numberOf(NONE)] : []);
     return { name, label, keys, sets, codes, known, isNumeric, counts: new Uint32Array(keys.length) };
   }
 
@@ -44,10 +43,10 @@ const filter = (() => {
 
   function names() {
     const there = [...columns.keys()];
-    const few = (name) => columns.get(name)?.values.length <= FEW[name];
+    const few = (name) => columns.get(name)?.values.length <= Math.min(FEW[name], head.count / 2);
     const others = there.filter((name) => isSetting(name) && ![...FIRST, ...THEN].includes(name));
     const axes = there.filter((name) => name.startsWith("axis "));
-    const wanted = [...FIRST, ...Object.keys(FEW).filter(few), ...axes, ...THEN, ...others, "warnings"];
+    const wanted = [...FIRST, ...axes, ...THEN, ...Object.keys(FEW).filter(few), ...others, "warnings"];
     return wanted.filter((name) => columns.has(name) || name === "size");
   }
 

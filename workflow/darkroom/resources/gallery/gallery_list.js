@@ -12,9 +12,10 @@ function makeList({ open }) {
     const least = Math.min(isBeside ? size + BESIDE : size, most);
     const columnsCount = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     const card = (width - GAP * (columnsCount - 1)) / columnsCount;
-    const lines = (card < 200 ? 3 : 2) + (columns.has("loras") ? 1 : 0) + (columns.has("warnings") ? 1 : 0);
-    const prompt = isBeside ? 2 : 3;
-    const text = (1 + lines) * LINE + prompt * LINE + 26;
+    // A fact takes some 90 pixels.
+    const wide = isBeside ? card - size : card, factLines = Math.min(3, Math.max(1, Math.ceil((cards.mostFacts() * 90) / wide)));
+    const lines = 1 + factLines + (columns.has("loras") ? 1 : 0), prompt = wide < 150 ? 2 : isBeside ? 2 : 3;
+    const text = (lines + prompt) * LINE + 22;
     const frame = isBeside ? size : Math.round(card * ratio());
     const height = isBeside ? Math.max(size + 2, text) : frame + text;
     m = { columns: columnsCount, card, height, row: height + GAP, isBeside };
@@ -22,7 +23,7 @@ function makeList({ open }) {
     list.style.setProperty("--frame-width", `${isBeside ? size : Math.floor(card)}px`);
     list.style.setProperty("--frame-height", `${isBeside ? height : frame}px`);
     list.style.setProperty("--prompt-lines", prompt);
-    list.style.setProperty("--fact-lines", card < 200 ? 3 : 2);
+    list.style.setProperty("--fact-lines", factLines);
   }
 
   // Height to width of the place for a picture: of the tallest one, within bounds.
@@ -72,7 +73,7 @@ function makeList({ open }) {
     return low;
   }
 
-  const barHeight = () => byId("bar").offsetHeight;
+  const barHeight = () => (getComputedStyle(byId("bar")).position === "sticky" ? byId("bar").offsetHeight : 0);
   const listTop = () => list.getBoundingClientRect().top; // of the window
 
   // [group, first place, place after the last] of each group in sight.
@@ -194,7 +195,7 @@ function makeList({ open }) {
   function scrollTo(i, toTop = false) {
     if (!places.has(i)) return;
     const y = topOf(i), covered = barHeight() + headHeight(), start = scrollY + listTop();
-    const above = start + y - covered - GAP, below = start + y + m.height + GAP - innerHeight;
+    const above = start + y - covered - (toTop ? 0 : GAP), below = start + y + m.height + GAP - innerHeight;
     if (toTop || scrollY > above) window.scrollTo(0, above);
     else if (scrollY < below) window.scrollTo(0, below);
     draw();
