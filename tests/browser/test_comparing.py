@@ -20,6 +20,7 @@ from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.infotext import read_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.read import load_pictures
+from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
 from tests.browser.pages import needs_chromium, text, wait
 from tests.fixtures.pictures import make_picture
 
@@ -69,9 +70,14 @@ def card(page: Any, number: int) -> Any:
     return next(each for each in page.find_elements(By.CSS_SELECTOR, ".card") if f"scene-{number:02}" in each.text)
 
 
+def focus(page: Any, number: int) -> None:
+    code = "[...document.querySelectorAll('.card')].find((each) => each.textContent.includes(arguments[0])).focus()"
+    page.execute_script(code, f"scene-{number:02}")
+
+
 def open_comparer(page: Any, *numbers: int) -> None:
     for number in numbers:
-        page.execute_script("arguments[0].focus()", card(page, number))
+        focus(page, number)
         press(page, "m")
     press(page, "c")
     wait(page, lambda p: is_open(p, "comparer"))
@@ -188,7 +194,7 @@ def test_one_picture_is_nothing_to_compare(page: Any) -> None:
 
 def copied(page: Any, number: int, kind: str, *, has_seed: bool = True) -> str:
     """What the dialog shows and copies."""
-    page.execute_script("arguments[0].focus()", card(page, number))
+    focus(page, number)
     press(page, "y")
     wait(page, lambda p: is_open(p, "copier"))
     if has_seed != page.find_element(By.ID, "copier-seed").is_selected():
@@ -286,3 +292,24 @@ def test_two_runs_are_compared_on_a_page_from_disk(
     press(browser, Keys.ESCAPE)
     wait(browser, lambda p: p.execute_script("return document.activeElement.dataset.place") == "1")
     assert browser.get_log("browser") == []
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_comparing_and_copying_are_accessible(page: Any, scheme: str, width: int) -> None:
+    set_look(page, scheme, width)
+    page.refresh()
+    ready(page)
+    try:
+        open_comparer(page, 0, 1)
+        for mode in ("side", "slider", "blink"):
+            page.find_element(By.ID, f"compare-{mode}").click()
+            assert find_violations(page) == []
+        press(page, Keys.ESCAPE)
+        wait(page, lambda p: p.execute_script("return document.activeElement.className").startswith("card"))
+        press(page, "y")
+        wait(page, lambda p: is_open(p, "copier"))
+        assert find_violations(page) == []
+        assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    finally:
+        reset_look(page)

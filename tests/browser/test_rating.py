@@ -22,6 +22,7 @@ from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.sheets.pair_strengths import strengths_of
 from darkroom.sheets.ratings import Ratings, read_ratings
+from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
 from tests.browser.pages import CHROMEDRIVER, CHROMIUM, FLAGS, needs_chromium, text, wait
 from tests.fixtures.pictures import make_picture
 
@@ -81,8 +82,8 @@ def is_open(page: Any, name: str) -> bool:
 
 
 def focus(page: Any, seed: int) -> None:
-    card = next(each for each in page.find_elements(By.CSS_SELECTOR, ".card") if f"seed {seed}" in each.text)
-    page.execute_script("arguments[0].focus()", card)
+    code = "[...document.querySelectorAll('.card')].find((each) => each.textContent.includes(arguments[0])).focus()"
+    page.execute_script(code, f"seed {seed}")
 
 
 def badges(page: Any) -> dict[str, str]:
@@ -304,3 +305,24 @@ def test_without_a_store_the_page_says_so_and_saves(
 def test_ratings_are_never_inside_the_picture(page: Any, pictures: tuple[Path, list[GalleryPicture]]) -> None:
     lines = (pictures[0] / "manifest.jsonl").read_bytes().splitlines()
     assert all("rating" not in json.loads(line) for line in lines)
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_rating_is_accessible(page: Any, scheme: str, width: int) -> None:
+    set_look(page, scheme, width)
+    reload(page)
+    try:
+        focus(page, 101)
+        press(page, "5", Keys.ENTER)
+        wait(page, lambda p: is_open(p, "viewer"))
+        assert find_violations(page) == []
+        press(page, Keys.ESCAPE)
+        wait(page, lambda p: not is_open(p, "viewer"))
+        page.find_element(By.ID, "ratings-open").click()
+        assert find_violations(page) == []
+        page.find_element(By.ID, "pairs-open").click()
+        wait(page, lambda p: is_open(p, "comparer"))
+        assert find_violations(page) == []
+    finally:
+        reset_look(page)

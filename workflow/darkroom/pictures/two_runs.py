@@ -21,7 +21,7 @@ from darkroom.pictures.png import read_png_text
 from darkroom.pictures.records import MANIFEST
 
 _SHOWN = 60
-_EMPTY = (None, "", [], {}, ())
+_EMPTY: tuple[Any, ...] = (None, "", [], {}, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Run:
     entries: Mapping[str, dict[str, Any]]
 
     def file(self, name: str) -> Path:
-        return self.manifest.parent / self.entries[name]["file"]
+        return self.manifest.parent / str(self.entries[name]["file"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _compare_picture(name: str, old: Run, new: Run) -> Change | None:
             return Change(name, settings, unknown=f"{path} is missing")
         if hashlib.sha256(data[-1]).hexdigest() != run.entries[name]["sha256"]:
             return Change(name, settings, unknown=f"{path} is another file than {run.manifest} lists")
-    pixels = _compare_pixels(*data, old.file(name), new.file(name))
+    pixels = _compare_pixels(data[0], data[1], old.file(name), new.file(name))
     is_same = not settings and not pixels.largest and pixels.sizes is None
     return None if is_same else Change(name, settings, pixels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from darkroom.base.text import format_count, shorten
@@ -66,11 +67,14 @@ def _read_wanted(given: object, place: str) -> Callable[[str], bool]:
         if text == REJECT:
             tests.append(lambda rating: rating == REJECT)
         elif match := _TERM.fullmatch(text):
-            compare, number = _COMPARES[match[1]], int(match[2])
-            tests.append(lambda rating, c=compare, n=number: rating.isdecimal() and c(int(rating), n))
+            tests.append(partial(_compares, _COMPARES[match[1]], int(match[2])))
         else:
             raise SheetError(_WHAT, shorten(each), f"is no rating ({place})", _EXAMPLE)
     return lambda rating: any(test(rating) for test in tests)
+
+
+def _compares(compare: Callable[[int, int], bool], number: int, rating: str) -> bool:
+    return rating.isdecimal() and compare(int(rating), number)
 
 
 def _place_in_sheet(picture: PlannedPicture) -> str:
