@@ -97,6 +97,8 @@ def test_only_what_is_in_sight_is_in_the_document_and_nothing_jumps(page: Any) -
         most.append(cards(page))
         assert page.execute_script("return document.documentElement.scrollHeight") == height
     assert max(most) < 120
+    edge = "return Math.max(...[...document.querySelectorAll('.item')].map((e) => e.getBoundingClientRect().right))"
+    assert page.execute_script(edge + " <= document.getElementById('list').getBoundingClientRect().right + 0.5")
     loaded = "return [...document.querySelectorAll('.card')].every((e) => e.querySelector('img')?.naturalWidth && e.querySelector('.prompt').textContent)"
     wait(page, lambda p: p.execute_script(loaded))
 

@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.png import text_of_png
+from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
 from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.serving import make_site, serve, wait_for
 
@@ -400,3 +401,18 @@ def unlock(browser: Any, address: str) -> None:
     assert element(browser, "key-form").is_displayed()
     browser.close()
     browser.switch_to.window(first)
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_page_is_accessible(page: Any, scheme: str, width: int) -> None:
+    set_look(page, scheme, width)
+    try:
+        assert find_violations(page) == []
+        open_more(page)
+        fill(page, prompt="a red circle")
+        assert find_violations(page) == []
+        render(page)
+        assert find_violations(page) == []
+    finally:
+        reset_look(page)

@@ -144,14 +144,11 @@ function listen() {
   }
   document.addEventListener("keydown", onKey);
   new ResizeObserver(() => document.documentElement.style.setProperty("--bar", `${byId("bar").offsetHeight}px`)).observe(byId("bar"));
-  let width = 0;
-  new ResizeObserver(([{ contentRect }]) => {
-    if (width && contentRect.width !== width) {
-      const at = state.get("at") && Gallery.byName(state.get("at"));
-      list.layOut();
-      if (at) list.scrollTo(at.i, true);
-    }
-    width = contentRect.width;
+  new ResizeObserver(() => {
+    if (list.width === byId("list").clientWidth) return;
+    const at = state.get("at") && Gallery.byName(state.get("at"));
+    list.layOut();
+    if (at) list.scrollTo(at.i, true);
   }).observe(byId("list"));
 }
 

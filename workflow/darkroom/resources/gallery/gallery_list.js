@@ -18,7 +18,7 @@ function makeList({ open }) {
     const text = (lines + prompt) * LINE + 22;
     const frame = isBeside ? size : Math.round(card * ratio());
     const height = isBeside ? Math.max(size + 2, text) : frame + text;
-    m = { columns: columnsCount, card, height, row: height + GAP, isBeside };
+    m = { width, columns: columnsCount, card, height, row: height + GAP, isBeside };
     list.classList.toggle("beside", isBeside);
     list.style.setProperty("--frame-width", `${isBeside ? size : Math.floor(card)}px`);
     list.style.setProperty("--frame-height", `${isBeside ? height : frame}px`);
@@ -288,6 +288,7 @@ function makeList({ open }) {
     refill,
     focus,
     scrollTo,
+    get width() { return m.width; },
     get items() { return flat; },
     get groups() { return groups; },
     get current() { return Gallery.pictures[current]; },
