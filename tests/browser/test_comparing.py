@@ -34,10 +34,19 @@ pytestmark = needs_chromium
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project") / "results"
     pictures = [make_picture(folder, number, size=64 * (1 + number % 2), cfg_scale=5 + number) for number in range(4)]
-    loras = {"grain": 0.5}
+    loras, variation = {"grain": 0.5}, {"variation_seed": LARGEST_SEED - 1, "variation_strength": 0.25}
     stages = [{"hires": {"denoising_strength": 0.4, "prompt": "a ${b}"}}]
     pictures.append(
-        make_picture(folder, 60, prompt=HOSTILE, negative_prompt="x'y", loras=loras, seed=LARGEST_SEED, stages=stages)
+        make_picture(
+            folder,
+            60,
+            prompt=HOSTILE,
+            negative_prompt="x'y",
+            loras=loras,
+            seed=LARGEST_SEED,
+            stages=stages,
+            **variation,
+        )
     )
     build_gallery(folder, pictures, {}, title="Night shift", thumbnail_px=64)
     return folder
@@ -260,6 +269,7 @@ def test_a_curl_line_sends_this_request_through_bash(page: Any, tmp_path: Path) 
         assert sent["request"].get("seed") == (LARGEST_SEED if has_seed else None)
         assert RenderRequest.from_settings(sent["request"]).prompt == HOSTILE
         assert len(RenderRequest.from_settings(sent["request"]).stages) == 1
+        assert sent["request"]["variation_seed"] == LARGEST_SEED - 1
 
 
 def test_infotext_and_replay(page: Any) -> None:

@@ -8,9 +8,23 @@
   // A text in double quotes, as YAML and JSON both read it, with everything escaped that one of them doesn't take as it is.
   const quote = (text) => JSON.stringify(text).replace(/[\u007f-\u009f\u00ad\u200b-\u200f\u2028-\u202e\u2060-\u2064\ud800-\udfff\ufeff\ufffe\uffff]/gu, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 
+  // Seeds may be larger than a number in JavaScript can be: these are written as their digits.
+  class Digits {
+    constructor(text) { this.text = text; }
+  }
+
+  const json = (value) => (value instanceof Digits ? value.text : JSON.stringify(value));
+
+  // The request with its seeds exactly: that of variations stands in the infotext where it counts.
+  function withSeeds(picture, { request, infotext }) {
+    const [, variation] = infotext.slice(infotext.lastIndexOf("\n") + 1).match(/(?:^|, )Variation seed: (\d+)/) ?? [];
+    return { ...request, seed: new Digits(picture.seed), variation_seed: variation ? new Digits(variation) : null };
+  }
+
   // A value as YAML in flow style. Numbers are written out: YAML takes 1e-7 for a text.
   function yaml(value) {
     if (value === null || value === undefined) return "~";
+    if (value instanceof Digits) return value.text;
     if (typeof value === "number") return /e/.test(String(value)) ? value.toFixed(20).replace(/0+$/, "") : String(value);
     if (typeof value === "string") return quote(value);
     if (Array.isArray(value)) return `[${value.map(yaml).join(", ")}]`;
@@ -31,7 +45,7 @@
     lines.push(["prompt", escapeTemplate(request.prompt)], ["negative_prompt", escapeTemplate(request.negative_prompt ?? "")]);
     lines.push(["checkpoints", [picture.checkpoint]]);
     if (request.image) lines.push(["from", "PATH OF THE PICTURE"]);
-    if (hasSeed) lines.push(["seed", null]);
+    if (hasSeed) lines.push(["seed", request.seed]);
     const isLeftOut = (key) => LEFT_OUT.has(key) || (request.image && ["width", "height"].includes(key));
     const given = Object.entries({ ...Object.fromEntries(NULLABLE.map((key) => [key, null])), ...request });
     given.sort(([, one], [, other]) => (one === null) - (other === null)); // what isn't set comes last
@@ -48,18 +62,17 @@
       return `    - ${name}: ${yaml(Object.fromEntries(own))}\n`;
     });
     const comment = files.map(([key, sha256]) => `# ${key}: the picture of SHA-256 ${sha256}; write its path\n`).join("");
-    const text = lines.map(([key, value]) => `${key}: ${key === "seed" ? picture.seed : yaml(value)}\n`).join("  ");
+    const text = lines.map(([key, value]) => `${key}: ${yaml(value)}\n`).join("  ");
     return `${comment}- ${text}  then:${stages.length ? `\n${stages.join("")}` : " []\n"}`;
   }
 
   const shell = (text) => `'${text.replaceAll("'", "'\\''")}'`;
   const plainShell = (text) => (/^[\w./:@%+=,-]+$/.test(text) ? text : shell(text));
 
-  // JSON with the seed as it stands in the picture: it may be larger than a number in JavaScript can be.
   function asCurl(picture, request, hasSeed) {
     const { embeddings, seed, ...own } = request;
-    const settings = Object.entries(own).filter(([, value]) => value !== null).map(([key, value]) => `${quote(key)}: ${JSON.stringify(value)}`);
-    if (hasSeed) settings.push(`"seed": ${picture.seed}`);
+    const settings = Object.entries(own).filter(([, value]) => value !== null).map(([key, value]) => `${quote(key)}: ${json(value)}`);
+    if (hasSeed) settings.push(`"seed": ${json(seed)}`);
     const body = `{"model": ${quote(picture.checkpoint)}, "request": {${settings.join(", ")}}}`;
     const file = `${picture.id}-${picture.seed}.png`;
     return `curl http://127.0.0.1:8000/render --output ${plainShell(file)} --json ${shell(body)}\n`;
@@ -70,9 +83,9 @@
   const asReplay = (picture) => `darkroom replay ${plainShell(`results/${picture.path}`)} -o ${plainShell(`${picture.id}-${picture.seed}.png`)}\n`;
 
   const KINDS = [
-    ["yaml", "Y", "An entry for a sheet (YAML)", (picture, { request }, hasSeed) => asYaml(picture, request, hasSeed)],
+    ["yaml", "Y", "An entry for a sheet (YAML)", (picture, details, hasSeed) => asYaml(picture, withSeeds(picture, details), hasSeed)],
     ["infotext", "I", "Infotext", (picture, { infotext }, hasSeed) => asInfotext(infotext, hasSeed)],
-    ["curl", "C", "A request to the server (curl)", (picture, { request }, hasSeed) => asCurl(picture, request, hasSeed)],
+    ["curl", "C", "A request to the server (curl)", (picture, details, hasSeed) => asCurl(picture, withSeeds(picture, details), hasSeed)],
     ["replay", "R", "Replay", (picture) => asReplay(picture)],
   ];
 
