@@ -16,7 +16,7 @@ results: .venv/ready
 test: .venv/ready
 	$(ACTIVATE) pytest --numprocesses 2 -m "not full"
 
-test-all: .venv/ready .venv-older/ready
+test-all: .venv/ready .venv-older/ready tests/browser/node_modules/ready
 	$(ACTIVATE) pytest --numprocesses 2 --durations 20
 
 # Older libraries for tests/compat; torch, numpy and the like are those of .venv, seen after the older ones.
@@ -73,5 +73,9 @@ check-lock: .venv/ready
 	  > "$$(.venv-older/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/current.pth"
 	touch $@
 
+# axe-core, which the tests of pages use; without npm they are skipped aloud.
+tests/browser/node_modules/ready: tests/browser/package-lock.json
+	! command -v npm > /dev/null || { cd tests/browser && npm ci --ignore-scripts --no-audit --no-fund && touch node_modules/ready; }
+
 clean:
-	rm -rf .venv .venv-older build logs .snakemake .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-older tests/browser/node_modules build logs .snakemake .mypy_cache .ruff_cache .pytest_cache

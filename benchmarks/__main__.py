@@ -14,6 +14,7 @@ from benchmarks import (
     bench_convert,
     bench_encode,
     bench_fetch,
+    bench_gallery,
     bench_pictures,
     bench_scale,
     bench_serve,
@@ -28,6 +29,7 @@ DOCUMENT = ROOT / "docs/explanation/benchmarks.md"
 ROWS = (
     "pictures",
     bench_study_page.NAME,
+    *bench_gallery.CASES,
     bench_upscale.CASE,
     *bench_scale.CASES,
     *bench_studies.CASES,
@@ -72,6 +74,7 @@ def main() -> None:
         rows += bench_pictures.run(arguments.rounds)
     if bench_study_page.NAME in arguments.only:
         rows += bench_study_page.run(arguments.rounds)
+    rows += bench_gallery.run(arguments.rounds, [case for case in bench_gallery.CASES if case in arguments.only])
     if bench_upscale.CASE in arguments.only:
         rows += bench_upscale.run(arguments.rounds)
     rows += bench_scale.run(arguments.rounds, [case for case in bench_scale.CASES if case in arguments.only])

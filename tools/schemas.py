@@ -77,6 +77,7 @@ def stage_schema() -> dict[str, Any]:
     }
 
 
+_RATING = {"type": ["integer", "string"], "pattern": "^((>=|<=|>|<|) *[1-5]|reject)$", "minimum": 1, "maximum": 5}
 _LABELS = {"oneOf": [{"type": ["string", "number"]}, {"type": "array", "items": {"type": ["string", "number"]}}]}
 FROM: dict[str, Any] = {
     "description": "Pictures that the stages begin with: files and patterns, or pictures of another sheet.",
@@ -91,6 +92,8 @@ FROM: dict[str, Any] = {
                 "ids": _LABELS,
                 "axes": {"type": "object", "additionalProperties": _LABELS},
                 "stage": {"type": "string"},
+                "rating": {"oneOf": [_RATING, {"type": "array", "minItems": 1, "items": _RATING}]},
+                "best": {"type": "integer", "minimum": 1},
             },
             "additionalProperties": False,
         },

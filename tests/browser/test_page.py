@@ -14,6 +14,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.png import text_of_png
+from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
 from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.serving import make_site, serve, wait_for
 
@@ -363,7 +364,7 @@ def test_nothing_from_elsewhere_is_fetched_or_run(browser: Any, address: str) ->
 
 def test_headers_and_what_needs_no_key(model_dir: Path, tmp_path: Path, browser: Any) -> None:
     with serve(configure(make_site(tmp_path, model_dir)), environment={"DARKROOM_API_KEY": KEY}) as address:
-        for path in ("/", "/page/page.js", "/page/page.css"):
+        for path in ("/", "/page/page.js", "/page/page.css", "/page/tokens.css"):
             with urllib.request.urlopen(address + path) as answer:
                 headers = answer.headers
             assert "frame-ancestors 'none'" in headers["content-security-policy"]
@@ -400,3 +401,18 @@ def unlock(browser: Any, address: str) -> None:
     assert element(browser, "key-form").is_displayed()
     browser.close()
     browser.switch_to.window(first)
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_page_is_accessible(page: Any, scheme: str, width: int) -> None:
+    set_look(page, scheme, width)
+    try:
+        assert find_violations(page) == []
+        open_more(page)
+        fill(page, prompt="a red circle")
+        assert find_violations(page) == []
+        render(page)
+        assert find_violations(page) == []
+    finally:
+        reset_look(page)

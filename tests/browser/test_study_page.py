@@ -12,6 +12,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.gallery import build_gallery
+from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
 from tests.browser.pages import needs_chromium, press, text, wait
 from tests.fixtures.study_pages import Study, make_measures, make_study
 
@@ -441,3 +442,16 @@ def test_long_labels_are_there_in_full(page: Any) -> None:
         )
         == "rtl"
     )
+
+
+@needs_axe
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_the_page_is_accessible(page: Any, scheme: str, width: int) -> None:
+    set_look(page, scheme, width)
+    try:
+        assert find_violations(page) == []
+        cell(page, 1, 1).click()
+        wait(page, lambda p: p.find_element(By.ID, "viewer").get_attribute("open"))
+        assert find_violations(page) == []
+    finally:
+        reset_look(page)

@@ -12,7 +12,8 @@ RENDER_OF_SOME = 3
 render all others again for nothing. The next RENDER is 4, and then this one goes."""
 STAGE = 1
 """That of the stages after a first pass."""
-GALLERY = 4
+CONTACT_SHEET = 4
+GALLERY = 5
 MEASURE = 1
 STUDY_PAGE = 1
 GRID = 1

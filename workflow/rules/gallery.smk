@@ -19,7 +19,7 @@ rule make_contact_sheet:
         "../../envs/darkroom.yaml"
     params:
         digest=get_digest,
-        revision=revisions.GALLERY,
+        revision=revisions.CONTACT_SHEET,
         plan=lambda wildcards, output: str(PLAN_FILE),
     message:
         "contact sheet of {wildcards.sheet}"

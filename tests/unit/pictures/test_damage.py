@@ -12,6 +12,7 @@ from PIL import Image
 
 from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.damage import ResultsCheck
+from darkroom.pictures.findings import DAMAGED, MISSING, check_results
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.records import index_path, load_index, thumbnail_path
@@ -101,6 +102,22 @@ def test_a_page_that_is_not_as_it_was_made(
     assert (sheet, gallery) == ((False, True) if is_sheets else (True, False))
     made.build()
     assert made.check() == ({}, True, True)
+
+
+@pytest.mark.parametrize("damage", [flip, cut, Path.unlink])
+@pytest.mark.parametrize("kind", ["blocks", "texts", "details"])
+def test_a_chunk_of_the_gallery_that_is_not_as_it_was_made(
+    kind: str, damage: Callable[[Path], None], made: Made
+) -> None:
+    (chunk,) = (made.folder / "thumbnails/_gallery").glob(f"{kind}-*.js")
+    damage(chunk)
+    assert made.check() == ({}, True, False)
+    (finding,) = (each for each in check_results(made.folder)[1] if each.path == chunk)
+    assert finding.kind == (DAMAGED if chunk.exists() else MISSING)
+    assert made.check() == ({}, True, False), "found once, it is found again"
+    made.build()
+    assert made.check() == ({}, True, True)
+    assert check_results(made.folder) == (3, [])
 
 
 @pytest.mark.parametrize("damage", [cut, Path.unlink])

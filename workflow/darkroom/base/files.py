@@ -57,6 +57,23 @@ def write_together(files: Mapping[Path, bytes]) -> None:
                 os.fsync(file.fileno())
 
 
+def write_cache(path: Path, data: bytes) -> None:
+    """Write a file that others see whole or not at all, but which a power cut may lose or leave empty.
+
+    For files that are made again when their size or hash is wrong: waiting for the disk takes longer than making one.
+    Raises DiskError (E-DISK).
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = temporary_path(path)
+        try:
+            temporary.write_bytes(data)
+            os.replace(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
 def write_json(path: Path | str, data: object) -> None:
     """Write indented JSON atomically, with a newline at its end. Raises DiskError (E-DISK)."""
     write_bytes(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())

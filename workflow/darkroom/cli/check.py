@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace) -> str:
     assert config is not None
     pictures = sum(map(len, sheets.values()))
     found = {"checkpoint": len(config.checkpoints), "sheet": len(sheets), "picture": pictures}
-    return f"{arguments.config}: {', '.join(format_count(*each[::-1]) for each in found.items())}, no mistakes"
+    summary = f"{arguments.config}: {', '.join(format_count(*each[::-1]) for each in found.items())}, no mistakes"
+    return "\n".join([*(note for sheet in sheets.values() for note in sheet.notes()), summary])
 
 
 def _check_sources(config: Config, mistakes: Mistakes) -> None:

@@ -1,6 +1,6 @@
 """The parser of `darkroom`, and what becomes of a verb's outcome or error.
 
-Exit codes: 0 done, 1 failed, 2 the user's input is wrong. A failure is one line on stderr:
+Exit codes: 0 done, 1 failed, 2 the user's input is wrong; of `diff` as of the diff of Unix. A failure is one line on stderr:
 `CODE what 'value': why. Hint: action.` A verb's module has its options (`add_arguments`) and its action (`run`), and
 imports what the action needs only when it runs, so that a picture's job starts within tens of milliseconds.
 """
@@ -90,6 +90,7 @@ def make_parser() -> argparse.ArgumentParser:
     from darkroom.cli import (
         check,
         convert,
+        diff,
         fetch,
         init,
         pages,
@@ -129,6 +130,8 @@ def make_parser() -> argparse.ArgumentParser:
     plan.add_arguments(add("plan", plan.run, text))
     text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
+    text = "Say which pictures of two runs are the same, which changed and how, and which only one of them has."
+    diff.add_arguments(add("diff", diff.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
     score.add_arguments(
         add("score", score.run, "Score a picture: how well it fits its prompt, and what heads make of it.")

@@ -26,5 +26,5 @@ def run(arguments: argparse.Namespace) -> str:
     for name, sheet in load_pictures(expand_folders(config)).items():
         missing = sum(not (RESULTS / picture.path).exists() for picture in sheet)
         lines.append(f"{name}: {sheet.describe()}, {missing:,} not there yet")
-        lines += [f"  {count.describe()}" for count in sheet.counts]
+        lines += [f"  {line}" for line in (*(count.describe() for count in sheet.counts), *sheet.notes())]
     return "\n".join(lines)

@@ -17,6 +17,7 @@ from typing import Protocol
 from darkroom.base.files import read_json_object, write_bytes
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.gallery_chunks import find_damaged_chunks, stamp_chunks
 from darkroom.pictures.infotext import STRIPPED, read_request
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, measures_path
 from darkroom.pictures.png import read_picture
@@ -134,21 +135,19 @@ class ResultsCheck:
         return True
 
     def is_gallery_current(self, hashes: Sequence[str]) -> bool:
-        """Whether index.html and manifest.jsonl are whole and about the pictures of these SHA256."""
+        """Whether index.html, its chunks and manifest.jsonl are whole and about the pictures of these SHA256."""
         page, manifest = self._stamp(INDEX), self._stamp(MANIFEST)
-        if page is None or manifest is None:
+        chunks = stamp_chunks(self._results)
+        if page is None or manifest is None or chunks is None:
             return False
-        digest = digest_pictures(sorted(hashes))
-        known = self._known.get(INDEX)
-        if known != [*page, *manifest, digest]:
+        found = [*page, *manifest, chunks, digest_pictures(sorted(hashes))]
+        if self._known.get(INDEX) != found:
             try:
-                if not _is_gallery(
-                    (self._results / INDEX).read_bytes(), (self._results / MANIFEST).read_bytes(), digest
-                ):
+                if not _is_gallery(self._results, found[-1]):
                     return False
             except OSError:
                 return False
-        self._found[INDEX] = [*page, *manifest, digest]
+        self._found[INDEX] = found
         return True
 
     def is_study_current(self, sheet: str, hashes: Sequence[str]) -> bool:
@@ -229,12 +228,14 @@ def check_text(texts: Mapping[str, str], path: Path, request: RenderRequest | No
         raise ImageError("picture", path, "was made with other settings than the sheet's")
 
 
-def _is_gallery(page: bytes, manifest: bytes, digest: str) -> bool:
+def _is_gallery(results: Path, digest: object) -> bool:
+    page, manifest = (results / INDEX).read_bytes(), (results / MANIFEST).read_bytes()
     seal = read_seal(page)
     if seal is None:  # of an earlier version
         return page.rstrip().endswith(b"</html>") and _is_json_lines(manifest)
     is_whole, manifest_sha256, pictures = seal
-    return is_whole and manifest_sha256 == hashlib.sha256(manifest).hexdigest() and pictures == digest
+    is_right = is_whole and manifest_sha256 == hashlib.sha256(manifest).hexdigest() and pictures == digest
+    return is_right and not any(find_damaged_chunks(results, page))
 
 
 def _is_json_lines(manifest: bytes) -> bool:

@@ -16,6 +16,7 @@ from typing import Any
 
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import PNG, format_of
+from darkroom.pictures.gallery_chunks import find_damaged_chunks
 from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, load_measures, measures_path
 from darkroom.pictures.picture import read_manifest
@@ -132,7 +133,9 @@ def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[F
                 yield Finding(thumbnail, _state(thumbnail))
     page, manifest = results / INDEX, results / MANIFEST
     try:
-        seal = read_seal(page.read_bytes())
+        data = page.read_bytes()
+        seal = read_seal(data)
+        yield from (Finding(path, _state(path)) for path in find_damaged_chunks(results, data))
         if seal is not None and not seal[0]:
             yield Finding(page, DAMAGED)
         elif seal is not None and manifest.exists() and hashlib.sha256(manifest.read_bytes()).hexdigest() != seal[1]:

@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 from darkroom.base.files import write_bytes
 from darkroom.checkpoint.audit import read_audit
 from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.gallery_chunks import remove_stale_chunks, write_chunks, write_times
+from darkroom.pictures.gallery_data import BLOCK, DETAILS, TEXTS, Shown, collect_chunks, find_earlier
 from darkroom.pictures.infotext import read_infotext
-from darkroom.pictures.picture import (
-    GalleryPicture,
-    find_scores,
-    group_pictures,
-    shorten_middle,
-    write_manifest,
+from darkroom.pictures.measures import load_measures
+from darkroom.pictures.picture import GalleryPicture, find_scores, group_pictures, write_manifest
+from darkroom.pictures.records import (
+    CHUNKS,
+    CONTACT_SHEET,
+    FIRST_GRID,
+    INDEX,
+    STUDY_PAGE,
+    PictureRecord,
+    digest_pictures,
+    seal_page,
 )
-from darkroom.pictures.records import INDEX, STUDY_PAGE, PictureRecord, seal_page, thumbnail_path
 from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 
 RESULTS = Path("results")
-_CAPTION_CHARACTERS = 90
-_ALT_CHARACTERS = 200
+_STYLES = (
+    "tokens.css",
+    "parts.css",
+    "gallery.css",
+    "gallery_filter.css",
+    "viewer.css",
+    "gallery_compare.css",
+    "gallery_rating.css",
+)
+_SCRIPTS = (
+    "dom.js",
+    "viewer.js",
+    "gallery_model.js",
+    "gallery_state.js",
+    "gallery_search.js",
+    "gallery_filter.js",
+    "gallery_order.js",
+    "gallery_card.js",
+    "gallery_list.js",
+    "gallery_facets.js",
+    "gallery_viewer.js",
+    "gallery_zoom.js",
+    "gallery_compare.js",
+    "gallery_comparing.js",
+    "gallery_copy.js",
+    "gallery_rating.js",
+    "gallery_ratings_file.js",
+    "gallery_pairs.js",
+    "gallery.js",
+)
 
 Facts = list[tuple[str, str]]
 """Pairs of a label and a text."""
+
+
+class Progress(TypedDict):
+    """How far the run is: pictures that are there and that are to be there, and whether it goes on."""
+
+    made: int
+    expected: int
+    running: bool
 
 
 def build_gallery(
@@ -39,86 +82,91 @@ def build_gallery(
     title: str,
     thumbnail_px: int,
     has_scores: bool = False,
+    progress: Progress | None = None,
+    ratings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
+    """Write thumbnails, the page's data, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
     `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge; with `has_scores`
-    the manifest has the pictures' scores. The same input
-    gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
+    the manifest has the pictures' scores; `progress` is said on the page; `ratings` are what people think
+    of the pictures, by sheet, as `Ratings.as_dict` has it. The same input gives the same bytes, but for the
+    times of the pictures' files. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
     infotext; the earlier page then stays as it is.
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
     remove_stale(results, pictures)
-    page = render_page(pictures, records, checkpoints, title, thumbnail_px).encode()
     scores = find_scores(results, pictures, records) if has_scores else {}
     manifest = write_manifest(results, pictures, records, scores)
-    write_bytes(results / INDEX, seal_page(page, manifest, (record.sha256 for record in records)))
+    lines = dict(zip((picture.path for picture in pictures), manifest.decode().split("\n"), strict=False))
+    shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
+    measures = {
+        name: each
+        for sheet in {picture.sheet for picture, _ in shown if picture.study is not None}
+        for name, each in load_measures(results, sheet).items()
+    }
+    by_path = {picture.path: picture for picture in pictures}
+    data = collect_chunks(shown, lines, by_path, scores, measures)
+    names = write_chunks(results, data.chunks)
+    digest = digest_pictures(record.sha256 for _, record in shown)
+    write_times(results, digest, [record.mtime_ns // 10**9 for _, record in shown])
+    head = {
+        "chunks": names,
+        "pictures": digest,
+        "texts": data.texts,
+        "progress": progress,
+        "ratings": _rated(ratings or {}),
+    }
+    page = render_page(shown, checkpoints, title, thumbnail_px, head)
+    write_bytes(results / INDEX, seal_page(page.encode(), manifest, (record.sha256 for record in records)))
+    remove_stale_chunks(results, names)
 
 
 def render_page(
-    pictures: list[GalleryPicture],
-    records: list[PictureRecord],
-    checkpoints: dict[str, Facts],
-    title: str,
-    thumbnail_px: int,
+    shown: Sequence[Shown], checkpoints: dict[str, Facts], title: str, thumbnail_px: int, head: Mapping[str, Any]
 ) -> str:
-    """The page's HTML; `pictures` come grouped, `records[i]` belongs to `pictures[i]`."""
-    by_path = {picture.path: picture for picture in pictures}
-    shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
-    by_name = {pair[0].name: _card(*pair, place) for place, pair in enumerate(shown)}
-    groups = [
-        {
-            "sheet": sheet,
-            "checkpoint": checkpoint,
-            "cards": [by_name[p.name] for p in members],
-            "table": quote(f"{sheet}/{STUDY_PAGE}") if members[0].study is not None else None,
-        }
-        for sheet, checkpoint, members in group_pictures([picture for picture, _ in shown])
-    ]
+    """The page's HTML; `shown` come grouped, `head` has what was found out of their data."""
+    groups = group_pictures([picture for picture, _ in shown])
+    sheets = {sheet: members[0].study is not None for sheet, _, members in groups}
+    links = {sheet: _links(sheet, is_study) for sheet, is_study in sheets.items()}
+    more = {
+        "count": len(shown),
+        "groups": [[sheet, checkpoint, len(members)] for sheet, checkpoint, members in groups],
+        "links": links,
+        "folder": CHUNKS,
+        "sizes": {"blocks": BLOCK, "texts": TEXTS, "details": DETAILS},
+        "thumbnail": thumbnail_px,
+    }
     return render_template(
         "index.html.j2",
-        ("tokens.css", "gallery.css", "viewer.css"),
-        ("dom.js", "viewer.js", "gallery.js"),
-        variables=f"--thumb: {thumbnail_px}px;",
+        _STYLES,
+        _SCRIPTS,
+        loads_scripts=True,
         title=title,
         total=len(shown),
-        groups=groups,
+        links=links,
         checkpoints=checkpoints,
         compares=False,
-        data=script_json([describe_picture(*pair, by_path) for pair in shown]),
+        progress=head["progress"],
+        head=script_json({**more, **head}),
     )
 
 
-def _card(picture: GalleryPicture, record: PictureRecord, place: int) -> dict[str, Any]:
-    prompt = str(picture.request.get("prompt", "")) or "(no prompt)"
-    return {
-        "place": place,
-        "thumbnail": quote(thumbnail_path(picture.name)),
-        "width": record.thumbnail_width,
-        "height": record.thumbnail_height,
-        "alt": shorten_middle(prompt, _ALT_CHARACTERS),
-        "caption": shorten_middle(prompt, _CAPTION_CHARACTERS),
-        "facts": " · ".join(filter(None, (picture.id, f"seed {picture.seed}", picture.last_stage))),
-        "warning": "; ".join(record.warnings),
-    }
+def _rated(ratings: Mapping[str, Any]) -> dict[str, Any]:
+    """The ratings for the page, with what tells them from those that another page was built with."""
+    return {"digest": hashlib.sha256(json.dumps(ratings).encode()).hexdigest(), "sheets": ratings}
 
 
-def _earlier(picture: GalleryPicture, by_path: Mapping[str, GalleryPicture]) -> list[tuple[str, str]]:
-    """The pictures that the picture was made of, by their stages and addresses, the first one first."""
-    found: list[tuple[str, str]] = []
-    path = picture.before
-    while path is not None:
-        before = by_path.get(path)
-        found.insert(0, ("first pass" if before is None else before.last_stage or "first pass", quote(path)))
-        path = None if before is None else before.before
-    return found
+def _links(sheet: str, is_study: bool) -> list[tuple[str, str]]:
+    """Names and addresses of a sheet's other pages."""
+    study = [("Table", STUDY_PAGE), ("Grid", FIRST_GRID)] if is_study else []
+    return [(name, quote(f"{sheet}/{file}")) for name, file in [*study, ("Contact sheet", CONTACT_SHEET)]]
 
 
 def describe_picture(
     picture: GalleryPicture, record: PictureRecord, by_path: Mapping[str, GalleryPicture]
 ) -> dict[str, Any]:
-    """What a page's script shows of one picture; the gallery searches it too. `by_path` are all pictures of the page."""
+    """What a study's page shows of one picture. `by_path` are all pictures of the page."""
     settings = read_infotext(record.infotext)["settings"]
     shown = {
         "Warning": "; ".join(record.warnings),
@@ -136,7 +184,7 @@ def describe_picture(
         "sampler": f"{settings.get('Sampler', '')} {settings.get('Schedule type', '')}",
         "file": picture.path,
         "url": quote(picture.path),
-        "earlier": _earlier(picture, by_path),
+        "earlier": find_earlier(picture, by_path),
         "width": record.width,
         "height": record.height,
         "prompt": picture.request.get("prompt", ""),
@@ -167,7 +215,7 @@ def make_gallery_page(plan_file: Path) -> str:
     checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
     gallery, has_scores = plan["config"]["gallery"], bool(plan["config"].get("scores"))
     sizes = {"title": gallery["title"], "thumbnail_px": gallery["thumbnail_px"]}
-    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores)
+    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores, ratings=plan.get("ratings"))
     return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
 
 

@@ -23,6 +23,7 @@ NEGATIVE = "Negative prompt: "
 STRIPPED = "does not say how it was made any more: another program has written it"
 _KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
 _PLAIN = re.compile(r"[^,]*")
+_MODEL_HASH = re.compile(r"(?:\w[\w \-/]*: [^,\"{:\s](?:[^,\":]*[^,\":\s])?, ){2,}?Model hash: ([0-9a-f]+),")
 _FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
 
 
@@ -160,6 +161,12 @@ def read_infotext(text: str) -> Infotext:
         "negative_prompt": negative.removeprefix(" ") if found else "",
         "settings": settings,
     }
+
+
+def read_model_hash(text: str) -> str | None:
+    """The model's hash that an infotext names, as `read_infotext` finds it; mostly without reading the pairs after it."""
+    found = _MODEL_HASH.match(text, text.rfind("\n") + 1)
+    return found[1] if found else read_infotext(text)["settings"].get("Model hash")
 
 
 def _read_settings(line: str) -> dict[str, str]:

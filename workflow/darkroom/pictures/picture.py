@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.infotext import read_model_hash
 from darkroom.pictures.records import MANIFEST, PictureRecord, load_scores
 
 Scores = Mapping[str, Mapping[str, float]]
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # made once: `json.dumps` makes one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ def find_scores(results: Path, pictures: Iterable[GalleryPicture], records: Iter
 
 def read_manifest(results: Path) -> list[dict[str, Any]]:
     """The entries of a results folder's manifest. Raises OSError or ValueError where it can't be read."""
-    return [json.loads(line) for line in (results / MANIFEST).read_text(encoding="utf-8").splitlines()]
+    # Only line feeds end a line: prompts may hold other characters that end lines.
+    return [json.loads(line) for line in (results / MANIFEST).read_bytes().splitlines()]
 
 
 def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, float] | None) -> str:
@@ -88,14 +90,14 @@ def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, f
         "seed": picture.seed,
         "file": picture.path,
         "sha256": record.sha256,
-        "model_hash": read_infotext(record.infotext)["settings"].get("Model hash"),
+        "model_hash": read_model_hash(record.infotext),
         "warnings": record.warnings,
         "request": picture.request,
         **({} if picture.study is None else {"study": picture.study}),
         **({} if scores is None else {"scores": scores}),
         **({"stage": picture.last_stage} if picture.stage else {}),
     }
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+    return _encode(entry) + "\n"
 
 
 def group_pictures(pictures: list[GalleryPicture]) -> list[tuple[str, str, list[GalleryPicture]]]:

@@ -124,6 +124,18 @@ def check_png(data: bytes, path: Path | str) -> None:
         raise ImageError("picture", path, "has bytes after its end", REDO)
 
 
+def read_size(path: Path | str) -> tuple[int, int]:
+    """Width and height in pixels, without reading the picture. Raises ImageError (E-IMAGE) for what is no PNG."""
+    try:
+        with Path(path).open("rb") as file:
+            width, height = struct.unpack(">II", _first_chunk(file.read(64), path))
+            return width, height
+    except FileNotFoundError:
+        raise ImageError("picture", path, "is missing", _WHERE) from None
+    except OSError as error:
+        raise ImageError("picture", path, error.strerror or "can't be read", "check the file") from None
+
+
 def read_png_text(path: Path | str) -> dict[str, str]:
     """The text chunks by keyword, without decoding pixels. Raises ImageError (E-IMAGE) for a damaged file."""
     try:

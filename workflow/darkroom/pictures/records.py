@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +18,8 @@ from typing import Any
 from darkroom.base.files import read_json_object, write_bytes
 
 FOLDER = "thumbnails"
+CHUNKS = f"{FOLDER}/_gallery"
+"""The folder of the gallery's data, relative to the results folder; no sheet's name begins like that."""
 INDEX, MANIFEST, CONTACT_SHEET = "index.html", "manifest.jsonl", "contact-sheet.png"
 STUDY_PAGE = "study.html"
 FIRST_GRID = "grid.png"
@@ -52,15 +55,15 @@ class PictureRecord:
     thumbnail_mtime_ns: int = 0
     thumbnail_sha256: str = ""
 
-    def fits_thumbnail(self, path: Path) -> bool:
+    def fits_thumbnail(self, path: Path | str) -> bool:
         """Whether the thumbnail at `path` is the one that was made."""
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 -- a Path costs more than the call
             if status.st_size != self.thumbnail_size:
                 return False
             if not self.thumbnail_sha256 or status.st_mtime_ns == self.thumbnail_mtime_ns:
                 return True
-            return hashlib.sha256(path.read_bytes()).hexdigest() == self.thumbnail_sha256
+            return hashlib.sha256(Path(path).read_bytes()).hexdigest() == self.thumbnail_sha256
         except OSError:
             return False
 

@@ -23,7 +23,7 @@ from darkroom.pictures.thumbnails import update_thumbnails
 from darkroom.pictures.web_page import pack_json, render_template, script_json
 
 RESULTS = Path("results")
-_STYLES = ("tokens.css", "viewer.css", "study.css")
+_STYLES = ("tokens.css", "parts.css", "viewer.css", "study.css")
 _SCRIPTS = (
     "dom.js",
     "unpack.js",

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from darkroom.base.files import TEMPORARY_PREFIX, disk_errors, remove_unfinished_files, write_bytes
+from darkroom.base.files import TEMPORARY_PREFIX, disk_errors, remove_unfinished_files, write_cache
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.measures import measures_path
@@ -56,18 +56,24 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
             )
     known = {sheet: load_index(results, sheet) for sheet in {picture.sheet for picture in pictures}}
 
-    def update(picture: GalleryPicture) -> PictureRecord:
-        return _update_one(results, picture, thumbnail_px, known[picture.sheet].get(picture.name))
-
     records: dict[str, PictureRecord] = {}
+    changed: list[GalleryPicture] = []
+    names: dict[str, list[str]] = {sheet: [] for sheet in known}
+    for picture in pictures:
+        name = picture.name
+        names[picture.sheet].append(name)
+        record = known[picture.sheet].get(name)
+        if record is not None and _is_current(results, picture, record, thumbnail_px):
+            records[name] = record
+        else:
+            changed.append(picture)
     try:
-        for picture, record in zip(pictures, in_threads(update, pictures), strict=True):
+        made = in_threads(lambda picture: _make_one(results, picture, thumbnail_px), changed)
+        for picture, record in zip(changed, made, strict=True):
             records[picture.name] = record
     finally:  # also after a damaged picture: the records before it are right
         for sheet, before in known.items():
-            latest = before | records
-            names = [picture.name for picture in pictures if picture.sheet == sheet]
-            entries = {name: latest[name] for name in names if name in latest}
+            entries = {name: found for name in names[sheet] if (found := records.get(name) or before.get(name))}
             if entries != before:
                 save_index(results, sheet, entries)
     return [records[picture.name] for picture in pictures]
@@ -75,16 +81,17 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
 
 def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
     """Remove thumbnails, scores, indexes and measures, and folders left empty, that belong to none of `pictures` and their sheets."""
-    wanted = {thumbnail_path(picture.name) for picture in pictures}
-    wanted |= {scores_path(picture.name) for picture in pictures}
-    wanted |= {index_path(picture.sheet) for picture in pictures}
-    wanted |= {measures_path(picture.sheet) for picture in pictures if picture.study is not None}
+    names = [picture.name for picture in pictures]
+    wanted = {*map(thumbnail_path, names), *map(scores_path, names)}
+    wanted |= {index_path(sheet) for sheet in {picture.sheet for picture in pictures}}
+    wanted |= {measures_path(sheet) for sheet in {picture.sheet for picture in pictures if picture.study is not None}}
     top = results / FOLDER
     for path in _files(top):
-        is_ours = path.suffix in (".webp", ".json") and not path.name.startswith(TEMPORARY_PREFIX)
-        if is_ours and path.relative_to(results).as_posix() not in wanted:
-            with disk_errors(path), suppress(FileNotFoundError):
-                path.unlink()
+        name = path.rpartition("/")[2]
+        is_ours = name.endswith((".webp", ".json")) and not name.startswith(TEMPORARY_PREFIX)
+        if is_ours and f"{FOLDER}/{path}" not in wanted:
+            with disk_errors(top / path), suppress(FileNotFoundError):
+                (top / path).unlink()
     for folder, _, _ in os.walk(top, topdown=False):
         remove_unfinished_files(Path(folder))  # not those of a study that is being measured at the same time
         if folder != str(top):
@@ -112,18 +119,25 @@ def in_threads(function: Callable[[Item], Result], items: list[Item]) -> Iterato
             raise
 
 
-def _update_one(
-    results: Path, picture: GalleryPicture, thumbnail_px: int, known: PictureRecord | None
-) -> PictureRecord:
+def _is_current(results: Path, picture: GalleryPicture, known: PictureRecord, thumbnail_px: int) -> bool:
+    """Whether a picture and its thumbnail are those of the record."""
+    if (known.thumbnail_px, known.quality) != (thumbnail_px, _QUALITY):
+        return False
+    try:
+        status = os.stat(f"{results}/{picture.path}")  # noqa: PTH116 -- a Path costs more than the call
+    except OSError:
+        return False
+    is_same = (status.st_size, status.st_mtime_ns) == (known.size, known.mtime_ns)
+    return is_same and known.fits_thumbnail(f"{results}/{thumbnail_path(picture.name)}")
+
+
+def _make_one(results: Path, picture: GalleryPicture, thumbnail_px: int) -> PictureRecord:
     path, thumbnail = results / picture.path, results / thumbnail_path(picture.name)
     try:
         state = path.stat()
     except OSError:
         raise ImageError("picture", path, "is missing", "run the same command again") from None
     now = (state.st_size, state.st_mtime_ns, thumbnail_px, _QUALITY)
-    made_for = known and (known.size, known.mtime_ns, known.thumbnail_px, known.quality)
-    if known and made_for == now and known.fits_thumbnail(thumbnail):
-        return known
     data, kind = read_picture(path), format_of(path)
     image, texts = kind.decode(data, path), kind.read_text(data, path)
     infotext = texts.get("parameters")
@@ -131,7 +145,7 @@ def _update_one(
         raise ImageError("picture", path, "does not say how it was made (no 'parameters' text)", REDO)
     small, encoded = make_thumbnail(image, thumbnail_px)
     if not (thumbnail.is_file() and thumbnail.read_bytes() == encoded):
-        write_bytes(thumbnail, encoded)
+        write_cache(thumbnail, encoded)
     digest, thumbnail_digest = (hashlib.sha256(each).hexdigest() for each in (data, encoded))
     sizes = (*image.size, *small.size)
     made_ns = thumbnail.stat().st_mtime_ns
@@ -153,7 +167,8 @@ def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, 
     return small, buffer.getvalue()
 
 
-def _files(top: Path) -> Iterator[Path]:
+def _files(top: Path) -> Iterator[str]:
+    """The files below a folder, relative to it."""
     for folder, _, names in os.walk(top):
-        for name in names:
-            yield Path(folder, name)
+        prefix = Path(folder).relative_to(top).as_posix() + "/"
+        yield from names if prefix == "./" else (prefix + name for name in names)

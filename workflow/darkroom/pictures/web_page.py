@@ -23,11 +23,11 @@ _FOLDER = RESOURCES / "gallery"
 
 
 def render_template(
-    name: str, styles: Sequence[str], scripts: Sequence[str], *, variables: str = "", **context: Any
+    name: str, styles: Sequence[str], scripts: Sequence[str], *, loads_scripts: bool = False, **context: Any
 ) -> str:
     """A page's HTML from the template `name` with the style and script files put together in their order.
 
-    `variables` are further CSS declarations of `:root`. Strings in `context` are escaped.
+    With `loads_scripts` it may also load scripts that lie beside it. Strings in `context` are escaped.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -39,13 +39,13 @@ def render_template(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = _join(styles) + (f":root {{ {variables} }}\n" if variables else "")
+    style = _join(styles)
     # One function around all scripts: their names are nobody else's.
     script = '"use strict";\n(() => {\n' + _join(scripts) + "})();\n"
     page = environment.get_template(name).render(
         **context,
         version=importlib.metadata.version("darkroom"),
-        policy=_policy(style, script),
+        policy=_policy(style, script, loads_scripts),
         style=Markup(style),  # our own files
         script=Markup(script),
     )
@@ -73,14 +73,15 @@ def _join(names: Sequence[str]) -> str:
     return "".join((_FOLDER / name).read_text("utf-8") for name in names)
 
 
-def _policy(style: str, script: str) -> str:
+def _policy(style: str, script: str, loads_scripts: bool) -> str:
     """Nothing but this page's own style, script and pictures. `file:` for browsers whose 'self' excludes it."""
+    others = " 'self' file:" if loads_scripts else ""
     return "; ".join(
         (
             "default-src 'none'",
             "img-src 'self' file:",
             f"style-src '{_csp_hash(style)}'",
-            f"script-src '{_csp_hash(script)}'",
+            f"script-src '{_csp_hash(script)}'{others}",
             "base-uri 'none'",
             "form-action 'none'",
         )

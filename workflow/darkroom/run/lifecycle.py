@@ -77,8 +77,8 @@ class Lifecycle:
             return
         self._is_started = True
         for name, sheet in self._plan.sheets.items():
-            for count in sheet.counts:
-                print(f"{name}: {count.describe()}", file=sys.stderr, flush=True)
+            for line in [*(f"{name}: {count.describe()}" for count in sheet.counts), *sheet.notes()]:
+                print(line, file=sys.stderr, flush=True)
         with exit_on_error():
             try:
                 self._shared.start(self._snakemake.planned_outputs())

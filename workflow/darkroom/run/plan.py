@@ -63,6 +63,11 @@ class Plan:
         """How the tables of the sheets that are studies are laid out, by sheet."""
         return {name: sheet.study for name, sheet in self.sheets.items() if sheet.study is not None}
 
+    @cached_property
+    def ratings(self) -> dict[str, dict[str, Any]]:
+        """What people think of pictures, as `Ratings.as_dict` has it, by sheet; only the gallery shows it."""
+        return {name: sheet.ratings.as_dict() for name, sheet in self.sheets.items() if sheet.ratings is not None}
+
     @property
     def models_dir(self) -> str:
         return self.config.models_dir
@@ -199,6 +204,7 @@ class Plan:
         ]
         studies = [pictures.study for pictures in chosen.values() if pictures.study is not None]
         parts = [data, self.config.gallery.model_dump(), *studies]
+        parts += [] if sheet or not self.ratings else [self.ratings]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     @cached_property
@@ -225,7 +231,8 @@ class Plan:
     def as_dict(self) -> dict[str, Any]:
         """The configuration, all pictures, and how the tables of studies are laid out, as JSON-ready data."""
         pictures = {name: [picture.as_dict() for picture in sheet] for name, sheet in self.sheets.items()}
-        return {"config": self.config.model_dump(mode="json"), "sheets": pictures, "studies": self.studies}
+        config, own = self.config.model_dump(mode="json"), {"ratings": self.ratings} if self.ratings else {}
+        return {"config": config, "sheets": pictures, "studies": self.studies, **own}
 
     def write(self, path: Path = PLAN_FILE) -> Path:
         """Write the plan for the gallery's commands, if it has changed. Raises DiskError (E-DISK)."""

@@ -1,8 +1,8 @@
 """The page at `/`: a form for a prompt, a picture to start from with a mask, the progress of each step, and the picture made.
 
-Its files are in `resources/page/` and need no API key; `/options.json`, which fills the form, does. The
-Content-Security-Policy (W3C, level 3) only allows the page's own files and the pictures it receives, so that no prompt can
-run code and nothing is loaded from another site.
+Its files are in `resources/page/`, with the colours and type of all pages in `resources/gallery/tokens.css`. They need no API
+key; `/options.json`, which fills the form, does. The Content-Security-Policy (W3C, level 3) only allows the page's own files
+and the pictures it receives, so that no prompt can run code and nothing is loaded from another site.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from darkroom.resources import RESOURCES
 from darkroom.serve.service import Service
 
 _INDEX = "index.html"
+_TOKENS = RESOURCES / "gallery/tokens.css"
 _MEDIA_TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _POLICY = (
     "default-src 'none'",
@@ -42,6 +43,7 @@ def make_router(service: Service) -> APIRouter:
     """The page's routes."""
     router = APIRouter(tags=["page"])
     files = {path.name: path for path in (RESOURCES / "page").iterdir() if path.suffix in _MEDIA_TYPES}
+    files[_TOKENS.name] = _TOKENS
     answers = {name: (path.read_bytes(), _MEDIA_TYPES[path.suffix]) for name, path in files.items()}
 
     @router.get("/", include_in_schema=False)

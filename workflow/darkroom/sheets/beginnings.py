@@ -2,6 +2,7 @@
 
     from: photos/*.png                                       files, and patterns
     from: {sheet: demo, ids: [cat], axes: {age: old}, stage: first}   pictures of another sheet
+    from: {sheet: demo, rating: ">=4"}                       those that people rated so
 
 A file's prompt, seed and settings come from its metadata, and its chain is rendered from its bytes. Another sheet's picture is
 known before it is made: its chain is continued by the stages of this sheet.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,16 +24,17 @@ from darkroom.pictures.inputs import InputPictures
 from darkroom.pictures.made_with import settings_of
 from darkroom.sheets.axes import label_of
 from darkroom.sheets.names import MAX_ID
-from darkroom.sheets.planned import PlannedPicture
+from darkroom.sheets.planned import PlannedPicture, PlannedSheet, prompt_id
+from darkroom.sheets.rated import choose_rated
 
 FROM = "from"
-_KEYS = ("sheet", "ids", "axes", "stage")
+_KEYS = ("sheet", "ids", "axes", "stage", "rating", "best")
 _EXAMPLE = "write from: photos/*.png, or from: {sheet: NAME}"
 _PATTERN = re.compile(r"[*?\[]")
 _SMALLEST, _LARGEST = 64, 8192
 
-SheetNamed = Callable[[str, str], Sequence[PlannedPicture]]
-"""The pictures of the sheet with this name, for a key at this place."""
+SheetNamed = Callable[[str, str], PlannedSheet]
+"""The sheet with this name, for a key at this place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +128,14 @@ def _choose(given: Mapping[str, Any], place: str, sheet_named: SheetNamed) -> li
             )
     if not isinstance(given.get("sheet"), str):
         raise SheetError(FROM, label_of(dict(given)), f"names no sheet ({place})", _EXAMPLE)
-    pictures = list(sheet_named(given["sheet"], place))
+    sheet = sheet_named(given["sheet"], place)
+    pictures = list(sheet)
     chosen = _of_stage(pictures, given.get("stage"), place)
     chosen = _of_ids(chosen, given.get("ids"), place)
     chosen = _of_axes(chosen, given.get("axes"), place)
     if pictures and not chosen:
         raise SheetError(FROM, label_of(dict(given)), f"matches no picture ({place})", "leave ids, axes or stage out")
-    return chosen
+    return choose_rated(chosen, sheet, given["sheet"], given, place)
 
 
 def _of_stage(pictures: list[PlannedPicture], stage: object, place: str) -> list[PlannedPicture]:
@@ -149,11 +152,6 @@ def _of_stage(pictures: list[PlannedPicture], stage: object, place: str) -> list
         raise SheetError(f"{FROM}: stage", stage, f"is none of that sheet ({place})", hint)
     ends = {end for end in ends if stage in (end, end.partition("-")[2])}
     return [picture for picture in pictures if picture.stage.rpartition(".")[2] in ends]
-
-
-def prompt_id(picture: PlannedPicture) -> str:
-    """The id of the prompt that a picture belongs to."""
-    return str((picture.study or {}).get("prompt", picture.id))
 
 
 def _of_ids(pictures: list[PlannedPicture], ids: object, place: str) -> list[PlannedPicture]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from darkroom.base.text import format_count
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.latents import latent_path
 from darkroom.request.render_request import RenderRequest
+from darkroom.sheets.ratings import Ratings
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,11 @@ class PlannedPicture:
         return {**data, "request": self.request.model_dump(mode="json"), **given}
 
 
+def prompt_id(picture: PlannedPicture) -> str:
+    """The id of the prompt that a picture belongs to."""
+    return str((picture.study or {}).get("prompt", picture.id))
+
+
 def latents_of(pictures: Iterable[PlannedPicture]) -> set[str]:
     """The paths of the latents that stages of the pictures need."""
     return {latent_path(picture.before) for picture in pictures if picture.needs_latent and picture.before}
@@ -90,8 +97,12 @@ class PromptCount:
 class PlannedSheet(list[PlannedPicture]):
     """The pictures of a sheet in its order; `counts` says how they come about.
 
-    `study` is `Study.table()`, None for a sheet that is no study.
+    `study` is `Study.table()`, None for a sheet that is no study. `ratings` are what people think of its pictures, None without
+    the file `ratings_path`.
     """
+
+    ratings: Ratings | None = None
+    ratings_path: Path | None = None
 
     def __init__(
         self,
@@ -107,6 +118,12 @@ class PlannedSheet(list[PlannedPicture]):
     def results(self) -> list[PlannedPicture]:
         """The pictures that aren't only there for the stages after them."""
         return [picture for picture in self if picture.is_result]
+
+    def notes(self) -> list[str]:
+        """A line about ratings of pictures that aren't the sheet's, if there are some."""
+        names = {picture.name.partition("/")[2] for picture in self}
+        note = None if self.ratings is None else self.ratings.describe_unknown(names)
+        return [] if note is None else [note]
 
     def describe(self) -> str:
         """`12 pictures`, or `12 pictures in 36 files` where stages were applied."""

@@ -15,6 +15,7 @@ from darkroom.pictures.inputs import InputPictures
 from darkroom.request.assets import AssetNames
 from darkroom.sheets.names import name_sheets
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount
+from darkroom.sheets.ratings import ratings_path, read_ratings
 from darkroom.sheets.reader import PROMPT_KEYS, SHEET_KEYS, Context, SheetReader
 from darkroom.sheets.settings import check_layer, overlay
 from darkroom.sheets.sheet_file import check_path, find_files, open_sheet
@@ -94,8 +95,16 @@ class _Sheets:
             with self._mistakes.collect():
                 file = open_sheet(self._paths[name], PROMPT_KEYS, self._mistakes)
                 self._read[name] = SheetReader(file, name, self._context).read()
+            self._add_ratings(name)
             self._open.pop()
         return self._read[name]
+
+    def _add_ratings(self, name: str) -> None:
+        """Read what people think of a sheet's pictures, if they wrote it down."""
+        sheet, path = self._read[name], ratings_path(self._paths[name])
+        sheet.ratings_path = path
+        if path.exists():
+            sheet.ratings = read_ratings(path, name, self._mistakes)
 
     def _named(self, name: str, place: str) -> PlannedSheet:
         """The sheet that a `from` names. Raises SheetError (E-SHEET) for an unknown one, and for one that leads back."""

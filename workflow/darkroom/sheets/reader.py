@@ -14,7 +14,7 @@ from darkroom.errors import BadNameError, ConfigError, InputError, SheetError
 from darkroom.pictures.inputs import InputPictures
 from darkroom.request.assets import AssetNames
 from darkroom.sheets.axes import Value, label_of
-from darkroom.sheets.beginnings import FROM, Beginning, SheetNamed, prompt_id, read_beginnings
+from darkroom.sheets.beginnings import FROM, Beginning, SheetNamed, read_beginnings
 from darkroom.sheets.chains import ChainFiles, Start, make_chain
 from darkroom.sheets.continued import (
     check_chain,
@@ -25,7 +25,7 @@ from darkroom.sheets.continued import (
     file_layer,
 )
 from darkroom.sheets.names import derive_id, make_id
-from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount
+from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount, prompt_id
 from darkroom.sheets.settings import (
     SETTING_KEYS,
     check_keys,

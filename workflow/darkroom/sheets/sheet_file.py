@@ -13,6 +13,7 @@ from darkroom.base.text import near_names, shorten
 from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.sheets.lines import Line, read_lines
+from darkroom.sheets.ratings import is_ratings_file
 from darkroom.sheets.tables import read_json_lines, read_table
 
 _KINDS = {
@@ -78,13 +79,15 @@ def _read_by_line(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) 
 def find_files(listed: str) -> list[Path]:
     """The files that an entry of `sheets` names: one, or those that a pattern (`prompts/*.yaml`, `**/*.csv`) matches.
 
+    A pattern means no file of ratings, which lies beside its sheet.
     Raises SheetError (E-SHEET) for a pattern that matches none.
     """
     if Path(listed).exists() or not _PATTERN.search(listed):
         return [Path(listed)]
     pattern = Path(listed)
     root = Path(pattern.anchor)
-    found = sorted(path for path in root.glob(str(pattern.relative_to(root))) if path.is_file())
+    matched = root.glob(str(pattern.relative_to(root)))
+    found = sorted(path for path in matched if path.is_file() and not is_ratings_file(path))
     if not found:
         raise SheetError(
             "prompt sheets", listed, "is a pattern that matches no file", "correct 'sheets' in the configuration"
@@ -99,6 +102,9 @@ def check_path(path: Path) -> None:
     if not path.exists():
         hint = "correct 'sheets' in the configuration, or write the file"
         raise SheetError("prompt sheet", path, "does not exist", hint)
+    if is_ratings_file(path):
+        why = "has the name of a file of ratings"
+        raise SheetError("prompt sheet", path, why, "leave it out of 'sheets'; a sheet needs another name")
     if path.suffix.lower() not in SUFFIXES:
         raise SheetError("prompt sheet", path, f"is none of {', '.join(SUFFIXES)}", "rename it, or convert it")
 

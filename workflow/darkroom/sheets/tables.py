@@ -31,9 +31,7 @@ def read_table(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
     Raises SheetError (E-SHEET) for a file that is no such table, or whose columns can't be.
     """
     text = read_text(path, what="prompt sheet", error=SheetError)
-    head = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
-    rows = read_rows(path, text, delimiter, "table")
+    rows = read_rows(path, text, find_delimiter(path, text), "table")
     number, names = next(rows, (1, []))
     names = [name.strip() for name in names]
     _check_columns(names, prompt_keys, f"{path}:{number}")
@@ -43,6 +41,12 @@ def read_table(path: Path, prompt_keys: Collection[str], mistakes: Mistakes) -> 
             with mistakes.collect():
                 lines.append(Line(number, None, _read_row(names, cells, prompt_keys, f"{path}:{number}")))
     return lines
+
+
+def find_delimiter(path: Path, text: str) -> str:
+    """What stands between cells: a tab in a TSV file, a semicolon if the first row has some and no comma, else a comma."""
+    head = text.partition("\n")[0]
+    return "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in head and "," not in head else ","
 
 
 def read_rows(path: Path, text: str, delimiter: str, what: str) -> Iterator[tuple[int, list[str]]]:

@@ -20,8 +20,12 @@ function makeFiller({ model, state, onHide }) {
     .filter(([, value]) => value !== null)
     .map(([each, value]) => ({ ...each, value: each.text(value) }));
 
+  const tagsOf = (place) => [
+    ...(same(state.marked, place) ? ["marked"] : []),
+    ...(same(model.baseOf(place), place) ? ["base"] : []),
+  ];
+
   function fillFrame(frame, cell, place) {
-    const tags = [];
     if (model.missing(cell) !== undefined) {
       frame.replaceChildren(make("span", { className: "reason", dir: "auto", textContent: model.missing(cell) }));
     } else {
@@ -30,9 +34,7 @@ function makeFiller({ model, state, onHide }) {
       if (image.getAttribute("src") !== url) image.src = url;
       frame.replaceChildren(image);
     }
-    if (same(state.marked, place)) tags.push("marked");
-    if (same(model.baseOf(place), place)) tags.push("base");
-    frame.append(...tags.map((tag) => make("span", { className: `tag ${tag}`, textContent: tag })));
+    frame.append(...tagsOf(place).map((tag) => make("span", { className: `tag ${tag}`, textContent: tag })));
   }
 
   function fillCell(element, place) {
@@ -55,7 +57,7 @@ function makeFiller({ model, state, onHide }) {
     const marks = notes(cell).slice(0, 1).map(([kind, text]) =>
       make("span", { className: `note ${kind}`, dir: "auto", textContent: text, title: text }));
     element.replaceChildren(frame, ...lines, ...marks);
-    const said = [say(place), isMissing ? `missing: ${model.missing(cell)}` : "",
+    const said = [say(place), isMissing ? `missing: ${model.missing(cell)}` : "", ...tagsOf(place),
       ...chosen.map(({ label, value }) => `${label} ${value}`), ...notes(cell).map(([, text]) => text)];
     element.setAttribute("aria-label", said.filter(Boolean).join("; "));
   }
