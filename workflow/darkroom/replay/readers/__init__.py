@@ -10,9 +10,14 @@ from pathlib import Path
 
 from darkroom.replay.foreign import ForeignPicture, Reader, complete
 from darkroom.replay.picture_texts import PictureTexts, read_picture_texts
+from darkroom.replay.readers.comfyui import COMFYUI
+from darkroom.replay.readers.fooocus import FOOOCUS
+from darkroom.replay.readers.invokeai import INVOKEAI
+from darkroom.replay.readers.novelai import NOVELAI
+from darkroom.replay.readers.swarmui import SWARMUI
 from darkroom.replay.readers.webui import WEBUI
 
-READERS: tuple[Reader, ...] = (WEBUI,)
+READERS: tuple[Reader, ...] = (SWARMUI, FOOOCUS, INVOKEAI, NOVELAI, WEBUI, COMFYUI)
 """In the order in which they are asked: a text that two could read belongs to the first."""
 
 
