@@ -29,6 +29,7 @@ _MODEL = {
 }
 _CLIP = {**dict.fromkeys(("LoraLoader", "Power Lora Loader (rgthree)", "CLIPSetLastLayer"), "clip")}
 _CHECKPOINTS = ("CheckpointLoaderSimple", "CheckpointLoader")
+_CLASS = '"class_type"'
 _WANTS = "that an empty latent begins, which is all that is understood"
 _SAMPLERS = {"ddim": "Euler"}
 """ComfyUI's ddim is its euler with the same noise levels (comfy/samplers.py)."""
@@ -65,16 +66,15 @@ def read(found: PictureTexts) -> Draft:
 
 def _graph_text(found: PictureTexts) -> str:
     """The graph's JSON; empty without one."""
-    if found.texts.get("prompt", "").lstrip().startswith("{"):
+    if _CLASS in found.texts.get("prompt", ""):
         return found.texts["prompt"]
     for name in ("Make", "Model", "ImageDescription", "Artist", "Software"):
         text = found.exif.get(name, "")
         if text[:7].lower() == "prompt:":
             return text[7:].strip()
     inner = parse_object(found.user_comment)
-    if any(isinstance(each, dict) and "class_type" in each for each in inner.values()):
-        return found.user_comment
-    return ""
+    is_graph = any(isinstance(each, dict) and "class_type" in each for each in inner.values())
+    return found.user_comment if is_graph else ""
 
 
 def read_graph(graph: Graph, draft: Draft) -> None:
