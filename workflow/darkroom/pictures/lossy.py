@@ -45,12 +45,18 @@ def _options(output_format: str) -> dict[str, int]:
 
 
 def infotext_of(data: bytes, path: object = None) -> str:
-    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE) with `path`."""
+    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE) with `path`.
+
+    Whatever program has written it, and in which encoding.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
-            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
+            exif = image.getexif()
+            comment = exif.get_ifd(_EXIF).get(_USER_COMMENT, b"")
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         raise ImageError("picture", path, "is no PNG, JPEG or WebP that can be read", "give a picture's file") from None
-    return decode_user_comment(comment) if isinstance(comment, bytes) else str(comment)
+    if not isinstance(comment, bytes):
+        return str(comment)
+    return decode_user_comment(comment, is_little_endian=exif.endian == "<")
