@@ -28,7 +28,7 @@ _SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".sft", ".gguf")
 AIR = re.compile(r"urn:air:[^:]*:(?P<kind>\w+):civitai:(?P<model>\d+)@(?P<version>\d+)", re.IGNORECASE)
 """A resource's name at Civitai (github.com/civitai/civitai/wiki/AIR)."""
 _SIGN = re.compile("[\0\ud800-\udfff]")
-_GIVEN_UP = ("schedule", "eta", "stages", "sampler")
+_GIVEN_UP = ("schedule", "eta", "variation_strength", "stages", "sampler")
 """What is given up, in this order, where settings can't be together."""
 
 

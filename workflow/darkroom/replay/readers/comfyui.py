@@ -30,7 +30,6 @@ _MODEL = {
 _CLIP = {**dict.fromkeys(("LoraLoader", "Power Lora Loader (rgthree)", "CLIPSetLastLayer"), "clip")}
 _CHECKPOINTS = ("CheckpointLoaderSimple", "CheckpointLoader")
 _CLASS = '"class_type"'
-_WANTS = "that an empty latent begins, which is all that is understood"
 _SAMPLERS = {"ddim": "Euler"}
 """ComfyUI's ddim is its euler with the same noise levels (comfy/samplers.py)."""
 
@@ -206,7 +205,7 @@ def _read_custom(graph: Graph, node: Node) -> _Sampling:
 def _take_latent(graph: Graph, draft: Draft, sampler: Node) -> None:
     latent, _ = graph.linked(sampler, "latent_image")
     if latent.kind != "EmptyLatentImage":
-        raise graph.refusal(f"begins with {latent}; it is no picture {_WANTS}")
+        raise graph.refusal(f"begins with {latent} in place of an empty latent")
     draft.set("width", graph.value(latent, "width"), "width", read=whole)
     draft.set("height", graph.value(latent, "height"), "height", read=whole)
     if (count := graph.value(latent, "batch_size", 1)) != 1:
