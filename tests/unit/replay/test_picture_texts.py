@@ -135,3 +135,17 @@ def test_a_hidden_text_that_lies_about_its_length_is_no_text(tmp_path: Path) -> 
     pixels = Image.open(path)
     pixels.crop((0, 0, 16, 64)).save(path)  # cut off: the length is that of the whole
     assert read_picture_texts(path).texts == {}
+
+
+def test_the_files_own_size_counts_where_none_is_stated_and_is_compared_where_one_is(tmp_path: Path) -> None:
+    without = INFOTEXT.replace("Size: 64x64, ", "")
+    picture = read_foreign(save_png(tmp_path / "x.png", {"parameters": without}, size=(96, 64)))
+    assert picture is not None
+    assert (picture.settings["width"], picture.settings["height"]) == (96, 64)
+    assert "the metadata states no size, so it is that of the file, 96 x 64" in picture.differs
+    picture = read_foreign(save_png(tmp_path / "x.png", {"parameters": INFOTEXT}, size=(128, 128)))
+    assert picture is not None
+    assert "the file has 128 x 128 pixels, these settings make 64 x 64" in picture.differs
+    odd = read_foreign(save_png(tmp_path / "x.png", {"parameters": without}, size=(97, 64)))
+    assert odd is not None
+    assert not odd.settings.keys() & {"width", "height"}
