@@ -54,7 +54,7 @@ def test_swarmui(tmp_path: Path) -> None:
 def test_swarmui_says_what_works_on_parts_of_the_picture(tmp_path: Path) -> None:
     changed = {
         **SWARM["sui_image_params"],
-        "prompt": "a <segment:face,0.5> fox",
+        "prompt": "a <segment:face,0.5> [red|blue] [x] fox",
         "refinerupscale": 2.0,
         "initimage": True,
         "loras": "a,b",
@@ -64,7 +64,7 @@ def test_swarmui_says_what_works_on_parts_of_the_picture(tmp_path: Path) -> None
     }
     del changed["sampler"], changed["scheduler"]
     picture = read({"parameters": json.dumps({"sui_image_params": changed})}, tmp_path)
-    assert {"tag in prompt", "refinerupscale", "initimage", "lorasectionconfinement"} <= names(picture)
+    assert {"tag in prompt", "[…] in prompt", "refinerupscale", "initimage", "lorasectionconfinement"} <= names(picture)
     assert picture.settings["loras"] == [{"name": "a", "unet": 1.0, "te": 1.0}]
     assert (picture.settings["sampler"], picture.settings["schedule"], picture.settings["clip_skip"]) == (
         "Euler",
