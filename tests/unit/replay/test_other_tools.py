@@ -173,7 +173,7 @@ def test_fooocus(tmp_path: Path) -> None:
     assert (picture.settings["width"], picture.settings["seed"]) == (64, 7)
     assert {"sharpness", "adm_guidance", "styles"} <= names(picture)
     outside = {0x9286: json.dumps(FOOOCUS), 0x927C: "fooocus", 0x0131: "Fooocus v2.5.5"}
-    jpeg = read_foreign(save_exif(tmp_path / "x.jpg", main=outside))
+    jpeg = read_foreign(save_exif(tmp_path / "x.jpg", tags=outside))
     assert jpeg is not None
     assert jpeg.settings == picture.settings
 
