@@ -40,6 +40,7 @@ ORDER = [
     "warm",  # the workflow's engine process, which is served like the others
     "cluster",  # SLURM; a job's lease is the warm engine's
     "run",  # what a run does around Snakemake
+    "replay",  # what made a picture, read back from it
     "cli",  # the command; every verb calls one of the packages above
 ]
 """The packages and loose modules from the bottom up: each imports only from those before it."""
@@ -86,6 +87,7 @@ SEAMS = {
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
+    "pictures/user_comment": "one subject: the encodings of EXIF's UserComment",
     "request/stages/img2img": "a file a stage",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
