@@ -90,8 +90,10 @@ def make_parser() -> argparse.ArgumentParser:
     from darkroom.cli import (
         check,
         convert,
+        encode,
         fetch,
         init,
+        metadata,
         pages,
         plan,
         prune,
@@ -135,6 +137,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     text = "Make a picture larger by an upscaler; its prompt and settings stay in its metadata."
     upscale.add_arguments(add("upscale", upscale.run, text))
+    text = "Write a finished PNG in another format, with the same metadata."
+    encode.add_arguments(add("encode", encode.run, text))
+    text = "Write the metadata of PNGs again as the configuration has it: with the mark, or without prompts."
+    metadata.add_arguments(add("metadata", metadata.run, text))
     show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
     serve.add_arguments(add("serve", serve.run, "Answer requests for pictures over HTTP."))
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))
