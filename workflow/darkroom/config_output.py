@@ -30,6 +30,10 @@ class MetadataConfig(Section):
     """Mark pictures as generated: an XMP packet with IPTC's `DigitalSourceType`, `AISystemUsed` and its version."""
 
 
+WHOLE_METADATA = MetadataConfig()
+"""Everything is written, as the configuration's defaults have it."""
+
+
 class C2paConfig(Section):
     certificate: str
     """The path of your certificate and those that lead to its root, as PEM, your own first."""

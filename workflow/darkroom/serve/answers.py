@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
 from darkroom.base.logs import describe_exception
-from darkroom.config_output import MetadataConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
@@ -52,9 +52,6 @@ class Rendered:
     def summary(self) -> str:
         """One line for a log, from `facts`: settings, seconds and warnings."""
         return _summarise(self.facts)
-
-
-WHOLE_METADATA = MetadataConfig()
 
 
 def encode(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp
-from darkroom.config_output import MetadataConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
 from darkroom.pictures.embedded import digest_request, left_out, limit_png
@@ -24,7 +24,7 @@ from darkroom.pictures.png import read_warnings, text_of_png
 from darkroom.pictures.records import MANIFEST
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
-from darkroom.serve.answers import WHOLE_METADATA, Rendered
+from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model
 
 LIFETIME_S = 3600.0

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import ServeConfig
-from darkroom.config_output import MetadataConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.engine.library import Library
 from darkroom.errors import CancellationError, DeadlineError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import check_count
-from darkroom.serve.answers import WHOLE_METADATA, Rendered
+from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.frames import NO_FILES

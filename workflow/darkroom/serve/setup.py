@@ -11,9 +11,8 @@ from pydantic import ValidationError
 
 from darkroom.base.validation import Mistakes, first_problem
 from darkroom.config import Config, EngineConfig, ServeConfig
-from darkroom.config_output import MetadataConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.errors import ConfigError
-from darkroom.serve.answers import WHOLE_METADATA
 from darkroom.serve.catalog import Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.engines import EngineOptions
