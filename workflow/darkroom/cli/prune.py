@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> str:
 
     found = find_not_asked_for(map(load_config, arguments.config))
     if not found:
-        return "every file in results/ is asked for"
+        return "every picture and grid in results/ is asked for"
     files = [path for picture, others in found.items() for path in (picture, *others)]
     size = format_bytes(sum((RESULTS / path).stat().st_size for path in files))
     grids = sum(path.count("/") == 1 for path in found)
