@@ -137,7 +137,7 @@ def test_what_is_found_damaged_gets_another_time_so_that_the_next_run_sees_it(
         ("README.md", "E-INPUT", "verify takes a model folder, a PNG or a results folder"),
         ("a.safetensors", "E-INPUT", "darkroom convert a.safetensors FOLDER"),
         ("nothing.png", "E-IMAGE", "is missing"),
-        ("nothing.jpg", "E-IMAGE", ".png"),
+        ("nothing.jpg", "E-IMAGE", "is missing"),
         ("nothing", "E-INPUT", "does not exist"),
         ("models/diffusers/nothing", "E-MODEL", "the folder does not exist"),
         (".", "E-MODEL", "model_index.json"),

@@ -12,6 +12,7 @@ from PIL import Image
 
 from darkroom.engine import Engine, RenderedImage, RenderFacts, UsedAsset
 from darkroom.errors import DarkroomError, RequestError
+from darkroom.pictures.marking import XMP
 from darkroom.pictures.png import read_png_text, text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered, as_error, encode
@@ -43,7 +44,7 @@ def test_its_metadata_without_stages_are_what_they_have_been(tmp_path: Path) -> 
     """Old pictures are compared with new ones: a key more would make all of them others."""
     (tmp_path / "a.png").write_bytes(render().png)
     texts = read_png_text(tmp_path / "a.png")
-    assert list(texts) == ["parameters", "darkroom"]
+    assert list(texts) == ["parameters", "darkroom", XMP]
     made = json.loads(texts["darkroom"])
     assert list(made) == ["request", "model", "model_hash", "assets", "warnings", "versions"]
     assert list(made["request"]) == [

@@ -63,7 +63,7 @@ class DrawnCells:
             data = read_picture(self._path)
             check_png(data, self._path)
             page = Image.open(io.BytesIO(data), formats=["PNG"])
-            packed = next((chunk[1] for chunk in page.private_chunks if chunk[0] == _CHUNK), None)
+            packed = next((body for kind, body, *_ in getattr(page, "private_chunks", ()) if kind == _CHUNK), None)
             if packed is None:
                 return None, {}
             text = zlib.decompressobj().decompress(packed, _MOST_JSON)
