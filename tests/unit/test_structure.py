@@ -87,6 +87,7 @@ SEAMS = {
     "installation": "also run as `python -m`, by the script that sets up conda environments",
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
     "request/stages/img2img": "a file a stage",
+    "request/picture_revision": "one subject: the revisions of a picture, for planning and for its metadata",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
     "prompting/emphasis": "a function a mode",
