@@ -40,6 +40,7 @@ ORDER = [
     "warm",  # the workflow's engine process, which is served like the others
     "cluster",  # SLURM; a job's lease is the warm engine's
     "run",  # what a run does around Snakemake
+    "replay",  # pictures made again, from their metadata and a project
     "cli",  # the command; every verb calls one of the packages above
 ]
 """The packages and loose modules from the bottom up: each imports only from those before it."""
@@ -57,6 +58,8 @@ SAME_NAMES = {
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
     "options": "of `darkroom serve`, of a warm engine",
+    "check": "the verb, and what a replay compares",
+    "replay": "the verb of the package",
     "sources": "run/sources.py holds the configured ones, the package fetches them",
     "upscalers": "the package reads upscaler files, engine/upscalers.py runs them",
     "transfer": "a byte range of a checkpoint, a download",

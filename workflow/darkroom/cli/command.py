@@ -1,6 +1,6 @@
 """The parser of `darkroom`, and what becomes of a verb's outcome or error.
 
-Exit codes: 0 done, 1 failed, 2 the user's input is wrong. A failure is one line on stderr:
+Exit codes: 0 done, 1 failed, 2 the user's input is wrong; `replay --check` has 3 for a picture that differs. A failure is one line on stderr:
 `CODE what 'value': why. Hint: action.` A verb's module has its options (`add_arguments`) and its action (`run`), and
 imports what the action needs only when it runs, so that a picture's job starts within tens of milliseconds.
 """
@@ -90,12 +90,14 @@ def make_parser() -> argparse.ArgumentParser:
     from darkroom.cli import (
         check,
         convert,
+        export,
         fetch,
         init,
         pages,
         plan,
         prune,
         render,
+        replay,
         runpod,
         score,
         serve,
@@ -130,6 +132,12 @@ def make_parser() -> argparse.ArgumentParser:
     text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
+    text = "Make pictures again from their own metadata, compare them with what is rendered, or write a sheet of them."
+    replay.add_arguments(add("replay", replay.run, text))
+    text = (
+        "Pack a finished sheet with all that made it, but no models, as a zip that `darkroom replay --check` can check."
+    )
+    export.add_arguments(add("export", export.run, text))
     score.add_arguments(
         add("score", score.run, "Score a picture: how well it fits its prompt, and what heads make of it.")
     )

@@ -1,0 +1,185 @@
+"""Darkroom's own pictures: all that is needed to make one again, read from its metadata.
+
+The metadata come from anybody. What isn't of the kind that Darkroom writes is an error where it decides the picture, and
+counts as not stated elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from darkroom.errors import DarkroomError, ImageError
+from darkroom.pictures.formats import find_format
+from darkroom.pictures.inputs import MAX_BYTES
+from darkroom.pictures.lossy import infotext_of
+from darkroom.pictures.made_by import MadeBy, made_by_of
+from darkroom.pictures.png import SIGNATURE, STUDY, text_of_png
+from darkroom.request.assets import used_assets
+from darkroom.request.render_request import RenderRequest
+
+_MOST_TEXT = 2**24
+_GIVE = "give a picture as it was made: programs that edit or send pictures leave its metadata out"
+_HASH = re.compile(r"[0-9a-f]{10,64}")
+_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The SHA-256 of no bytes, which some tools wrote for files that they could not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedModel:
+    """The model of a picture: its `name`, its AutoV2 hash, and what it was converted from and how, as far as known.
+
+    `origin` has the fields `darkroom.checkpoint.audit.ORIGIN`, and is empty for pictures of earlier versions.
+    """
+
+    name: str
+    autov2: str | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """The name with what is known of its hash: `demo [2f4e0a91c3]`."""
+        known = usable_hash(self.origin.get("source_sha256")) or self.autov2
+        return f"{self.name} [{known}]" if known else self.name
+
+
+@dataclass(frozen=True, slots=True)
+class WantedAsset:
+    """A VAE, LoRA, embedding or upscaler of a picture: its kind (of `ASSETS`), name, and SHA-256 if the picture states it."""
+
+    kind: str
+    name: str
+    sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What makes a picture again.
+
+    `steps` are what was done to the finished picture (`darkroom upscale`), `study` is its cell of a study as JSON. `made_by`
+    and `revision` are for a comparison. `is_lossy` says that its file doesn't hold the pixels that were made.
+    """
+
+    path: Path
+    request: RenderRequest
+    model: WantedModel
+    assets: tuple[WantedAsset, ...]
+    steps: tuple[Mapping[str, Any], ...] = ()
+    study: str | None = None
+    made_by: MadeBy = field(default_factory=MadeBy)
+    revision: tuple[int, ...] | None = None
+    is_lossy: bool = False
+
+
+def read_own(data: bytes, path: Path) -> Recipe | None:
+    """What makes the picture in these bytes again; None if Darkroom hasn't made it, or if its metadata don't have a request.
+
+    Raises ImageError (E-IMAGE) with `path` for a damaged file, and for metadata of Darkroom that can't be read.
+    """
+    texts = read_texts(data, path)
+    made = _parse(texts, path)
+    if "request" not in made:
+        return None
+    try:
+        request = RenderRequest.model_validate(made["request"])
+        wanted = used_assets(request)
+    except (ValueError, TypeError, RecursionError, DarkroomError) as error:
+        why = (
+            "has settings that can't be read" if not isinstance(error, DarkroomError) else f"{error.what}: {error.why}"
+        )
+        hint = "it may be of a later version of Darkroom: see `darkroom show`"
+        raise ImageError("picture", path, why, hint) from None
+    steps = _read_steps(made, path)
+    wanted += [("upscalers", str(step["upscaler"])) for step in steps if step.get("sha256")]
+    stated = _stated_hashes(made, steps)
+    return Recipe(
+        path,
+        request,
+        _read_model(made),
+        tuple(WantedAsset(kind, name, stated.get((kind, name))) for kind, name in dict.fromkeys(wanted)),
+        steps,
+        texts.get(STUDY),
+        made_by_of(made.get("versions"), made.get("made_on")),
+        _read_revision(made.get("revision")),
+        is_lossy=not data.startswith(SIGNATURE),
+    )
+
+
+def read_file(path: Path) -> bytes:
+    """A picture file's bytes. Raises ImageError (E-IMAGE) for one that is missing, too large, or can't be read."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ImageError("picture", path, f"has {size:,} bytes; at most {MAX_BYTES:,} are read", "save it smaller")
+        return path.read_bytes()
+    except OSError as error:
+        why = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror or "can't be read"
+        raise ImageError("picture", path, why, "check the path") from None
+
+
+def read_texts(data: bytes, path: Path) -> dict[str, str]:
+    """A picture's metadata by keyword. Raises ImageError (E-IMAGE) for what is no picture, or damaged."""
+    kind = find_format(path)
+    try:
+        if data.startswith(SIGNATURE):
+            return text_of_png(data, path)
+        if kind is not None and kind.suffix != ".png":
+            return kind.read_text(data, path)
+        infotext = infotext_of(data, path)
+    except ImageError as error:
+        raise ImageError("picture", path, error.why, _GIVE) from None
+    return {"parameters": infotext} if infotext else {}
+
+
+def usable_hash(value: object) -> str | None:
+    """A hash in lower case that tells one file from others: at least 10 digits, and not that of no bytes; else None."""
+    text = str(value or "").strip().lower()
+    return text if _HASH.fullmatch(text) and not _OF_NOTHING.startswith(text) else None
+
+
+def _parse(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
+    """The JSON that Darkroom writes into its pictures; empty without it."""
+    text = texts.get("darkroom", "")
+    if len(text) > _MOST_TEXT:
+        why = f"has {len(text):,} characters of metadata; at most {_MOST_TEXT:,} are read"
+        raise ImageError("picture", path, why, _GIVE)
+    try:
+        made = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        raise ImageError("picture", path, "has metadata of Darkroom that can't be read", _GIVE) from None
+    return made if isinstance(made, dict) else {}
+
+
+def _read_model(made: Mapping[str, Any]) -> WantedModel:
+    origin = made.get("origin")
+    return WantedModel(
+        str(made.get("model") or ""), usable_hash(made.get("model_hash")), origin if isinstance(origin, dict) else {}
+    )
+
+
+def _read_steps(made: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ...]:
+    found = made.get("postprocess", [])
+    for step in found if isinstance(found, list) else [None]:
+        size = step.get("to") if isinstance(step, dict) else None
+        is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(edge, int) for edge in size)
+        if not (isinstance(step, dict) and is_size and isinstance(step.get("upscaler"), str)):
+            raise ImageError("picture", path, "was changed after it was made, in a way that it doesn't say", _GIVE)
+    return tuple(found)
+
+
+def _stated_hashes(made: Mapping[str, Any], steps: tuple[Mapping[str, Any], ...]) -> dict[tuple[str, str], str]:
+    """The SHA-256 of assets by kind and name, of those that are usable."""
+    listed = made.get("assets")
+    entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    entries += [{"kind": "upscalers", "name": step["upscaler"], "sha256": step.get("sha256")} for step in steps]
+    found = {(str(each.get("kind")), str(each.get("name"))): usable_hash(each.get("sha256")) for each in entries}
+    return {key: sha256 for key, sha256 in found.items() if sha256 and len(sha256) == 64}
+
+
+def _read_revision(value: Any) -> tuple[int, ...] | None:
+    is_list = isinstance(value, list) and all(isinstance(each, int) for each in value)
+    return tuple(value) if is_list and value else None

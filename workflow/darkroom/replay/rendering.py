@@ -1,0 +1,152 @@
+"""Renders pictures again: each model is loaded once, and each picture computes with as many threads as it was made with."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from darkroom.replay.find_files import GivenFiles
+from darkroom.replay.find_models import Found
+from darkroom.replay.own import Recipe
+from darkroom.serve.answers import encode
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from darkroom.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How pictures are rendered. `dtype` and `threads` are those that each picture was made with if they are None."""
+
+    device: str = "auto"
+    dtype: str | None = None
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """A picture that was rendered again: its pixels, its file as a PNG, on what it was made, and what a person should know."""
+
+    recipe: Recipe
+    image: Image
+    png: bytes
+    made_on: Mapping[str, Any]
+    model: str
+    warnings: tuple[str, ...]
+    notes: list[str] = field(default_factory=list)
+
+
+def render_again(
+    found: Sequence[tuple[Recipe, Found]], files: GivenFiles, options: Options, models_dir: Path
+) -> Iterator[Replayed]:
+    """The pictures, those of one model one after the other. Raises what `Engine.load` and `Engine.render` raise."""
+    from darkroom.engine.devices import resolve_device
+
+    device = resolve_device(options.device)
+    groups: dict[tuple[Path, str], list[tuple[Recipe, Found]]] = {}
+    for recipe, place in found:
+        groups.setdefault((place.model, _dtype(recipe, device, options)), []).append((recipe, place))
+    for (model, dtype), members in groups.items():
+        yield from _render_group(model, device, dtype, members, files, options, models_dir)
+
+
+def _render_group(
+    model: Path,
+    device: str,
+    dtype: str,
+    members: Sequence[tuple[Recipe, Found]],
+    files: GivenFiles,
+    options: Options,
+    models_dir: Path,
+) -> Iterator[Replayed]:
+    from darkroom.engine import Engine
+    from darkroom.engine.library import Library
+
+    library = Library(models_dir)
+    engine = Engine.load(model, device=device, dtype=dtype, library=library)
+    try:
+        for recipe, place in members:
+            for (kind, name), path in place.assets.items():
+                library.add(kind, name, path)
+            thread_notes = _set_threads(recipe, device, options)
+            replayed = _render(engine, recipe, files)
+            replayed.notes.extend([*place.notes, *thread_notes])
+            yield replayed
+    finally:
+        engine.close()
+
+
+def _dtype(recipe: Recipe, device: str, options: Options) -> str:
+    """The number format: what the user says, else the picture's own on a device of its kind, else the device's usual one."""
+    from darkroom.engine.devices import DTYPES
+
+    made_on = recipe.made_by.made_on
+    is_same_kind = made_on.get("device") == device.partition(":")[0]
+    own = made_on.get("dtype") if is_same_kind and made_on.get("dtype") in DTYPES else None
+    return str(options.dtype or own or "auto")
+
+
+def _set_threads(recipe: Recipe, device: str, options: Options) -> list[str]:
+    """Compute with the picture's number of threads, where the machine has as many processors; returns what to say of it."""
+    if device != "cpu":
+        return []
+    import torch
+
+    usual = _usual_threads()
+    recorded = recipe.made_by.made_on.get("threads")
+    wanted = options.threads or (recorded if isinstance(recorded, int) and recorded > 0 else None)
+    if options.threads is None and wanted is not None and wanted > max(usual, processors()):
+        torch.set_num_threads(usual)
+        return [
+            f"made with {wanted} threads, rendered with {usual}: there are {processors()} processors. "
+            f"--threads {wanted} takes {wanted} all the same"
+        ]
+    torch.set_num_threads(wanted or usual)
+    return [] if wanted else [f"it doesn't say with how many threads it was made; rendered with {usual}"]
+
+
+_usual: list[int] = []
+
+
+def _usual_threads() -> int:
+    """As many threads as torch would take by itself."""
+    import torch
+
+    if not _usual:
+        _usual.append(torch.get_num_threads())
+    return _usual[0]
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _render(engine: Engine, recipe: Recipe, files: GivenFiles) -> Replayed:
+    from darkroom.pictures.png import add_study
+
+    picture = engine.render(recipe.request, pictures=files.find_all(recipe))
+    rendered = encode(engine, picture)
+    image, png = picture.image, rendered.png
+    for step in recipe.steps:
+        image, png = _do_step(engine, image, png, step)
+    if recipe.study is not None and recipe.study.isascii():
+        png = add_study(png, recipe.study)
+    return Replayed(recipe, image, png, picture.facts.made_on, engine.name, rendered.warnings)
+
+
+def _do_step(engine: Engine, image: Image, png: bytes, step: Mapping[str, Any]) -> tuple[Image, bytes]:
+    """What `darkroom upscale` did to the finished picture."""
+    from darkroom.engine.upscalers import DEFAULT_TILE
+    from darkroom.pictures.png import encode_texts, text_of_png
+    from darkroom.pictures.postprocess import add_step, upscale_fields
+
+    name, size, tile = step["upscaler"], tuple(step["to"]), step.get("tile")
+    made = engine.upscalers.upscale(image, name, size=size, tile=tile if isinstance(tile, int) else DEFAULT_TILE)
+    texts = add_step(text_of_png(png, "picture"), upscale_fields(name, None, made.size), step)
+    return made, encode_texts(made, texts)
