@@ -89,6 +89,7 @@ SEAMS = {
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
+    "pictures/user_comment": "one subject: the encodings of EXIF's UserComment",
     "request/stages/img2img": "a file a stage",
     "request/picture_revision": "one subject: the revisions of a picture, for planning and for its metadata",
     "engine/previews": "what watches a picture's steps, without the arithmetic",

@@ -175,8 +175,8 @@ def _read_settings(line: str) -> dict[str, str]:
 
 
 def _read_value(line: str, start: int) -> tuple[str, int]:
-    """The value that begins at `start`, and where it ends; JSON strings and objects may hold commas."""
-    if line[start : start + 1] in ('"', "{"):
+    """The value that begins at `start`, and where it ends; JSON strings, objects and lists may hold commas."""
+    if line[start : start + 1] in ('"', "{", "["):
         try:
             value, end = json.JSONDecoder().raw_decode(line, start)
         except (json.JSONDecodeError, RecursionError):
