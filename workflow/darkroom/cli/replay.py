@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +20,9 @@ from darkroom.errors import BadNameError, DarkroomError, RequestError
 if TYPE_CHECKING:
     from darkroom.base.validation import Mistakes
     from darkroom.replay.find_files import GivenFiles
-    from darkroom.replay.find_models import Found, ModelsFolder
+    from darkroom.replay.find_models import Found
     from darkroom.replay.own import Recipe
+    from darkroom.replay.recipes import Finder
     from darkroom.replay.rendering import Options, Replayed
 
 DIFFERS = 3
@@ -56,19 +57,29 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Render, compare or write the sheet; returns the exit code. Raises the first of all mistakes, before anything is rendered."""
     _check_options(arguments)
+    from darkroom.replay.archive import is_archive
+    from darkroom.replay.exported import check_export
     from darkroom.replay.find_files import GivenFiles
-    from darkroom.replay.find_models import ModelsFolder
     from darkroom.replay.rendering import Options
+    from darkroom.serve.supervisor import ENVIRONMENT
 
-    recipes = read_recipes(arguments.pictures)
-    outputs = _outputs(arguments)
-    models = ModelsFolder(find_models_dir(arguments))
+    archives = [path for path in arguments.pictures if is_archive(path)]
+    pictures = [path for path in arguments.pictures if path not in archives]
+    if archives and not arguments.check:
+        raise RequestError("picture", archives[0], "is a folder or a zip", "add --check, or name pictures in it")
+    finder = _make_finder(arguments)
+    if arguments.sheet:
+        return _write_sheet(pictures, finder, arguments.sheet)
+    outputs = _find_outputs(pictures, arguments.output)
     files = GivenFiles(arguments.inputs, arguments.config)
-    found = find_all(recipes, models, files, arguments.model)
     options = Options(arguments.device, arguments.dtype, arguments.threads)
+    found = _find_all(pictures, finder, files)
+    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     is_equal = True
-    for replayed in replay(found, files, options, models):
-        is_equal = _finish(replayed, arguments, outputs) and is_equal
+    for replayed in _render(found, files, options, finder):
+        is_equal = _finish(replayed, outputs, is_checked=arguments.check) and is_equal
+    for archive in archives:
+        is_equal = check_export(archive, finder, options, _say, _note) and is_equal
     return 0 if is_equal else DIFFERS
 
 
@@ -82,31 +93,19 @@ def _check_options(arguments: argparse.Namespace) -> None:
         raise RequestError("--threads", arguments.threads, "is no number of threads", "give 1 or more")
 
 
-def read_recipes(paths: Sequence[Path]) -> list[Recipe]:
-    """What makes each picture again. Raises the first of all mistakes, with the others as its notes."""
-    from darkroom.base.validation import Mistakes
+def _make_finder(arguments: argparse.Namespace) -> Finder:
+    """Finds models where the options say, else where the configuration says, else in `models`. Raises ConfigError (E-CONFIG)."""
+    from darkroom.config import load_config
+    from darkroom.replay.find_models import ModelsFolder
+    from darkroom.replay.recipes import Finder
 
-    mistakes, recipes = Mistakes(), []
-    for path in paths:
-        with collecting(mistakes):
-            recipes.append(_read(path))
-    mistakes.raise_all()
-    return recipes
-
-
-def _read(path: Path) -> Recipe:
-    from darkroom.errors import ImageError
-    from darkroom.replay.own import read_file, read_own
-
-    recipe = read_own(read_file(path), path)
-    if recipe is None:
-        hint = "use the file that was made first: programs that edit or send pictures leave it out"
-        raise ImageError("picture", path, "does not say how it was made", hint)
-    return recipe
+    config = load_config(arguments.config) if arguments.config.is_file() else None
+    folder = arguments.models_dir or Path("models" if config is None else config.models_dir)
+    return Finder(ModelsFolder(folder), config, arguments.model)
 
 
 @contextmanager
-def collecting(mistakes: Mistakes) -> Iterator[None]:
+def _collecting(mistakes: Mistakes) -> Iterator[None]:
     """Add the error that ends the block, if any, so that those of all pictures are told at once."""
     try:
         yield
@@ -114,55 +113,62 @@ def collecting(mistakes: Mistakes) -> Iterator[None]:
         mistakes.add(error)
 
 
-def find_models_dir(arguments: argparse.Namespace) -> Path:
-    """The models folder: as given, else the configuration's, else `models`. Raises ConfigError (E-CONFIG)."""
-    if arguments.models_dir is not None:
-        return Path(arguments.models_dir)
-    if arguments.config.is_file():
-        from darkroom.config import load_config
-
-        return Path(load_config(arguments.config).models_dir)
-    return Path("models")
-
-
-def find_all(
-    recipes: Sequence[Recipe], models: ModelsFolder, files: GivenFiles, model: Path | None
-) -> list[tuple[Recipe, Found]]:
-    """The models, assets and files of all pictures. Raises the first of all mistakes, with the others as its notes."""
+def _find_all(pictures: Sequence[Path], finder: Finder, files: GivenFiles) -> list[tuple[Recipe, Found]]:
+    """What makes each picture, its models and files. Raises the first of all mistakes, with the others as its notes."""
     from darkroom.base.validation import Mistakes
+    from darkroom.replay.picture_texts import read_file
+    from darkroom.replay.recipes import read_picture
 
     mistakes, found = Mistakes(), []
-    for recipe in recipes:
-        with collecting(mistakes):
-            found.append((recipe, models.find(recipe, model)))
-        with collecting(mistakes):
+    for path in pictures:
+        with _collecting(mistakes):
+            recipe, place = finder.find(read_picture(read_file(path), path))
             files.find_all(recipe)
+            found.append((recipe, place))
     mistakes.raise_all()
     return found
 
 
-def replay(
-    found: Sequence[tuple[Recipe, Found]], files: GivenFiles, options: Options, models: ModelsFolder
-) -> Iterator[Replayed]:
-    """The pictures rendered again, with what a person should know about each on stderr."""
-    from darkroom.serve.supervisor import ENVIRONMENT
+def _write_sheet(pictures: Sequence[Path], finder: Finder, output: Path) -> int:
+    from darkroom.base.text import format_count
+    from darkroom.base.validation import Mistakes
+    from darkroom.replay.picture_texts import read_file
+    from darkroom.replay.recipes import read_picture
+    from darkroom.replay.sheet_of_pictures import write_sheet
 
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    mistakes, entries = Mistakes(), []
+    for path in pictures:
+        with _collecting(mistakes):
+            entries.append(finder.entry(read_picture(read_file(path), path)))
+    mistakes.raise_all()
+    write_sheet(entries, output)
+    for entry in entries:
+        for text in entry.notes[1:]:
+            _note(f"{entry.name}: {text}")
+    _say(f"{output}: {format_count(len(entries), 'picture')}")
+    return 0
+
+
+def _render(
+    found: Sequence[tuple[Recipe, Found]], files: GivenFiles, options: Options, finder: Finder
+) -> Iterator[Replayed]:
+    """The pictures rendered again; what a person should know about each is said before and after."""
     from darkroom.replay.rendering import render_again
 
-    for replayed in render_again(found, files, options, models.folder):
-        for note in replayed.notes:
-            print(f"{replayed.recipe.path}: {note}", file=sys.stderr)
+    for recipe, place in found:
+        for text in place.notes:
+            _note(f"{recipe.path}: {text}")
+    for replayed in render_again(found, files, options, finder.models.folder):
+        for text in replayed.notes:
+            _note(f"{replayed.recipe.path}: {text}")
         render_job.print_warnings(replayed.warnings, replayed.recipe.path)
         yield replayed
 
 
-def _outputs(arguments: argparse.Namespace) -> dict[Path, Path]:
+def _find_outputs(pictures: Sequence[Path], output: Path | None) -> dict[Path, Path]:
     """Where each picture goes. Raises RequestError (E-REQUEST) and BadNameError (E-NAME) before anything is rendered."""
-    output: Path | None = arguments.output
     if output is None:
         return {}
-    pictures: list[Path] = arguments.pictures
     if len(pictures) == 1 and not output.is_dir():
         render_job.check_suffix(output, _FORMATS)
         found = {pictures[0]: output}
@@ -172,32 +178,43 @@ def _outputs(arguments: argparse.Namespace) -> dict[Path, Path]:
         found = {picture: output / f"{picture.stem}.png" for picture in pictures}
     taken: dict[Path, Path] = {}
     for picture, target in found.items():
-        other = taken.setdefault(target, picture)
-        if other != picture:
+        if (other := taken.setdefault(target, picture)) != picture:
             why = f"would be written to {target}, as {other} would"
             raise BadNameError("picture", picture, why, "replay one of them alone")
-        if any(target.exists() and target.samefile(each) for each in pictures if each.exists()):
+        if target.exists() and any(target.samefile(each) for each in pictures if each.exists()):
             raise RequestError("--output", target, "is a picture that is replayed", "write elsewhere")
     return found
 
 
-def _finish(replayed: Replayed, arguments: argparse.Namespace, outputs: dict[Path, Path]) -> bool:
+def _finish(replayed: Replayed, outputs: Mapping[Path, Path], *, is_checked: bool) -> bool:
     """Write and compare one picture; returns whether it is equal, as far as that was asked."""
     from darkroom.base.files import write_bytes
     from darkroom.pictures.lossy import convert_png
+    from darkroom.replay.check import judge
+    from darkroom.replay.picture_texts import read_file
 
     path = replayed.recipe.path
     if path in outputs:
         target = outputs[path]
         output_format = _FORMATS[render_job.check_suffix(target, _FORMATS)]
         write_bytes(target, convert_png(replayed.png, output_format, _QUALITY))
-        if not arguments.check:
-            print(f"{path}: rendered again as {target}")
-    if not arguments.check:
+        if not is_checked:
+            _say(f"{path}: rendered again as {target}")
+    if not is_checked:
         return True
-    from darkroom.replay.check import judge
-    from darkroom.replay.own import read_file
-
     verdict = judge(read_file(path), replayed)
-    print(verdict.describe(), flush=True)
+    _say(verdict.describe())
     return verdict.is_equal
+
+
+def _say(line: str) -> None:
+    """A line of the outcome; file names and metadata come from anybody, and move no terminal's cursor."""
+    print(_printable(line), flush=True)
+
+
+def _note(line: str) -> None:
+    print(_printable(line), file=sys.stderr, flush=True)
+
+
+def _printable(text: str) -> str:
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)

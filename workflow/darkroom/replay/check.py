@@ -97,6 +97,8 @@ def compare(one: Image, other: Image) -> Difference | None:
 
 def find_changes(recipe: Recipe, replayed: Replayed) -> list[str]:
     """What the picture states of its making and is otherwise now: versions, revision, device, processor, dtype and threads."""
+    if recipe.tool:
+        return [f"made by {recipe.tool}"]
     installed, made = library_versions(), recipe.made_by.versions
     changes = [
         _say(name, made[name], installed[name]) for name in _NAMES if made.get(name, installed[name]) != installed[name]

@@ -14,15 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError, ImageError
-from darkroom.pictures.formats import find_format
-from darkroom.pictures.inputs import MAX_BYTES
-from darkroom.pictures.lossy import infotext_of
 from darkroom.pictures.made_by import MadeBy, made_by_of
-from darkroom.pictures.png import SIGNATURE, STUDY, text_of_png
+from darkroom.pictures.png import STUDY
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 
-_MOST_TEXT = 2**24
 _GIVE = "give a picture as it was made: programs that edit or send pictures leave its metadata out"
 _HASH = re.compile(r"[0-9a-f]{10,64}")
 _OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -62,6 +58,7 @@ class Recipe:
 
     `steps` are what was done to the finished picture (`darkroom upscale`), `study` is its cell of a study as JSON. `made_by`
     and `revision` are for a comparison. `is_lossy` says that its file doesn't hold the pixels that were made.
+    `tool` made it, empty for Darkroom.
     """
 
     path: Path
@@ -73,14 +70,14 @@ class Recipe:
     made_by: MadeBy = field(default_factory=MadeBy)
     revision: tuple[int, ...] | None = None
     is_lossy: bool = False
+    tool: str = ""
 
 
-def read_own(data: bytes, path: Path) -> Recipe | None:
-    """What makes the picture in these bytes again; None if Darkroom hasn't made it, or if its metadata don't have a request.
+def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) -> Recipe | None:
+    """What makes the picture with these texts again; None if Darkroom hasn't made it, or if its metadata have no request.
 
-    Raises ImageError (E-IMAGE) with `path` for a damaged file, and for metadata of Darkroom that can't be read.
+    Raises ImageError (E-IMAGE) with `path` for metadata of Darkroom that can't be read.
     """
-    texts = read_texts(data, path)
     made = _parse(texts, path)
     if "request" not in made:
         return None
@@ -105,34 +102,8 @@ def read_own(data: bytes, path: Path) -> Recipe | None:
         texts.get(STUDY),
         made_by_of(made.get("versions"), made.get("made_on")),
         _read_revision(made.get("revision")),
-        is_lossy=not data.startswith(SIGNATURE),
+        is_lossy=is_lossy,
     )
-
-
-def read_file(path: Path) -> bytes:
-    """A picture file's bytes. Raises ImageError (E-IMAGE) for one that is missing, too large, or can't be read."""
-    try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageError("picture", path, f"has {size:,} bytes; at most {MAX_BYTES:,} are read", "save it smaller")
-        return path.read_bytes()
-    except OSError as error:
-        why = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror or "can't be read"
-        raise ImageError("picture", path, why, "check the path") from None
-
-
-def read_texts(data: bytes, path: Path) -> dict[str, str]:
-    """A picture's metadata by keyword. Raises ImageError (E-IMAGE) for what is no picture, or damaged."""
-    kind = find_format(path)
-    try:
-        if data.startswith(SIGNATURE):
-            return text_of_png(data, path)
-        if kind is not None and kind.suffix != ".png":
-            return kind.read_text(data, path)
-        infotext = infotext_of(data, path)
-    except ImageError as error:
-        raise ImageError("picture", path, error.why, _GIVE) from None
-    return {"parameters": infotext} if infotext else {}
 
 
 def usable_hash(value: object) -> str | None:
@@ -143,12 +114,8 @@ def usable_hash(value: object) -> str | None:
 
 def _parse(texts: Mapping[str, str], path: Path) -> dict[str, Any]:
     """The JSON that Darkroom writes into its pictures; empty without it."""
-    text = texts.get("darkroom", "")
-    if len(text) > _MOST_TEXT:
-        why = f"has {len(text):,} characters of metadata; at most {_MOST_TEXT:,} are read"
-        raise ImageError("picture", path, why, _GIVE)
     try:
-        made = json.loads(text or "{}")
+        made = json.loads(texts.get("darkroom") or "{}")
     except (ValueError, RecursionError):
         raise ImageError("picture", path, "has metadata of Darkroom that can't be read", _GIVE) from None
     return made if isinstance(made, dict) else {}

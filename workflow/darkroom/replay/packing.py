@@ -67,8 +67,8 @@ def collect(config_file: Path, sheet: str) -> Export:
     lock = Path(config.fetch.lock)
     for path in [*texts, *([lock] if lock.is_file() else [])]:
         _add_text(export, path)
-    for sha256, path in {digest: path for picture in planned for digest, path in picture.files.items()}.items():
-        export.files[_place(Path(path), sha256)] = Path(path)
+    for sha256, given in {digest: file for picture in planned for digest, file in picture.files.items()}.items():
+        export.files[_place(Path(given), sha256)] = Path(given)
     _add_receipts(export, config, planned)
     export.files[VERSIONS] = "".join(f"{line}\n" for line in list_versions()).encode()
     export.files[README] = write_readme(export.sheet, len(export.pictures), sorted(export.files)).encode()

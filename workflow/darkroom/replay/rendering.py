@@ -75,7 +75,7 @@ def _render_group(
                 library.add(kind, name, path)
             thread_notes = _set_threads(recipe, device, options)
             replayed = _render(engine, recipe, files)
-            replayed.notes.extend([*place.notes, *thread_notes])
+            replayed.notes.extend(thread_notes)
             yield replayed
     finally:
         engine.close()
@@ -107,7 +107,7 @@ def _set_threads(recipe: Recipe, device: str, options: Options) -> list[str]:
             f"--threads {wanted} takes {wanted} all the same"
         ]
     torch.set_num_threads(wanted or usual)
-    return [] if wanted else [f"it doesn't say with how many threads it was made; rendered with {usual}"]
+    return [] if wanted or recipe.tool else [f"it doesn't say with how many threads it was made; rendered with {usual}"]
 
 
 _usual: list[int] = []
