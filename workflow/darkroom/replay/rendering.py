@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,6 +80,8 @@ def _render_group(
             yield replayed
     finally:
         engine.close()
+        if device == "cpu":
+            _compute_with(_usual_threads())
 
 
 def _dtype(recipe: Recipe, device: str, options: Options) -> str:
@@ -95,31 +98,31 @@ def _set_threads(recipe: Recipe, device: str, options: Options) -> list[str]:
     """Compute with the picture's number of threads, where the machine has as many processors; returns what to say of it."""
     if device != "cpu":
         return []
-    import torch
-
     usual = _usual_threads()
     recorded = recipe.made_by.made_on.get("threads")
     wanted = options.threads or (recorded if isinstance(recorded, int) and recorded > 0 else None)
     if options.threads is None and wanted is not None and wanted > max(usual, processors()):
-        torch.set_num_threads(usual)
+        _compute_with(usual)
         return [
             f"made with {wanted} threads, rendered with {usual}: there are {processors()} processors. "
             f"--threads {wanted} takes {wanted} all the same"
         ]
-    torch.set_num_threads(wanted or usual)
+    _compute_with(wanted or usual)
     return [] if wanted or recipe.tool else [f"it doesn't say with how many threads it was made; rendered with {usual}"]
 
 
-_usual: list[int] = []
-
-
-def _usual_threads() -> int:
-    """As many threads as torch would take by itself."""
+def _compute_with(threads: int) -> None:
     import torch
 
-    if not _usual:
-        _usual.append(torch.get_num_threads())
-    return _usual[0]
+    torch.set_num_threads(threads)
+
+
+@cache
+def _usual_threads() -> int:
+    """As many threads as torch takes by itself; to be asked before another number is set."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def processors() -> int:
