@@ -65,7 +65,8 @@ ACTIONS = {
     "E-CLUSTER": "Read the state and the reason; see [a cluster](../how-to/cluster.md#when-something-goes-wrong).",
     "E-OOM": "Make the picture smaller, or set `engine.memory: offload`. The next picture works.",
     "E-NANIMAGE": "Use another VAE, or `engine.dtype: fp32`. Nothing is written; the next picture works.",
-    "E-IMAGE": "Run the same command again; the picture is rendered anew. The damaged or edited file is moved to `results/.trash`.",
+    "E-IMAGE": "A run's picture: run the same command again; it is rendered anew. The damaged or edited file is moved to `results/.trash`. "
+    "Another tool's: the line says what of it isn't understood; [what is](other-tools.md).",
 }
 """What to do, by code."""
 

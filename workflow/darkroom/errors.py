@@ -48,7 +48,7 @@ DarkroomError
 ├── ClusterError          E-CLUSTER     a cluster's job failed, or its scheduler took none
 ├── OutOfMemoryError      E-OOM         a picture did not fit into memory
 ├── NanImageError         E-NANIMAGE    NaN or Inf in the latents or the picture
-└── ImageError            E-IMAGE       a finished picture on disk is damaged
+└── ImageError            E-IMAGE       a picture on disk is damaged, or its metadata can't be used
 """
 
 from __future__ import annotations

@@ -92,6 +92,7 @@ def make_parser() -> argparse.ArgumentParser:
         convert,
         export,
         fetch,
+        import_prompts,
         init,
         pages,
         plan,
@@ -144,6 +145,8 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Make a picture larger by an upscaler; its prompt and settings stay in its metadata."
     upscale.add_arguments(add("upscale", upscale.run, text))
     show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
+    text = "Make a YAML sheet of the prompts that other programs keep in pictures, lists, tables and styles."
+    import_prompts.add_arguments(add("import-prompts", import_prompts.run, text))
     serve.add_arguments(add("serve", serve.run, "Answer requests for pictures over HTTP."))
     runpod.add_arguments(add("runpod", runpod.run, "Take jobs as a serverless worker of RunPod."))
     text = "Make the contact sheet of one prompt sheet."

@@ -10,6 +10,7 @@ import struct
 
 from darkroom.errors import ImageError, LimitError
 from darkroom.pictures.png import decode_png, text_of_png
+from darkroom.pictures.user_comment import decode_user_comment
 
 MIME_TYPES = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 """What `convert_png` can make, and its type."""
@@ -44,20 +45,18 @@ def _options(output_format: str) -> dict[str, int]:
 
 
 def infotext_of(data: bytes, path: object = None) -> str:
-    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE) with `path`."""
+    """The infotext of a JPEG or a WebP, empty without one; no pixels are decoded. Raises ImageError (E-IMAGE) with `path`.
+
+    Whatever program has written it, and in which encoding.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP"]) as image:
-            comment = image.getexif().get_ifd(_EXIF).get(_USER_COMMENT, b"")
+            exif = image.getexif()
+            comment = exif.get_ifd(_EXIF).get(_USER_COMMENT, b"")
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         raise ImageError("picture", path, "is no PNG, JPEG or WebP that can be read", "give a picture's file") from None
-    return _read_comment(comment) if isinstance(comment, bytes) else str(comment)
-
-
-def _read_comment(comment: bytes) -> str:
-    """The text of a UserComment; which end of UTF-16 comes first isn't said, so the first sign decides."""
-    code, text = comment[:8], comment[8:]
-    if code != b"UNICODE\0":
-        return text.decode("utf-8", "replace")
-    return text.decode("utf-16-le" if text[1:2] == b"\0" else "utf-16-be", "replace")
+    if not isinstance(comment, bytes):
+        return str(comment)
+    return decode_user_comment(comment, is_little_endian=exif.endian == "<")

@@ -25,8 +25,10 @@ NOT_DONE = "Darkroom has no such setting"
 NO_PICTURE = "was made from another picture, which its metadata doesn't hold"
 _SHOWN = 200
 _SUFFIXES = (".safetensors", ".ckpt", ".pth", ".pt", ".bin", ".sft", ".gguf")
+AIR = re.compile(r"urn:air:[^:]*:(?P<kind>\w+):civitai:(?P<model>\d+)@(?P<version>\d+)", re.IGNORECASE)
+"""A resource's name at Civitai (github.com/civitai/civitai/wiki/AIR)."""
 _SIGN = re.compile("[\0\ud800-\udfff]")
-_GIVEN_UP = ("schedule", "eta", "stages", "sampler")
+_GIVEN_UP = ("schedule", "eta", "variation_strength", "stages", "sampler")
 """What is given up, in this order, where settings can't be together."""
 
 
@@ -101,10 +103,11 @@ class Draft:
         """Make a field, called `name` in the metadata, a setting; one that can't be is listed with the reason."""
         try:
             made = value if read is None else read(value)
-            beside = {"sampler": self.settings["sampler"]} if key == "eta" and "sampler" in self.settings else {}
-            _check({"prompt": "", "variation_seed": 0, **beside, key: made})
+            reason = why_not(key, made, sampler=self.settings.get("sampler"))
         except (DarkroomError, ValueError, KeyError, TypeError, OverflowError) as error:
-            self.leave(name or key, value, reason_of(error))
+            reason = reason_of(error)
+        if reason is not None:
+            self.leave(name or key, value, reason)
             return False
         self.settings[key] = made
         return True
@@ -148,6 +151,8 @@ class Draft:
         """Add a model; hashes are normalised, and one that is named twice is one reference with all its hashes."""
         known = {key: read for key, value in (hashes or {}).items() if (read := read_hash(value))}
         short = model_name(name)
+        if air := AIR.search(str(name)):
+            more.setdefault("origin", f"civitai:{air['version']}")
         if short is None and not known and not more.get("origin"):
             return
         for place, model in enumerate(self.models):
@@ -168,7 +173,7 @@ class Draft:
             self.leave("LoRA", f"{name}: {unet}", reason_of(error))
             return
         self.settings.setdefault("loras", []).append(use.model_dump())
-        self.refer("lora", short, hashes, weight=weights[0])
+        self.refer("lora", name, hashes, weight=weights[0])
 
     def finish(self, path: object) -> ForeignPicture:
         """The picture. Raises ImageError (E-IMAGE) with `path` if no request can be made of it whatever is left out."""
@@ -183,6 +188,12 @@ class Draft:
             raise ImageError("picture", path, why, "write a sheet by hand")
         unused, differs = dict.fromkeys(self.unused), dict.fromkeys(self.differs)
         return ForeignPicture(self.tool, settings, tuple(self.models), tuple(unused), tuple(differs))
+
+
+def why_not(key: str, value: Any, *, sampler: object = None) -> str | None:
+    """Why no picture can have this value of a setting, None if one can; `sampler` is the one that an eta is for."""
+    beside = {"sampler": sampler} if key == "eta" and sampler else {}
+    return _why_not({"prompt": "", "variation_seed": 0, **beside, key: value})
 
 
 def _why_not(settings: Mapping[str, Any]) -> str | None:
@@ -231,9 +242,11 @@ def whole(value: object) -> int:
 
 
 def model_name(name: object) -> str | None:
-    """The name of a model's file without folder and suffix; None for none."""
+    """The name of a model's file without folder and suffix, `civitai-VERSION` for an AIR; None for none."""
     if not isinstance(name, str) or name.strip().lower() in ("", "none", "automatic"):
         return None
+    if air := AIR.search(name):
+        return f"civitai-{air['version']}"
     last = re.split(r"[\\/]", name.strip())[-1]
     for suffix in _SUFFIXES:
         if last.lower().endswith(suffix):
@@ -266,8 +279,13 @@ def _clean(value: Any) -> Any:
     return [_clean(each) for each in value] if isinstance(value, list) else value
 
 
-def complete(draft: Draft, size: tuple[int, int], path: object) -> ForeignPicture:
-    """The draft's picture, with the file's own size where the metadata states none. Raises ImageError (E-IMAGE) as `finish`."""
+def complete(draft: Draft, size: tuple[int, int] | None, path: object) -> ForeignPicture:
+    """The draft's picture, with the file's own size where the metadata states none. Raises ImageError (E-IMAGE) as `finish`.
+
+    `size` is None for texts that are in no picture.
+    """
+    if size is None:
+        return draft.finish(path)
     width, height = size
     if not draft.settings.keys() & {"width", "height"}:
         if draft.set("width", width, "width of the file") and draft.set("height", height, "height of the file"):

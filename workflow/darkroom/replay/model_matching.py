@@ -17,7 +17,7 @@ from typing import Any
 from darkroom.base.text import name_of_stem
 from darkroom.config import SECTIONS, Config
 from darkroom.errors import SourceError
-from darkroom.replay.foreign import ForeignPicture, ModelReference, Unused, model_name
+from darkroom.replay.foreign import AIR, ForeignPicture, ModelReference, Unused, model_name
 from darkroom.request.assets import is_built_in
 from darkroom.request.lora_tags import LoraUse, take_out_loras, write_tag
 from darkroom.sources import FetchReceipt
@@ -35,7 +35,8 @@ _NAMES = {"sha256": "SHA-256", "autov2": "AutoV2", "autov3": "AutoV3"}
 class KnownModel:
     """A model that can be used: its kind as in references, name in the configuration, and what else it is called.
 
-    `sha256` is that of its file, `autov3` the first 12 digits of that without the header; None where they aren't known.
+    `sha256` is that of its file, `autov3` the first 12 digits of that without the header, `version` the number at Civitai; None
+    where they aren't known.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class KnownModel:
     also: tuple[str, ...] = ()
     sha256: str | None = None
     autov3: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,8 @@ def known_models(models_dir: Path | str, config: Config | None = None) -> list[K
         for name, given in (getattr(config, section) if config else {}).items():
             if given.source:
                 sha256 = given.sha256.lower() if given.sha256 else None
-                known[kind, name] = KnownModel(kind, name, _file_names(given.source), sha256)
+                version = _civitai_version(given.source)
+                known[kind, name] = KnownModel(kind, name, _file_names(given.source), sha256, version=version)
         for path in sorted(Path(models_dir, section).glob(f"*{_RECEIPT}")):
             name = name_of_stem(path.name.removesuffix(_RECEIPT))
             if config is not None and (kind, name) not in known:
@@ -82,7 +85,14 @@ def _of_receipt(kind: str, name: str, receipt: FetchReceipt, configured: KnownMo
         return configured  # other bytes than those that were fetched are asked for now
     also = [*(configured.also if configured else ()), *_file_names(receipt.source)]
     sha256 = receipt.sha256 if receipt.files is None else None  # of a folder it is no file's hash
-    return KnownModel(kind, name, tuple(dict.fromkeys(also)), sha256, receipt.autov3)
+    version = receipt.facts.version if receipt.facts and receipt.source.startswith("civitai:") else None
+    version = version or _civitai_version(receipt.source)
+    return KnownModel(kind, name, tuple(dict.fromkeys(also)), sha256, receipt.autov3, version)
+
+
+def _civitai_version(source: str) -> str | None:
+    found = re.match(r"civitai:(?:\d+@)?(\d+)", source, re.IGNORECASE) or AIR.search(source)
+    return found[found.lastindex or 0] if found else None
 
 
 def _file_names(source: str) -> tuple[str, ...]:
@@ -110,6 +120,8 @@ def _match(reference: ModelReference, models: Sequence[KnownModel]) -> ModelMatc
             if found := [model for model in models if _has_hash(model, kind, digits)]:
                 best = next((model for model in found if model in same_name), found[0])
                 return ModelMatch(reference, best.name, f"{_kind_of_hash(kind, digits)} {digits[:12]}")
+    if numbered := [model for model in models if model.version and reference.origin == f"civitai:{model.version}"]:
+        return ModelMatch(reference, numbered[0].name, f"version at Civitai, {numbered[0].version}")
     exact = [model for model in same_name if model.name == reference.name] or same_name
     if len(exact) == 1:
         return ModelMatch(reference, exact[0].name, f"name{_contradiction(exact[0], usable)}")

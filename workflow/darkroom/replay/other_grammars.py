@@ -154,7 +154,10 @@ def _factor(signs: str) -> float:
 
 
 def nai_pieces(text: str) -> Pieces:
-    """NovelAI's grammar: `{stronger}` by 1.05, `[weaker]` by its inverse, and `1.5::these words::`."""
+    """NovelAI's grammar: `{stronger}` by 1.05, `[weaker]` by its inverse, and `1.5::these words::`.
+
+    Raises ValueError for too many brackets in each other.
+    """
     pieces: Pieces = []
     level, own, start = 0, 1.0, 0
     for token in _NAI_TOKEN.finditer(text):
@@ -162,6 +165,8 @@ def nai_pieces(text: str) -> Pieces:
         start = token.end()
         if token[0] in "{}[]":
             level += 1 if token[0] in "{]" else -1
+            if abs(level) > MAX_DEPTH:
+                raise ValueError(f"has more than {MAX_DEPTH} brackets in each other")
         else:
             own = float(token["number"]) if token["number"] else 1.0
             level = 0

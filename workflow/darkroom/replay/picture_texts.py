@@ -41,10 +41,13 @@ _HIDDEN = {b"stealth_pnginfo": 1, b"stealth_pngcomp": 1, b"stealth_rgbinfo": 3, 
 
 @dataclass(frozen=True, slots=True)
 class PictureTexts:
-    """A picture's width and height in pixels, its PNG texts by keyword, and its EXIF texts by tag name."""
+    """A picture's width and height in pixels, its PNG texts by keyword, and its EXIF texts by tag name.
+
+    Texts that were kept apart from their picture have no size.
+    """
 
     path: Path
-    size: tuple[int, int]
+    size: tuple[int, int] | None
     texts: Mapping[str, str] = field(default_factory=dict)
     exif: Mapping[str, str] = field(default_factory=dict)
 

@@ -92,11 +92,16 @@ def write_sheet(entries: Iterable[SheetEntry], out: Path | str) -> None:
     write_bytes(out, sheet_text(entries).encode())
 
 
-def sheet_text(entries: Iterable[SheetEntry], *, about: Sequence[str] = ()) -> str:
-    """The sheet as YAML text; `about` are comment lines at its top.
+def sheet_text(
+    entries: Iterable[SheetEntry],
+    *,
+    about: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    styles_file: Path | None = None,
+) -> str:
+    """The sheet as YAML text; `about` are comment lines at its top, `left_out` at its end, each with its reason.
 
-    A picture that no request can be made of becomes a comment with the reason. Raises SheetError (E-SHEET) if nothing else
-    is left.
+    A picture that no request can be made of becomes a comment too. Raises SheetError (E-SHEET) if nothing else is left.
     """
     usable: list[tuple[SheetEntry, dict[str, Any]]] = []
     refused: list[tuple[SheetEntry, str]] = []
@@ -107,8 +112,9 @@ def sheet_text(entries: Iterable[SheetEntry], *, about: Sequence[str] = ()) -> s
         else:
             refused.append((entry, reason))
     if not usable:
-        why = f"can't be in a sheet: {refused[0][1]}" if refused else "no picture has any settings"
-        raise SheetError("pictures", refused[0][0].name if refused else None, why, "write the sheet by hand")
+        reasons = [*(f"{entry.name}: {reason}" for entry, reason in refused), *left_out]
+        why = f"nothing of them can be in a sheet{': ' + reasons[0] if reasons else ''}"
+        raise SheetError("prompts", None, why, "write the sheet by hand")
     common = _common([settings for _, settings in usable])
     lines = _comments(about, "")
     if common:
@@ -118,6 +124,8 @@ def sheet_text(entries: Iterable[SheetEntry], *, about: Sequence[str] = ()) -> s
         ]
     if "checkpoints" in common:
         lines.append(f"checkpoints: {_scalar(common['checkpoints'])}")
+    if styles_file is not None:
+        lines.append(f"styles_file: {_scalar(str(styles_file))}")
     lines.append("prompts:")
     taken: set[str] = set()
     for entry, settings in usable:
@@ -125,6 +133,7 @@ def sheet_text(entries: Iterable[SheetEntry], *, about: Sequence[str] = ()) -> s
         lines += _entry(entry, {"id": _make_id(entry.name, taken), **own})
     for entry, reason in refused:
         lines += _comments([f"left out: {entry.name}: {reason}", *entry.notes], "  ")
+    lines += _comments([f"left out: {reason}" for reason in left_out], "  ")
     return "\n".join(lines) + "\n"
 
 

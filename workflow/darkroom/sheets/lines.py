@@ -18,7 +18,7 @@ from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.sheets.names import derive_id
 
-_SETTINGS = {
+OPTIONS = {
     "prompt": "prompt",
     "negative_prompt": "negative_prompt",
     "seed": "seed",
@@ -34,7 +34,7 @@ _SETTINGS = {
 _TEXTS = ("prompt", "negative_prompt")
 _YAML = "in a YAML sheet"
 _LEAVE_OUT = "leave it out"
-_REFUSED = {
+REFUSED = {
     "sd_model": ("chooses a checkpoint, which a text sheet can't", f"list it under checkpoints: {_YAML}"),
     "styles": ("names styles of A1111", "write their words into the prompt"),
     "sampler_index": ("numbers A1111's own list of samplers", "write --sampler_name and the sampler's name"),
@@ -50,8 +50,8 @@ _REFUSED = {
     "do_not_save_samples": ("keeps pictures from being saved, and a run makes nothing else", _LEAVE_OUT),
     "do_not_save_grid": ("is about grids, and a run makes contact sheets", _LEAVE_OUT),
 }
-"""A1111's other options: why they are refused, and the hint."""
-_NEUTRAL = {
+"""A1111's other options: why a text sheet refuses them, and the hint."""
+NEUTRAL = {
     "batch_size": "1",
     "n_iter": "1",
     "restore_faces": "false",
@@ -60,7 +60,7 @@ _NEUTRAL = {
 }
 """Values that ask for nothing."""
 _INFOTEXT = re.compile(r"Negative prompt: |Steps: \d+, \w+")
-_OPTION_INSIDE = re.compile(rf"\s--({'|'.join([*_SETTINGS, *_REFUSED])})(?=\s)")
+_OPTION_INSIDE = re.compile(rf"\s--({'|'.join([*OPTIONS, *REFUSED])})(?=\s)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _read_line(text: str, place: str) -> dict[str, str]:
             raise SheetError("option", f"--{inside[1]}", f"stands behind a prompt without --prompt ({place})", hint)
         return {"prompt": text}
     settings: dict[str, str] = {}
-    for name, value in _split_options(text, place):
+    for name, value in split_options(text, place):
         key = _find_setting(name, value, place)
         if key is None:
             continue
@@ -114,8 +114,8 @@ def _read_line(text: str, place: str) -> dict[str, str]:
     return settings
 
 
-def _split_options(text: str, place: str) -> list[tuple[str, str]]:
-    """The options of a line and their values, in order."""
+def split_options(text: str, place: str) -> list[tuple[str, str]]:
+    """The options of a line and their values, in order. Raises SheetError (E-SHEET) with `place` for what are none."""
     try:
         words = shlex.split(text)
     except ValueError:
@@ -140,14 +140,14 @@ def _split_options(text: str, place: str) -> list[tuple[str, str]]:
 
 def _find_setting(name: str, value: str, place: str) -> str | None:
     """Darkroom's name of the option; None for a value that asks for nothing. Raises SheetError (E-SHEET)."""
-    if name in _SETTINGS:
-        return _SETTINGS[name]
-    if _NEUTRAL.get(name) == value.lower():
+    if name in OPTIONS:
+        return OPTIONS[name]
+    if NEUTRAL.get(name) == value.lower():
         return None
-    if name in _REFUSED:
-        why, hint = _REFUSED[name]
+    if name in REFUSED:
+        why, hint = REFUSED[name]
         raise SheetError("option", f"--{name}", f"{why} ({place})", hint)
     hint = did_you_mean(
-        f"--{name}", [f"--{each}" for each in _SETTINGS], f"known are --{', --'.join(_SETTINGS)}", most=1, cutoff=0.6
+        f"--{name}", [f"--{each}" for each in OPTIONS], f"known are --{', --'.join(OPTIONS)}", most=1, cutoff=0.6
     )
     raise SheetError("option", f"--{name}", f"is none of A1111's ({place})", hint)

@@ -29,7 +29,7 @@ _MODEL = {
 }
 _CLIP = {**dict.fromkeys(("LoraLoader", "Power Lora Loader (rgthree)", "CLIPSetLastLayer"), "clip")}
 _CHECKPOINTS = ("CheckpointLoaderSimple", "CheckpointLoader")
-_WANTS = "that an empty latent begins, which is all that is understood"
+_CLASS = '"class_type"'
 _SAMPLERS = {"ddim": "Euler"}
 """ComfyUI's ddim is its euler with the same noise levels (comfy/samplers.py)."""
 
@@ -65,16 +65,15 @@ def read(found: PictureTexts) -> Draft:
 
 def _graph_text(found: PictureTexts) -> str:
     """The graph's JSON; empty without one."""
-    if found.texts.get("prompt", "").lstrip().startswith("{"):
+    if _CLASS in found.texts.get("prompt", ""):
         return found.texts["prompt"]
     for name in ("Make", "Model", "ImageDescription", "Artist", "Software"):
         text = found.exif.get(name, "")
         if text[:7].lower() == "prompt:":
             return text[7:].strip()
     inner = parse_object(found.user_comment)
-    if any(isinstance(each, dict) and "class_type" in each for each in inner.values()):
-        return found.user_comment
-    return ""
+    is_graph = any(isinstance(each, dict) and "class_type" in each for each in inner.values())
+    return found.user_comment if is_graph else ""
 
 
 def read_graph(graph: Graph, draft: Draft) -> None:
@@ -206,7 +205,7 @@ def _read_custom(graph: Graph, node: Node) -> _Sampling:
 def _take_latent(graph: Graph, draft: Draft, sampler: Node) -> None:
     latent, _ = graph.linked(sampler, "latent_image")
     if latent.kind != "EmptyLatentImage":
-        raise graph.refusal(f"begins with {latent}; it is no picture {_WANTS}")
+        raise graph.refusal(f"begins with {latent} in place of an empty latent")
     draft.set("width", graph.value(latent, "width"), "width", read=whole)
     draft.set("height", graph.value(latent, "height"), "height", read=whole)
     if (count := graph.value(latent, "batch_size", 1)) != 1:

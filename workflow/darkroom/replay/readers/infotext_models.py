@@ -9,7 +9,7 @@ from typing import Any
 
 from darkroom.base.text import shorten
 from darkroom.errors import DarkroomError
-from darkroom.replay.foreign import NOTHING, Draft, model_name, number
+from darkroom.replay.foreign import AIR, NOTHING, Draft, model_name, number
 from darkroom.request.lora_tags import take_out_loras
 
 _PAIR = re.compile(r"\s*([^,]+?)\s*:\s*([0-9a-fA-Fx]*)\s*(?:,|$)")
@@ -20,7 +20,6 @@ _KINDS = {
     "vae": "vae",
     "upscaler": "upscaler",
 }
-_AIR = re.compile(r"urn:air:[^:]*:(?P<kind>[a-z]+):civitai:(?P<model>\d+)@(?P<version>\d+)", re.IGNORECASE)
 _OTHERS = {
     "Module": "is another file of the model, which Darkroom takes from the checkpoint",
     "hypernet": "is a hypernetwork, which Darkroom does not have",
@@ -101,7 +100,7 @@ def _take_resources(draft: Draft, text: str) -> None:
 
 
 def _take_resource(draft: Draft, each: dict[str, Any]) -> None:
-    air = _AIR.search(str(each.get("air", "")))
+    air = AIR.search(str(each.get("air", "")))
     kind = _KINDS.get(str(each.get("type") or (air and air["kind"]) or "").lower())
     version = each.get("modelVersionId") or (air and air["version"])
     title = " ".join(

@@ -90,7 +90,7 @@ def _object(found: PictureTexts, key: str) -> dict[str, Any]:
 
 def _read_current(data: dict[str, Any]) -> Draft:
     fields = dict(data)
-    draft = Draft(f"{TOOL} {fields.get('app_version', '')}".strip())
+    draft = Draft(f"{TOOL} {fields.pop('app_version', '')}".strip())
     texts = {"prompt": "positive_prompt", "negative_prompt": "negative_prompt"}
     second = {"prompt_2": "positive_style_prompt", "negative_prompt_2": "negative_style_prompt"}
     for key, name in texts.items():

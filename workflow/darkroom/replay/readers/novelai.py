@@ -88,7 +88,8 @@ def _with_caption(draft: Draft, name: str, given: Any, text: str) -> str:
     caption = given.get("caption") if isinstance(given, dict) else None
     if not isinstance(caption, dict):
         return text
-    for each in caption.get("char_captions") or []:
+    characters = caption.get("char_captions")
+    for each in characters if isinstance(characters, list) else []:
         if isinstance(each, dict) and each.get("char_caption"):
             draft.leave(f"{name}: character", each["char_caption"], "is about a part of the picture")
     base = caption.get("base_caption")

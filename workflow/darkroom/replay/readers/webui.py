@@ -24,7 +24,7 @@ from darkroom.replay.foreign import (
     whole,
 )
 from darkroom.replay.other_grammars import keep_as_text
-from darkroom.replay.picture_texts import PictureTexts
+from darkroom.replay.picture_texts import PictureTexts, parse_object
 from darkroom.replay.readers.infotext_models import take_models
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN, split_sampler
@@ -81,9 +81,9 @@ _REASONS = {
 
 
 def detect(found: PictureTexts) -> bool:
-    """True for a text with a line of settings; also for a bare prompt where only A1111 would write one."""
+    """True for a text with a line of settings."""
     text = found.infotext
-    return bool(text) and not text.lstrip().startswith("{") and bool(_split(text)[0]["settings"])
+    return bool(text) and not parse_object(text) and bool(_split(text)[0]["settings"])
 
 
 def read(found: PictureTexts) -> Draft:
