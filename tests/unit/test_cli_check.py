@@ -12,8 +12,8 @@ from PIL import Image
 
 from darkroom import __version__
 from darkroom.cli.command import main
+from darkroom.pictures.formats import FORMATS, convert_png
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.lossy import convert_png
 from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.pictures import make_picture
@@ -137,7 +137,7 @@ def test_a_picture_of_another_format_says_it_too(
 ) -> None:
     """Whatever its name says."""
     other = tmp_path / f"x{suffix}"
-    other.write_bytes(convert_png(picture.read_bytes(), output_format, 90))
+    other.write_bytes(convert_png(picture.read_bytes(), FORMATS[output_format], 90))
     assert main(["show", str(other)]) == 0
     assert capsys.readouterr().out.startswith("Prompt")
 
@@ -146,7 +146,7 @@ def test_a_picture_of_another_format_says_it_too(
     ("name", "words"),
     [
         ("gone.png", "is missing"),
-        ("text.png", "is no PNG, JPEG or WebP"),
+        ("text.png", "is no PNG, JPEG, WebP or AVIF"),
         ("bare.png", "has no prompt and settings"),
         ("bare.jpg", "has no prompt and settings"),
     ],

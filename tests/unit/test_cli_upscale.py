@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from darkroom.cli.command import main
-from darkroom.pictures.lossy import infotext_of
+from darkroom.pictures.formats import read_texts
 from darkroom.pictures.png import read_png_text
 from tests.fixtures.upscalers import write_upscaler
 
@@ -47,7 +47,7 @@ def test_jpeg_and_webp_go_in_and_out(suffix: str, here: Path) -> None:
     assert main(["upscale", "fox.png", "--model", "Lanczos", "--output", f"a{suffix}", "--scale", "1.5"]) == 0
     assert main(["upscale", f"a{suffix}", "--model", "mine.safetensors", "--output", f"b{suffix}"]) == 0
     assert size_of(f"b{suffix}") == (120, 90)
-    assert infotext_of(Path(f"b{suffix}").read_bytes()) == AFTER
+    assert read_texts(Path(f"b{suffix}").read_bytes())["parameters"] == AFTER
 
 
 def test_a_name_is_looked_up_in_the_models_folder(here: Path) -> None:

@@ -28,6 +28,7 @@ ORDER = [
     "request",  # what a picture is
     "config_mistakes",  # what is wrong in a configuration
     "config_sources",  # the sections that name sources
+    "config_output",  # the sections about what is written of pictures
     "config",  # what a run is configured to be
     "loras",  # LoRA files, read against a model's layers
     "scores",  # finished pictures are scored by models
@@ -54,6 +55,7 @@ CIRCLES: dict[frozenset[str], str] = {}
 SAME_NAMES = {
     "assets": "request/ knows their names, engine/ loads them",
     "loras": "the package reads LoRA files, engine/loras.py applies them",
+    "metadata": "of LoRA files, the verb about that of pictures",
     "names": "of files on every file system, of sheets and prompts",
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
@@ -81,12 +83,14 @@ SEAMS = {
     "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
     "cli/log": "the log of every verb",
+    "cli/metadata": "a file a verb",
     "cli/plan": "a file a verb",
     "cli/prune": "a file a verb",
     "cli/runpod": "a file a verb",
     "cli/score": "a file a verb",
     "cli/serve": "a file a verb",
     "cluster/earlier_attempts": "standard library only: imported by every cluster job",
+    "config_output": "the sections that pictures import, which know nothing of the whole configuration",
     "installation": "also run as `python -m`, by the script that sets up conda environments",
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
     "pictures/user_comment": "one subject: the encodings of EXIF's UserComment",

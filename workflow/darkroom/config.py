@@ -18,6 +18,7 @@ from darkroom.base.strict_yaml import SEPARATORS, YamlFile, find_unportable, loc
 from darkroom.base.text import UTF_16_MARKS, file_stem, read_text, shorten
 from darkroom.base.validation import Mistakes, all_problems
 from darkroom.config_mistakes import describe_problems, no_mapping, unknown_reference, without_wrong_values
+from darkroom.config_output import C2paConfig, MetadataConfig, OutputConfig
 from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Section, Upscaler, Vae
 from darkroom.errors import BadNameError, ConfigError
 from darkroom.request.assets import is_built_in
@@ -174,6 +175,12 @@ class Config(Section):
     """How remote sources are fetched."""
     engine: EngineConfig = EngineConfig()
     """The warm engine that renders the pictures."""
+    output: OutputConfig = OutputConfig()
+    """A file in another format beside each finished picture."""
+    metadata: MetadataConfig = MetadataConfig()
+    """What is written into pictures; of a server's too."""
+    c2pa: C2paConfig | None = None
+    """Sign the files of `output` as C2PA has it; needs `darkroom[c2pa]`. A PNG gets a signed copy, `ID-SEED.c2pa.png`."""
     gallery: GalleryConfig = GalleryConfig()
     """The gallery and the contact sheets."""
     serve: ServeConfig = ServeConfig()
@@ -317,6 +324,9 @@ def _known_keys(parents: list[str]) -> list[str]:
         (): Config,
         ("fetch",): FetchConfig,
         ("engine",): EngineConfig,
+        ("output",): OutputConfig,
+        ("metadata",): MetadataConfig,
+        ("c2pa",): C2paConfig,
         ("gallery",): GalleryConfig,
         ("serve",): ServeConfig,
     }

@@ -179,7 +179,23 @@ def get_pictures(wildcards):
     if "sheet" in wildcards.keys():
         return pictures
     pages = [*get_contact_sheets(wildcards), *plan.grid_paths(), *get_study_pages(wildcards)]
-    return [*pictures, *get_scores(wildcards), *pages, "results/index.html", "results/manifest.jsonl"]
+    encoded = get_encoded(wildcards)
+    return [*pictures, *encoded, *get_scores(wildcards), *pages, "results/index.html", "results/manifest.jsonl"]
+
+
+def get_encoded(wildcards):
+    """The files beside the pictures of one sheet, or of all, in other formats or signed; none if none are configured."""
+    lifecycle.begin()
+    paths = plan.encoded.of_sheet(wildcards.get("sheet"))
+    with exit_on_error():
+        for path in paths:
+            lifecycle.results.check_encoded(path)
+    return [f"results/{path}" for path in paths]
+
+
+def get_encode_options(wildcards, output):
+    """How a picture is encoded, and with what it is signed. Takes `output`: where a certificate lies decides nothing."""
+    return plan.encoded.options
 
 
 def get_contact_sheets(wildcards):
@@ -245,6 +261,12 @@ def get_scored_picture(wildcards):
 def get_score_receipts(wildcards):
     """The receipts of all models that score pictures."""
     return [plan.sources.asset_receipt("scores", name) for name in plan.config.scores]
+
+
+def get_score_options(wildcards, output):
+    """Where the models are, and the request where the picture's metadata has no prompts. Neither changes the scores."""
+    request = [] if plan.config.metadata.prompt else ["--request", plan.picture(wildcards).request.to_json()]
+    return [f"{plan.models_dir}/scores", *request]
 
 
 def get_scorers(wildcards):

@@ -19,7 +19,7 @@ rule score_picture:
     params:
         scores=get_scorers,
         revision=revisions.SCORE,
-        folder=lambda wildcards, output: f"{plan.models_dir}/scores",
+        folder=get_score_options,
     message:
         "score {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.picture}-{wildcards.seed}"
     shell:

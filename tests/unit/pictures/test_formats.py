@@ -8,9 +8,24 @@ import pytest
 from PIL import Image
 
 from darkroom.errors import ImageError
-from darkroom.pictures.formats import FORMATS, PNG, PictureFormat, check_picture, find_format, format_of
+from darkroom.pictures.formats import (
+    FORMATS,
+    PNG,
+    PictureFormat,
+    check_picture,
+    find_format,
+    format_of,
+    read_texts,
+    recognize,
+)
+from darkroom.pictures.marking import GENERATED, XMP, write_packet
 
-REQUEST = '{"prompt":"雪"}'
+TEXTS = {
+    "parameters": "snow 雪 & <lora:a:1>\nSteps: 2",
+    "darkroom": '{"request":{"prompt":"\\u96ea & <b>"},"model":"tiny"}',
+    "study": '{"axes":{"look":"a"}}',
+    XMP: write_packet(GENERATED),
+}
 
 
 @pytest.fixture(params=FORMATS.values(), ids=FORMATS)
@@ -22,14 +37,14 @@ def kind(request: pytest.FixtureRequest) -> PictureFormat:
 @pytest.fixture
 def data(kind: PictureFormat) -> bytes:
     image = Image.linear_gradient("L").convert("RGB").resize((64, 32))
-    return kind.encode(image, "snow\nSteps: 2", REQUEST, facts={"model": "tiny", "warnings": []})
+    return kind.encode(image, TEXTS)
 
 
 def test_a_format_gives_back_pixels_and_metadata(kind: PictureFormat, data: bytes) -> None:
     image, texts = kind.decode(data, "x"), kind.read_text(data, "x")
     assert (image.mode, image.size) == ("RGB", (64, 32))
-    assert texts["parameters"] == "snow\nSteps: 2"
-    assert '"prompt":"\\u96ea"' in texts["darkroom"] and '"model":"tiny"' in texts["darkroom"]
+    assert texts == TEXTS
+    assert recognize(data, "x") is kind and read_texts(data) == TEXTS
 
 
 def test_a_truncated_file_is_seen_at_once(kind: PictureFormat, data: bytes, tmp_path: Path) -> None:

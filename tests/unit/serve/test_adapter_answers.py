@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -13,8 +14,8 @@ from PIL import Image
 
 from darkroom.config import ServeConfig
 from darkroom.errors import LimitError, RequestError
+from darkroom.pictures.formats import AVIF, JPEG, WEBP, PictureFormat, convert_png, read_texts
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.lossy import convert_png, infotext_of
 from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
@@ -23,6 +24,7 @@ from darkroom.serve.a1111_settings import read_txt2img
 from darkroom.serve.answers import Rendered
 from darkroom.serve.openai_images import write_answer as write_images
 from darkroom.serve.openai_schemas import ImageGeneration
+from darkroom.serve.output_files import read_output
 from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
 
@@ -51,7 +53,7 @@ def test_an_item_says_whether_it_is_cached_and_keeps_its_warnings(tmp_path: Path
 def test_info_says_what_was_used_and_parameters_what_was_sent(tmp_path: Path) -> None:
     made = picture(tmp_path, negative_prompt="blue", clip_skip=3)
     body = Txt2Img.model_validate({"prompt": "a circle", "seed": -1, "auth": "anna:secret"})
-    answer = write_answer(body, [made], read_txt2img(body), started=0.0)
+    answer = write_answer(body, [made], read_txt2img(body), 0.0, [made.png])
     info = json.loads(answer.info)
     assert info["ignored"] == {"auth": "unknown field"}
     assert "secret" not in answer.model_dump_json()
@@ -92,8 +94,8 @@ def test_metadata_of_a_bare_and_of_a_data_url(tmp_path: Path) -> None:
     assert shown.items.keys() == {"darkroom"}
 
 
-@pytest.mark.parametrize("kind", ["webp", "jpeg"])
-def test_metadata_of_the_other_formats(tmp_path: Path, kind: str) -> None:
+@pytest.mark.parametrize("kind", [WEBP, JPEG, AVIF])
+def test_metadata_of_the_other_formats(tmp_path: Path, kind: PictureFormat) -> None:
     png = picture(tmp_path, negative_prompt="blau, größer").png
     shown = read_png_info(base64.b64encode(convert_png(png, kind, 90)).decode(), LIMITS)
     assert shown.info == read_png_info(base64.b64encode(png).decode(), LIMITS).info
@@ -105,24 +107,26 @@ def test_an_infotext_of_little_endian_utf_16_or_without_a_code_is_read() -> None
         exif, buffer = Image.Exif(), io.BytesIO()
         exif.get_ifd(0x8769)[0x9286] = comment
         Image.new("RGB", (8, 8)).save(buffer, "WEBP", exif=exif)
-        assert infotext_of(buffer.getvalue()).startswith("gr")
+        assert read_texts(buffer.getvalue())["parameters"].startswith("gr")
 
 
 def test_a_prompt_that_a_jpeg_has_no_room_for_is_refused_and_fits_into_a_webp() -> None:
     png = encode_png(Image.new("RGB", (8, 8)), "x" * 33_000, "{}")
+    with pytest.raises(LimitError, match="format 'jpeg'"):
+        convert_png(png, JPEG, 90)
     with pytest.raises(LimitError, match="output_format 'jpeg'"):
-        convert_png(png, "jpeg", 90)
-    assert infotext_of(convert_png(png, "webp", 90)) == "x" * 33_000
+        asyncio.run(read_output("jpeg", 90, ("output_format", "output_compression")).encode(png))
+    assert read_texts(convert_png(png, WEBP, 90))["parameters"] == "x" * 33_000
 
 
 def test_less_quality_is_a_smaller_file_and_none_is_the_best() -> None:
     png = encode_png(Image.effect_noise((64, 64), 80).convert("RGB"), "x", "{}")
-    for kind in ("webp", "jpeg"):
+    for kind in (WEBP, JPEG, AVIF):
         sizes = [len(convert_png(png, kind, quality)) for quality in (0, 50, 100)]
         assert sizes == sorted(set(sizes))
 
 
 def test_a_cut_off_picture_is_refused(tmp_path: Path) -> None:
     png = picture(tmp_path).png
-    with pytest.raises(RequestError, match="is not a PNG, JPEG or WebP"):
+    with pytest.raises(RequestError, match="is not a PNG, JPEG, WebP or AVIF"):
         read_png_info(base64.b64encode(png[: len(png) // 2]).decode(), LIMITS)

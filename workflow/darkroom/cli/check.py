@@ -28,6 +28,7 @@ def run(arguments: argparse.Namespace) -> str:
     from darkroom.base.validation import Mistakes
     from darkroom.config import check_sheets, read_config, read_valid
     from darkroom.run.asset_folders import expand_folders
+    from darkroom.run.encoded import EncodedFiles
     from darkroom.sheets.read import read_sheets
 
     mistakes = Mistakes()
@@ -40,6 +41,7 @@ def run(arguments: argparse.Namespace) -> str:
             config = expand_folders(config)
         _check_sources(config, mistakes)
         sheets = read_sheets(config, mistakes)
+        EncodedFiles(config, sheets).check(mistakes)
     mistakes.raise_all()
     assert config is not None
     pictures = sum(map(len, sheets.values()))

@@ -90,10 +90,12 @@ def make_parser() -> argparse.ArgumentParser:
     from darkroom.cli import (
         check,
         convert,
+        encode,
         export,
         fetch,
         import_prompts,
         init,
+        metadata,
         pages,
         plan,
         prune,
@@ -144,6 +146,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     text = "Make a picture larger by an upscaler; its prompt and settings stay in its metadata."
     upscale.add_arguments(add("upscale", upscale.run, text))
+    text = "Write a finished PNG in another format, with the same metadata."
+    encode.add_arguments(add("encode", encode.run, text))
+    text = "Write the metadata of PNGs again as the configuration has it: with the mark, or without prompts."
+    metadata.add_arguments(add("metadata", metadata.run, text))
     show.add_arguments(add("show", show.run, "Show a picture's prompt and settings."))
     text = "Make a YAML sheet of the prompts that other programs keep in pictures, lists, tables and styles."
     import_prompts.add_arguments(add("import-prompts", import_prompts.run, text))

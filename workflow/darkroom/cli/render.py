@@ -32,15 +32,12 @@ _SETTINGS = {
     "emphasis": (str, "how weights act: lpw, a1111, no_norm or comfy"),
 }
 """Settings of a picture that are single values."""
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-"""Formats by the suffix of --output."""
-_QUALITY = 95
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom render`."""
     sub.add_argument("model_dir", type=Path, metavar="MODEL_DIR", help="a converted model's folder")
-    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
+    text = "the picture to write, in the format of its suffix: .png, .jpg, .webp or .avif"
     sub.add_argument("--output", "-o", type=Path, required=True, help=text)
     what = sub.add_mutually_exclusive_group()
     what.add_argument("--prompt", help="what to draw")
@@ -65,6 +62,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--kept", type=Path, help="with --request: a second name for the picture, taken from there if it is there"
     )
+    text = "what to write into the picture, as JSON with keys of the configuration's metadata"
+    sub.add_argument("--metadata", default="{}", help=text)
     sub.add_argument("--study", help="with --request: the cell of a study as JSON, for the picture's metadata")
     render_stages.add_arguments(sub)
 
@@ -76,7 +75,9 @@ def run(arguments: argparse.Namespace) -> str | None:
 
 
 def _render_once(arguments: argparse.Namespace) -> str:
-    output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
+    from darkroom.cli.encode import find_output_format, read_metadata
+
+    kind, metadata = find_output_format(arguments.output), read_metadata(arguments.metadata)
     from darkroom.request.assets import settle
     from darkroom.request.render_request import RenderRequest
     from darkroom.sheets.settings import SETTING_KEYS, merge_layers
@@ -89,14 +90,14 @@ def _render_once(arguments: argparse.Namespace) -> str:
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
     from darkroom.engine import Engine
-    from darkroom.pictures.lossy import convert_png
+    from darkroom.pictures.formats import convert_png
     from darkroom.serve.answers import encode
     from darkroom.serve.supervisor import ENVIRONMENT
 
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
     engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
-    rendered = encode(engine, engine.render(request, pictures=pictures))
-    write_bytes(arguments.output, convert_png(rendered.png, output_format, _QUALITY))
+    rendered = encode(engine, engine.render(request, pictures=pictures), metadata=metadata, files=pictures)
+    write_bytes(arguments.output, convert_png(rendered.png, kind))
     render_job.print_warnings(rendered.warnings, arguments.output)
     return rendered.summary
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from darkroom.warm.chain_files import Chain
 
-_DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None}
+_DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None, "metadata": "{}"}
 _DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None}
 _PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
 _OPTIONS = ("--request", "--output", *(f"--{name.replace('_', '-')}" for name in _DEFAULTS | _DEFAULTS_OF_STAGES))
@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     """Render the picture; returns a line for the log only if the engine hasn't written one."""
     from darkroom.warm.client import EngineSpec, render
 
-    check_suffix(arguments.output, [".png"])
+    if arguments.output.suffix.lower() != ".png":
+        why = "is no PNG, which a job of the workflow makes"
+        raise RequestError("output", arguments.output, why, "end its name in .png")
     chain = _read_chain(arguments)
     if arguments.kept:
         from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
@@ -60,7 +62,8 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
             return "finished by an earlier attempt of this run"
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
     outputs = (arguments.output, arguments.log, arguments.study)
-    facts = render(spec, arguments.request, *outputs, chain=chain, latents=arguments.latent)
+    about = json.loads(arguments.metadata)
+    facts = render(spec, arguments.request, *outputs, chain=chain, latents=arguments.latent, metadata=about)
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept, arguments.latent)
     print_warnings(facts["warnings"], arguments.output)
@@ -80,15 +83,6 @@ def _read_chain(arguments: argparse.Namespace | SimpleNamespace) -> Chain | None
             raise RequestError(_PICTURE, each, "is no SHA-256 with a path", "write --picture SHA256=PATH")
         pictures[sha256] = Path(path)
     return Chain(pictures, arguments.before, arguments.before_latent, arguments.stages_done)
-
-
-def check_suffix(output: Path, known: Iterable[str]) -> str:
-    """The output's suffix in lower case, `.png` if it has none. Raises RequestError (E-REQUEST) if it isn't `known`."""
-    suffix = output.suffix.lower() or ".png"
-    if suffix not in known:
-        why = f"'{suffix}' is no format that can be written"
-        raise RequestError("output", output, why, f"end its name in {', '.join(known)}")
-    return suffix
 
 
 def print_warnings(warnings: Sequence[str], output: Path) -> None:

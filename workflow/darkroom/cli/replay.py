@@ -27,15 +27,13 @@ if TYPE_CHECKING:
 
 DIFFERS = 3
 """The exit code of `--check` where a picture isn't bitwise equal, or an exported file isn't what it was."""
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-_QUALITY = 95
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom replay`."""
     text = "a picture of Darkroom or of another tool; with --check also a file or folder of `darkroom export`"
     sub.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help=text)
-    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp; of several pictures a folder"
+    text = "the picture to write, in the format of its suffix: .png, .jpg, .webp or .avif; of several pictures a folder"
     sub.add_argument("--output", "-o", type=Path, help=text)
     sub.add_argument("--sheet", type=Path, metavar="SHEET", help="write a sheet of the pictures and render nothing")
     text = "compare the pictures with what is rendered again; exit code 3 if one isn't bitwise equal"
@@ -169,11 +167,14 @@ def _find_outputs(pictures: Sequence[Path], output: Path | None) -> dict[Path, P
     """Where each picture goes. Raises RequestError (E-REQUEST) and BadNameError (E-NAME) before anything is rendered."""
     if output is None:
         return {}
+    from darkroom.cli.encode import find_output_format
+    from darkroom.pictures.formats import BY_SUFFIX
+
     if len(pictures) == 1 and not output.is_dir():
-        render_job.check_suffix(output, _FORMATS)
+        find_output_format(output)
         found = {pictures[0]: output}
     else:
-        if output.is_file() or (not output.exists() and output.suffix.lower() in _FORMATS):
+        if output.is_file() or (not output.exists() and output.suffix.lower() in BY_SUFFIX):
             raise RequestError("--output", output, "is one file, and there are several pictures", "name a folder")
         found = {picture: output / f"{picture.stem}.png" for picture in pictures}
     taken: dict[Path, Path] = {}
@@ -189,15 +190,15 @@ def _find_outputs(pictures: Sequence[Path], output: Path | None) -> dict[Path, P
 def _finish(replayed: Replayed, outputs: Mapping[Path, Path], *, is_checked: bool) -> bool:
     """Write and compare one picture; returns whether it is equal, as far as that was asked."""
     from darkroom.base.files import write_bytes
-    from darkroom.pictures.lossy import convert_png
+    from darkroom.cli.encode import find_output_format
+    from darkroom.pictures.formats import convert_png
     from darkroom.replay.check import judge
     from darkroom.replay.picture_texts import read_file
 
     path = replayed.recipe.path
     if path in outputs:
         target = outputs[path]
-        output_format = _FORMATS[render_job.check_suffix(target, _FORMATS)]
-        write_bytes(target, convert_png(replayed.png, output_format, _QUALITY))
+        write_bytes(target, convert_png(replayed.png, find_output_format(target)))
         if not is_checked:
             _say(f"{path}: rendered again as {target}")
     if not is_checked:

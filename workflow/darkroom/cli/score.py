@@ -11,6 +11,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("picture", type=Path, metavar="PICTURE", help="a picture with its settings in it")
     sub.add_argument("--scores", required=True, help="name to clip and activation as in the configuration, as JSON")
     sub.add_argument("--folder", type=Path, required=True, help="the folder with NAME.safetensors of each score")
+    text = "the request as JSON, of a picture whose metadata has no prompts"
+    sub.add_argument("--request", help=text)
     sub.add_argument("--output", type=Path, help="also write the scores to this JSON file")
 
 
@@ -22,12 +24,14 @@ def run(arguments: argparse.Namespace) -> str:
     from darkroom.pictures.formats import format_of
     from darkroom.pictures.infotext import read_request
     from darkroom.pictures.png import read_picture
+    from darkroom.request.render_request import RenderRequest
     from darkroom.scores.scoring import prompt_text, read_scorers, score_picture
 
     path: Path = arguments.picture
     scorers = read_scorers(arguments.scores, arguments.folder)
     data, kind = read_picture(path), format_of(path)
-    image, request = kind.decode(data, path), read_request(kind.read_text(data, path), path)
+    image, given = kind.decode(data, path), arguments.request
+    request = RenderRequest.from_json(given) if given else read_request(kind.read_text(data, path), path)
     scores = score_picture(image, prompt_text(request), scorers)
     if arguments.output is not None:
         write_json(arguments.output, {"picture": hashlib.sha256(data).hexdigest(), "scores": scores})

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import ImageError
-from darkroom.pictures.infotext import Infotext, read_infotext
+from darkroom.pictures.infotext import DIGEST, Infotext, read_infotext
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom show`."""
-    sub.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP of Darkroom or A1111")
+    sub.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG, WebP or AVIF of Darkroom or A1111")
     sub.add_argument("--json", action="store_true", help="as JSON, with the whole request")
 
 
@@ -29,20 +29,15 @@ def run(arguments: argparse.Namespace) -> str:
     if arguments.json:
         whole = {**infotext, "parameters": texts["parameters"], **made, **({"study": study} if study else {})}
         return json.dumps(whole, ensure_ascii=False, indent=2)
-    return _printable(_describe(infotext, study, _chain_of(made)))
+    return _printable(_describe(infotext, study, _chain_of(made), DIGEST in made))
 
 
 def _read_texts(path: Path) -> dict[str, str]:
-    """The metadata by keyword: `parameters`, and `darkroom` in a PNG that Darkroom made."""
-    from darkroom.pictures.formats import PNG
-    from darkroom.pictures.lossy import infotext_of
-    from darkroom.pictures.png import SIGNATURE, read_picture
+    """The metadata by keyword: `parameters`, and `darkroom` in a picture that Darkroom made."""
+    from darkroom.pictures.formats import read_texts
+    from darkroom.pictures.png import read_picture
 
-    data = read_picture(path)
-    if data.startswith(SIGNATURE):
-        return PNG.read_text(data, path)
-    comment = infotext_of(data, path)
-    return {"parameters": comment} if comment else {}
+    return read_texts(read_picture(path), path)
 
 
 def _read_json(text: str | None) -> dict[str, Any]:
@@ -73,10 +68,10 @@ def _chain_of(made: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-def _describe(infotext: Infotext, study: Mapping[str, Any], chain: Sequence[tuple[str, str]]) -> str:
+def _describe(infotext: Infotext, study: Mapping[str, Any], chain: Sequence[tuple[str, str]], is_left_out: bool) -> str:
     axes = study.get("axes")
     rows = [
-        ("Prompt", infotext["prompt"]),
+        ("Prompt", "(left out)" if is_left_out else infotext["prompt"]),
         ("Negative prompt", infotext["negative_prompt"]),
         *((f"Axis {name}", str(label)) for name, label in (axes.items() if isinstance(axes, dict) else ())),
         *infotext["settings"].items(),

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.cli import render_job
+from darkroom.cli.encode import find_output_format
 from darkroom.errors import ImageError, RequestError
 
 if TYPE_CHECKING:
@@ -15,15 +15,11 @@ if TYPE_CHECKING:
 
     from darkroom.engine.upscalers import Upscalers
 
-_FORMATS = {".png": "png", ".jpg": "jpeg", ".jpeg": "jpeg", ".webp": "webp"}
-"""Formats by the suffix of --output."""
-_QUALITY = 95
-
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
     """The options of `darkroom upscale`."""
-    sub.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG or WebP")
-    text = "the picture to write, in the format of its suffix: .png, .jpg or .webp"
+    sub.add_argument("picture", type=Path, metavar="PICTURE", help="a PNG, JPEG, WebP or AVIF")
+    text = "the picture to write, in the format of its suffix: .png, .jpg, .webp or .avif"
     sub.add_argument("--output", "-o", type=Path, required=True, help=text)
     text = "the upscaler: a name in the models folder, a .safetensors file, Lanczos or Nearest"
     sub.add_argument("--model", required=True, help=text)
@@ -39,14 +35,15 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> str:
     """Upscale; returns a line about the picture. Raises what `Upscalers.upscale` raises, ImageError (E-IMAGE)."""
-    output_format = _FORMATS[render_job.check_suffix(arguments.output, _FORMATS)]
+    kind = find_output_format(arguments.output)
     size = _read_size(arguments.size)
     scale = None if size else 2.0 if arguments.scale is None else arguments.scale
     image, texts = _read(arguments.picture)
     upscalers, name = _open(arguments)
     from darkroom.base.files import write_bytes
     from darkroom.engine.upscalers import DEFAULT_TILE
-    from darkroom.pictures.lossy import convert_png
+    from darkroom.pictures.embedded import mark_enlarged
+    from darkroom.pictures.formats import convert_png
     from darkroom.pictures.png import encode_texts
     from darkroom.pictures.postprocess import add_step, upscale_fields
 
@@ -62,8 +59,9 @@ def run(arguments: argparse.Namespace) -> str:
         "from": list(image.size),
         "to": list(made.size),
     }
-    png = encode_texts(made, add_step(texts, upscale_fields(name, scale, made.size), step))
-    write_bytes(arguments.output, convert_png(png, output_format, _QUALITY))
+    added = add_step(texts, upscale_fields(name, scale, made.size), step)
+    png = encode_texts(made, added if used is None else mark_enlarged(added, texts))
+    write_bytes(arguments.output, convert_png(png, kind))
     model = f"{name} [{used.short}]" if used else name
     return f"{arguments.output}: {image.width}×{image.height} to {made.width}×{made.height} by {model}"
 
@@ -86,18 +84,16 @@ def _read(path: Path) -> tuple[Image, dict[str, str]]:
 
     from PIL import Image, ImageOps
 
-    from darkroom.pictures.lossy import infotext_of
-    from darkroom.pictures.png import MAX_PIXELS, SIGNATURE, check_png, read_picture, text_of_png
+    from darkroom.pictures.formats import PNG, recognize
+    from darkroom.pictures.png import MAX_PIXELS, read_picture
 
     data = read_picture(path)
-    if data.startswith(SIGNATURE):
-        check_png(data, path)
-        texts = text_of_png(data, path)
-    else:
-        infotext = infotext_of(data, path)
-        texts = {"parameters": infotext} if infotext else {}
+    kind = recognize(data, path)
+    if kind is PNG:
+        kind.check(data, path)
+    texts = kind.read_text(data, path)
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=[kind.name.upper()]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError("picture", path, f"has {image.width}x{image.height} pixels", "give a smaller one")
             if lost := _what_is_lost(image):

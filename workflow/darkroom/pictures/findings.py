@@ -34,7 +34,7 @@ from darkroom.pictures.records import (
     scores_path,
     thumbnail_path,
 )
-from darkroom.pictures.trash import find_latents, find_pictures
+from darkroom.pictures.trash import find_encoded, find_latents, find_pictures
 
 MISSING, DAMAGED, CHANGED = "missing", "damaged", "changed since"
 STRIPPED, UNWANTED = "without metadata", "not asked for any more"
@@ -69,6 +69,8 @@ def check_results(results: Path, below: str = "") -> tuple[int, list[Finding]]:
         findings += [Finding(results / path, UNWANTED) for path in there if path not in files]
     latents = (results / path for path in find_latents(results) if path.startswith(below))
     findings += [Finding(path, DAMAGED) for path in latents if is_damaged(path)]
+    encoded = (results / path for path in find_encoded(results) if path.startswith(below))
+    findings += [finding for path in encoded if (finding := _check_picture(path, None))]
     if not below:
         findings += _check_pages(results, listed)
     for finding in findings:

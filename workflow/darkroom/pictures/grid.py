@@ -17,12 +17,15 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.errors import ImageError
 from darkroom.pictures import png
 from darkroom.pictures.contact_sheet import EDGE, FAINT, INK, MARGIN, MAX_PIXELS, PAPER
+from darkroom.pictures.embedded import limit_texts
 from darkroom.pictures.formats import format_of
 from darkroom.pictures.grid_infotext import add_settings, describe_grid
 from darkroom.pictures.grid_parts import GAP, CellSize, GridPart, cell_size
+from darkroom.pictures.marking import XMP
 from darkroom.pictures.missing import without_hint
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import STUDY, read_picture
@@ -49,12 +52,16 @@ _Box = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class GridRequest:
-    """What is drawn where: a part of a study's table, its pictures below `results`, and the axes from the run's plan."""
+    """What is drawn where: a part of a study's table, its pictures below `results`, and the axes from the run's plan.
+
+    `metadata` says what the grid's own metadata holds.
+    """
 
     results: Path
     table: StudyTable
     part: GridPart
     axes: Sequence[Mapping[str, Any]]
+    metadata: MetadataConfig = WHOLE_METADATA
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,14 +302,19 @@ def _draw_missing(page: Image.Image, box: _Box, reason: str) -> None:
 
 
 def _texts(request: GridRequest, hashes: Sequence[str], drawn: Sequence[GalleryPicture]) -> PngInfo:
-    """The infotext of the first picture with those of the grid, all pictures' digest, and what is shown where as JSON."""
+    """The infotext and the mark of the first picture with those of the grid, all pictures' digest, and what is shown where."""
     table, part = request.table, request.part
     text = PngInfo()
     if drawn:
         path = request.results / drawn[0].path
-        infotext = format_of(path).read_text(read_picture(path), path).get("parameters", "")
-        text.add_text("parameters", add_settings(infotext, describe_grid(table, part, request.axes)))
+        of_first = limit_texts(format_of(path).read_text(read_picture(path), path), request.metadata)
+        settings = describe_grid(table, part, request.axes) if request.metadata.prompt else {}
+        text.add_text("parameters", add_settings(of_first.get("parameters", ""), settings))
+        if XMP in of_first:
+            text.add_itxt(XMP, of_first[XMP])
     text.add_text("pictures", digest_pictures(hashes))
+    if not request.metadata.prompt:  # labels are texts of prompts
+        return text
     shown: dict[str, Any] = {"sheet": table.sheet}
     for key, dimension, numbers in (("rows", table.rows, part.rows), ("columns", table.columns, part.columns)):
         if dimension is not None:

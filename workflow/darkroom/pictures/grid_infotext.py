@@ -54,7 +54,9 @@ def describe_grid(table: StudyTable, part: GridPart, axes: Sequence[Mapping[str,
 
 
 def add_settings(infotext: str, settings: Mapping[str, str]) -> str:
-    """A picture's infotext with further settings, before `Version`."""
+    """A picture's infotext with further settings, if there are some, before `Version`."""
+    if not settings:
+        return infotext
     pairs = ", ".join(f"{key}: {quote(value)}" for key, value in settings.items())
     before, version, after = infotext.rpartition(", Version: ")
     return f"{before}, {pairs}{version}{after}" if version else f"{infotext}, {pairs}"

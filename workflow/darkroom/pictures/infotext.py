@@ -20,10 +20,12 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
 
 NEGATIVE = "Negative prompt: "
+DIGEST = "request_sha256"
+"""The key in the JSON `darkroom` of a picture whose prompts were left out: the hash of its whole request."""
 STRIPPED = "does not say how it was made any more: another program has written it"
 _KEY = re.compile(r"\s*([\w][\w \-/]*):\s*")
 _PLAIN = re.compile(r"[^,]*")
-_FEWEST_SETTINGS = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
+SETTINGS_AT_LEAST = 3  # A1111's own rule: a line with fewer pairs belongs to the prompt
 
 
 _EMPHASIS = {"a1111": "Original", "no_norm": "No norm", "comfy": "comfy"}  # A1111's names for the first two
@@ -98,11 +100,16 @@ def write_infotext(
 
 
 def read_request(texts: Mapping[str, str], path: Path) -> RenderRequest:
-    """The request that a picture was made of, from its texts. Raises ImageError (E-IMAGE) if it doesn't say."""
+    """The request that a picture was made of, from its texts. Raises ImageError (E-IMAGE) if it doesn't say, or not all."""
     try:
-        return RenderRequest.model_validate(json.loads(texts["darkroom"])["request"])
+        made = json.loads(texts["darkroom"])
+        request = RenderRequest.model_validate(made["request"])
     except (ValueError, KeyError, TypeError, DarkroomError):
         raise ImageError("picture", path, STRIPPED) from None
+    if DIGEST in made:
+        why = "was written without its prompts (metadata.prompt: false)"
+        raise ImageError("picture", path, why, "its sheet and results/manifest.jsonl have them")
+    return request
 
 
 def _special_settings(request: RenderRequest, strength: float | None) -> dict[str, str]:
@@ -152,7 +159,7 @@ def read_infotext(text: str) -> Infotext:
     """
     body, _, last = text.rpartition("\n")
     settings = _read_settings(last)
-    if len(settings) < _FEWEST_SETTINGS:
+    if len(settings) < SETTINGS_AT_LEAST:
         body, settings = text, {}
     head, found, negative = ("\n" + body).partition("\n" + NEGATIVE.rstrip())
     return {

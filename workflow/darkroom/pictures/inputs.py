@@ -18,8 +18,8 @@ from typing import Any
 
 from darkroom.base.files import read_json_object, write_bytes
 from darkroom.errors import DiskError, ImageError
-from darkroom.pictures.lossy import infotext_of
-from darkroom.pictures.png import MAX_PIXELS, SIGNATURE, check_png, read_picture, text_of_png
+from darkroom.pictures.formats import PNG, recognize
+from darkroom.pictures.png import MAX_PIXELS, read_picture
 
 MEMORY = Path(".snakemake/darkroom/inputs.json")
 MAX_BYTES = 256 * 2**20
@@ -99,11 +99,10 @@ def _inspect(path: Path | str) -> dict[str, Any]:
 
 def _texts(data: bytes, path: Path | str) -> dict[str, str]:
     """The metadata by keyword; a PNG is checked as well."""
-    if data.startswith(SIGNATURE):
-        check_png(data, path)
-        return text_of_png(data, path)
-    infotext = infotext_of(data, path)
-    return {"parameters": infotext} if infotext else {}
+    kind = recognize(data, path)
+    if kind is PNG:
+        kind.check(data, path)
+    return kind.read_text(data, path)
 
 
 def _size(data: bytes, path: Path | str) -> tuple[int, int]:

@@ -12,12 +12,14 @@ from typing import Any
 
 from darkroom.base.text import shorten
 from darkroom.errors import DarkroomError, ImageError
-from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.infotext import DIGEST, read_infotext
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 
 _NOT_TAKEN = ("embeddings", "image", "stages", "width", "height")
 """What a request says of the picture's own making: its size, its stages, and what settling finds anew."""
+_PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
+"""What a picture doesn't say whose prompts were left out."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm", "comfy": "comfy"}
 _READ: dict[str, tuple[str, Callable[[str], Any]]] = {
     "Steps": ("steps", int),
@@ -45,11 +47,13 @@ def settings_of(texts: Mapping[str, str], path: object) -> dict[str, Any]:
     """
     if "darkroom" in texts:
         try:
-            made_of = RenderRequest.model_validate(json.loads(texts["darkroom"])["request"])
+            made = json.loads(texts["darkroom"])
+            made_of = RenderRequest.model_validate(made["request"])
         except (ValueError, KeyError, TypeError, RecursionError, DarkroomError):
             hint = "take the metadata out, and write its settings into the sheet"
             raise ImageError("picture", path, "has metadata of Darkroom that can't be read", hint) from None
-        return {key: value for key, value in made_of.model_dump().items() if key not in _NOT_TAKEN}
+        unknown = _NOT_TAKEN if DIGEST not in made else (*_NOT_TAKEN, *_PROMPTS)
+        return {key: value for key, value in made_of.model_dump().items() if key not in unknown}
     return _of_infotext(texts["parameters"], path) if texts.get("parameters") else {}
 
 

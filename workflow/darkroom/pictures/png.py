@@ -1,7 +1,8 @@
 """The format PNG: encoding with metadata, reading the metadata, checking files for damage.
 
 Text chunks: `parameters` is the infotext that other tools read, `darkroom` is JSON with the exact request, from
-which the picture can be rendered again, and a study's picture has `study`, JSON with its cell. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
+which the picture can be rendered again, and a study's picture has `study`, JSON with its cell. The XMP packet of
+`darkroom.pictures.marking` has a keyword of its own. Pillow is imported only to encode or decode pixels; reading text and `is_whole`
 need the standard library alone. Format: PNG specification, third edition (W3C), chapters 5 and 11.
 """
 
@@ -17,6 +18,7 @@ from functools import cache
 from pathlib import Path
 
 from darkroom.errors import ImageError
+from darkroom.pictures.marking import XMP
 
 TYPE_CHECKING = False  # as in typing, whose import every picture of a cluster's job would pay for
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 IEND = b"\x00\x00\x00\x00IEND\xaeB`\x82"
 STUDY = "study"
 """The keyword of the text chunk with a study's cell."""
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 REDO = "delete the file and run the same command again"
 MAX_PIXELS = 8192 * 8192
 _WHERE = "check the path; a picture of a run is made by `snakemake --cores 1 results/`"
@@ -38,16 +41,17 @@ _COMPRESS_LEVEL = 1
 
 
 def encode_png(
-    image: Image.Image, infotext: str, request_json: str, *, facts: Mapping[str, Any] | None = None
+    image: Image.Image, infotext: str, request_json: str, *, facts: Mapping[str, Any] | None = None, xmp: str = ""
 ) -> bytes:
-    """A PNG with its two text chunks; the same arguments give the same bytes under the same Pillow.
+    """A PNG with its text chunks; the same arguments give the same bytes under the same Pillow.
 
     `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `origin`, `assets`, `warnings`, `versions`,
-    `revision`, `made_on`) go into the `darkroom` chunk with the request; they must not differ between two equal renders.
+    `revision`, `made_on`) go into the `darkroom` chunk with the request; they must not differ between two equal renders. `xmp` is an XMP
+    packet.
     """
     chunk = {"request": json.loads(request_json), **(facts or {})}
     texts = {"parameters": infotext, "darkroom": json.dumps(chunk, ensure_ascii=True, separators=(",", ":"))}
-    return encode_texts(image, texts)
+    return encode_texts(image, texts | ({XMP: xmp} if xmp else {}))
 
 
 def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
@@ -57,7 +61,8 @@ def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
     chunks = PngInfo()
     for keyword, text in texts.items():
         # add_text writes tEXt where Latin-1 allows and iTXt elsewhere. A NUL would end the text for a reader.
-        chunks.add_text(keyword, text.replace("\0", "\ufffd"))
+        add = chunks.add_itxt if keyword == XMP else chunks.add_text
+        add(keyword, text.replace("\0", "\ufffd"))
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=chunks, compress_level=_COMPRESS_LEVEL)
     return buffer.getvalue()
@@ -65,9 +70,32 @@ def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
 
 def add_study(png: bytes, study: str) -> bytes:
     """The PNG with a third text chunk, `study`: JSON with the cell of a study that the picture is (ASCII)."""
-    body = b"tEXt" + STUDY.encode() + b"\0" + study.encode("ascii")
-    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
-    return png[: -len(IEND)] + chunk + IEND
+    return png[: -len(IEND)] + _write_chunk(b"tEXt", STUDY.encode() + b"\0" + study.encode("ascii")) + IEND
+
+
+def replace_texts(png: bytes, texts: Mapping[str, str], path: Path | str) -> bytes:
+    """A PNG with these text chunks in place of its own; its pixels' bytes stay as they are.
+
+    The bytes are those that `encode_texts` and `add_study` give. Raises ImageError (E-IMAGE) with `path` for a damaged one.
+    """
+    before, rest = [], []
+    for kind, body in _chunks(io.BytesIO(png), path, check=True):
+        if kind not in _TEXT_CHUNKS:
+            (before if kind == b"IHDR" else rest).append(_write_chunk(kind, body))
+    before += [_write_text(keyword, text) for keyword, text in texts.items() if keyword != STUDY]
+    rest[-1:-1] = [_write_text(STUDY, texts[STUDY])] if STUDY in texts else []
+    return SIGNATURE + b"".join(before + rest)
+
+
+def _write_text(keyword: str, text: str) -> bytes:
+    text = text.replace("\0", "\ufffd")
+    if keyword != XMP and all(ord(sign) < 256 for sign in text):
+        return _write_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text.encode("latin-1"))
+    return _write_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
+
+
+def _write_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 @cache
@@ -153,7 +181,7 @@ def _read_text(file: BinaryIO, path: Path | str) -> dict[str, str]:
     texts: dict[str, str] = {}
     room = _MAX_TEXT
     for kind, body in _chunks(file, path, check=False):
-        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+        if kind in _TEXT_CHUNKS:
             try:
                 keyword, text = _decode_text(kind, body, room)
             except (ValueError, zlib.error):
@@ -200,7 +228,7 @@ def _chunks(file: BinaryIO, path: Path | str, *, check: bool) -> Iterator[tuple[
         length, kind = struct.unpack(">I4s", head) if len(head) == 8 else (0, b"")
         if not kind or file.tell() + length + 4 > size:
             raise ImageError("picture", path, "is cut off", REDO)
-        if check or kind in (b"tEXt", b"zTXt", b"iTXt"):
+        if check or kind in _TEXT_CHUNKS:
             body, crc = file.read(length), file.read(4)
             if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(crc, "big"):
                 raise ImageError("picture", path, f"is damaged (checksum of {kind.decode('latin-1')})", REDO)

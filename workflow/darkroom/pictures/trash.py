@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from darkroom.base.files import disk_errors
-from darkroom.pictures.formats import FORMATS
+from darkroom.pictures.formats import BY_SUFFIX, PNG
 from darkroom.pictures.latents import LATENT_SUFFIX, latent_path
 from darkroom.pictures.measures import STUDY_CSV, measures_path
 from darkroom.pictures.records import (
@@ -23,13 +23,22 @@ from darkroom.pictures.records import (
 
 TRASH = ".trash"
 _STEM = r"[a-z0-9][a-z0-9_.-]*(?:-[0-9]+|\.[0-9]+-[a-z][a-z0-9]*)"
-_NAME = re.compile(rf"{_STEM}\.[a-z]+")
+_NAME = re.compile(_STEM + re.escape(PNG.suffix))
+SIGNED_PNG = ".c2pa.png"
+"""How the signed copy of a PNG ends, which is no PNG of a run."""
+_ENCODED = [SIGNED_PNG, *(suffix for suffix, kind in BY_SUFFIX.items() if kind is not PNG)]
+_ENCODED_NAME = re.compile(f"({_STEM})({'|'.join(map(re.escape, _ENCODED))})")
 _LATENT_NAME = re.compile(_STEM + re.escape(LATENT_SUFFIX))
 
 
 def find_pictures(results: Path) -> list[str]:
     """The pictures in a results folder, as `SHEET/CHECKPOINT/ID-SEED.SUFFIX` relative to it, those of stages too; sorted."""
-    return _find(results, FORMATS, _NAME)
+    return _find(results, [PNG.suffix], _NAME)
+
+
+def find_encoded(results: Path) -> list[str]:
+    """The files beside pictures that were made of them, in other formats or signed, as `find_pictures` has pictures."""
+    return _find(results, _ENCODED, _ENCODED_NAME)
 
 
 def find_latents(results: Path) -> list[str]:
@@ -44,7 +53,9 @@ def _find(results: Path, suffixes: Iterable[str], name: re.Pattern[str]) -> list
 
 
 def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
-    """The pictures and grids that are not among the `wanted` paths, each with what belongs to it: thumbnail, scores, latents, …
+    """The files that are not among the `wanted` paths, each with what belongs to it: thumbnail, scores, latents, …
+
+    They are pictures, grids, and what was encoded of pictures that are wanted still.
 
     A sheet's contact sheet and index, and a study's table, page and measures, belong to its last picture if none of the sheet is
     wanted. Paths are relative to `results`.
@@ -61,6 +72,12 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
     for path in unwanted:
         if path in pictures:
             found[pictures[path]].append(path)
+    alone = []
+    for path in (each for each in find_encoded(results) if each not in wanted):
+        folder, _, name = path.rpartition("/")
+        match = _ENCODED_NAME.fullmatch(name)
+        assert match is not None
+        found.get(f"{folder}/{match[1]}{PNG.suffix}", alone).append(path)
     for sheet in {path.partition("/")[0] for path in unwanted} - sheets:
         last = [path for path in found if path.startswith(f"{sheet}/")][-1]
         found[last] += [
@@ -70,6 +87,7 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
             index_path(sheet),
             measures_path(sheet),
         ]
+    found |= {path: [] for path in alone}
     found |= {path: [] for path in find_grids(results) if path not in wanted}
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 

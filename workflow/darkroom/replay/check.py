@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from darkroom.errors import ImageError
+from darkroom.pictures.formats import recognize
 from darkroom.pictures.made_by import LIBRARIES
-from darkroom.pictures.png import SIGNATURE, decode_png, library_versions
+from darkroom.pictures.png import library_versions
 from darkroom.replay.own import Recipe
 from darkroom.request.picture_revision import picture_revision
 
@@ -120,14 +119,5 @@ def _say(name: str, made: Any, now: Any) -> str:
 
 def _decode(data: bytes, recipe: Recipe) -> Image:
     """The RGB picture in the file's bytes."""
-    from PIL import Image
-
-    try:
-        if data.startswith(SIGNATURE):
-            return decode_png(data, recipe.path)
-        with Image.open(io.BytesIO(data), formats=["JPEG", "WEBP", "AVIF"]) as image:
-            return image.convert("RGB")
-    except ImageError:
-        raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ImageError("picture", recipe.path, f"can't be read ({error})", "give another file") from None
+    kind = recognize(data, recipe.path)
+    return kind.decode(data, recipe.path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.errors import DarkroomError, ImageError
+from darkroom.pictures.infotext import DIGEST
 from darkroom.pictures.made_by import MadeBy, made_by_of
 from darkroom.pictures.png import STUDY
 from darkroom.request.assets import used_assets
@@ -81,6 +82,9 @@ def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) ->
     made = _parse(texts, path)
     if "request" not in made:
         return None
+    if made.get(DIGEST) is not None:
+        hint = "make it from its sheet: `snakemake`; `metadata: {prompt: true}` keeps prompts in pictures"
+        raise ImageError("picture", path, "was written without its prompts, so it doesn't say what it shows", hint)
     try:
         request = RenderRequest.model_validate(made["request"])
         wanted = used_assets(request)

@@ -12,7 +12,7 @@ from pathlib import Path
 from darkroom.config import Config
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError, ImageError, ModelError
-from darkroom.pictures.formats import find_format
+from darkroom.pictures.formats import read_texts as read_format_texts
 from darkroom.pictures.png import SIGNATURE
 from darkroom.replay.find_models import Found, ModelsFolder
 from darkroom.replay.foreign import ForeignPicture
@@ -49,9 +49,7 @@ def read_picture(data: bytes, path: Path) -> Recipe | Foreign:
     """What a picture's metadata say. Raises ImageError (E-IMAGE) for one that says nothing, or can't be read."""
     found = texts_of(data, path)
     is_lossy = not data.startswith(SIGNATURE)
-    kind = find_format(path)
-    beside = kind.read_text(data, path) if is_lossy and kind is not None and kind.suffix != ".png" else {}
-    own = read_own({**beside, **found.texts}, path, is_lossy=is_lossy)
+    own = read_own(read_format_texts(data, path) if is_lossy else found.texts, path, is_lossy=is_lossy)
     if own is not None:
         return own
     foreign = read_texts(found)

@@ -122,7 +122,7 @@ def _usual_threads() -> int:
     """As many threads as torch takes by itself; to be asked before another number is set."""
     import torch
 
-    return torch.get_num_threads()
+    return int(torch.get_num_threads())
 
 
 def processors() -> int:
@@ -133,8 +133,9 @@ def processors() -> int:
 def _render(engine: Engine, recipe: Recipe, files: GivenFiles) -> Replayed:
     from darkroom.pictures.png import add_study
 
-    picture = engine.render(recipe.request, pictures=files.find_all(recipe))
-    rendered = encode(engine, picture)
+    given = files.find_all(recipe)
+    picture = engine.render(recipe.request, pictures=given)
+    rendered = encode(engine, picture, files=given)
     image, png = picture.image, rendered.png
     for step in recipe.steps:
         image, png = _do_step(engine, image, png, step)
@@ -146,10 +147,12 @@ def _render(engine: Engine, recipe: Recipe, files: GivenFiles) -> Replayed:
 def _do_step(engine: Engine, image: Image, png: bytes, step: Mapping[str, Any]) -> tuple[Image, bytes]:
     """What `darkroom upscale` did to the finished picture."""
     from darkroom.engine.upscalers import DEFAULT_TILE
+    from darkroom.pictures.embedded import mark_enlarged
     from darkroom.pictures.png import encode_texts, text_of_png
     from darkroom.pictures.postprocess import add_step, upscale_fields
 
     name, size, tile = step["upscaler"], tuple(step["to"]), step.get("tile")
     made = engine.upscalers.upscale(image, name, size=size, tile=tile if isinstance(tile, int) else DEFAULT_TILE)
-    texts = add_step(text_of_png(png, "picture"), upscale_fields(name, None, made.size), step)
-    return made, encode_texts(made, texts)
+    texts = text_of_png(png, "picture")
+    added = add_step(texts, upscale_fields(name, None, made.size), step)
+    return made, encode_texts(made, added if step.get("sha256") is None else mark_enlarged(added, texts))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.text import did_you_mean
+from darkroom.config_output import MetadataConfig
 from darkroom.errors import BadNameError
 from darkroom.pictures.grid_parts import GridPart, cell_size, split_page
 from darkroom.pictures.picture import GalleryPicture
@@ -146,7 +147,8 @@ def make_grid_file(plan_file: Path, sheet: str, output: Path, missing: Mapping[s
     table = make_table(sheet, pictures, layout)
     grids = list(list_grids(table)) if pictures else []
     grid = find_grid(sheet, output.stem, {grid.stem: grid for grid in grids})
-    draw_grid(GridRequest(RESULTS, table, grid.part, layout["axes"]), output, missing or {})
+    metadata = MetadataConfig.model_validate(plan["config"].get("metadata", {}))
+    draw_grid(GridRequest(RESULTS, table, grid.part, layout["axes"], metadata), output, missing or {})
     line = f"{output}: {len(grid.part.places(table))} pictures"
     if len(grids) > MOST_GRIDS:
         line += f"; {MOST_GRIDS} of {len(grids):,} grids are drawn, results/{sheet}/study.html has all"

@@ -17,6 +17,7 @@ from darkroom.base.secrets import redact
 from darkroom.cluster import submit
 from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
+from darkroom.run.encoded import count_with_prompts
 from darkroom.run.models import inspect_model, outputs
 from darkroom.run.outdated import print_mixed_sheets
 from darkroom.run.partial_pages import make_partial_pages
@@ -54,6 +55,8 @@ class Lifecycle:
         if self._has_begun:
             return
         self._has_begun = True
+        if self._snakemake.is_main and not self._plan.config.metadata.prompt:
+            _announce_prompts(self._plan)
         if not self._snakemake.makes_files:
             self._announce_repairs()
             return
@@ -148,6 +151,14 @@ def lifecycle_of(plan: Plan, snakemake: SnakemakeRun) -> Lifecycle:
     There is one, however often Snakemake reads the rule files: it reads them again for each `use rule` of a module.
     """
     return _lifecycles.setdefault(plan.config.model_dump_json(), Lifecycle(plan, snakemake))
+
+
+def _announce_prompts(plan: Plan) -> None:
+    """Say how many pictures of earlier runs hold prompts that the configuration leaves out: they aren't made again."""
+    found, there = count_with_prompts(Path("results"), plan.sheets)
+    if found:
+        line = f"metadata.prompt is false, and {found:,} of {there:,} pictures that are there hold their prompts."
+        print(f"{line} `darkroom metadata results` takes them out; nothing is rendered.", file=sys.stderr, flush=True)
 
 
 def _remove_leftovers(plan: Plan) -> None:

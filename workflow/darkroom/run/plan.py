@@ -23,7 +23,7 @@ from darkroom.base.files import write_bytes
 from darkroom.base.secrets import redact
 from darkroom.base.strict_yaml import load_yaml, restore_text
 from darkroom.base.text import did_you_mean
-from darkroom.base.validation import lines_of
+from darkroom.base.validation import Mistakes, lines_of
 from darkroom.cluster import earlier_attempts
 from darkroom.config import Config, check_sheets, parse_config, read_config
 from darkroom.config_sources import Checkpoint
@@ -34,6 +34,7 @@ from darkroom.request.assets import used_assets
 from darkroom.request.picture_revision import render_revision, stage_revision
 from darkroom.request.stages import DenoisingStage
 from darkroom.run.asset_folders import expand_folders
+from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import StudyGrids, grids_of
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Sources, inspect_sources
@@ -94,6 +95,11 @@ class Plan:
         """The pictures' paths, of one sheet or of all."""
         chosen = self.sheets.values() if sheet is None else [self.sheets[sheet]]
         return [f"results/{p.path}" for pictures in chosen for p in pictures]
+
+    @cached_property
+    def encoded(self) -> EncodedFiles:
+        """The files beside the pictures, in other formats or signed."""
+        return EncodedFiles(self.config, self.sheets)
 
     @cached_property
     def grids(self) -> dict[str, StudyGrids]:
@@ -204,8 +210,10 @@ class Plan:
 
     @cached_property
     def engine_flags(self) -> list[str]:
-        """How and where to render. Only `dtype` changes pictures, and it is one of the rule's params."""
-        return ["--engine", self.config.engine.model_dump_json()]
+        """How and where to render, and what is written into pictures. Only `dtype` changes them, and it is one of the rule's params."""
+        left_out = self.config.metadata.model_dump_json(exclude_defaults=True)
+        about = [] if left_out == "{}" else ["--metadata", left_out]
+        return ["--engine", self.config.engine.model_dump_json(), *about]
 
     def kept_path(self, wildcards: Any) -> str | None:
         """A picture's second name on a cluster, a hash of all that decides it; None while a receipt is missing."""
@@ -215,7 +223,7 @@ class Plan:
             return None
         request = self.picture(wildcards).request
         parts = [request.to_json(), made_of, self.config.engine.dtype, render_revision(request), __version__]
-        parts += filter(None, [self.picture(wildcards).study])
+        parts += filter(None, [self.picture(wildcards).study, self.config.metadata.model_dump(exclude_defaults=True)])
         return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
 
     def study_flags(self, wildcards: Any) -> list[str]:
@@ -252,10 +260,13 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
 def make_plan(config: Config) -> Plan:
     """Read the sheets and inspect every source.
 
-    Raises what `expand_folders`, `load_pictures` and `inspect_sources` raise.
+    Raises what `expand_folders`, `load_pictures`, `EncodedFiles.check` and `inspect_sources` raise.
     """
     config = expand_folders(config)
     sheets = load_pictures(config)
+    mistakes = Mistakes()
+    EncodedFiles(config, sheets).check(mistakes)
+    mistakes.raise_all()
     sources = inspect_sources(config)
     return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import Config
-from darkroom.errors import ConfigError
+from darkroom.errors import ConfigError, ImageError
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE, scores_path
 from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
+from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import grids_of
 from darkroom.run.outdated import OutdatedPictures
 from darkroom.run.plan import Plan
@@ -90,6 +91,21 @@ class Results:
         if self._snakemake.is_main and not self._check.are_scores_current(picture):
             self._snakemake.force(RESULTS / scores_path(picture.name))
 
+    def check_encoded(self, path: str) -> None:
+        """Force a file beside a picture, given below results/, if it is damaged or another program has written it."""
+        if not self._snakemake.is_main or path in self._handled:
+            return
+        self._handled.add(path)
+        try:
+            self._check.check_encoded(path)
+        except ImageError as error:
+            if not self._snakemake.makes_files:
+                self._snakemake.force(RESULTS / path)
+                return
+            move_to_trash(RESULTS, [path], self._trash)
+            line = f"{error.why}. It is made again from the PNG; the file is now {self._trash / path}."
+            print(f"E-IMAGE picture '{RESULTS / path}': {line}", file=sys.stderr, flush=True)
+
     def check_study(self, sheet: str) -> None:
         """Force what is damaged or out of date of a study's table; whatever its contact sheet waits for, it waits for too."""
         state = self._inspect(sheet)
@@ -145,13 +161,15 @@ class Results:
 
 
 def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
-    """The pictures and grids in results/ that no sheet of the configurations asks for, as `find_unwanted` gives them.
+    """The pictures, grids and encoded files in results/ that none of the configurations asks for, as `find_unwanted` gives them.
 
     Raises what `expand_folders` and `load_pictures` raise.
     """
     wanted: set[str] = set()
     for config in configs:
-        for name, sheet in load_pictures(expand_folders(config)).items():
+        sheets = load_pictures(expand_folders(config))
+        wanted |= set(EncodedFiles(config, sheets).of_sheet())
+        for name, sheet in sheets.items():
             wanted |= {picture.path for picture in sheet} | latents_of(sheet)
             grids = grids_of(name, sheet)
             wanted |= {f"{name}/{grid.file}" for grid in grids.by_stem.values()} if grids is not None else set()

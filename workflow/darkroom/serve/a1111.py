@@ -6,7 +6,7 @@ import base64
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,10 +15,9 @@ from fastapi import APIRouter, Request
 
 from darkroom.base.text import shorten
 from darkroom.errors import ImageError, RequestError, UnsupportedError
+from darkroom.pictures.formats import read_texts
 from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.infotext_stages import written_schedule
-from darkroom.pictures.lossy import infotext_of
-from darkroom.pictures.png import SIGNATURE, text_of_png
 from darkroom.request.stages import DenoisingStage
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 from darkroom.serve.a1111_extras import add_extras
@@ -37,6 +36,7 @@ from darkroom.serve.a1111_schemas import (
     Txt2ImgAnswer,
 )
 from darkroom.serve.a1111_settings import (
+    FILE_OPTIONS,
     PER_PICTURE,
     PictureSettings,
     check_fixed,
@@ -95,7 +95,9 @@ async def _answer(
     pictures = await while_connected(request, work)
     if read.model is not None and body.override_settings_restore_afterwards is False:
         service.set_default(model)
-    return write_answer(body, pictures, read, started)
+    is_shown = body.send_images is not False
+    files = await read.output.encode_all(picture.png for picture in pictures if is_shown)
+    return write_answer(body, pictures, read, started, files)
 
 
 def _check_hires(read: PictureSettings, service: Service) -> None:
@@ -155,8 +157,10 @@ async def _refuse_interrogation() -> None:
     raise UnsupportedError("interrogate", None, "Darkroom describes no pictures", "use a program that captions them")
 
 
-def write_answer(body: Processing, pictures: list[Rendered], read: PictureSettings, started: float) -> Txt2ImgAnswer:
-    """A1111's answer: the pictures, the request's known fields with the missing ones filled in, and `info`."""
+def write_answer(
+    body: Processing, pictures: list[Rendered], read: PictureSettings, started: float, files: Sequence[bytes]
+) -> Txt2ImgAnswer:
+    """A1111's answer: the pictures' files, the request's known fields with the missing ones filled in, and `info`."""
     first = pictures[0].request
     used = first.model_dump(mode="json", include={"negative_prompt", "steps", "cfg_scale", "width", "height"})
     used |= {"sampler_name": first.sampler, "scheduler": written_schedule(first)}
@@ -166,7 +170,7 @@ def write_answer(body: Processing, pictures: list[Rendered], read: PictureSettin
         if not body.include_init_images:
             fields |= {"init_images": None, "mask": None}
     sent = {name: value for name, value in fields.items() if value is not None}
-    images = [] if body.send_images is False else [base64.b64encode(picture.png).decode() for picture in pictures]
+    images = [base64.b64encode(file).decode() for file in files]
     info = json.dumps(_write_info(body, pictures, read, started))
     return Txt2ImgAnswer(images=images, parameters={**fields, **used, **sent}, info=info)
 
@@ -225,7 +229,7 @@ def read_options(options: dict[str, Any], present: dict[str, Any]) -> tuple[str 
     for name, value in options.items():
         if name == "sd_model_checkpoint" or value is None or (name in present and value == present[name]):
             continue
-        if name in PER_PICTURE:
+        if name in (*PER_PICTURE, *FILE_OPTIONS):
             why = "can't be set for everybody"
             raise UnsupportedError(
                 f"request: {name}", shorten(value), why, "send it with a picture, in override_settings"
@@ -256,12 +260,12 @@ def read_progress(progress: Progress | None, now: float) -> ProgressAnswer:
 
 
 def read_png_info(image: str, limits: ServeConfig) -> PngInfo:
-    """The metadata of a PNG, JPEG or WebP in base64. Raises RequestError (E-REQUEST), LimitError, SsrfError."""
+    """The metadata of a PNG, JPEG, WebP or AVIF in base64. Raises RequestError (E-REQUEST), LimitError, SsrfError."""
     data = decode_base64(image, "request: image", limits)
     try:
-        texts = text_of_png(data, "image") if data.startswith(SIGNATURE) else {"parameters": infotext_of(data)}
+        texts = read_texts(data, "image")
     except ImageError:
-        why = "is not a PNG, JPEG or WebP in base64"
+        why = "is not a PNG, JPEG, WebP or AVIF in base64"
         raise RequestError("request: image", None, why, "send the file's bytes in base64") from None
     info = texts.pop("parameters", "")
     known = read_infotext(info)

@@ -29,9 +29,12 @@ from darkroom.serve.a1111_infotext import with_infotext
 from darkroom.serve.a1111_samplers import ignore_schedule_of, read_sampler
 from darkroom.serve.a1111_schemas import SAME, Processing, Txt2Img
 from darkroom.serve.adapters import choose_seed
+from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 
+FILE_OPTIONS: dict[str, Any] = {"samples_format": "png", "jpeg_quality": 80}
+"""Options about the files that a request's pictures are sent in, with A1111's defaults; the quality is WebP's and AVIF's too."""
 FIXED: dict[str, Any] = {
-    "samples_format": "png",
+    "webp_lossless": False,
     "enable_pnginfo": True,
     "samples_save": False,
     "grid_save": False,
@@ -62,7 +65,8 @@ _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
 class PictureSettings:
     """A request in our terms: settings and variation seed of each picture, and the model (None for the default).
 
-    `ignored` names what the request asks for in vain, with the reasons; `hires_model` a second pass's own model.
+    `ignored` names what the request asks for in vain, with the reasons; `hires_model` a second pass's own model; `output`
+    is the kind of file that the pictures are sent in.
     """
 
     settings: list[dict[str, Any]]
@@ -70,6 +74,7 @@ class PictureSettings:
     model: str | None
     ignored: Ignored
     hires_model: str | None = None
+    output: OutputFile = PNG_FILE
 
     def with_settings(self, **settings: Any) -> PictureSettings:
         """The same with settings that all pictures have."""
@@ -109,14 +114,15 @@ def read_processing(body: Processing, own: dict[str, Any], size: dict[str, int])
         ignored["eta"] = reason
     elif body.eta is not None and body.eta != find_sampler(settings["sampler"]).eta:
         settings["eta"] = body.eta
-    model, overrides, others = read_overrides(body.override_settings or {})
+    options = body.override_settings or {}
+    model, overrides, others = read_overrides({key: options[key] for key in options if key not in FILE_OPTIONS})
     ignored |= {f"override_settings.{name}": why for name, why in others.items()}
     if body.override_settings_restore_afterwards is False and overrides:
         name = "override_settings_restore_afterwards"
         why = f"{', '.join(overrides)} can't be kept for everybody"
         raise UnsupportedError(f"request: {name}", False, why, f"send {name} as true")
     settings |= {**overrides, "prompt": name_weights(body.prompt or "", te_first=True)}
-    return _spread_seeds(body, settings, model, ignored)
+    return replace(_spread_seeds(body, settings, model, ignored), output=read_file_options(options))
 
 
 def _spread_seeds(body: Processing, settings: dict[str, Any], model: str | None, ignored: Ignored) -> PictureSettings:
@@ -149,13 +155,26 @@ def read_overrides(options: Mapping[str, Any]) -> tuple[str | None, dict[str, An
     return None if model is None else str(model), settings, ignored
 
 
+def read_file_options(options: Mapping[str, Any]) -> OutputFile:
+    """The kind of file that options ask for. Raises RequestError (E-REQUEST) and UnsupportedError (E-UNSUPPORTED)."""
+    given = {name: options.get(name) for name in FILE_OPTIONS}
+    name, quality = given["samples_format"], given["jpeg_quality"]
+    if str(name or "png").lower() == "png":
+        quality = None  # A1111's clients send all their options along
+    elif quality is None:
+        quality = FILE_OPTIONS["jpeg_quality"]
+    return read_output(name, quality, ("override_settings.samples_format", "override_settings.jpeg_quality"))
+
+
 def check_fixed(where: str, name: str, value: Any, *, guess: bool = True) -> str | None:
     """Why an option is ignored, with a similar name if it should `guess` one; None for an option that has its fixed value.
 
     Raises UnsupportedError (E-UNSUPPORTED) for another value of an option that changes pictures.
     """
     if name not in FIXED:
-        return ignore_option(where, name, value, ("sd_model_checkpoint", *PER_PICTURE, *FIXED) if guess else ())
+        return ignore_option(
+            where, name, value, ("sd_model_checkpoint", *PER_PICTURE, *FILE_OPTIONS, *FIXED) if guess else ()
+        )
     if value == FIXED[name]:
         return None
     if name in _NO_PICTURE:
@@ -182,4 +201,4 @@ def present_options(title: str, sha256: str | None) -> dict[str, Any]:
     """All options with their values; `title` and `sha256` are the default model's."""
     emphasis = RenderRequest.model_fields["emphasis"].default
     own = {"sd_vae": "Automatic", "CLIP_stop_at_last_layers": 1, "emphasis": emphasis}
-    return {"sd_model_checkpoint": title, "sd_checkpoint_hash": sha256 or "", **own, **FIXED}
+    return {"sd_model_checkpoint": title, "sd_checkpoint_hash": sha256 or "", **own, **FILE_OPTIONS, **FIXED}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from darkroom import __version__
 from darkroom.base.logs import describe_exception
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
@@ -25,7 +27,7 @@ _TIMED = ("encode", "denoise", "decode", "total")
 class Rendered:
     """A finished picture and all that is known about it, so that no interface has to read its PNG again.
 
-    `png` holds the infotext and the request as metadata. `facts` say how the picture was made: JSON-ready, without any
+    `png` holds the infotext and the request as metadata, without prompts where the configuration leaves them out. `facts` say how the picture was made: JSON-ready, without any
     prompt text, and empty where `is_cached` says that results/ already held the picture. `warnings` say what deserves a
     look although the picture was made. `model` is the model's name, `model_hash` its AutoV2 hash (None if unknown).
     `latents` are a safetensors file, where they were asked for.
@@ -52,11 +54,20 @@ class Rendered:
         return _summarise(self.facts)
 
 
-def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None) -> Rendered:
+def encode(
+    engine: Engine,
+    picture: RenderedImage,
+    made_from: str | None = None,
+    *,
+    metadata: MetadataConfig = WHOLE_METADATA,
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> Rendered:
     """The picture as PNG bytes with its metadata; equal pictures give equal bytes.
 
-    `made_from` is the SHA-256 of the file that its chain went on from.
+    `made_from` is the SHA-256 of the file that its chain went on from, `files` are those that the engine was given, and
+    `metadata` says what is written into the PNG.
     """
+    from darkroom.pictures.embedded import source_of, write_texts
     from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
     from darkroom.pictures.png import library_versions
@@ -66,7 +77,7 @@ def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None)
     infotext = write_infotext(
         request, model=engine.name, model_hash=engine.model_hash, version=__version__, assets=made.assets
     )
-    metadata = {
+    known = {
         "model": engine.name,
         "model_hash": engine.model_hash,
         "assets": [asdict(asset) for asset in made.assets],
@@ -77,13 +88,14 @@ def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None)
         **({"origin": dict(made.origin)} if made.origin else {}),
         **({} if made_from is None else {"made_from": made_from}),
     }
-    png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
+    png = PNG.encode(picture.image, write_texts(request, infotext, known, metadata, source_of(request, files)))
     width, height = request.sizes[-1]
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
     if request.stages:
         facts["stages"] = [stage.name for stage in request.stages]
-    known = (made.warnings, engine.name, engine.model_hash)
-    return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
+    return Rendered(
+        png, request, infotext, facts, made.warnings, engine.name, engine.model_hash, latents=picture.latents
+    )
 
 
 def as_error(error: BaseException) -> DarkroomError:

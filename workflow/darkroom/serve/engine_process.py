@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.base.logs import configure_log
 from darkroom.base.text import format_percent, format_progress
+from darkroom.config_output import MetadataConfig
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
 _LOADING_EVERY_S = 2.0
-_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents")
+_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents", "metadata")
 
 
 @dataclass(eq=False)
@@ -60,6 +61,7 @@ class Task:
     previews: int
     stages_done: int
     keep_latents: bool
+    metadata: dict[str, bool]
     pictures: dict[str, bytes]
     made_from: Future[str] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -205,7 +207,9 @@ class EngineProcess:
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         try:
-            rendered = encode(engine, picture, None if task.made_from is None else task.made_from.result())
+            made_from = None if task.made_from is None else task.made_from.result()
+            about = {"metadata": MetadataConfig.model_validate(task.metadata), "files": task.pictures}
+            rendered = encode(engine, picture, made_from, **about)
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}

@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image
 
 from darkroom.errors import ImageError
-from darkroom.pictures.lossy import infotext_of
-from darkroom.pictures.png import text_of_png
+from darkroom.pictures.formats import read_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -59,10 +58,10 @@ def has_holes(image: Picture) -> bool:
     return plain is not None and plain.mode == "RGBA" and plain.getchannel("A").getextrema()[0] == 0
 
 
-def infotext_in(content: bytes, kind: str) -> str:
+def infotext_in(content: bytes) -> str:
     """The A1111 metadata of a file that can be decoded; empty without any."""
     try:
-        return text_of_png(content, "picture").get("parameters", "") if kind == "PNG" else infotext_of(content)
+        return read_texts(content).get("parameters", "")
     except ImageError:
         return ""
 

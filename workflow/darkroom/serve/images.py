@@ -196,7 +196,7 @@ def _open(content: bytes, what: str, limits: ServeConfig) -> tuple[Image, str]:
             if kind != "JPEG" and getattr(image, "n_frames", 1) > 1:
                 raise UnsupportedError(what, None, "is animated", "send one of its pictures")
             image.load()
-            return ImageOps.exif_transpose(image), image_pixels.infotext_in(content, kind)
+            return ImageOps.exif_transpose(image), image_pixels.infotext_in(content)
     except bombs:
         raise _too_many_pixels(what, None, limits) from None
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, IndexError, KeyError, TypeError, OverflowError):

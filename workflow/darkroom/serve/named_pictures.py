@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, WithJsonSchema
 
 from darkroom.base.text import did_you_mean, shorten
+from darkroom.config_output import OutputConfig
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.adapters import PRESET, begin_with
@@ -23,6 +24,7 @@ from darkroom.serve.bodies import check_json
 from darkroom.serve.forms import MAX_FILES, read_form
 from darkroom.serve.http import Refusal
 from darkroom.serve.images import ImageReader, Meaning
+from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 
 _LONGEST_NAME = 100
 _SHA256 = "^[0-9a-f]{64}$"
@@ -46,12 +48,13 @@ def _without_sha256(schema: Any) -> Any:
 
 
 class RenderBody(BaseModel):
-    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name."""
+    """A picture to make: settings of a RenderRequest, with or without a `preset`; `model` by name; the file to send."""
 
     model_config = ConfigDict(extra="forbid")
 
     request: Annotated[dict[str, Any], WithJsonSchema(_describe_settings())]
     model: str | None = Field(None, max_length=200, description="A model's name; the server's default if left out.")
+    output: OutputConfig | None = Field(None, description="The file's format and quality; a PNG if left out.")
     pictures: dict[Annotated[str, Field(max_length=_LONGEST_NAME)], str] | None = Field(
         None,
         max_length=MAX_FILES,
@@ -61,11 +64,12 @@ class RenderBody(BaseModel):
 
 @dataclass(slots=True)
 class Order:
-    """The settings of a picture, the model's name, and the PNGs that the settings name by their SHA-256."""
+    """The settings of a picture, the model's name, the PNGs that the settings name by their SHA-256, and the file to send."""
 
     settings: dict[str, Any]
     model: str | None
     pictures: dict[str, bytes] = field(default_factory=dict)
+    output: OutputFile = PNG_FILE
 
 
 def document_body() -> dict[str, Any]:
@@ -91,6 +95,8 @@ async def receive_order(request: Request, reader: ImageReader) -> Order:
         sent = {**form.fields}
         if isinstance(sent.get("request"), str):
             sent["request"] = await _read_json(sent["request"].encode(), "request: request")
+        if isinstance(sent.get("output"), str):
+            sent["output"] = await _read_json(sent["output"].encode(), "request: output")
     else:
         kind = request.headers.get("content-type", "").lower()
         if kind and "json" not in kind:
@@ -114,9 +120,15 @@ async def _read_json(data: bytes, what: str) -> Any:
     return json.loads(data)
 
 
+def _read_output(output: OutputConfig | None) -> OutputFile:
+    return read_output(
+        *(output.format, output.quality) if output else (None, None), ("output.format", "output.quality")
+    )
+
+
 async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: ImageReader) -> Order:
     """The order with the SHA-256 of the pictures in place of their names."""
-    order, used = Order(dict(body.request), body.model), set()
+    order, used = Order(dict(body.request), body.model, output=_read_output(body.output)), set()
 
     async def find(name: object, where: str, meaning: Meaning) -> Any:
         if not isinstance(name, str) or name not in given:

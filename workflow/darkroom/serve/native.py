@@ -1,7 +1,7 @@
 """Darkroom's own routes: health, readiness, metrics, `/render`, and the pictures behind links.
 
-`POST /render` takes `{"request": {…}, "model": NAME, "pictures": {…}}` (see `named_pictures`) and gives a PNG with its facts as JSON in the header
-`Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step first (server-sent events, HTML standard 9.2):
+`POST /render` takes `{"request": {…}, "model": NAME, "pictures": {…}}` (see `named_pictures`) and gives a PNG, or the
+file that `output` names, with its facts as JSON in the header `Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step first (server-sent events, HTML standard 9.2):
 `progress`, then `picture` or `error`.
 """
 
@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from darkroom.errors import DarkroomError
-from darkroom.pictures.formats import PNG
-from darkroom.pictures.lossy import MIME_TYPES
+from darkroom.pictures.formats import FORMATS
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.exchange import note_error
 from darkroom.serve.http import (
@@ -35,10 +34,12 @@ from darkroom.serve.http import (
     write_event,
 )
 from darkroom.serve.named_pictures import Order, document_body, receive_order
+from darkroom.serve.output_files import OutputFile
 from darkroom.serve.service import Progress, Service
 
 _TEXT = {"schema": {"type": "string"}}
-_PNG = {"schema": {"type": "string", "format": "binary"}}
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+_FILES = {kind.mime_type: _FILE for kind in FORMATS.values()}
 
 
 class EngineNow(BaseModel):
@@ -112,19 +113,19 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
     @router.get(
         "/pictures/{name}.{suffix}",
         response_class=Response,
-        responses={200: {"content": dict.fromkeys(MIME_TYPES.values(), _PNG)}},
+        responses={200: {"content": _FILES}},
     )
     async def get_picture(name: str, suffix: str) -> Response:
         """A picture behind a link."""
         data = service.linked.get(f"{name}.{suffix}")
         if data is None:
             raise HTTPException(404, "there is no such picture (any more)")
-        return Response(data, media_type=MIME_TYPES[suffix])
+        return Response(data, media_type=FORMATS[suffix].mime_type)
 
     @router.post(
         "/render",
         response_class=Response,
-        responses={200: {"content": {PNG.mime_type: _PNG, EVENTS: _TEXT}}},
+        responses={200: {"content": {**_FILES, EVENTS: _TEXT}}},
         dependencies=[ASKS_FOR_KEY],
         openapi_extra=document_body(),
     )
@@ -136,7 +137,8 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         work = _make(service, order, is_fresh)
         picture = (await while_connected(request, work))[0]
         headers = {"Darkroom-Facts": json.dumps(picture.facts), "Darkroom-Cached": str(picture.is_cached).lower()}
-        return Response(picture.png, media_type=PNG.mime_type, headers=headers)
+        data = await order.output.encode(picture.png)
+        return Response(data, media_type=order.output.kind.mime_type, headers=headers)
 
 
 def _make(
@@ -161,20 +163,21 @@ async def _events(service: Service, order: Order, is_fresh: bool) -> AsyncIterat
         while progress is not None:
             yield write_event("progress", asdict(progress))
             progress = await news.get()
-        yield _last_event(task)
+        yield await _last_event(task, order.output)
     finally:
         task.cancel()
 
 
-def _last_event(task: asyncio.Task[list[Rendered]]) -> str:
+async def _last_event(task: asyncio.Task[list[Rendered]], output: OutputFile) -> str:
     try:
         picture = task.result()[0]
+        data = await output.encode(picture.png)
     except Exception as error:
         shown = as_error(error)
         note_error(shown.code)
         return write_event("error", error_body(shown))
     answer = {
-        "png": base64.b64encode(picture.png).decode("ascii"),
+        output.kind.name: base64.b64encode(data).decode("ascii"),
         "request": picture.request.model_dump(mode="json"),
         "facts": picture.facts,
         "model": picture.model,

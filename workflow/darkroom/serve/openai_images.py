@@ -27,7 +27,7 @@ from darkroom.serve.openai_schemas import (
     ModelItem,
     ModelList,
 )
-from darkroom.serve.openai_settings import encode, find_model, ignored_fields, in_openais_words, read_settings
+from darkroom.serve.openai_settings import find_model, ignored_fields, in_openais_words, output_of, read_settings
 from darkroom.serve.openai_stream import stream_images
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ async def _answer(
     if body.stream:
         return await stream_events(stream_images(service, body, settings, **options))
     pictures = await while_connected(request, service.make_pictures(settings, **options))
-    encoded = [await encode(picture.png, body) for picture in pictures]
+    encoded = await output_of(body).encode_all(picture.png for picture in pictures)
     if (body.response_format or service.config.default_response_format) != "url":
         return write_answer(body, pictures, encoded)
     base = (service.config.public_url or str(request.base_url)).rstrip("/")

@@ -49,7 +49,7 @@ class ImageGeneration(BaseModel):
     seed: int | None = Field(None, ge=-1, le=MAX_SEED)
     """The first picture's seed; -1 or none draws one."""
     output_format: Literal["png", "webp", "jpeg"] | None = "png"
-    """Only `png` holds the whole request; the others have the infotext in EXIF's UserComment."""
+    """All have the same metadata: `png` in text chunks, the others in EXIF's UserComment and XMP."""
     output_compression: int | None = Field(None, ge=0, le=100)
     """The encoder's quality for `webp` and `jpeg`; 100 if left out."""
     stream: bool | None = False

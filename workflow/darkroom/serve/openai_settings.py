@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +9,10 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import DarkroomError, LimitError, RequestError, UnknownModelError, UnsupportedError
-from darkroom.pictures.lossy import convert_png
 from darkroom.serve import http
 from darkroom.serve.adapters import choose_seed, refuse_wishes
 from darkroom.serve.openai_schemas import NEUTRAL, ImageGeneration
+from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 
 if TYPE_CHECKING:
     from darkroom.serve.catalog import Model
@@ -99,12 +98,12 @@ def _check_output(body: ImageGeneration) -> None:
         raise UnsupportedError("request: response_format", "url", why, "send b64_json, or leave stream out")
 
 
-async def encode(png: bytes, body: ImageGeneration) -> bytes:
-    """The picture in the requested format, without holding up other requests. Raises LimitError (E-LIMIT)."""
+def output_of(body: ImageGeneration) -> OutputFile:
+    """The kind of file that a request asks for; OpenAI's `output_compression` is the encoder's quality, 100 if left out."""
     if body.output_format in (None, "png"):
-        return png
+        return PNG_FILE
     quality = 100 if body.output_compression is None else body.output_compression
-    return await asyncio.to_thread(convert_png, png, body.output_format, quality)
+    return read_output(body.output_format, quality, ("output_format", "output_compression"), least=0)
 
 
 def ignored_fields(body: ImageGeneration) -> dict[str, str]:

@@ -20,7 +20,7 @@ from darkroom.serve.adapters import final_size
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.http import error_body, write_event
 from darkroom.serve.openai_schemas import ImageEdit, ImageGeneration
-from darkroom.serve.openai_settings import encode, ignored_fields
+from darkroom.serve.openai_settings import ignored_fields, output_of
 
 if TYPE_CHECKING:
     from darkroom.request.render_request import RenderRequest
@@ -74,7 +74,9 @@ async def _tell(
             index = counts[request.seed]
             if index < (body.partial_images or 0):  # an engine that died has sent some of them already
                 counts[request.seed] += 1
-                yield _write("partial_image", body, request, await encode(png, body), partial_image_index=index)
+                yield _write(
+                    "partial_image", body, request, await output_of(body).encode(png), partial_image_index=index
+                )
         for picture in task.result():
             yield await _write_completed(body, picture)
     except Exception as error:
@@ -89,7 +91,7 @@ async def _write_completed(body: ImageGeneration, picture: Rendered) -> str:
         "output_tokens": 0,
         "total_tokens": tokens,
     }
-    file = await encode(picture.png, body)
+    file = await output_of(body).encode(picture.png)
     ours = {"model": picture.model, "model_hash": picture.model_hash, "ignored": ignored_fields(body)}
     return _write("completed", body, picture.request, file, usage=usage, **ours)
 

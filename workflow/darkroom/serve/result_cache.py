@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
+from darkroom.pictures.embedded import digest_request, left_out, limit_png
 from darkroom.pictures.png import read_warnings, text_of_png
 from darkroom.pictures.records import MANIFEST
 from darkroom.request.assets import used_assets
@@ -60,9 +62,13 @@ class LinkedPictures:
 
 
 class ResultCache:
-    """Looks pictures up in a results folder; reads its manifest again when that has changed."""
+    """Looks pictures up in a results folder; reads its manifest again when that has changed.
 
-    def __init__(self, results: Path, library: Library) -> None:
+    `metadata` says what is in the pictures that are given out, whatever the files hold.
+    """
+
+    def __init__(self, results: Path, library: Library, metadata: MetadataConfig = WHOLE_METADATA) -> None:
+        self._metadata = metadata
         self._results = results
         self._library = library
         self._stamp: Stamp | None = None
@@ -90,10 +96,13 @@ class ResultCache:
         made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
-        is_same = made["model_hash"] == model.model_hash and used == wanted and _as_request(made["request"]) == request
-        if not is_same:
+        digest = left_out(texts)
+        if digest is not None and self._metadata.prompt:
+            return None  # a picture with its prompts is wanted
+        is_made_of = digest == digest_request(request) if digest else _as_request(made["request"]) == request
+        if not (made["model_hash"] == model.model_hash and used == wanted and is_made_of):
             return None
-        warnings = tuple(read_warnings(texts))
+        png, warnings = limit_png(png, self._metadata, "results"), tuple(read_warnings(texts))
         return Rendered(png, request, texts["parameters"], {}, warnings, model.name, model.model_hash, is_cached=True)
 
     def _refresh(self) -> None:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from darkroom.base.text import shorten
 from darkroom.errors import LimitError, RequestError
+from darkroom.pictures.formats import PNG
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import Img2Img
 from darkroom.serve.adapters import begin_with, check_count, choose_seed, make_stage, refuse_unknown, refuse_wishes
 from darkroom.serve.images import refuse_place
+from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 from darkroom.sheets.settings import unfold
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ _OUR_NAMES = {"scheduler": "sampler", "num_inference_steps": "steps", "guidance_
 _REFINER_STEPS, _STRENGTH = 50, 0.3
 _NEUTRAL = {"refiner_inference_steps": (_REFINER_STEPS,), "strength": (_STRENGTH,), "high_noise_frac": (0.8,)}
 _SETTINGS = [name for name in RenderRequest.model_fields if name != "image"]
-_OTHERS = ("preset", "model", "image_url", "num_images")
+_FILE = ("output_format", "output_quality")
+_OTHERS = ("preset", "model", "image_url", "num_images", *_FILE)
 FIELDS = (*_SETTINGS, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
 
 
@@ -51,13 +54,13 @@ def _settings_of(kind: type) -> set[str]:
     return {name for name, field in about if kind in (field.annotation, *get_args(field.annotation))}
 
 
-_INTEGERS = {*_settings_of(int), "num_inference_steps", "num_images", "refiner_inference_steps"}
+_INTEGERS = {*_settings_of(int), "num_inference_steps", "num_images", "output_quality", "refiner_inference_steps"}
 _NUMBERS = {*_settings_of(float), "guidance_scale", "strength", "high_noise_frac"}
 _DECIMAL = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?", re.ASCII | re.IGNORECASE)
 _SWITCHES = {"true": True, "false": False}
 _TEXTS = {
     *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
-    *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model"),
+    *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model", "output_format"),
 }
 
 
@@ -75,7 +78,7 @@ class JobInput:
     """A job's input in our terms: settings for each picture, and the model (None for the default).
 
     `image` is the picture to start from as it was sent, `stage` what is made of it, `pictures` are files by their SHA-256,
-    and `ignored` says what has no effect.
+    `ignored` says what has no effect, and `output` is the kind of file that the job gives.
     """
 
     settings: list[dict[str, Any]]
@@ -84,6 +87,7 @@ class JobInput:
     stage: Img2Img | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
+    output: OutputFile = PNG_FILE
 
     def with_picture(self, picture: InputPicture) -> JobInput:
         """The job with its picture decoded. Raises LimitError (E-LIMIT) for one that is too small or too long."""
@@ -113,6 +117,7 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     if "prompt" not in fields:
         raise RequestError("input: prompt", None, "is missing", "say what to draw")
     fields = {name: value for name, value in fields.items() if name not in _NEUTRAL}
+    output = read_output(*(fields.pop(name, None) for name in _FILE), _FILE, "input")
     count, model, seed = fields.pop("num_images", 1), fields.pop("model", None), fields.pop("seed", None)
     check_count(count, limits)
     first = choose_seed(seed, count)
@@ -120,7 +125,7 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     every = [{**settings, "seed": first + number} for number in range(count)]
     for each in (every[0], every[-1]):
         _check(each, fields)
-    return JobInput(every, model, image, stage, ignored=ignored)
+    return JobInput(every, model, image, stage, ignored=ignored, output=output)
 
 
 def make_output(pictures: Sequence[Rendered], images: Sequence[str], ignored: Mapping[str, str] = {}) -> dict[str, Any]:
@@ -148,9 +153,9 @@ def make_output(pictures: Sequence[Rendered], images: Sequence[str], ignored: Ma
     return output
 
 
-def data_uri(png: bytes) -> str:
-    """A picture as a `data:` URI (RFC 2397)."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
+def data_uri(data: bytes, mime_type: str = PNG.mime_type) -> str:
+    """A picture's file as a `data:` URI (RFC 2397)."""
+    return f"data:{mime_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _read_image(image: object) -> str | None:

@@ -81,10 +81,11 @@ class Worker:
             wanted.settings, model=wanted.model, pictures=wanted.pictures, on_progress=report
         )
         pictures = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(making, self._loop))
-        pngs = [picture.png for picture in pictures]
+        files, kind = await wanted.output.encode_all(picture.png for picture in pictures), wanted.output.kind
         if os.environ.get(BUCKET):
-            return make_output(pictures, await asyncio.to_thread(_upload, job["id"], pngs), wanted.ignored)
-        return make_output(pictures, [data_uri(png) for png in pngs], wanted.ignored)
+            links = await asyncio.to_thread(_upload, job["id"], files, kind.suffix)
+            return make_output(pictures, links, wanted.ignored)
+        return make_output(pictures, [data_uri(file, kind.mime_type) for file in files], wanted.ignored)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -204,15 +205,15 @@ def _every_second(send: Callable[[Any], None]) -> Callable[[Progress], None]:
     return report
 
 
-def _upload(job_id: str, pngs: Sequence[bytes]) -> list[str]:
+def _upload(job_id: str, files: Sequence[bytes], suffix: str) -> list[str]:
     """Upload pictures to the bucket with the SDK, as worker-sdxl does; returns links that are valid for a week."""
     from runpod.serverless.utils.rp_upload import upload_image
 
     try:
         with tempfile.TemporaryDirectory() as folder:
-            paths = [Path(folder, f"{number}.png") for number in range(len(pngs))]
-            for path, png in zip(paths, pngs, strict=True):
-                path.write_bytes(png)
+            paths = [Path(folder, f"{number}{suffix}") for number in range(len(files))]
+            for path, data in zip(paths, files, strict=True):
+                path.write_bytes(data)
             return [str(upload_image(job_id, str(path))) for path in paths]
     except Exception as error:
         logger.exception("the upload failed")

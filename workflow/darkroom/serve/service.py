@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import ServeConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.engine.library import Library
 from darkroom.errors import CancellationError, DeadlineError
 from darkroom.request.assets import AssetNames, settle
@@ -82,6 +83,7 @@ class Service:
         *,
         defaults: dict[str, Any] | None = None,
         results: Path | None = None,
+        metadata: MetadataConfig = WHOLE_METADATA,
     ) -> None:
         self.models = models
         self.config = config
@@ -91,7 +93,8 @@ class Service:
         self.dispatcher = dispatcher
         self._defaults = defaults or {}
         self._library = Library(models.models_dir)
-        self._results = None if results is None else ResultCache(results, self._library)
+        self._results = None if results is None else ResultCache(results, self._library, metadata)
+        self._metadata = metadata.model_dump()
         self._batches: list[Batch] = []
         self._watch()
 
@@ -151,8 +154,9 @@ class Service:
             check_pictures(request, [sha256 for sha256 in request.pictures if sha256 in pictures])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
+        how: dict[str, Any] = {"previews": previews, "metadata": self._metadata}
         jobs = [
-            Job(chosen.name, each, previews=previews, pictures={sha256: pictures[sha256] for sha256 in each.pictures})
+            Job(chosen.name, each, pictures={sha256: pictures[sha256] for sha256 in each.pictures}, **how)
             for each in missing
         ]
         for job in jobs:

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from darkroom.base.validation import Mistakes, first_problem
 from darkroom.config import Config, EngineConfig, ServeConfig
+from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.errors import ConfigError
 from darkroom.serve.catalog import Models
 from darkroom.serve.dispatcher import Dispatcher
@@ -25,7 +26,10 @@ RESULTS = Path("results")
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """The settings of a server: `render` holds the defaults of requests, `socket` a path to listen at instead of an address."""
+    """The settings of a server: `render` holds the defaults of requests, `socket` a path to listen at instead of an address.
+
+    `metadata` says what is written into pictures.
+    """
 
     models: Models
     serve: ServeConfig
@@ -33,6 +37,7 @@ class Setup:
     render: dict[str, Any]
     socket: Path | None = None
     command: Sequence[str] = DEFAULT_COMMAND
+    metadata: MetadataConfig = WHOLE_METADATA
 
     @classmethod
     def of_config(
@@ -53,7 +58,8 @@ class Setup:
             first = first_problem(error)
             raise ConfigError(f"serve.{first.keys[0]} =", first.value, first.reason, "give another value") from None
         _name_models(models, serve)
-        return cls(models, serve, engine, render, socket)
+        metadata = config.metadata if config else WHOLE_METADATA
+        return cls(models, serve, engine, render, socket, metadata=metadata)
 
 
 def _name_models(models: Models, serve: ServeConfig) -> None:
@@ -83,4 +89,5 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
         limits=Limits(engine.start_timeout_s, setup.serve.cancel_timeout_s),
     )
     results = RESULTS.absolute() if setup.serve.results else None
-    return Service(models, dispatcher, setup.serve, metrics, defaults=setup.render, results=results)
+    own = {"defaults": setup.render, "results": results, "metadata": setup.metadata}
+    return Service(models, dispatcher, setup.serve, metrics, **own)

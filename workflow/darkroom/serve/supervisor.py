@@ -41,7 +41,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
-_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents")
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Job:
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
     after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
     until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far. `pictures`, `stages_done`, `keep_latents`: see `Engine.denoise`. `done` is settled once.
+    PNGs of how the picture looks so far. `pictures`, `stages_done`, `keep_latents`: see `Engine.denoise`; `metadata`: fields of MetadataConfig. `done` is settled once.
     """
 
     model: str
@@ -73,6 +73,7 @@ class Job:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     stages_done: int = 0
     keep_latents: bool = False
+    metadata: Mapping[str, bool] = field(default_factory=dict)
     on_preview: Callable[[bytes], None] = lambda _: None
     id: int = field(default_factory=lambda: next(_NUMBERS))
     done: asyncio.Future[Rendered] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
@@ -201,10 +202,9 @@ class Supervisor:
         job.attempts += 1
         self._jobs[job.id] = job
         self._denoising = job.id
-        is_loaded = job.model in self.loaded
-        if not is_loaded:
+        if job.model not in self.loaded:
             self._expect_load()
-        job.move_to("denoising" if is_loaded else "loading")
+        job.move_to("denoising" if job.model in self.loaded else "loading")
         plain = {name: getattr(job, name) for name in _PLAIN}
         self._send({"op": "render", "request": job.request.model_dump(mode="json"), **plain}, job.pictures)
 

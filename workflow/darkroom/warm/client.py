@@ -81,20 +81,23 @@ def render(
     study: str | None = None,
     chain: Chain | None = None,
     latents: Path | None = None,
+    metadata: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
     """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
 
     `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
-    `chain` has the files that its stages need, `latents` is a second output for the picture's latents.
+    `chain` has the files that its stages need, `latents` is a second output for the picture's latents, and `metadata` are
+    fields of MetadataConfig that aren't its defaults.
     Raises the engine's own error (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG) for a device that can't be used,
     ServerError (E-SERVER) if the engine doesn't start or answer, ServerDiedError (E-SERVER-DIED) if it ends during the
     picture, SocketError (E-SOCKET) if the socket is another user's. The outputs then stay as they were. The end of the engine's
     log is a note of the error; `describe` shows both.
     """
     try:
-        picture = _read_picture(request_json, chain, keep_latents=latents is not None)
+        message, given = _read_picture(request_json, chain, keep_latents=latents is not None)
+        picture = message | {"metadata": metadata or {}}, given
         answer, files = _fetch_picture(spec, *picture)
-        if study:
+        if study and (metadata or {}).get("prompt", True):  # a study's labels are texts of its prompts
             from darkroom.pictures.png import add_study
 
             files["picture"] = add_study(files["picture"], study)

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from darkroom.base.sockets import is_own_peer
+from darkroom.config_output import MetadataConfig
 from darkroom.errors import BusyError, CancellationError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered, as_error
@@ -207,7 +208,8 @@ class FrameServer:
                     await self._wait_ready(writer)
                     return {"event": "ready"}, NO_FILES
                 case {"op": "render", "request": dict(settings), "stages_done": int(), "keep_latents": bool()}:
-                    rendered = await self._render(settings, files, message["stages_done"], message["keep_latents"])
+                    how = {key: message.get(key) for key in ("stages_done", "keep_latents", "metadata")}
+                    rendered = await self._render(settings, files, **how)
                     return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.files
                 case {"op": "release", "lease": str() | None as lease}:
                     return {"event": "released", "ends": self._lifecycle.release(lease)}, NO_FILES
@@ -227,7 +229,12 @@ class FrameServer:
             waiting.cancel()
 
     async def _render(
-        self, settings: dict[str, Any], pictures: Mapping[str, bytes], stages_done: int, keep_latents: bool
+        self,
+        settings: dict[str, Any],
+        pictures: Mapping[str, bytes],
+        stages_done: int,
+        keep_latents: bool,
+        metadata: object,
     ) -> Rendered:
         """Render a request as it is: it was checked and completed when it was planned."""
         request = RenderRequest.from_settings(settings)
@@ -240,6 +247,7 @@ class FrameServer:
             pictures=pictures,
             stages_done=stages_done,
             keep_latents=keep_latents,
+            metadata=MetadataConfig.model_validate(metadata or {}).model_dump(),
         )
         self._dispatcher.submit([job])
         try:
