@@ -55,6 +55,7 @@ CIRCLES: dict[frozenset[str], str] = {}
 SAME_NAMES = {
     "assets": "request/ knows their names, engine/ loads them",
     "loras": "the package reads LoRA files, engine/loras.py applies them",
+    "encode": "prompts into embeddings, and the verb about files",
     "metadata": "of LoRA files, the verb about that of pictures",
     "names": "of files on every file system, of sheets and prompts",
     "plan": "of a conversion, of a run",

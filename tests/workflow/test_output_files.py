@@ -15,6 +15,7 @@ from PIL import Image
 from darkroom.pictures.formats import FORMATS, PNG, read_texts
 from darkroom.pictures.marking import COMPOSITE, GENERATED, XMP, find_source
 from darkroom.pictures.png import read_png_text
+from tests.fixtures.certificates import write_certificate
 from tests.workflow.project import Project
 
 NAMES = ("circle-1", "circle-2", "star-0")
@@ -164,3 +165,27 @@ def test_formats_of_the_command(project: Project) -> None:
         "E-REQUEST --quality '101'" in darkroom(project, "encode", picture, "-o", "x.webp", "--quality", "101").stderr
     )
     assert "E-REQUEST output" in darkroom(project, "encode", picture, "-o", "x.gif").stderr
+
+
+def test_signed_files_beside_the_pngs_and_no_key_anywhere(project: Project) -> None:
+    c2pa = pytest.importorskip("c2pa")
+    before = project.pictures()
+    signer = write_certificate(project.folder.parent / "keys")
+    succeed(project, c2pa=signer)
+    signed = encoded(project, ".c2pa.png")
+    assert set(signed) == set(NAMES)
+    for name, data in signed.items():
+        assert c2pa.Reader("image/png", io.BytesIO(data)).get_validation_state() == "Valid"
+        assert read_texts(data) == read_png_text(project.results / f"first/tiny/{name}.png")
+    assert {name: data for name, data in project.pictures().items() if ".c2pa." not in name} == before
+    said = project.run().stdout
+    assert "Nothing to be done" in said and encoded(project, ".c2pa.png") == signed
+
+    succeed(project, c2pa=signer, output={"format": "avif"}, metadata={"marking": False})
+    for data in encoded(project, ".avif").values():
+        assert c2pa.Reader("image/avif", io.BytesIO(data)).get_validation_state() == "Valid"
+        assert XMP not in read_texts(data)
+    secret = Path(signer["key"]).read_bytes().splitlines()[1]
+    files = [path for path in project.folder.rglob("*") if path.is_file()]
+    assert not [path for path in files if secret in path.read_bytes()]
+    assert "3 encoded files" in darkroom(project, "prune").stdout
