@@ -105,6 +105,10 @@ def test_common_settings_stand_once_and_notes_beside_each(tmp_path: Path) -> Non
     assert "  # differs: noise" in lines
     assert "  # checkpoint alphaXL is alpha, by its AutoV2 1111111111" in lines
     assert "  # LoRA gone is not there: no LoRA is configured" in lines
+    doubtful = ForeignPicture("A1111", {"prompt": "c"}, (ModelReference("checkpoint", "alpha", {"sha256": "2" * 10}),))
+    assert "although its AutoV2 is 1111111111" in sheet_text(
+        [entry_of(doubtful, match_models(doubtful, known), "d.png")]
+    )
     assert ['  - id: "con-1"' in lines, '  - id: "con-1-2"' in lines] == [True, True]
     assert [request.cfg_scale for request in read_back(text, tmp_path)] == [5.5, 6]
 

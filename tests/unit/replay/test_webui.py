@@ -195,6 +195,22 @@ def test_forks_and_civitai(tmp_path: Path) -> None:
     assert picture.settings["cfg_scale"] == 7
 
 
+def test_infotexts_of_programs_that_render_as_comfyui(tmp_path: Path) -> None:
+    text = (
+        "a ((snow:1.3) x:1.5) [calm], <lora:a:0.5>\nNegative prompt: [b]\nSteps: 30, Sampler: DPM++ 2M SDE Karras, Seed: 7, Size: 64x64, "
+        'CFG scale: 4, Sharpness: 2, Model: alpha, Model hash: 0123456789, Scheduler: karras, Raw prompt: "a, b", '
+        'Lora hashes: "outline: abcdef0123, lost: 1234567890", Lora weights: "outline: 0.5", Version: Fooocus v2.5.5'
+    )
+    picture = read(text, tmp_path)
+    assert picture.tool == "Fooocus v2.5.5"
+    assert picture.settings["prompt"] == r"a (snow:1.3)( x:1.5) \[calm\],  <lora:a:0.5>"
+    assert picture.settings["negative_prompt"] == r"\[b\]"
+    assert (picture.settings["emphasis"], picture.settings["schedule"]) == ("comfy", "Karras")
+    assert picture.settings["loras"] == [{"name": "outline", "unet": 0.5, "te": 0.5}]
+    assert reasons(picture).keys() == {"Sharpness", "Raw prompt", "LoRA"}
+    assert "lost" in next(each.value for each in picture.unused if each.field == "LoRA")
+
+
 def test_lines_that_extensions_write_behind_are_no_settings(tmp_path: Path) -> None:
     picture = read(f"a red fox\n{LINE}\nTemplate: a {{red|blue}} fox\nNegative Template: y", tmp_path)
     assert picture.settings["prompt"] == "a red fox"

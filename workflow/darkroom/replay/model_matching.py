@@ -55,6 +55,11 @@ class ModelMatch:
     name: str | None
     how: str
 
+    @property
+    def is_notable(self) -> bool:
+        """True unless it is the model of that name, with nothing that speaks against it."""
+        return self.name is None or self.name != self.reference.name or "although" in self.how
+
     def __str__(self) -> str:
         reference = self.reference
         called = reference.name or reference.origin or "without a name"

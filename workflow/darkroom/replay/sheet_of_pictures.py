@@ -59,7 +59,7 @@ def entry_of(foreign: ForeignPicture, matches: Sequence[ModelMatch], path: Path 
     """The entry of a foreign picture, with its models' names as configured."""
     settings, left = with_matches(foreign, matches)
     notes = [f"{Path(path).name}, by {foreign.tool}"]
-    notes += [str(each) for each in matches if each.name is None or each.name != each.reference.name]
+    notes += [str(each) for each in matches if each.is_notable]
     notes += [f"not used: {each}" for each in (*foreign.unused, *left)]
     notes += [f"differs: {each}" for each in foreign.differs]
     return entry_of_request(settings, path, checkpoint=checkpoint_of(matches), notes=notes)

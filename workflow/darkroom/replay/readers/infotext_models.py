@@ -13,6 +13,7 @@ from darkroom.replay.foreign import AIR, NOTHING, Draft, model_name, number
 from darkroom.request.lora_tags import take_out_loras
 
 _PAIR = re.compile(r"\s*([^,]+?)\s*:\s*([0-9a-fA-Fx]*)\s*(?:,|$)")
+_WEIGHT = re.compile(r"\s*([^,]+?)\s*:\s*([-+.\d]+)\s*(?:,|$)")
 _KINDS = {
     **dict.fromkeys(("model", "checkpoint"), "checkpoint"),
     **dict.fromkeys(("lora", "lyco", "locon", "lycoris", "dora"), "lora"),
@@ -41,8 +42,14 @@ def take_models(draft: Draft, fields: dict[str, str]) -> None:
             draft.refer(kind, name, {key: digits})
     for name in filter(None, re.split(r"\s*,\s*", fields.pop("TI", ""))):
         draft.refer("embedding", name)
+    for name, weight in _WEIGHT.findall(fields.pop("Lora weights", "")):  # Fooocus's, which writes no tags
+        draft.add_lora(name, weight)
     _take_hashes(draft, fields.pop("Hashes", ""))
     _take_resources(draft, fields.pop("Civitai resources", ""))
+    for model in draft.models:
+        if model.kind == "lora" and model.weight is None:
+            reason = "is named by its hash only: no tag in the prompt says how strongly it acted"
+            draft.leave("LoRA", model.name or model.origin, reason)
     if (rest := fields.pop("Civitai metadata", "")).strip() not in ("", "{}"):
         draft.leave("Civitai metadata", rest, NOTHING)
     for field in [each for each in fields if re.fullmatch(r"Module \d+", each)]:

@@ -23,7 +23,7 @@ from darkroom.replay.foreign import (
     reason_of,
     whole,
 )
-from darkroom.replay.other_grammars import keep_as_text
+from darkroom.replay.other_grammars import comfy_pieces, keep_as_text, write_pieces
 from darkroom.replay.picture_texts import PictureTexts, parse_object
 from darkroom.replay.readers.infotext_models import take_models
 from darkroom.request.lora_tags import name_weights
@@ -47,8 +47,11 @@ _HIRES: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "Hires CFG Scale": ("cfg_scale", number),
     "Hires CFG scale": ("cfg_scale", number),
 }
+_COMFY = ("ComfyUI", "Fooocus")
+"""Programs that write infotexts of pictures that were made with ComfyUI's weights and noise, by the beginnings of their names."""
 _SAME = ("", "use same sampler", "use same scheduler", "use same checkpoint", "use same choices")
 _EMPHASIS = {"original": "a1111", "no norm": "no_norm", "comfy": "comfy"}
+_LORA = re.compile(r"<(?:lora|lyco):[^<>]*>", re.IGNORECASE)
 _HYPERNET = re.compile(r"<(?!lora:|lyco:)\w+:[^<>]*>", re.IGNORECASE)
 _REASONS = {
     "ADetailer": "repaints faces or hands after the picture was made, which Darkroom does not do",
@@ -73,6 +76,10 @@ _REASONS = {
     "Stages": "is Darkroom's own list of stages; the exact ones are in the PNG's own text",
     "Hypernet": "is a hypernetwork, which Darkroom does not have",
     "Pad conds": "is about how prompts of unequal length are joined",
+    **dict.fromkeys(
+        ("Raw prompt", "Raw negative prompt"), "is what was typed; the texts that reached the model are used"
+    ),
+    **dict.fromkeys(("Sharpness", "ADM Guidance", "Adaptive CFG"), "is a guidance of Fooocus's own"),
     "Cutoff": "is an extension that Darkroom does not have",
     **dict.fromkeys(("Created Date", "User", "Batch", "Backend", "Operations", "Pipeline"), NOTHING),
     **dict.fromkeys(("Template", "Negative Template", "Style", "Comment", "Time", "Parser", "Hardware"), NOTHING),
@@ -148,8 +155,17 @@ def _take_prompts(draft: Draft, infotext: Infotext) -> None:
         draft.settings["prompt"] = keep_as_text(prompt)
     negative = infotext["negative_prompt"]
     draft.settings["negative_prompt"] = negative if _is_ours(draft) else keep_as_text(negative)
+    if draft.tool.startswith(_COMFY):
+        for key in ("prompt", "negative_prompt"):
+            draft.set(key, draft.settings[key], key, read=_in_comfys_grammar)
     if not negative and draft.tool.startswith(("AUTOMATIC1111", "Forge")):
         draft.differs.append("an empty negative prompt is all zeros there for SDXL, and the encoded empty text here")
+
+
+def _in_comfys_grammar(text: str) -> str:
+    """Weights as ComfyUI reads them; LoRA tags, which the nodes that write infotexts add, stay tags, behind the text."""
+    tags = _LORA.findall(text)
+    return "".join([write_pieces(comfy_pieces(_LORA.sub("", text))), *(f" {tag}" for tag in tags)])
 
 
 def _is_ours(draft: Draft) -> bool:
@@ -157,7 +173,7 @@ def _is_ours(draft: Draft) -> bool:
 
 
 def _take_sampler(draft: Draft, fields: dict[str, str]) -> None:
-    sampler, schedule = fields.pop("Sampler", ""), fields.pop("Schedule type", "")
+    sampler, schedule = fields.pop("Sampler", ""), fields.pop("Schedule type", "") or fields.pop("Scheduler", "")
     if sampler in ("", "Undefined"):
         draft.leave("Sampler", sampler or "none", "isn't stated; Darkroom's default takes its place")
         return
@@ -203,10 +219,11 @@ def _take_rest_of_sampling(draft: Draft, fields: dict[str, str]) -> None:
     if _is_ours(draft):
         draft.settings["emphasis"] = _EMPHASIS.get((emphasis or "").lower(), "lpw")
     elif (emphasis or "original").lower() in _EMPHASIS:
-        draft.settings["emphasis"] = _EMPHASIS[(emphasis or "original").lower()]
+        default = "comfy" if draft.tool.startswith(_COMFY) else "original"
+        draft.settings["emphasis"] = _EMPHASIS[(emphasis or default).lower()]
     else:
         draft.leave("Emphasis", emphasis, NOT_DONE)
-    noise = fields.pop("RNG", "" if draft.tool == "Civitai" or draft.tool.startswith("ComfyUI") else "GPU")
+    noise = fields.pop("RNG", "" if draft.tool.startswith((*_COMFY, "Civitai")) else "GPU")
     if noise not in ("", "CPU"):
         reason = (
             "the noise came from another generator than the CPU's, which Darkroom uses: the seed gives another picture"
