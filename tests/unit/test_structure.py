@@ -83,6 +83,7 @@ SEAMS = {
     "base/sockets": "one subject: addresses of sockets",
     "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
+    "cli/export": "a file a verb",
     "cli/log": "the log of every verb",
     "cli/metadata": "a file a verb",
     "cli/plan": "a file a verb",

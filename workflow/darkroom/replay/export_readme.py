@@ -9,6 +9,7 @@ from darkroom import __version__
 from darkroom.base.text import format_count
 
 README = "README.md"
+"""The file's name in the archive."""
 _ABOUT = {
     "results": "the pictures with their metadata, contact sheet, grids, numbers and pages, and the manifest's lines about them",
     "prompts": "the sheet, and sheets that it goes on with",
