@@ -46,40 +46,24 @@ def render_again(
     found: Sequence[tuple[Recipe, Found]], files: GivenFiles, options: Options, models_dir: Path
 ) -> Iterator[Replayed]:
     """The pictures, those of one model one after the other. Raises what `Engine.load` and `Engine.render` raise."""
+    from darkroom.engine import Engine
     from darkroom.engine.devices import resolve_device
+    from darkroom.engine.library import Library
 
     device = resolve_device(options.device)
     groups: dict[tuple[Path, str], list[tuple[Recipe, Found]]] = {}
     for recipe, place in found:
         groups.setdefault((place.model, _dtype(recipe, device, options)), []).append((recipe, place))
-    for (model, dtype), members in groups.items():
-        yield from _render_group(model, device, dtype, members, files, options, models_dir)
-
-
-def _render_group(
-    model: Path,
-    device: str,
-    dtype: str,
-    members: Sequence[tuple[Recipe, Found]],
-    files: GivenFiles,
-    options: Options,
-    models_dir: Path,
-) -> Iterator[Replayed]:
-    from darkroom.engine import Engine
-    from darkroom.engine.library import Library
-
     library = Library(models_dir)
-    engine = Engine.load(model, device=device, dtype=dtype, library=library)
+    engine: Engine | None = None
     try:
-        for recipe, place in members:
-            for (kind, name), path in place.assets.items():
-                library.add(kind, name, path)
-            thread_notes = _set_threads(recipe, device, options)
-            replayed = _render(engine, recipe, files)
-            replayed.notes.extend(thread_notes)
-            yield replayed
+        for (model, dtype), members in groups.items():
+            if engine is not None:
+                engine.close()  # not the last one: freeing its memory would take as long as all else beside rendering
+            engine = Engine.load(model, device=device, dtype=dtype, library=library)
+            for recipe, place in members:
+                yield _render(engine, recipe, place, files, _set_threads(recipe, device, options))
     finally:
-        engine.close()
         if device == "cpu":
             _compute_with(_usual_threads())
 
@@ -130,9 +114,11 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _render(engine: Engine, recipe: Recipe, files: GivenFiles) -> Replayed:
+def _render(engine: Engine, recipe: Recipe, place: Found, files: GivenFiles, notes: list[str]) -> Replayed:
     from darkroom.pictures.png import add_study
 
+    for (kind, name), path in place.assets.items():
+        engine.library.add(kind, name, path)
     given = files.find_all(recipe)
     picture = engine.render(recipe.request, pictures=given)
     rendered = encode(engine, picture, files=given)
@@ -141,7 +127,7 @@ def _render(engine: Engine, recipe: Recipe, files: GivenFiles) -> Replayed:
         image, png = _do_step(engine, image, png, step)
     if recipe.study is not None and recipe.study.isascii():
         png = add_study(png, recipe.study)
-    return Replayed(recipe, image, png, picture.facts.made_on, engine.name, rendered.warnings)
+    return Replayed(recipe, image, png, picture.facts.made_on, engine.name, rendered.warnings, notes)
 
 
 def _do_step(engine: Engine, image: Image, png: bytes, step: Mapping[str, Any]) -> tuple[Image, bytes]:
