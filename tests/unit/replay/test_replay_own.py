@@ -195,6 +195,29 @@ def test_a_picture_that_was_enlarged_afterwards_is_enlarged_again(
     assert "larger.png: bitwise equal" in capsys.readouterr().out
 
 
+def test_a_lossy_file_of_a_picture_holds_the_same_metadata(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lossy, again = tmp_path / "plain.webp", tmp_path / "again.png"
+    assert main(["encode", str(pictures / "plain.png"), "-o", str(lossy)]) == 0
+    capsys.readouterr()
+    assert replay(models, lossy, "-o", again, "--check") == 3
+    line = capsys.readouterr().out
+    assert "differs by at most " in line and "its file is lossy" in line
+    assert again.read_bytes() == (pictures / "plain.png").read_bytes()
+
+
+def test_a_picture_without_its_prompts_is_not_made_without_them(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    silent = tmp_path / "silent.png"
+    model = str(models / "diffusers/tiny")
+    quick = ["--width", "64", "--height", "64", "--steps", "1", "--device", "cpu", "--metadata", '{"prompt": false}']
+    assert main(["render", model, "--prompt", "a star", *quick, "-o", str(silent)]) == 0
+    assert replay(models, silent, "--check") == 1
+    assert "was written without its prompts" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
