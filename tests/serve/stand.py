@@ -152,9 +152,10 @@ def stand(
     behaviour: str = "ok",
     is_address: bool = True,
     descriptors: int | None = None,
+    top: Mapping[str, Any] = {},
     **settings: Any,
 ) -> Iterator[Stand]:
-    """Run a server in that folder; `settings` are of the config's `serve` section.
+    """Run a server in that folder; `settings` are of the config's `serve` section, `top` are others.
 
     It serves the first model in the folder; where there is none, the stand-in that acts by `behaviour`. Unless it listens
     at no address, it is yielded once it does. `descriptors` is the most that its process may have.
@@ -164,7 +165,7 @@ def stand(
     if not models.exists():
         make_stand_in(models / "fake", behaviour)
     (name,) = (path.name for path in models.iterdir())
-    config = {"checkpoints": {name: {"source": "x"}}, "serve": {"port": 0, **settings}}
+    config = {"checkpoints": {name: {"source": "x"}}, "serve": {"port": 0, **settings}, **top}
     (folder / "config.yaml").write_text(json.dumps(config))
     command = [sys.executable, str(FAKE_SERVER), str(engine), "serve", "--config", "config.yaml", *options]
     with (folder / "serve.log").open("wb") as log:

@@ -13,6 +13,8 @@ import httpx
 import pytest
 from PIL import Image
 
+from darkroom.pictures.formats import read_texts, recognize
+from darkroom.pictures.marking import XMP
 from darkroom.pictures.png import text_of_png
 from tests.serve.stand import QUICK, Stand, stand
 from tests.unit.warm.bench import wait_until
@@ -38,6 +40,47 @@ def test_a_picture_is_a_png_with_its_facts_in_a_header(fake: Stand) -> None:
     facts = json.loads(answer.headers["darkroom-facts"])
     assert (facts["seed"], facts["prompt_tokens"], facts["model_name"]) == (7, 212, "fake")
     assert "日本" not in str(facts)
+
+
+@pytest.mark.parametrize("name", ["webp", "jpeg", "avif"])
+def test_a_picture_in_another_format_has_the_same_metadata(fake: Stand, name: str) -> None:
+    body = {"request": {"prompt": "snow 雪", "width": 64, "height": 64, "seed": 7}}
+    png = fake.post("/render", body).content
+    answer = fake.post("/render", {**body, "output": {"format": name, "quality": 70}})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{name}")
+    assert Image.open(io.BytesIO(answer.content)).size == (64, 64)
+    assert read_texts(answer.content) == read_texts(png)
+    streamed = fake.post("/render", {**body, "output": {"format": name}}, headers={"Accept": "text/event-stream"})
+    told = dict(events_of(streamed))["picture"]
+    assert read_texts(base64.b64decode(told[name])) == read_texts(png) and "png" not in told
+    sent = {"prompt": "snow 雪", "width": 64, "height": 64, "seed": 7, "override_settings": {"samples_format": name}}
+    (image,) = fake.post("/sdapi/v1/txt2img", sent).json()["images"]
+    file = base64.b64decode(image)
+    assert recognize(file, "x").name == name
+    shown = fake.post("/sdapi/v1/png-info", {"image": image}).json()
+    assert shown["info"].startswith("snow 雪") and shown["parameters"]["Seed"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("output", "named"),
+    [
+        ({"format": "gif"}, "format"),
+        ({"format": "webp", "quality": 101}, "quality"),
+        ({"quality": 90}, "quality"),
+        ({"format": "webp", "speed": 1}, "speed"),
+    ],
+)
+def test_a_wrong_output_is_refused(fake: Stand, output: dict[str, Any], named: str) -> None:
+    answer = fake.post("/render", {"request": {"prompt": "x"}, "output": output})
+    assert answer.status_code == 422 and named in answer.json()["error"]["message"]
+
+
+def test_a_server_leaves_prompts_out_of_pictures(tmp_path: Path) -> None:
+    with stand(tmp_path, top={"metadata": {"prompt": False, "marking": False}}) as one:
+        answer = one.render("a hidden fox", width=64, height=64)
+        texts = read_texts(answer.content)
+        assert b"hidden fox" not in answer.content and XMP not in texts
+        assert len(json.loads(texts["darkroom"])["request_sha256"]) == 64
 
 
 def test_the_server_has_defaults_and_presets(fake: Stand) -> None:

@@ -133,7 +133,7 @@ def test_what_is_left_out_has_the_servers_defaults(server: str) -> None:
         ({"sampler_name": "Euler a", "eta": 0.5}, "E-REQUEST", "eta of 0 or 1"),
         ({"prompt": "a cat AND a dog"}, "E-UNSUPPORTED", "AND"),
         ({"prompt": "a cat <hypernet:x:1>"}, "E-UNSUPPORTED", "hypernet"),
-        ({"override_settings": {"samples_format": "webp"}}, "E-UNSUPPORTED", "samples_format"),
+        ({"override_settings": {"samples_format": "gif"}}, "E-REQUEST", "samples_format"),
         ({"override_settings": {"sd_hypernetwork": "x"}}, "E-UNSUPPORTED", "sd_hypernetwork"),
         ({"sampler_name": "Restart"}, "E-REQUEST", "Restart"),
         ({"width": 65}, "E-REQUEST", "width"),

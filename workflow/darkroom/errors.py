@@ -6,7 +6,7 @@ DarkroomError
 │   ├── BadNameError      E-NAME        an id or a name that can't be used, or two that collide
 │   ├── SheetError        E-SHEET       a prompt sheet is missing or can't be read
 │   ├── RequestError      E-REQUEST     a picture's settings are out of range
-│   ├── LimitError        E-LIMIT       more than a server allows: bytes, pixels, steps, pictures, LoRAs
+│   ├── LimitError        E-LIMIT       more than a server or a file's format allows: bytes, pixels, steps, pictures, LoRAs
 │   ├── UnknownModelError E-UNKNOWN     a server has no model of that name
 │   ├── AuthError         E-AUTH        a key or a token is missing or refused, or a licence isn't accepted
 │   ├── OriginError       E-ORIGIN      a request that comes from another site, or for another host's name

@@ -193,6 +193,12 @@ def get_encoded(wildcards):
     return [f"results/{path}" for path in paths]
 
 
+def get_encode_settings(wildcards):
+    """Everything that decides an encoded file in addition to its picture, as JSON."""
+    with exit_on_error():
+        return plan.encoded.settings
+
+
 def get_encode_options(wildcards, output):
     """How a picture is encoded, and with what it is signed. Takes `output`: where a certificate lies decides nothing."""
     return plan.encoded.options

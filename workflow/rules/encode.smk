@@ -18,7 +18,7 @@ rule encode_picture:
     conda:
         "../../envs/darkroom.yaml"
     params:
-        settings=plan.encoded.settings,
+        settings=get_encode_settings,
         options=get_encode_options,
     message:
         "encode {wildcards.sheet}/{wildcards.checkpoint}/{wildcards.finished}"

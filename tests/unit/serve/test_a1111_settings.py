@@ -489,8 +489,23 @@ def test_wrong_types_and_ranges_are_refused(fields: dict[str, Any]) -> None:
 
 
 def test_an_option_with_another_value_is_refused_by_name() -> None:
-    with pytest.raises(UnsupportedError, match="samples_format 'jpg': is always 'png'"):
-        read(override_settings={"samples_format": "jpg"})
+    with pytest.raises(UnsupportedError, match="tiling 'True': is always False"):
+        read(override_settings={"tiling": True})
+
+
+def test_the_files_format_and_quality_are_options_of_a_request() -> None:
+    kinds = {"jpg": "jpeg", "JPEG": "jpeg", "webp": "webp", "avif": "avif", "png": "png", None: "png"}
+    for given, name in kinds.items():
+        output = read(override_settings={"samples_format": given}).output
+        assert (output.kind.name, output.quality) == (name, None if name == "png" else 80)
+    assert read(override_settings={"samples_format": "webp", "jpeg_quality": 55}).output.quality == 55
+    assert read(override_settings={"samples_format": "png", "jpeg_quality": 55}).output.kind.name == "png"
+    for wrong, named in (
+        ({"samples_format": "gif"}, "samples_format 'gif'"),
+        ({"jpeg_quality": 0}, "jpeg_quality '0'"),
+    ):
+        with pytest.raises(RequestError, match=named):
+            read(override_settings={"samples_format": "webp", **wrong})
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, "x" * 10_000, 2.5, True])

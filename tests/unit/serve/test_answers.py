@@ -12,6 +12,7 @@ from PIL import Image
 
 from darkroom.engine import Engine, RenderedImage, RenderFacts, UsedAsset
 from darkroom.errors import DarkroomError, RequestError
+from darkroom.pictures.marking import XMP
 from darkroom.pictures.png import read_png_text, text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.revisions import RENDER
@@ -44,7 +45,7 @@ def test_its_metadata_without_stages_are_what_readers_know(tmp_path: Path) -> No
     """Whoever reads them finds each key where it has been; a new one is written here too."""
     (tmp_path / "a.png").write_bytes(render().png)
     texts = read_png_text(tmp_path / "a.png")
-    assert list(texts)[:2] == ["parameters", "darkroom"]
+    assert list(texts) == ["parameters", "darkroom", XMP]
     made = json.loads(texts["darkroom"])
     assert list(made) == ["request", "model", "model_hash", "assets", "warnings", "versions", "revision", "made_on"]
     assert made["made_on"] == {"device": "cuda", "dtype": "fp16"} and made["revision"] == [RENDER]

@@ -99,7 +99,7 @@ class Bench:
     def render(self, number: int, prompt: str, files: Mapping[str, bytes] = NO_FILES, **more: Any) -> None:
         settings = {"prompt": prompt, "width": 64, "height": 64, "stages": more.pop("stages", [])}
         request = RenderRequest.from_settings(settings).model_dump(mode="json")
-        wishes = {"wants_steps": True, "previews": 0, "stages_done": 0, "keep_latents": False, **more}
+        wishes = {"wants_steps": True, "previews": 0, "stages_done": 0, "keep_latents": False, "metadata": {}, **more}
         self.channel.send_files({"op": "render", "id": number, "model": "m", "request": request, **wishes}, files)
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ def test_many_threads_may_send_at_once() -> None:
 def test_a_picture_that_cant_be_encoded_is_answered_and_the_next_one_is_made(
     make_bench: Callable[[GatedEngine], Bench], monkeypatch: pytest.MonkeyPatch, overlaps: bool
 ) -> None:
-    def refuse(*_: object) -> bytes:
+    def refuse(*_: object, **_more: object) -> bytes:
         monkeypatch.undo()
         raise MemoryError
 

@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from darkroom.config_output import MetadataConfig
 from darkroom.engine.library import Library
+from darkroom.pictures.embedded import left_out
+from darkroom.pictures.formats import read_texts
+from darkroom.pictures.marking import GENERATED, XMP, find_source
 from darkroom.pictures.png import encode_png, text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import result_cache
@@ -43,7 +47,7 @@ class Results:
         self.png = encode_png(Image.new("RGB", (64, 64)), "a fox", REQUEST.to_json(), facts=facts)
         (self.folder / "fox.png").write_bytes(self.png)
         self.write()
-        self.cache = ResultCache(self.folder, Library(self.models))
+        self.cache = ResultCache(self.folder, Library(self.models), MetadataConfig(marking=False))
 
     def asset(self, kind: str, name: str) -> Path:
         return self.models / kind / f"{name}.safetensors"
@@ -56,6 +60,21 @@ class Results:
             "request": REQUEST.model_dump(mode="json"),
         }
         (self.folder / "manifest.jsonl").write_text(json.dumps({**entry, **changes}) + "\n")
+
+
+def test_what_is_given_out_has_the_metadata_that_the_configuration_wants(results: Results) -> None:
+    library = Library(results.models)
+    marked = ResultCache(results.folder, library).find(REQUEST, MODEL)
+    assert marked is not None and find_source(read_texts(marked.png)[XMP]) == GENERATED
+    without = MetadataConfig(prompt=False)
+    found = ResultCache(results.folder, library, without).find(REQUEST, MODEL)
+    assert found is not None and left_out(read_texts(found.png)) and json.loads(read_texts(found.png)["darkroom"])
+    (results.folder / "fox.png").write_bytes(found.png)
+    results.write(sha256=hashlib.sha256(found.png).hexdigest())
+    again = ResultCache(results.folder, library, without)
+    assert again.find(REQUEST, MODEL) is not None
+    assert again.find(REQUEST.model_copy(update={"seed": 99}), MODEL) is None
+    assert ResultCache(results.folder, library).find(REQUEST, MODEL) is None  # who wants prompts gets a new picture
 
 
 @pytest.fixture

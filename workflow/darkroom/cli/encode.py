@@ -73,7 +73,8 @@ def read_metadata(text: str) -> MetadataConfig:
     """The metadata that an option in JSON asks for. Raises RequestError (E-REQUEST)."""
     from darkroom.config_output import MetadataConfig
 
-    return _read_json("--metadata", text, MetadataConfig)
+    read: MetadataConfig = _read_json("--metadata", text, MetadataConfig)
+    return read
 
 
 def _read_json(option: str, text: str, kind: Any) -> Any:

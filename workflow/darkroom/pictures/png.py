@@ -78,7 +78,7 @@ def replace_texts(png: bytes, texts: Mapping[str, str], path: Path | str) -> byt
 
     The bytes are those that `encode_texts` and `add_study` give. Raises ImageError (E-IMAGE) with `path` for a damaged one.
     """
-    before, rest = [], []
+    before, rest = list[bytes](), list[bytes]()
     for kind, body in _chunks(io.BytesIO(png), path, check=True):
         if kind not in _TEXT_CHUNKS:
             (before if kind == b"IHDR" else rest).append(_write_chunk(kind, body))

@@ -72,7 +72,7 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
     for path in unwanted:
         if path in pictures:
             found[pictures[path]].append(path)
-    alone = []
+    alone: list[str] = []
     for path in (each for each in find_encoded(results) if each not in wanted):
         folder, _, name = path.rpartition("/")
         match = _ENCODED_NAME.fullmatch(name)

@@ -23,7 +23,7 @@ from darkroom.checkpoint.audit import audit_path
 from darkroom.config import Config, check_sheets, load_config
 from darkroom.errors import ArchiveError, ImageError
 from darkroom.pictures.damage import check_text
-from darkroom.pictures.formats import PNG
+from darkroom.pictures.formats import BY_SUFFIX, PNG
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import CONTACT_SHEET, FOLDER, MANIFEST, STUDY_PAGE
@@ -125,6 +125,10 @@ def _add_results(export: Export, planned: PlannedSheet) -> None:
         if not (RESULTS / sheet / page).is_file():
             _missing(RESULTS / sheet / page, sheet)
     names = [*export.pictures, *(f"results/{sheet}/{page}" for page in pages)]
+    beside = [
+        Path(name).with_suffix(suffix) for name in export.pictures for suffix in BY_SUFFIX if suffix != PNG.suffix
+    ]
+    names += [path.as_posix() for path in beside if path.is_file()]
     thumbnails = sorted(path for path in (RESULTS / FOLDER / sheet).rglob("*.*") if path.is_file())
     names += [path.as_posix() for path in thumbnails if path.suffix in (".webp", ".json") and path.name[0] != "."]
     export.files |= {name: Path(name) for name in names}

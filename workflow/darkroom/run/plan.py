@@ -257,16 +257,17 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
     return *loaded, size, request.sampler, request.prompts
 
 
-def make_plan(config: Config) -> Plan:
-    """Read the sheets and inspect every source.
+def make_plan(config: Config, *, is_main: bool = True) -> Plan:
+    """Read the sheets and inspect every source; in the main process alone check what encodes, for which a node may lack the key.
 
     Raises what `expand_folders`, `load_pictures`, `EncodedFiles.check` and `inspect_sources` raise.
     """
     config = expand_folders(config)
     sheets = load_pictures(config)
-    mistakes = Mistakes()
-    EncodedFiles(config, sheets).check(mistakes)
-    mistakes.raise_all()
+    if is_main:
+        mistakes = Mistakes()
+        EncodedFiles(config, sheets).check(mistakes)
+        mistakes.raise_all()
     sources = inspect_sources(config)
     return Plan(config, sources, sheets, {p.path: p for pictures in sheets.values() for p in pictures})
 
@@ -300,7 +301,7 @@ def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
                 config = restore_text(config, load_yaml(path))
         checked = parse_config(config, str([default, *run.config_files][-1]))
         check_sheets(checked)
-        plan = make_plan(checked)
+        plan = make_plan(checked, is_main=run.is_main)
         for folder in (plan.models_dir, "results", "logs"):
             if Path(folder).exists() and not Path(folder).is_dir():
                 raise ConfigError("path", folder, "is a file where a folder has to be", "move it elsewhere")

@@ -96,8 +96,8 @@ async def _answer(
     if read.model is not None and body.override_settings_restore_afterwards is False:
         service.set_default(model)
     is_shown = body.send_images is not False
-    files = await read.output.encode_all(picture.png for picture in pictures if is_shown)
-    return write_answer(body, pictures, read, started, files)
+    sent = await read.output.encode_all(picture.png for picture in pictures if is_shown)
+    return write_answer(body, pictures, read, started, sent)
 
 
 def _check_hires(read: PictureSettings, service: Service) -> None:

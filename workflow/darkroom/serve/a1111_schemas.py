@@ -72,7 +72,7 @@ class Processing(BaseModel):
     """`n_iter` times `batch_size` pictures are made, one at a time."""
     clip_skip: int | None = None
     override_settings: dict[str, Any] | None = None
-    """Options for this request: sd_model_checkpoint, sd_vae, CLIP_stop_at_last_layers, emphasis."""
+    """Options for this request: sd_model_checkpoint, sd_vae, CLIP_stop_at_last_layers, emphasis, samples_format, jpeg_quality."""
     override_settings_restore_afterwards: bool | None = True
     """If false, `sd_model_checkpoint` becomes the server's default."""
     send_images: bool | None = True

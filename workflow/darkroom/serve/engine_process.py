@@ -208,8 +208,8 @@ class EngineProcess:
         started = time.perf_counter()
         try:
             made_from = None if task.made_from is None else task.made_from.result()
-            about = {"metadata": MetadataConfig.model_validate(task.metadata), "files": task.pictures}
-            rendered = encode(engine, picture, made_from, **about)
+            metadata = MetadataConfig.model_validate(task.metadata)
+            rendered = encode(engine, picture, made_from, metadata=metadata, files=task.pictures)
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}

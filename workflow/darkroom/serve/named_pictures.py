@@ -121,9 +121,8 @@ async def _read_json(data: bytes, what: str) -> Any:
 
 
 def _read_output(output: OutputConfig | None) -> OutputFile:
-    return read_output(
-        *(output.format, output.quality) if output else (None, None), ("output.format", "output.quality")
-    )
+    name, quality = (output.format, output.quality) if output else (None, None)
+    return read_output(name, quality, ("output.format", "output.quality"))
 
 
 async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: ImageReader) -> Order:

@@ -117,7 +117,7 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     if "prompt" not in fields:
         raise RequestError("input: prompt", None, "is missing", "say what to draw")
     fields = {name: value for name, value in fields.items() if name not in _NEUTRAL}
-    output = read_output(*(fields.pop(name, None) for name in _FILE), _FILE, "input")
+    output = read_output(fields.pop(_FILE[0], None), fields.pop(_FILE[1], None), _FILE, "input")
     count, model, seed = fields.pop("num_images", 1), fields.pop("model", None), fields.pop("seed", None)
     check_count(count, limits)
     first = choose_seed(seed, count)

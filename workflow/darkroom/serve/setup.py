@@ -89,5 +89,5 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
         limits=Limits(engine.start_timeout_s, setup.serve.cancel_timeout_s),
     )
     results = RESULTS.absolute() if setup.serve.results else None
-    own = {"defaults": setup.render, "results": results, "metadata": setup.metadata}
+    own: dict[str, Any] = {"defaults": setup.render, "results": results, "metadata": setup.metadata}
     return Service(models, dispatcher, setup.serve, metrics, **own)

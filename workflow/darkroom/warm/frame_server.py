@@ -207,9 +207,8 @@ class FrameServer:
                     self._lifecycle.hold(lease)
                     await self._wait_ready(writer)
                     return {"event": "ready"}, NO_FILES
-                case {"op": "render", "request": dict(settings), "stages_done": int(), "keep_latents": bool()}:
-                    how = {key: message.get(key) for key in ("stages_done", "keep_latents", "metadata")}
-                    rendered = await self._render(settings, files, **how)
+                case {"op": "render", "request": dict(), "stages_done": int(), "keep_latents": bool()}:
+                    rendered = await self._render(message, files)
                     return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.files
                 case {"op": "release", "lease": str() | None as lease}:
                     return {"event": "released", "ends": self._lifecycle.release(lease)}, NO_FILES
@@ -228,16 +227,9 @@ class FrameServer:
         finally:
             waiting.cancel()
 
-    async def _render(
-        self,
-        settings: dict[str, Any],
-        pictures: Mapping[str, bytes],
-        stages_done: int,
-        keep_latents: bool,
-        metadata: object,
-    ) -> Rendered:
+    async def _render(self, message: Message, pictures: Mapping[str, bytes]) -> Rendered:
         """Render a request as it is: it was checked and completed when it was planned."""
-        request = RenderRequest.from_settings(settings)
+        request, stages_done = RenderRequest.from_settings(message["request"]), message["stages_done"]
         check_pictures(request, pictures, stages_done)
         self._dispatcher.check_open()
         job = Job(
@@ -246,8 +238,8 @@ class FrameServer:
             wants_steps=False,
             pictures=pictures,
             stages_done=stages_done,
-            keep_latents=keep_latents,
-            metadata=MetadataConfig.model_validate(metadata or {}).model_dump(),
+            keep_latents=message["keep_latents"],
+            metadata=MetadataConfig.model_validate(message.get("metadata") or {}).model_dump(),
         )
         self._dispatcher.submit([job])
         try:
