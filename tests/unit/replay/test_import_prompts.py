@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from darkroom.cli.command import main
 from darkroom.config import load_config
+from darkroom.pictures.infotext import write_infotext
+from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.read import load_pictures
 from tests.fixtures.foreign_pictures import GRAPH, INFOTEXT, SWARM, graph, save_exif, save_png, user_comment
@@ -64,6 +67,18 @@ def test_a_folder_of_pictures(project: Path, capsys: pytest.CaptureFixture[str])
     text = Path("sheet.yaml").read_text(encoding="utf-8")
     assert "# left out: in/d.png: its graph has node 3 (FancySampler)" in text
     assert "# left out: in/e.jpg: is no PNG, JPEG, WebP or AVIF" in text
+
+
+def test_our_own_picture_goes_to_its_own_checkpoint(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    request = RenderRequest.from_settings(
+        {"prompt": "x <lora:outline:0.5>", "seed": 3, "width": 64, "height": 64, "steps": 4}
+    )
+    infotext = write_infotext(request, model="beta", model_hash=None, version="0.1.0")
+    data = encode_png(
+        Image.new("RGB", (64, 64)), infotext, request.to_json(), facts={"model": "beta", "model_hash": None}
+    )
+    (project / "own.png").write_bytes(data)
+    assert import_and_check(capsys, "own.png") == [("beta", request)]
 
 
 def test_a1111s_prompts_from_file(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from darkroom.errors import ImageError
+from darkroom.prompting.grammar import parse_pieces
 from darkroom.replay.foreign import ForeignPicture
 from darkroom.replay.other_grammars import comfy_pieces, compel_pieces, nai_pieces, write_pieces
 from darkroom.replay.readers import read_foreign
@@ -22,6 +23,7 @@ from tests.fixtures.foreign_pictures import (
     save_png,
     user_comment,
 )
+from tests.unit.prompting.encoders import make_tokenizers
 
 
 def read(texts: dict[str, str], tmp_path: Path) -> ForeignPicture:
@@ -52,7 +54,7 @@ def test_swarmui(tmp_path: Path) -> None:
 def test_swarmui_says_what_works_on_parts_of_the_picture(tmp_path: Path) -> None:
     changed = {
         **SWARM["sui_image_params"],
-        "prompt": "a <segment:face,0.5> fox",
+        "prompt": "a <segment:face,0.5> [red|blue] [x] fox",
         "refinerupscale": 2.0,
         "initimage": True,
         "loras": "a,b",
@@ -62,7 +64,7 @@ def test_swarmui_says_what_works_on_parts_of_the_picture(tmp_path: Path) -> None
     }
     del changed["sampler"], changed["scheduler"]
     picture = read({"parameters": json.dumps({"sui_image_params": changed})}, tmp_path)
-    assert {"tag in prompt", "refinerupscale", "initimage", "lorasectionconfinement"} <= names(picture)
+    assert {"tag in prompt", "[…] in prompt", "refinerupscale", "initimage", "lorasectionconfinement"} <= names(picture)
     assert picture.settings["loras"] == [{"name": "a", "unet": 1.0, "te": 1.0}]
     assert (picture.settings["sampler"], picture.settings["schedule"], picture.settings["clip_skip"]) == (
         "Euler",
@@ -103,6 +105,7 @@ def test_invokeai(tmp_path: Path) -> None:
     assert expected | {"hrf_enabled", "controlnets", "refiner_steps", "schedule"} == names(picture)
     assert picture.settings["prompt"] == r'\("a", "b"\).blend\(1, 1\)'
     assert picture.settings["prompt_2"] == "dark"
+    assert any("(sdxl_img2img), which can't be repeated" in each for each in picture.differs)
     assert picture.settings["vae"] == "soft"
 
 
@@ -120,7 +123,7 @@ def test_older_invokeai(tmp_path: Path) -> None:
         "perlin": 0.1,
     }
     data = {"app_version": "2.3.5", "model_weights": "alpha", "model_hash": "0" * 63 + "1", "image": image}
-    dream = '"a fox [blurry] in snow+" -s 20 -S 7 -W 64 -H 64 -C 5.5 -A k_euler_a -G 0.8 --seamless'
+    dream = '"a fox [blurry] in snow+" -s 20 -S 7 -W 64 -H 64 -C 5.5 -A k_euler_a -G 0.8 -U 4 0.95 --seamless'
     for texts, unused in (({"sd-metadata": json.dumps(data)}, "perlin"), ({"Dream": dream}, "gfpgan_strength")):
         picture = read(texts, tmp_path)
         assert picture.settings["prompt"] == "a fox  in (snow:1.1)"
@@ -128,6 +131,11 @@ def test_older_invokeai(tmp_path: Path) -> None:
         assert (picture.settings["steps"], picture.settings["seed"], picture.settings["cfg_scale"]) == (20, 7, 5.5)
         assert picture.settings["sampler"] == "Euler a"
         assert unused in names(picture)
+    assert {e.field: e.value for e in picture.unused} == {
+        "gfpgan_strength": "0.8",
+        "upscale": "4 0.95",
+        "--seamless": "True",
+    }
     for texts in ({"sd-metadata": "[]"}, {"sd-metadata": "{}"}, {"Dream": '"open'}, {"invokeai_metadata": "{"}):
         with pytest.raises(ImageError):
             read(texts, tmp_path)
@@ -165,7 +173,7 @@ def test_fooocus(tmp_path: Path) -> None:
     assert (picture.settings["width"], picture.settings["seed"]) == (64, 7)
     assert {"sharpness", "adm_guidance", "styles"} <= names(picture)
     outside = {0x9286: json.dumps(FOOOCUS), 0x927C: "fooocus", 0x0131: "Fooocus v2.5.5"}
-    jpeg = read_foreign(save_exif(tmp_path / "x.jpg", main=outside))
+    jpeg = read_foreign(save_exif(tmp_path / "x.jpg", tags=outside))
     assert jpeg is not None
     assert jpeg.settings == picture.settings
 
@@ -189,6 +197,13 @@ def test_fooocus(tmp_path: Path) -> None:
 )
 def test_grammars(read_grammar: Any, text: str, expected: str) -> None:
     assert write_pieces(read_grammar(text)) == expected
+
+
+def test_what_is_rewritten_has_the_same_tokens(tmp_path: Path) -> None:
+    for tokenizer in make_tokenizers(tmp_path):
+        for text in ("a AND b", "x BREAK y", "<lora:a:0.5>, z", "AND<lyco:x>"):
+            (piece,) = parse_pieces(write_pieces([(text, 1.0)]))
+            assert tokenizer(piece.text)["input_ids"] == tokenizer(text)["input_ids"], text
 
 
 def test_brackets_without_end_take_no_time_and_no_stack() -> None:

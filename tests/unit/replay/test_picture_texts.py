@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from darkroom.cli.command import main
 from darkroom.errors import ImageError
-from darkroom.pictures.lossy import infotext_of
 from darkroom.replay.picture_texts import MAX_TEXT_BYTES, read_picture_texts
 from darkroom.replay.readers import read_foreign
 from tests.fixtures.foreign_pictures import (
@@ -41,14 +41,16 @@ ENCODINGS = {
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_a_user_comment_is_read_whatever_its_encoding(name: str, tmp_path: Path) -> None:
+def test_a_user_comment_is_read_whatever_its_encoding(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for suffix in ("jpg", "webp", "png"):
         picture = read_foreign(save_exif(tmp_path / f"x.{suffix}", ENCODINGS[name]))
         assert picture is not None
         assert picture.settings["prompt"] == "雪の中の狐 😀, é"
         assert picture.settings["negative_prompt"] == "悪い"
-    data = (tmp_path / "x.jpg").read_bytes()
-    assert infotext_of(data) == TEXT, "the server and `darkroom show` read it alike"
+    assert main(["show", str(tmp_path / "x.jpg"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == TEXT, "other commands read it alike"
 
 
 def test_every_kind_of_text_chunk_is_read(tmp_path: Path) -> None:
@@ -135,3 +137,17 @@ def test_a_hidden_text_that_lies_about_its_length_is_no_text(tmp_path: Path) -> 
     pixels = Image.open(path)
     pixels.crop((0, 0, 16, 64)).save(path)  # cut off: the length is that of the whole
     assert read_picture_texts(path).texts == {}
+
+
+def test_the_files_own_size_counts_where_none_is_stated_and_is_compared_where_one_is(tmp_path: Path) -> None:
+    without = INFOTEXT.replace("Size: 64x64, ", "")
+    picture = read_foreign(save_png(tmp_path / "x.png", {"parameters": without}, size=(96, 64)))
+    assert picture is not None
+    assert (picture.settings["width"], picture.settings["height"]) == (96, 64)
+    assert "the metadata states no size, so it is that of the file, 96 x 64" in picture.differs
+    picture = read_foreign(save_png(tmp_path / "x.png", {"parameters": INFOTEXT}, size=(128, 128)))
+    assert picture is not None
+    assert "the file has 128 x 128 pixels, these settings make 64 x 64" in picture.differs
+    odd = read_foreign(save_png(tmp_path / "x.png", {"parameters": without}, size=(97, 64)))
+    assert odd is not None
+    assert not odd.settings.keys() & {"width", "height"}

@@ -6,11 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.lossy import convert_png
-from darkroom.pictures.png import encode_png
 from darkroom.replay.foreign import ForeignPicture
 from darkroom.replay.readers import read_foreign
 from darkroom.request.render_request import RenderRequest
@@ -237,9 +234,7 @@ def test_darkrooms_own_jpeg_gives_the_request_back(tmp_path: Path) -> None:
         {**given, "width": 64, "height": 64, "clip_skip": 2, "stages": stages, "emphasis": "lpw"}
     )
     infotext = write_infotext(request, model="alpha", model_hash="0123456789", version="0.1.0")
-    png = encode_png(Image.new("RGB", (96, 96)), infotext, request.to_json())
-    path = tmp_path / "x.jpg"
-    path.write_bytes(convert_png(png, "jpeg", 90))
+    path = save_exif(tmp_path / "x.jpg", user_comment(infotext), size=(96, 96))
     picture = read_foreign(path)
     assert picture is not None
     assert picture.tool == "Darkroom 0.1.0"

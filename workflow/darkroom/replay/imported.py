@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from darkroom.base.text import read_text
 from darkroom.errors import DarkroomError, ImageError, SheetError
 from darkroom.pictures.infotext import read_request
-from darkroom.replay.foreign import ForeignPicture
+from darkroom.replay.foreign import ForeignPicture, ModelReference, read_hash
 from darkroom.replay.imported_lists import read_json_list, read_option_lines, read_other_table
-from darkroom.replay.model_matching import KnownModel, match_models
-from darkroom.replay.picture_texts import PictureTexts, read_picture_texts
+from darkroom.replay.model_matching import KnownModel, checkpoint_of, match_models
+from darkroom.replay.picture_texts import PictureTexts, parse_object, read_picture_texts
 from darkroom.replay.readers import read_texts
 from darkroom.replay.sheet_of_pictures import SheetEntry, entry_of, entry_of_request, references_as_matches
 from darkroom.sheets.sheet_file import SUFFIXES
@@ -102,14 +103,29 @@ def _of_picture(path: Path, known: list[KnownModel] | None) -> SheetEntry:
     """A picture's entry; Darkroom's own has its exact request. Raises ImageError (E-IMAGE) for one without metadata."""
     texts = read_picture_texts(path)
     if "darkroom" in texts.texts:
-        request = read_request(texts.texts, path)
-        return entry_of_request(request.model_dump(mode="json"), path, notes=[f"{path.name}, by Darkroom"])
+        return _of_own(texts, path, known)
     foreign = read_texts(texts)
     if foreign is None:
         raise ImageError(
             "picture", path, "has no prompt and settings in its metadata", "use the file that was made first"
         )
     return _entry(foreign, path, known)
+
+
+def _of_own(texts: PictureTexts, path: Path, known: list[KnownModel] | None) -> SheetEntry:
+    """The entry of a picture by Darkroom, which states its request and its checkpoint."""
+    request = read_request(texts.texts, path)
+    made = parse_object(texts.texts["darkroom"])
+    name = made.get("model")
+    reference = ModelReference("checkpoint", name if isinstance(name, str) else None, _hashes(made))
+    matches = match_models(ForeignPicture("Darkroom", {}, (reference,)), known or [])
+    notes = [f"{path.name}, by Darkroom", *(str(each) for each in matches if known is not None and each.is_notable)]
+    return entry_of_request(request.model_dump(mode="json"), path, checkpoint=checkpoint_of(matches), notes=notes)
+
+
+def _hashes(made: Mapping[str, Any]) -> dict[str, str]:
+    digits = read_hash(made.get("model_hash"))
+    return {"autov2": digits} if digits else {}
 
 
 def _of_text(path: Path) -> ForeignPicture | None:

@@ -210,10 +210,15 @@ def _read_dream(found: PictureTexts) -> Draft:
         raise ImageError("picture", found.path, "its text 'Dream' can't be read", "write a sheet by hand") from None
     fields: dict[str, Any] = {}
     _take_both(draft, words.pop(0) if words and not words[0].startswith("-") else "")
+    name = ""
     while words:
         flag = words.pop(0)
-        name = _FLAGS.get(flag[1:2], flag) if flag.startswith("-") and not flag.startswith("--") else flag
-        rest = flag[2:] if flag[1:2] in _FLAGS and not flag.startswith("--") else ""
+        if not re.match(r"-\D", flag):  # a second value, as -U has one
+            fields[name] = f"{fields.get(name, '')} {flag}".strip()
+            continue
+        is_short = not flag.startswith("--")
+        name = _FLAGS.get(flag[1:2], flag) if is_short else flag
+        rest = flag[2:] if is_short and flag[1:2] in _FLAGS else ""
         takes = not rest and words and not re.match(r"-\D", words[0])
         fields[name] = rest or (words.pop(0) if takes else True)
     _take_settings(draft, fields)

@@ -7,6 +7,7 @@ left in a prompt as a tag works on parts of the picture. SwarmUI renders with Co
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from darkroom.errors import ImageError
@@ -46,6 +47,8 @@ _REASONS = {
     "loraseparators": NOTHING,
     "lorasectionconfinement": "confines a LoRA to a part of the picture",
 }
+_EDITED = re.compile(r"\[[^\[\]]*[|:][^\[\]]*\]")
+"""What `<alternate:…>` and `<fromto[…]:…>` have become in the metadata."""
 
 
 def detect(found: PictureTexts) -> bool:
@@ -102,6 +105,8 @@ def _take_text(draft: Draft, key: str, given: Any) -> None:
     text, tags = split_swarm_tags(text)
     for tag in tags:
         draft.leave(f"tag in {key}", tag, "works on a part of the picture, or on a step, which Darkroom does not do")
+    for edited in _EDITED.findall(text):
+        draft.leave(f"[…] in {key}", edited, "changes while the picture is made; it is a text here: write it by hand")
     draft.set(key, text, key, read=lambda given: write_pieces(comfy_pieces(given)))
     for name in find_comfy_embeddings(text):
         draft.refer("embedding", name)
