@@ -16,6 +16,7 @@ from benchmarks import (
     bench_fetch,
     bench_gallery,
     bench_pictures,
+    bench_replay,
     bench_scale,
     bench_serve,
     bench_stages,
@@ -35,6 +36,7 @@ ROWS = (
     *bench_studies.CASES,
     *bench_serve.CASES,
     *bench_stages.CASES,
+    *bench_replay.CASES,
     *(case.name for case in bench_fetch.CASES),
     *(case.name for case in bench_encode.CASES),
     *(case.dtype for case in bench_convert.CASES),
@@ -83,6 +85,7 @@ def main() -> None:
     served = tuple(case for case in bench_serve.CASES if case in arguments.only)
     rows += bench_serve.run(arguments.rounds, served, arguments.folder / "full/diffusers/full")
     rows += bench_stages.run(arguments.rounds, tuple(case for case in bench_stages.CASES if case in arguments.only))
+    rows += bench_replay.run(arguments.rounds, tuple(case for case in bench_replay.CASES if case in arguments.only))
     cases = tuple(case for case in bench_convert.CASES if case.dtype in arguments.only)
     rows += bench_convert.run(arguments.folder, arguments.rounds, keep=arguments.keep, cases=cases)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(BEGIN)

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from darkroom.request.picture_revision import render_revision, stage_revision
 from darkroom.request.render_request import RenderRequest
 from darkroom.revisions import RENDER, RENDER_OF_SOME, STAGE
-from darkroom.run.plan import _costs_of_change, render_revision, stage_revision
+from darkroom.run.plan import _costs_of_change
 from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import PlannedPicture
 

@@ -41,7 +41,7 @@ ORDER = [
     "warm",  # the workflow's engine process, which is served like the others
     "cluster",  # SLURM; a job's lease is the warm engine's
     "run",  # what a run does around Snakemake
-    "replay",  # what made a picture, read back from it
+    "replay",  # pictures made again, from their metadata and a project
     "cli",  # the command; every verb calls one of the packages above
 ]
 """The packages and loose modules from the bottom up: each imports only from those before it."""
@@ -61,6 +61,8 @@ SAME_NAMES = {
     "plan": "of a conversion, of a run",
     "serve": "the verb of the package",
     "options": "of `darkroom serve`, of a warm engine",
+    "check": "the verb, and what a replay compares",
+    "replay": "the verb of the package",
     "sources": "run/sources.py holds the configured ones, the package fetches them",
     "upscalers": "the package reads upscaler files, engine/upscalers.py runs them",
     "transfer": "a byte range of a checkpoint, a download",
@@ -81,6 +83,7 @@ SEAMS = {
     "base/sockets": "one subject: addresses of sockets",
     "checkpoint/publish": "what converting and adopting end with",
     "cli/__main__": "python -m",
+    "cli/export": "a file a verb",
     "cli/log": "the log of every verb",
     "cli/metadata": "a file a verb",
     "cli/plan": "a file a verb",
@@ -94,6 +97,7 @@ SEAMS = {
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
     "pictures/user_comment": "one subject: the encodings of EXIF's UserComment",
     "request/stages/img2img": "a file a stage",
+    "request/picture_revision": "one subject: the revisions of a picture, for planning and for its metadata",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
     "prompting/emphasis": "a function a mode",

@@ -31,6 +31,7 @@ ACTIONS = {
     "E-SSRF": "Send the data itself; a server opens no address or path for a client.",
     "E-SOURCE": "Correct the source in the configuration.",
     "E-PROJECT": "Give a folder that does not exist yet; nothing in the existing one was changed.",
+    "E-ARCHIVE": "Get the archive again from whoever made it, and don't unpack one that is refused for its names, links or size.",
     "E-SHARED": "Use another name, or delete the receipt or audit that the message names if the other project no longer needs it.",
     "E-LORA": "Correct the name, or use a LoRA made for this base. No picture is made without its LoRA.",
     "E-EMBEDDING": "Correct the name, or use an embedding with vectors for both text encoders.",

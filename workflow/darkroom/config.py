@@ -169,6 +169,8 @@ class Config(Section):
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
     """Defaults of every picture: steps, sampler, cfg_scale, width, height, seeds, …; sheets and prompts override them."""
+    rerender: Literal["versions"] | None = None
+    """`versions`: make those pictures anew that other versions of torch, diffusers or transformers made than the installed ones. For one run: `--config rerender=versions`."""
     fetch: FetchConfig = FetchConfig()
     """How remote sources are fetched."""
     engine: EngineConfig = EngineConfig()

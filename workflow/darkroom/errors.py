@@ -15,6 +15,7 @@ DarkroomError
 │   ├── SourceError       E-SOURCE      a source is missing, or is not what it should be
 │   ├── SharedError       E-SHARED      another project has made something else of that name in the same models folder
 │   ├── ProjectError      E-PROJECT     a new project's folder exists already
+│   ├── ArchiveError      E-ARCHIVE     an exported sheet can't be read, or has what no export has
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   ├── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 │   ├── ScoreError        E-SCORE       a file that should score pictures is of another kind, or doesn't fit its CLIP
@@ -149,6 +150,10 @@ class SharedError(InputError):
 
 class ProjectError(InputError):
     code = "E-PROJECT"
+
+
+class ArchiveError(InputError):
+    code = "E-ARCHIVE"
 
 
 class LoraError(InputError):

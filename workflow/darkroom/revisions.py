@@ -8,7 +8,7 @@ CONVERT = 2
 VERIFY = 2
 RENDER = 2
 RENDER_OF_SOME = 3
-"""That of the few pictures that came out otherwise at revision 2 (`darkroom.run.plan.render_revision`): raising RENDER would
+"""That of the few pictures that came out otherwise at revision 2 (`darkroom.request.picture_revision.render_revision`): raising RENDER would
 render all others again for nothing. The next RENDER is 4, and then this one goes."""
 STAGE = 1
 """That of the stages after a first pass."""

@@ -3,6 +3,7 @@
 import re
 
 from darkroom import revisions
+from darkroom.request.picture_revision import render_revision, stage_revision
 from darkroom.request.stages import STAGES
 from darkroom.run.lifecycle import lifecycle_of
 from darkroom.run.plan import (
@@ -10,8 +11,6 @@ from darkroom.run.plan import (
     exit_on_error,
     load_plan,
     prepare_environment,
-    render_revision,
-    stage_revision,
     tune_garbage_collection,
 )
 from darkroom.run.stage_jobs import mark_inputs
@@ -120,7 +119,7 @@ def get_verified(wildcards):
     """The receipt of the model that a picture is rendered with."""
     lifecycle.begin()
     with exit_on_error():
-        lifecycle.results.check_picture(wildcards.sheet, plan.picture(wildcards).path)
+        lifecycle.results.check_picture(plan.picture(wildcards))
     return f"{plan.models_dir}/verified/{wildcards.checkpoint}.json"
 
 

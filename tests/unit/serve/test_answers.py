@@ -15,6 +15,7 @@ from darkroom.errors import DarkroomError, RequestError
 from darkroom.pictures.marking import XMP
 from darkroom.pictures.png import read_png_text, text_of_png
 from darkroom.request.render_request import RenderRequest
+from darkroom.revisions import RENDER
 from darkroom.serve.answers import Rendered, as_error, encode
 
 LORA = UsedAsset("loras", "outline", "ab" * 32, "abababababab")
@@ -40,13 +41,14 @@ def test_what_it_says_is_what_its_png_says(tmp_path: Path) -> None:
     assert render(LORA, warnings=("shows one colour",)) == rendered
 
 
-def test_its_metadata_without_stages_are_what_they_have_been(tmp_path: Path) -> None:
-    """Old pictures are compared with new ones: a key more would make all of them others."""
+def test_its_metadata_without_stages_are_what_readers_know(tmp_path: Path) -> None:
+    """Whoever reads them finds each key where it has been; a new one is written here too."""
     (tmp_path / "a.png").write_bytes(render().png)
     texts = read_png_text(tmp_path / "a.png")
     assert list(texts) == ["parameters", "darkroom", XMP]
     made = json.loads(texts["darkroom"])
-    assert list(made) == ["request", "model", "model_hash", "assets", "warnings", "versions"]
+    assert list(made) == ["request", "model", "model_hash", "assets", "warnings", "versions", "revision", "made_on"]
+    assert made["made_on"] == {"device": "cuda", "dtype": "fp16"} and made["revision"] == [RENDER]
     assert list(made["request"]) == [
         *("prompt", "negative_prompt", "width", "height", "steps", "cfg_scale", "sampler", "schedule", "seed"),
         *("variation_seed", "variation_strength", "prompt_2", "negative_prompt_2", "emphasis", "clip_skip", "loras"),

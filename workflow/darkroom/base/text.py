@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from darkroom.errors import ConfigError, DarkroomError
 
@@ -15,6 +16,20 @@ UTF_16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 _BOM = "\ufeff"
 _LONGEST_NAME = 200  # comparing takes time, and names come from anybody
 _SEPARATORS = str.maketrans("", "", " _-")
+
+
+_recorders: list[list[Path]] = []
+
+
+@contextmanager
+def recording_reads() -> Iterator[list[Path]]:
+    """A list that gets the path of each file that `read_text` reads within the block."""
+    paths: list[Path] = []
+    _recorders.append(paths)
+    try:
+        yield paths
+    finally:
+        _recorders.remove(paths)
 
 
 def read_text(
@@ -39,6 +54,8 @@ def read_text(
         raise error(what, path, "is a folder", "name a file in it") from None
     except OSError as failure:
         raise error(what, path, failure.strerror or "can't be read", "check the path") from None
+    for paths in _recorders:
+        paths.append(path)
     return decode_text(data, path, what=what, error=error)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -12,6 +12,8 @@ from darkroom.base.files import write_bytes
 from darkroom.errors import ModelError
 
 Ema = Literal["absent", "left out", "used"]
+ORIGIN = ("source_sha256", "vae_sha256", "architecture", "prediction_type", "zero_terminal_snr", "ema", "dtype_out")
+"""The fields of an audit that decide the weights and the configs of its model folder."""
 _EMA_SENTENCES = {
     "absent": "none in the file",
     "left out": "in the file, left out (extract_ema picks them)",
@@ -159,3 +161,12 @@ def read_identity(model_dir: Path) -> tuple[str, str | None]:
         return str(audit["name"]), None if autov2 is None else str(autov2)
     except (OSError, ValueError, KeyError, TypeError):
         return folder.name, None
+
+
+def read_origin(model_dir: Path) -> dict[str, Any]:
+    """What decided a model's weights, the fields `ORIGIN` of its audit; empty without an audit, or for one that is damaged."""
+    try:
+        audit = json.loads(audit_path(model_dir.resolve()).read_bytes())
+        return {"ema": "absent", "vae_sha256": None} | {key: audit[key] for key in ORIGIN if key in audit}
+    except (OSError, ValueError, TypeError):
+        return {}

@@ -1,6 +1,7 @@
 """The parser of `darkroom`, and what becomes of a verb's outcome or error.
 
-Exit codes: 0 done, 1 failed, 2 the user's input is wrong; of `diff` as of the diff of Unix. A failure is one line on stderr:
+Exit codes: 0 done, 1 failed, 2 the user's input is wrong; `diff` has those of Unix' diff, `replay --check` 3 for a picture that
+differs. A failure is one line on stderr:
 `CODE what 'value': why. Hint: action.` A verb's module has its options (`add_arguments`) and its action (`run`), and
 imports what the action needs only when it runs, so that a picture's job starts within tens of milliseconds.
 """
@@ -92,6 +93,7 @@ def make_parser() -> argparse.ArgumentParser:
         convert,
         diff,
         encode,
+        export,
         fetch,
         import_prompts,
         init,
@@ -100,6 +102,7 @@ def make_parser() -> argparse.ArgumentParser:
         plan,
         prune,
         render,
+        replay,
         runpod,
         score,
         serve,
@@ -136,6 +139,12 @@ def make_parser() -> argparse.ArgumentParser:
     text = "Say which pictures of two runs are the same, which changed and how, and which only one of them has."
     diff.add_arguments(add("diff", diff.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
+    text = "Make pictures again from their own metadata, compare them with what is rendered, or write a sheet of them."
+    replay.add_arguments(add("replay", replay.run, text))
+    text = (
+        "Pack a finished sheet with all that made it, but no models, as a zip that `darkroom replay --check` can check."
+    )
+    export.add_arguments(add("export", export.run, text))
     score.add_arguments(
         add("score", score.run, "Score a picture: how well it fits its prompt, and what heads make of it.")
     )

@@ -152,6 +152,22 @@ def make_deterministic(device: str) -> None:
         torch.backends.cudnn.deterministic = True
 
 
+def processor_of(device: str) -> str:
+    """The model of a GPU, or which instructions torch uses of a CPU, such as `AVX512`; both decide a picture's last bits."""
+    import torch
+
+    if device.startswith("cuda"):
+        return str(torch.cuda.get_device_name(device))
+    return torch.backends.cpu.get_cpu_capability() if device == "cpu" else device
+
+
+def threads_of(device: str) -> int | None:
+    """How many threads compute a picture on a CPU; None for other devices, where threads of the CPU change no bit."""
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else None
+
+
 def total_memory(device: str) -> int:
     """The device's own memory in bytes; 0 where it has none of its own."""
     if not device.startswith("cuda"):

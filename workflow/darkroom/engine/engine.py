@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from darkroom.checkpoint.audit import read_identity
+from darkroom.checkpoint.audit import read_identity, read_origin
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
@@ -19,9 +19,11 @@ from darkroom.engine.devices import (
     MemoryPlan,
     decide,
     make_deterministic,
+    processor_of,
     release_memory,
     resolve_device,
     resolve_dtype,
+    threads_of,
     total_memory,
     with_coded_errors,
 )
@@ -55,14 +57,16 @@ class Denoised:
 class Engine:
     """One model on one device. Not for several threads at once: callers queue.
 
-    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `device` and `dtype` are those of its
-    computations, and `memory` is the memory policy's decision in one line. `upscalers` make pictures larger.
+    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `origin` says how it was converted; `device`
+    and `dtype` are those of its computations, and `memory` is the memory policy's decision in one line. `upscalers` make
+    pictures larger.
     """
 
     def __init__(
         self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
         self.name, self.model_hash = read_identity(files.model.folder)
+        self.origin = read_origin(files.model.folder)
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
@@ -256,4 +260,7 @@ class Engine:
             assets=tuple(found.used.values()),
             warnings=tuple(warnings),
             is_prompt_known=found.is_prompt_known,
+            processor=processor_of(self.device),
+            threads=threads_of(self.device),
+            origin=self.origin,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from darkroom.request.render_request import RenderRequest
 
@@ -30,7 +31,8 @@ class RenderFacts:
     """How a picture was made. Times in seconds; `encode_s` is near 0 for a cached prompt (`is_prompt_known`).
 
     `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
-    made.
+    made. `processor` is the device's model, or the instructions that torch uses of a CPU; `threads` how many computed, None
+    where it isn't a CPU. `origin` is what the model was converted from and how (`darkroom.checkpoint.audit.ORIGIN`).
     """
 
     prompt_tokens: int
@@ -49,6 +51,16 @@ class RenderFacts:
     assets: tuple[UsedAsset, ...]
     warnings: tuple[str, ...]
     is_prompt_known: bool = False
+    processor: str = ""
+    threads: int | None = None
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def made_on(self) -> dict[str, Any]:
+        """What of the machine and of the number format decides a picture's last bits, for its metadata."""
+        kind = self.device.partition(":")[0]
+        found = {"device": kind, "processor": self.processor, "dtype": self.dtype, "threads": self.threads}
+        return {name: value for name, value in found.items() if value}
 
 
 @dataclass(frozen=True, slots=True)

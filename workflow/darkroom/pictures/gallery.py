@@ -174,6 +174,7 @@ def describe_picture(
         **(picture.study or {}).get("axes", {}),
         **settings,
         "Emphasis": picture.request.get("emphasis"),
+        "Made by": record.made_by.describe() if record.made_by and record.made_by.versions else None,
         "PNG SHA256": record.sha256,
     }
     return {

@@ -74,10 +74,8 @@ def read_text(kind: str, data: bytes, path: object) -> dict[str, str]:
     except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError):
         raise ImageError("picture", path, f"is no {kind} that can be read", "give a whole file") from None
     xmp, own = split_own(packet.decode("utf-8", "replace") if isinstance(packet, bytes) else str(packet))
-    if isinstance(comment, bytes):
-        infotext = decode_user_comment(comment, is_little_endian=exif.endian == "<")
-    else:
-        infotext = str(comment)
+    is_bytes = isinstance(comment, bytes)
+    infotext = decode_user_comment(comment, is_little_endian=exif.endian == "<") if is_bytes else str(comment)
     return {**({_INFOTEXT: infotext} if infotext else {}), **own, **({XMP: xmp} if xmp else {})}
 
 

@@ -3,7 +3,8 @@
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
 request (as RenderRequest), for a study's picture study, its cell, with configured scores scores, by their names, and for a
-picture that a stage made stage, its number and name. It doesn't depend on when or where the run was made.
+picture that a stage made stage, its number and name. versions are those of the libraries that made the picture, made_on the
+kind of device, its processor, dtype and, on a CPU, threads, as far as the picture says. Nothing else in it depends on when or where the run was made.
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def _line(picture: GalleryPicture, record: PictureRecord, scores: Mapping[str, f
         **({} if picture.study is None else {"study": picture.study}),
         **({} if scores is None else {"scores": scores}),
         **({"stage": picture.last_stage} if picture.stage else {}),
+        **({"versions": record.versions} if record.versions else {}),
+        **({"made_on": record.made_on} if record.made_on else {}),
     }
     return _encode(entry) + "\n"
 

@@ -45,8 +45,9 @@ def encode_png(
 ) -> bytes:
     """A PNG with its text chunks; the same arguments give the same bytes under the same Pillow.
 
-    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `assets`, `warnings`, `versions`) go
-    into the `darkroom` chunk with the request; they must not differ between two equal renders. `xmp` is an XMP packet.
+    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `origin`, `assets`, `warnings`, `versions`,
+    `revision`, `made_on`) go into the `darkroom` chunk with the request; they must not differ between two equal renders. `xmp` is an XMP
+    packet.
     """
     chunk = {"request": json.loads(request_json), **(facts or {})}
     texts = {"parameters": infotext, "darkroom": json.dumps(chunk, ensure_ascii=True, separators=(",", ":"))}

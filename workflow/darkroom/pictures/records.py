@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import read_json_object, write_bytes
+from darkroom.pictures.made_by import MadeBy, made_by_of
 
 FOLDER = "thumbnails"
 CHUNKS = f"{FOLDER}/_gallery"
@@ -37,7 +38,7 @@ class PictureRecord:
     `thumbnail_px` and `quality` are how its thumbnail was made, `thumbnail_size` the thumbnail's bytes. `warnings` are
     the engine's, for a person to look at. `width` and `height` are the picture's, `thumbnail_width` and
     `thumbnail_height` the thumbnail's, in pixels. `thumbnail_mtime_ns` and `thumbnail_sha256` are the thumbnail's; an
-    index of an earlier version has neither.
+    index of an earlier version has neither. `versions` and `made_on` are as in `MadeBy`; None in an index of an earlier version.
     """
 
     size: int
@@ -54,6 +55,13 @@ class PictureRecord:
     warnings: list[str]
     thumbnail_mtime_ns: int = 0
     thumbnail_sha256: str = ""
+    versions: dict[str, str] | None = None
+    made_on: dict[str, Any] | None = None
+
+    @property
+    def made_by(self) -> MadeBy | None:
+        """By which versions and where the picture was made; None if it wasn't read."""
+        return None if self.versions is None else made_by_of(self.versions, self.made_on)
 
     def fits_thumbnail(self, path: Path | str) -> bool:
         """Whether the thumbnail at `path` is the one that was made."""

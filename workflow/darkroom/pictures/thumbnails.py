@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from PIL import Image
 from darkroom.base.files import TEMPORARY_PREFIX, disk_errors, remove_unfinished_files, write_cache
 from darkroom.errors import BadNameError, ImageError
 from darkroom.pictures.formats import format_of
+from darkroom.pictures.made_by import read_made_by
 from darkroom.pictures.measures import measures_path
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.png import REDO, read_picture, read_warnings
@@ -64,7 +66,7 @@ def update_thumbnails(results: Path, pictures: list[GalleryPicture], thumbnail_p
         names[picture.sheet].append(name)
         record = known[picture.sheet].get(name)
         if record is not None and _is_current(results, picture, record, thumbnail_px):
-            records[name] = record
+            records[name] = record if record.versions is not None else _with_versions(record, results / picture.path)
         else:
             changed.append(picture)
     try:
@@ -149,7 +151,16 @@ def _make_one(results: Path, picture: GalleryPicture, thumbnail_px: int) -> Pict
     digest, thumbnail_digest = (hashlib.sha256(each).hexdigest() for each in (data, encoded))
     sizes = (*image.size, *small.size)
     made_ns = thumbnail.stat().st_mtime_ns
-    return PictureRecord(*now, len(encoded), digest, infotext, *sizes, read_warnings(texts), made_ns, thumbnail_digest)
+    made_by = read_made_by(texts)
+    made = (dict(made_by.versions), dict(made_by.made_on))
+    thumbnail_stamp = (made_ns, thumbnail_digest)
+    return PictureRecord(*now, len(encoded), digest, infotext, *sizes, read_warnings(texts), *thumbnail_stamp, *made)
+
+
+def _with_versions(record: PictureRecord, path: Path) -> PictureRecord:
+    """The record of an earlier version's index with what it lacks, which takes no decoding."""
+    made_by = read_made_by(format_of(path).read_text(read_picture(path), path))
+    return replace(record, versions=dict(made_by.versions), made_on=dict(made_by.made_on))
 
 
 def make_thumbnail(image: Image.Image, thumbnail_px: int) -> tuple[Image.Image, bytes]:

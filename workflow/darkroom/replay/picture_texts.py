@@ -28,7 +28,7 @@ MAX_TEXT_BYTES = 2**24
 """Of one text, after decompression: a ComfyUI graph with a picture in it is still read."""
 KEYWORDS = (
     *("parameters", "darkroom", "prompt", "invokeai_metadata", "sd-metadata", "Dream", "fooocus_scheme"),
-    *("Comment", "Description", "Software", "Source", "Title", "generation_data"),
+    *("Comment", "Description", "Software", "Source", "Title", "generation_data", "study"),
 )
 """The keywords of text chunks that readers look at."""
 _EXIF_IFD, _USER_COMMENT, _MAKER_NOTE = 0x8769, 0x9286, 0x927C
@@ -64,7 +64,11 @@ class PictureTexts:
 def read_picture_texts(path: Path | str) -> PictureTexts:
     """All that readers look at. Raises ImageError (E-IMAGE) for what is no picture, damaged, or has more text than is read."""
     path = Path(path)
-    data = _read(path)
+    return texts_of(read_file(path), path)
+
+
+def texts_of(data: bytes, path: Path) -> PictureTexts:
+    """As `read_picture_texts`, of bytes that have been read already."""
     if data.startswith(SIGNATURE):
         size, texts, block = _read_png(data, path)
         exif = _read_exif(block, path) if block else {}
@@ -96,7 +100,8 @@ def parse_object(text: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """A picture file's bytes. Raises ImageError (E-IMAGE) for one that is missing, too large, or can't be read."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:

@@ -19,10 +19,11 @@ from darkroom.config import SECTIONS
 from darkroom.errors import DarkroomError, DiskError
 from darkroom.run.encoded import count_with_prompts
 from darkroom.run.models import inspect_model, outputs
+from darkroom.run.outdated import print_mixed_sheets
 from darkroom.run.partial_pages import make_partial_pages
 from darkroom.run.plan import Plan, exit_on_error
 from darkroom.run.repair import repair
-from darkroom.run.results import Results
+from darkroom.run.results import RESULTS, Results
 from darkroom.run.shared_models import SharedModels
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Key, dtype_of, receipt_path
@@ -72,6 +73,7 @@ class Lifecycle:
                 self.end()
                 raise
         atexit.register(self.end)
+        atexit.register(print_mixed_sheets, self._plan, RESULTS)  # the last to be registered is the first to be called
         self._snakemake.lift_job_rate()
 
     def start(self) -> None:

@@ -31,9 +31,8 @@ from darkroom.errors import BadNameError, ConfigError, DarkroomError
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.records import scores_path
 from darkroom.request.assets import used_assets
-from darkroom.request.render_request import RenderRequest
+from darkroom.request.picture_revision import render_revision, stage_revision
 from darkroom.request.stages import DenoisingStage
-from darkroom.revisions import RENDER, RENDER_OF_SOME, STAGE
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import StudyGrids, grids_of
@@ -44,8 +43,6 @@ from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
 from darkroom.warm.lease import make_lease
 
-_WEAK_FIRST_STEP = ("Euler", "Euler a", "Heun", "LMS", "DPM2", "DPM2 a", "DDIM", "PLMS")
-_NEWLY_READ = re.compile(r":\s+[+-]?[.\d]+\s*\)|:[+-]?[.\d]+\s+\)|<lyco:", re.IGNORECASE)
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
 DEFAULT_CONFIG = "config/config.yaml"
 
@@ -141,7 +138,11 @@ class Plan:
     def stage_job(self, wildcards: Any) -> StageJob:
         """The job of a picture that a stage makes."""
         picture = self.picture(wildcards)
-        return StageJob(picture, self._by_path.get(picture.before or ""))
+        return StageJob(picture, self.before(picture))
+
+    def before(self, picture: PlannedPicture) -> PlannedPicture | None:
+        """The planned picture that a picture's last stage is applied to; None for a first pass, and where a file is given."""
+        return self._by_path.get(picture.before or "")
 
     def stage_params(self, job: StageJob) -> list[Any]:
         """The params of a stage's rule that decide its picture."""
@@ -261,30 +262,6 @@ def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
         request = request.model_copy(update=last.settings())
     loaded = (picture.checkpoint, request.vae, request.all_loras)
     return *loaded, size, request.sampler, request.prompts
-
-
-def render_revision(request: RenderRequest) -> int:
-    """The render stage's revision for a picture: higher where its prompt or its only step was once taken otherwise.
-
-    That is prompt editing and alternation, white space around a weight, `<lyco:…>`, and one step by samplers that began with
-    the weakest noise.
-    """
-    if request.steps == 1 and request.sampler in _WEAK_FIRST_STEP:
-        return RENDER_OF_SOME
-    texts = (request.prompt, request.negative_prompt, request.prompt_2, request.negative_prompt_2)
-    if any(text and _NEWLY_READ.search(text) for text in texts):
-        return RENDER_OF_SOME
-    if request.stages:
-        request = request.model_copy(update={"image": None, "stages": ()})
-    is_edited = any("[" in (text or "") for text in texts) and any(
-        timeline is not None and len(timeline.texts) > 1 for timeline in request.timelines
-    )
-    return RENDER_OF_SOME if is_edited else RENDER
-
-
-def stage_revision(request: RenderRequest) -> list[int]:
-    """The revisions that a stage's picture depends on: that of the render stage, and that of stages."""
-    return [render_revision(request), STAGE]
 
 
 def make_plan(config: Config, *, is_main: bool = True) -> Plan:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.config import Config
-from darkroom.errors import ImageError
+from darkroom.errors import ConfigError, ImageError
 from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV
@@ -23,6 +23,7 @@ from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import grids_of
+from darkroom.run.outdated import OutdatedPictures
 from darkroom.run.plan import Plan
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.stage_jobs import StageJob
@@ -41,6 +42,7 @@ class Results:
         self._check = ResultsCheck(RESULTS, _MEMORY)
         self._sheets: dict[str, SheetState] = {}
         self._trash = new_trash(RESULTS)
+        self._outdated = OutdatedPictures(plan, RESULTS)
         self._handled: set[str] = set()
 
     def check_pictures(self, sheet: str | None) -> None:
@@ -53,17 +55,19 @@ class Results:
                 self._snakemake.force(RESULTS / name / CONTACT_SHEET)
             self._check_grids(name, state)
 
-    def check_picture(self, sheet: str, path: str) -> None:
-        """Force one picture, given below results/, if it is damaged."""
-        self._make_again(path, self._inspect(sheet))
+    def check_picture(self, picture: PlannedPicture) -> None:
+        """Force one picture if it is damaged, or if other versions made it and the configuration wants it anew."""
+        self._make_again(picture.path, self._inspect(picture.sheet))
+        if self._is_outdated(picture):
+            self._snakemake.force(RESULTS / picture.path)
 
     def is_stage_done(self, job: StageJob, params: Sequence[Any], receipts: Sequence[str]) -> bool:
         """Whether a stage's picture is as wanted, after forcing what is damaged of what goes in."""
         if job.before is not None:
-            self.check_picture(job.before.sheet, job.before.path)
+            self.check_picture(job.before)
             self.check_latent(job.before.latent_path)
         is_whole = job.picture.path not in self._inspect(job.picture.sheet).damaged
-        return is_whole and job.is_as_wanted(self._snakemake, params, receipts)
+        return is_whole and not self._is_outdated(job.picture) and job.is_as_wanted(self._snakemake, params, receipts)
 
     def check_latent(self, path: str) -> None:
         """Take away latents, given below results/, that are damaged, so that they are made again where a stage needs them."""
@@ -117,6 +121,15 @@ class Results:
     def save(self) -> None:
         """Remember what was found whole. Raises DiskError (E-DISK)."""
         self._check.save()
+
+    def _is_outdated(self, picture: PlannedPicture) -> bool:
+        """Whether the configuration wants a picture anew because of its versions. Raises ConfigError (E-CONFIG)."""
+        if self._plan.config.rerender != "versions" or not self._snakemake.is_main:
+            return False
+        if self._snakemake.has_environments:
+            why = "jobs run in an environment that Snakemake makes, and planning doesn't know its versions"
+            raise ConfigError("rerender", "versions", why, "leave it out, or run without --sdm conda")
+        return picture in self._outdated
 
     def _inspect(self, sheet: str) -> SheetState:
         if sheet not in self._sheets:

@@ -73,6 +73,12 @@ class SnakemakeRun:
         return bool(self._workflow.remote_exec)
 
     @property
+    def has_environments(self) -> bool:
+        """True if jobs run in environments that Snakemake makes, which may have other versions than the one that plans."""
+        settings = self._workflow.deployment_settings
+        return settings is not None and any(method.name == "CONDA" for method in settings.deployment_method)
+
+    @property
     def makes_files(self) -> bool:
         """True in the main process of a run that executes jobs: no dry run, no --touch, no --lint."""
         workflow = self._workflow

@@ -71,6 +71,7 @@ def encode(
     from darkroom.pictures.formats import PNG
     from darkroom.pictures.infotext import write_infotext
     from darkroom.pictures.png import library_versions
+    from darkroom.request.picture_revision import picture_revision
 
     request, made = picture.request, picture.facts
     infotext = write_infotext(
@@ -82,6 +83,9 @@ def encode(
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
+        "revision": picture_revision(request),
+        "made_on": made.made_on,
+        **({"origin": dict(made.origin)} if made.origin else {}),
         **({} if made_from is None else {"made_from": made_from}),
     }
     png = PNG.encode(picture.image, write_texts(request, infotext, known, metadata, source_of(request, files)))

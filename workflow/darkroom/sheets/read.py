@@ -27,6 +27,7 @@ __all__ = [
     "PlannedSheet",
     "PromptCount",
     "load_pictures",
+    "load_sheet",
     "read_render",
     "read_sheets",
 ]
@@ -44,8 +45,21 @@ def load_pictures(config: Config) -> dict[str, PlannedSheet]:
     return sheets
 
 
+def load_sheet(config: Config, name: str) -> PlannedSheet:
+    """The pictures of one sheet; of the others only those are read that it goes on with. Raises what `load_pictures` raises."""
+    mistakes = Mistakes()
+    sheets = _open_all(config, mistakes)
+    sheet = sheets.read_one(name)
+    mistakes.raise_all()
+    return sheet
+
+
 def read_sheets(config: Config, mistakes: Mistakes) -> dict[str, PlannedSheet]:
     """As `load_pictures`, without the pictures that have something wrong, which goes to `mistakes`."""
+    return _open_all(config, mistakes).read_all()
+
+
+def _open_all(config: Config, mistakes: Mistakes) -> _Sheets:
     settings = overlay({}, read_render(config, mistakes), "config render")
     paths: list[str] = []
     for listed in config.sheets:
@@ -54,8 +68,7 @@ def read_sheets(config: Config, mistakes: Mistakes) -> dict[str, PlannedSheet]:
             for path in found:
                 check_path(path)
             paths += map(str, found)
-    sheets = _Sheets(config, settings, name_sheets(paths, mistakes), mistakes)
-    return sheets.read_all()
+    return _Sheets(config, settings, name_sheets(paths, mistakes), mistakes)
 
 
 def read_render(config: Config, mistakes: Mistakes) -> dict[str, Any]:
@@ -87,6 +100,15 @@ class _Sheets:
         sheets = {name: self._sheet(name) for name in self._paths}
         self._inputs.save()
         return sheets
+
+    def read_one(self, name: str) -> PlannedSheet:
+        """Raises SheetError (E-SHEET) for a name of none."""
+        if name not in self._paths:
+            hint = did_you_mean(name, self._paths, f"known are {', '.join(self._paths)}")
+            raise SheetError("sheet", name, "is none that the configuration lists", hint)
+        sheet = self._sheet(name)
+        self._inputs.save()
+        return sheet
 
     def _sheet(self, name: str) -> PlannedSheet:
         if name not in self._read:
