@@ -72,7 +72,7 @@ def collect_chunks(
     ]
     written = [make_chunk("texts", number, map(_dump, part)) for number, part in enumerate(_parts(list(texts), TEXTS))]
     details = [
-        make_chunk("details", number, [_details(*each, lines, by_path) for each in part])
+        make_chunk("details", number, [_details(picture, record, lines, by_path) for picture, record in part])
         for number, part in enumerate(_parts(shown, DETAILS))
     ]
     return GalleryData({"blocks": blocks, "texts": written, "details": details}, len(texts))
