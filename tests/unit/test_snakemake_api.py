@@ -17,7 +17,7 @@ from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
-from snakemake.settings.types import ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
+from snakemake.settings.types import DAGSettings, ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
 from snakemake.workflow import DAG, Workflow
 
 from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun, in_place_of
@@ -52,7 +52,12 @@ def test_the_workflow_has_the_property(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("execution_settings", ExecutionSettings), ("scheduling_settings", SchedulingSettings)]
+    ("name", "kind"),
+    [
+        ("dag_settings", DAGSettings),
+        ("execution_settings", ExecutionSettings),
+        ("scheduling_settings", SchedulingSettings),
+    ],
 )
 def test_the_workflow_has_the_settings(name: str, kind: type) -> None:
     field = Workflow.__dataclass_fields__.get(name)

@@ -241,7 +241,8 @@ def test_all_mistakes_of_a_sheet_are_told_at_once_with_their_lines(read: Read) -
     stages = {
         "hire: {}": "stage 'hire': there is none of that name",
         "hires: {scal: 2}": "key 'then.hires.scal': unknown",
-        "hires: {checkpoint: fine}": "'checkpoint': can't be changed",
+        "hires: {checkpoint: fine-tune}": "checkpoint 'fine-tune': is none that the configuration knows",
+        "upscale: {checkpoint: fine}": "key 'then.upscale.checkpoint': unknown",
         "hires: {denoising_strength: 3}": "denoising_strength '3'",
         "inpaint: {mask: no.png}": "mask 'no.png': does not exist",
         "inpaint: {mask: broken.png}": "mask 'broken.png': is cut off",

@@ -13,7 +13,7 @@ from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
 if TYPE_CHECKING:
-    from darkroom.engine import Engine, RenderedImage
+    from darkroom.engine import RenderedImage
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Rendered:
         return _summarise(self.facts)
 
 
-def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None) -> Rendered:
+def encode(picture: RenderedImage, made_from: str | None = None) -> Rendered:
     """The picture as PNG bytes with its metadata; equal pictures give equal bytes.
 
     `made_from` is the SHA-256 of the file that its chain went on from.
@@ -62,12 +62,11 @@ def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None)
     from darkroom.pictures.png import library_versions
 
     request, made = picture.request, picture.facts
-    infotext = write_infotext(
-        request, model=engine.name, model_hash=engine.model_hash, version=__version__, assets=made.assets
-    )
+    model, model_hash = made.model_name, made.model_hash
+    infotext = write_infotext(request, model=model, model_hash=model_hash, version=__version__, assets=made.assets)
     metadata = {
-        "model": engine.name,
-        "model_hash": engine.model_hash,
+        "model": model,
+        "model_hash": model_hash,
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
@@ -78,8 +77,7 @@ def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None)
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
     if request.stages:
         facts["stages"] = [stage.name for stage in request.stages]
-    known = (made.warnings, engine.name, engine.model_hash)
-    return Rendered(png, request, infotext, facts, *known, latents=picture.latents)
+    return Rendered(png, request, infotext, facts, made.warnings, model, model_hash, latents=picture.latents)
 
 
 def as_error(error: BaseException) -> DarkroomError:

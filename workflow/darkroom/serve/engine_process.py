@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
 _LOADING_EVERY_S = 2.0
-_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents")
+_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint")
 
 
 @dataclass(eq=False)
@@ -60,6 +60,7 @@ class Task:
     previews: int
     stages_done: int
     keep_latents: bool
+    checkpoint: str | None
     pictures: dict[str, bytes]
     made_from: Future[str] | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -205,7 +206,7 @@ class EngineProcess:
     def _encode(self, task: Task, engine: Any, picture: Any) -> None:
         started = time.perf_counter()
         try:
-            rendered = encode(engine, picture, None if task.made_from is None else task.made_from.result())
+            rendered = encode(picture, None if task.made_from is None else task.made_from.result())
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}
@@ -241,6 +242,7 @@ def _hash(data: bytes) -> str:
 def _inputs(task: Task) -> dict[str, Any]:
     """What a chain of stages needs beside its request; nothing for a picture of a prompt."""
     inputs = {"pictures": task.pictures, "stages_done": task.stages_done, "keep_latents": task.keep_latents}
+    inputs |= {"checkpoint": task.checkpoint}
     return {name: value for name, value in inputs.items() if value}
 
 

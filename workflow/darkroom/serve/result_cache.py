@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp
+from darkroom.engine.chain_models import CHECKPOINTS, find_checkpoint
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
 from darkroom.pictures.png import read_warnings, text_of_png
@@ -89,6 +90,10 @@ class ResultCache:
         texts = text_of_png(png, "results")
         made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
+        wanted |= {
+            (CHECKPOINTS, name): find_checkpoint(self._library.models_dir, name).sha256
+            for name in filter(None, request.checkpoints)
+        }
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
         is_same = made["model_hash"] == model.model_hash and used == wanted and _as_request(made["request"]) == request
         if not is_same:

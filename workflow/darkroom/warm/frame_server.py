@@ -207,7 +207,7 @@ class FrameServer:
                     await self._wait_ready(writer)
                     return {"event": "ready"}, NO_FILES
                 case {"op": "render", "request": dict(settings), "stages_done": int(), "keep_latents": bool()}:
-                    rendered = await self._render(settings, files, message["stages_done"], message["keep_latents"])
+                    rendered = await self._render(settings, files, message)
                     return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.files
                 case {"op": "release", "lease": str() | None as lease}:
                     return {"event": "released", "ends": self._lifecycle.release(lease)}, NO_FILES
@@ -226,20 +226,19 @@ class FrameServer:
         finally:
             waiting.cancel()
 
-    async def _render(
-        self, settings: dict[str, Any], pictures: Mapping[str, bytes], stages_done: int, keep_latents: bool
-    ) -> Rendered:
+    async def _render(self, settings: dict[str, Any], pictures: Mapping[str, bytes], message: Message) -> Rendered:
         """Render a request as it is: it was checked and completed when it was planned."""
         request = RenderRequest.from_settings(settings)
-        check_pictures(request, pictures, stages_done)
+        check_pictures(request, pictures, message["stages_done"])
         self._dispatcher.check_open()
         job = Job(
             self._model,
             request,
             wants_steps=False,
             pictures=pictures,
-            stages_done=stages_done,
-            keep_latents=keep_latents,
+            stages_done=message["stages_done"],
+            keep_latents=message["keep_latents"],
+            checkpoint=message.get("checkpoint"),
         )
         self._dispatcher.submit([job])
         try:
