@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from darkroom.checkpoint.audit import read_identity
 from darkroom.pictures.png import text_of_png
@@ -96,9 +98,13 @@ def test_a1111s_second_pass_on_another_checkpoint(address: str) -> None:
 
 
 def test_progress_goes_on_over_a_change_of_the_checkpoint(address: str) -> None:
-    body = {"request": {**SETTINGS, "seed": 5, "stages": CHAIN}, "model": "tiny"}
-    *progress, (name, _) = events_of(ask(address, "/render", body, accept="text/event-stream"))
+    body = {"request": {**SETTINGS, "seed": 5, "stages": CHAIN}, "model": "tiny", "previews": 2}
+    *told, (name, _) = events_of(ask(address, "/render", body, accept="text/event-stream"))
     assert name == "picture"
+    progress = [each for each in told if each[0] == "progress"]
+    previews = [base64.b64decode(data["png"]) for kind, data in told if kind == "preview"]
+    assert [Image.open(io.BytesIO(png)).size for png in previews] == [(64, 64), (128, 128)]
+    assert ask(address, "/render", body).json()["error"]["what"] == "request: previews"
     steps = [data["step"] for _, data in progress]
     assert steps == sorted(steps) and {data["pictures"] for _, data in progress} == {1}
     assert progress[-1][1]["step"] == progress[-1][1]["steps"]

@@ -82,6 +82,7 @@ class Making:
         )
 
     def _share(self, leg: Leg) -> int:
-        """How many of the previews are the leg's, by its steps."""
-        total, before = sum(self._counts) or 1, sum(self._counts[: self._number])
-        return self._previews * (before + leg.steps) // total - self._previews * before // total
+        """How many of the previews, which are spread evenly over all steps, are the leg's."""
+        total, before = sum(self._counts), sum(self._counts[: self._number])
+        due = (round(total * number / (self._previews + 1)) for number in range(1, self._previews + 1))
+        return sum(before < step <= before + leg.steps for step in due)

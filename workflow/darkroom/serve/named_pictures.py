@@ -24,6 +24,7 @@ from darkroom.serve.forms import MAX_FILES, read_form
 from darkroom.serve.http import Refusal
 from darkroom.serve.images import ImageReader, Meaning
 
+MAX_PREVIEWS = 10
 _LONGEST_NAME = 100
 _SHA256 = "^[0-9a-f]{64}$"
 _FORM = "multipart/form-data"
@@ -58,13 +59,21 @@ class RenderBody(BaseModel):
         description="Pictures in base64 or as `data:` URIs, by the names that `image` and `mask` in the settings say.",
     )
 
+    previews: int = Field(
+        0,
+        ge=0,
+        le=MAX_PREVIEWS,
+        description="At most so many events `preview`, which a stream tells between its steps.",
+    )
+
 
 @dataclass(slots=True)
 class Order:
-    """The settings of a picture, the model's name, and the PNGs that the settings name by their SHA-256."""
+    """The settings of a picture, the model's name, how many previews, and the PNGs that the settings name by their SHA-256."""
 
     settings: dict[str, Any]
     model: str | None
+    previews: int = 0
     pictures: dict[str, bytes] = field(default_factory=dict)
 
 
@@ -116,7 +125,7 @@ async def _read_json(data: bytes, what: str) -> Any:
 
 async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: ImageReader) -> Order:
     """The order with the SHA-256 of the pictures in place of their names."""
-    order, used = Order(dict(body.request), body.model), set()
+    order, used = Order(dict(body.request), body.model, body.previews), set()
 
     async def find(name: object, where: str, meaning: Meaning) -> Any:
         if not isinstance(name, str) or name not in given:
