@@ -111,7 +111,7 @@ def render_legs(
             keep_latents=leg.keep_latents,
             checkpoint=leg.own(name),
         )
-        rendered = encode(image, rendered and sha256(rendered.png).hexdigest())
+        rendered = encode(image, None if rendered is None else sha256(rendered.png).hexdigest())
         engine.close()
     assert rendered is not None
     return rendered

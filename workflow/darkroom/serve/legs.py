@@ -56,7 +56,7 @@ def legs_of(request: RenderRequest) -> list[Leg]:
     """The legs of a chain, in their order; a single one if its checkpoint never changes."""
     models = request.checkpoints
     model = models[0] if models and request.image is not None else None
-    legs, start = [], 0
+    legs, start = list[Leg](), 0
     for number, other in [*enumerate(models), (len(models), None)]:
         is_last = number == len(models)
         if not is_last and other == model:
