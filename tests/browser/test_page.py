@@ -232,6 +232,20 @@ def test_a_cancelled_picture_frees_the_server(page: Any, address: str) -> None:
     render(page, width=64, height=64, steps=2)
 
 
+def test_a_picture_under_way_is_shown_and_the_one_before_comes_back(page: Any) -> None:
+    def shown() -> str:
+        return str(element(page, "image").get_dom_attribute("alt"))
+
+    render(page, prompt="a cat", width=64, height=64, steps=2)
+    fill(page, prompt="a dog", width=64, height=64, steps=900)
+    element(page, "render").click()
+    wait(page, lambda _: shown() == "Preview of the picture under way")
+    assert element(page, "image").get_property("naturalWidth") in (0, 64)
+    element(page, "cancel").click()
+    wait(page, lambda _: shown() == "a cat")
+    assert element(page, "image").is_displayed()
+
+
 def test_a_picture_waits_for_those_before_it(page: Any, address: str) -> None:
     long = {"prompt": "x", "width": 512, "height": 512, "steps": 900}
     headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}

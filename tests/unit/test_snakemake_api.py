@@ -17,7 +17,13 @@ from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
-from snakemake.settings.types import DeploymentSettings, ExecutionSettings, MaxJobsPerTimespan, SchedulingSettings
+from snakemake.settings.types import (
+    DAGSettings,
+    DeploymentSettings,
+    ExecutionSettings,
+    MaxJobsPerTimespan,
+    SchedulingSettings,
+)
 from snakemake.workflow import DAG, Workflow
 
 from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun, in_place_of
@@ -54,6 +60,7 @@ def test_the_workflow_has_the_property(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
+        ("dag_settings", DAGSettings),
         ("execution_settings", ExecutionSettings),
         ("scheduling_settings", SchedulingSettings),
         ("deployment_settings", DeploymentSettings),

@@ -234,6 +234,20 @@ def test_which_pictures_of_a_sheet(given: str, expected: list[str], read: Read) 
     assert sorted(names(sheets["z"])) == sorted(f"{name}.1-upscale" for name in expected)
 
 
+def test_a_stage_with_another_checkpoint_is_an_axis_like_others(read: Read) -> None:
+    text = "prompts: [{id: a, prompt: x, then: [hires, upscale]}]\naxes: {then.hires.checkpoint: [~, fine]}\n"
+    sheets = read(t=text, u="prompts: [{from: {sheet: t}, then: [{img2img: {checkpoint: fine}}]}]")
+    made = {p.name: (p.renderer, p.turn) for p in sheets["t"]}
+    assert made == {
+        "t/base/a-0": ("base", 0),
+        "t/base/a-0.1-hires": ("base", 0),
+        "t/base/a-0.2-upscale": ("base", 0),
+        "t/base/a-0.checkpoint-fine.1-hires": ("fine", 1),
+        "t/base/a-0.checkpoint-fine.1-hires.2-upscale": ("fine", 1),
+    }
+    assert {p.turn for p in sheets["u"]} == {1} and {p.renderer for p in sheets["u"]} == {"fine"}
+
+
 def test_all_mistakes_of_a_sheet_are_told_at_once_with_their_lines(read: Read) -> None:
     Path("broken.png").write_bytes(Path("mask.png").read_bytes()[:-20])
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue")]
@@ -241,7 +255,8 @@ def test_all_mistakes_of_a_sheet_are_told_at_once_with_their_lines(read: Read) -
     stages = {
         "hire: {}": "stage 'hire': there is none of that name",
         "hires: {scal: 2}": "key 'then.hires.scal': unknown",
-        "hires: {checkpoint: fine}": "'checkpoint': can't be changed",
+        "hires: {checkpoint: fine-tune}": "checkpoint 'fine-tune': is none that the configuration knows",
+        "upscale: {checkpoint: fine}": "key 'then.upscale.checkpoint': unknown",
         "hires: {denoising_strength: 3}": "denoising_strength '3'",
         "inpaint: {mask: no.png}": "mask 'no.png': does not exist",
         "inpaint: {mask: broken.png}": "mask 'broken.png': is cut off",

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from darkroom.pictures.formats import PNG
+from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.workflow.project import Project
 from tests.workflow.test_damage import flip
 
@@ -43,6 +44,7 @@ DOG, PHOTO, CONTINUED_HIRES = (
     "photos/tiny/sea-0.1-img2img.png",
     "again/tiny/cat-1.1-hires.1-upscale.png",
 )
+STAGES = ("", ".1-hires", ".2-upscale", ".3-img2img")
 CHAIN = {FIRST, HIRES, UPSCALE, INPAINT}
 LATENT = "results/first/tiny/cat-1.latent.safetensors"
 
@@ -243,3 +245,48 @@ def test_another_model_renders_every_stage_after_its_first_pass(project: Project
     assert rendered(project) == CHAIN | {DOG, PHOTO, CONTINUED_HIRES}
     times = project.times()
     assert times[FIRST] < times[HIRES] < times[UPSCALE] < times[INPAINT]
+
+
+def test_a_missing_picture_is_made_before_its_stage_where_both_have_to_be(project: Project) -> None:
+    """A model that is verified anew is a reason for all of them; a stage must not run before what it is made of."""
+    (project.results / HIRES).unlink()
+    made = project.rendered_by(lambda: project.run("results/first/", "--forcerun", "verify_model", cores=4))
+    assert made == CHAIN | {DOG}
+
+
+OTHERS = """\
+checkpoints: tiny
+defaults:
+  then:
+    - hires: {denoising_strength: 0.4, checkpoint: other}
+    - upscale: {scale: 1.5}
+    - img2img: {denoising_strength: 0.4, checkpoint: ~}
+prompts:
+  - {id: cat, prompt: a cat, seeds: [1, 2]}
+"""
+
+
+def test_stages_on_another_checkpoint(tmp_path: Path) -> None:
+    """Each model is loaded once a turn; what a model made, and what was made of that, follows its bytes and no others."""
+    with Project(tmp_path / "project") as project:
+        write_random_checkpoint(project.folder / "other.safetensors", seed=1)
+        both = {name: {"source": f"{file}.safetensors"} for name, file in (("tiny", "checkpoint"), ("other", "other"))}
+        project.set_up(OTHERS, checkpoints=both)
+        names = [f"first/tiny/cat-{seed}{stage}" for stage in STAGES for seed in (1, 2)]
+        times = project.times()
+        in_turns = [name.partition("-")[2][1:] for name in sorted(times, key=lambda name: times[name])]
+        assert in_turns == [f"{name.partition('-')[2][1:]}.png" for name in names]
+        texts = {name: PNG.read_text((project.results / f"{name}.png").read_bytes(), name) for name in names}
+        made = {name: json.loads(text["darkroom"]) for name, text in texts.items()}
+        assert {each["model"] for each in made.values()} == {"tiny"}
+        (hashed,) = {each["short"] for name in names[2:] for each in made[name]["assets"]}
+        assert all(f"Hires checkpoint: other [{hashed}]" in texts[name]["parameters"] for name in names[2:6])
+        assert rendered(project) == set()
+
+        other = {f"{name}.png" for name in names[2:]}
+        project.configure(checkpoints=both | {"other": {"source": "other.safetensors", "dtype": "fp32"}})
+        assert rendered(project) == other
+        project.configure(checkpoints=both | {"tiny": {"source": "checkpoint.safetensors", "dtype": "fp32"}})
+        assert rendered(project) == {f"{name}.png" for name in names}
+        (project.results / "first/tiny/cat-1.1-hires.png").unlink()
+        assert rendered(project) == {"first/tiny/cat-1.1-hires.png"}

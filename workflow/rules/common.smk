@@ -116,11 +116,16 @@ def get_conversion_flags(wildcards, output):
 
 
 def get_verified(wildcards):
-    """The receipt of the model that a picture is rendered with."""
+    """The receipt of the model whose engine renders a picture: of its own, or of its last stage's."""
     lifecycle.begin()
     with exit_on_error():
         lifecycle.results.check_picture(plan.picture(wildcards))
-    return f"{plan.models_dir}/verified/{wildcards.checkpoint}.json"
+    return plan.verified(wildcards)[0]
+
+
+def get_other_models(wildcards):
+    """The receipts of the other models that the stages before a picture's last one are rendered with."""
+    return plan.verified(wildcards)[1:]
 
 
 def get_asset_receipts(wildcards):
@@ -144,7 +149,7 @@ def get_engine(wildcards, output):
     latent = output.get("latent")
     kept = plan.kept_path(wildcards) if this_run.is_remote else None
     flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
-    return [plan.model_dir(wildcards.checkpoint), *flags, *(["--latent", latent] if latent else [])]
+    return [plan.model_dir(plan.picture(wildcards).renderer), *flags, *(["--latent", latent] if latent else [])]
 
 
 def get_before(wildcards):
@@ -152,7 +157,8 @@ def get_before(wildcards):
     lifecycle.begin()
     job, receipts = plan.stage_job(wildcards), plan.all_receipts(wildcards)
     with exit_on_error():
-        if lifecycle.results.is_stage_done(job, plan.stage_params(job), receipts):
+        is_done = lifecycle.results.is_stage_done(job, plan.stage_params(job), receipts)
+        if is_done and lifecycle.stay(plan.made_with(wildcards)):
             return mark_inputs(job, ancient, receipts[0])
     return job.inputs
 

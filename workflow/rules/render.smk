@@ -6,6 +6,7 @@ REQUIRED INPUTS: MODELS/verified/NAME.json, and the receipts of the picture's as
                  MODELS/embeddings/NAME.receipt.json, MODELS/vaes/NAME.receipt.json. The model folder is no input: if it
                  were missing, Snakemake would render every picture again. It is repaired while the graph is built; if
                  it disappears later, the engine fails with a hint how to rebuild it.
+                 For a stage with another checkpoint, and those after it, the receipts of all models of the chain.
                  For a stage, the picture before it, as long as that has to be made first: its request holds all that
                  decides that picture. Files that people give are in the request by their SHA256.
 OUTPUTS:         results/SHEET/CHECKPOINT/ID-SEED.png, for a stage ID-SEED.NUMBER-STAGE.png, with its settings as metadata,
@@ -57,6 +58,7 @@ rule render_stage:
         verified=get_verified,
         assets=get_asset_receipts if plan.sources.has_assets else [],
         before=get_before,
+        models=get_other_models if plan.has_other_checkpoints else [],
     output:
         picture="results/{sheet}/{checkpoint}/{staged}.png",
     log:

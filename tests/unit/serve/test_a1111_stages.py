@@ -415,11 +415,9 @@ def test_the_upscalers_are_listed_and_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "named"),
-    [({"hr_upscaler": "R-ESRGAN 4x+"}, "hr_upscaler"), ({"hr_checkpoint_name": "other"}, "hr_checkpoint_name")],
+    [({"hr_upscaler": "R-ESRGAN 4x+"}, "hr_upscaler"), ({"hr_checkpoint_name": "othr"}, "hr_checkpoint_name")],
 )
-def test_a_second_pass_knows_its_upscalers_and_one_checkpoint(
-    tmp_path: Path, fields: dict[str, Any], named: str
-) -> None:
+def test_a_second_pass_knows_its_upscalers_and_checkpoints(tmp_path: Path, fields: dict[str, Any], named: str) -> None:
     with pytest.raises(DarkroomError) as caught:
         ask(tmp_path, "txt2img", {"enable_hr": True, **fields})
     assert caught.value.what == f"request: {named}"

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from darkroom.engine import Engine, RenderedImage, RenderFacts, UsedAsset
+from darkroom.engine import RenderedImage, RenderFacts, UsedAsset
 from darkroom.errors import DarkroomError, RequestError
 from darkroom.pictures.marking import XMP
 from darkroom.pictures.png import read_png_text, text_of_png
@@ -23,10 +22,9 @@ REQUEST = RenderRequest(prompt="a secret fox", width=64, height=72, steps=2, cfg
 
 
 def render(*assets: UsedAsset, device: str = "cuda:0", warnings: tuple[str, ...] = ()) -> Rendered:
-    engine = cast(Engine, SimpleNamespace(name="tiny", model_hash="0123456789"))
     times = (0.25, 0.01, 1.2, 0.05, 1.51)
     facts = RenderFacts(3, 0, 1, *times, device, "fp16", "resident, fp16", "tiny", "0123456789", assets, warnings)
-    return encode(engine, RenderedImage(Image.new("RGB", (64, 72)), REQUEST, facts))
+    return encode(RenderedImage(Image.new("RGB", (64, 72)), REQUEST, facts))
 
 
 def test_what_it_says_is_what_its_png_says(tmp_path: Path) -> None:
@@ -61,17 +59,16 @@ def test_its_metadata_without_stages_are_what_readers_know(tmp_path: Path) -> No
 
 
 def test_a_picture_of_stages_says_them_and_what_it_went_on_from() -> None:
-    engine = cast(Engine, SimpleNamespace(name="tiny", model_hash="0123456789"))
     request = RenderRequest.from_settings(
         {**REQUEST.model_dump(), "stages": [{"hires": {"upscaler": "Lanczos"}}, {"upscale": {}}]}
     )
     facts = RenderFacts(3, 0, 1, *(0.25, 0.01, 1.2, 0.05, 1.51), "cuda:0", "fp16", "m", "tiny", "0123456789", (), ())
     image = RenderedImage(Image.new("RGB", (256, 288)), request, facts, latents=b"latents")
-    rendered = encode(engine, image, "c" * 64)
+    rendered = encode(image, "c" * 64)
     made = json.loads(text_of_png(rendered.png, "picture")["darkroom"])
     assert made["made_from"] == "c" * 64
     assert RenderRequest.from_settings(made["request"]) == request
-    assert "made_from" not in json.loads(text_of_png(encode(engine, image).png, "picture")["darkroom"])
+    assert "made_from" not in json.loads(text_of_png(encode(image).png, "picture")["darkroom"])
     assert rendered.facts["stages"] == ["hires", "upscale"]
     assert (rendered.facts["width"], rendered.facts["height"]) == (256, 288)
     assert "256×288 cfg 4 seed 7 | then hires, upscale | " in rendered.summary

@@ -99,7 +99,15 @@ class Bench:
     def render(self, number: int, prompt: str, files: Mapping[str, bytes] = NO_FILES, **more: Any) -> None:
         settings = {"prompt": prompt, "width": 64, "height": 64, "stages": more.pop("stages", [])}
         request = RenderRequest.from_settings(settings).model_dump(mode="json")
-        wishes = {"wants_steps": True, "previews": 0, "stages_done": 0, "keep_latents": False, "metadata": {}, **more}
+        wishes = {
+            "wants_steps": True,
+            "previews": 0,
+            "stages_done": 0,
+            "keep_latents": False,
+            "checkpoint": None,
+            "metadata": {},
+            **more,
+        }
         self.channel.send_files({"op": "render", "id": number, "model": "m", "request": request, **wishes}, files)
 
     def until(self, is_it: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:

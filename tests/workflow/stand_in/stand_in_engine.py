@@ -23,6 +23,7 @@ from darkroom.base.hashing import autov2
 from darkroom.checkpoint.audit import read_identity
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine import Cancelled, Library, RenderedImage, RenderFacts, UsedAsset, devices
+from darkroom.engine.chain_models import ChainModels, find_models
 from darkroom.errors import RequestError
 from darkroom.loras import read_lora
 from darkroom.request.render_request import RenderRequest
@@ -35,7 +36,7 @@ DEEPEST_CLIP_SKIP = 4
 IMPOSSIBLE = "impossible"
 """A stage with this word in its prompt fails."""
 
-Denoised = tuple[RenderRequest, tuple[UsedAsset, ...], bytes, bool]
+Denoised = tuple[RenderRequest, ChainModels, tuple[UsedAsset, ...], bytes, bool]
 
 
 def install() -> None:
@@ -52,6 +53,7 @@ class StandIn:
     def __init__(self, model_dir: Path, library: Library) -> None:
         self.name, self.model_hash = read_identity(model_dir)
         self._library = library
+        self._folder = model_dir
         self._model = hashlib.sha256()
         for path in sorted(path for path in model_dir.rglob("*") if path.is_file()):
             self._model.update(path.read_bytes())
@@ -72,13 +74,18 @@ class StandIn:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        checkpoint: str | None = None,
         **_: Any,
     ) -> Denoised:
         if (request.clip_skip or 0) > DEEPEST_CLIP_SKIP:
             raise RequestError("clip_skip", request.clip_skip, "the model's text encoders are not as deep")
         if any(IMPOSSIBLE in str(getattr(stage, "prompt", "")) for stage in request.stages):
             raise RequestError("prompt", IMPOSSIBLE, "can't be drawn")
-        used = tuple(self._used(request))
+        is_first_made = "before" in (pictures or {}) or request.image is not None
+        models = find_models(
+            request, self._folder, self._library.models_dir, checkpoint, stages_done, is_first_made=is_first_made
+        )
+        used = (*self._used(request), *models.others)
         made_from = read_files(request, pictures or {}, stages_done)
         for step in range(request.steps):
             on_step(step + 1, request.steps)
@@ -87,10 +94,10 @@ class StandIn:
                 time.sleep(STEP_S)
             if cancelled():
                 raise Cancelled
-        return request, used, made_from, keep_latents
+        return request, models, used, made_from, keep_latents
 
     def decode(self, denoised: Denoised) -> RenderedImage:
-        request, used, made_from, keep_latents = denoised
+        request, models, used, made_from, keep_latents = denoised
         noise = hashlib.shake_256(request.to_json().encode() + self._model.digest() + made_from)
         for asset in used:
             noise.update(asset.sha256.encode())
@@ -98,7 +105,7 @@ class StandIn:
         image = Image.frombytes("RGB", (width, height), noise.digest(3 * width * height))
         seconds = (0.0, 0.0, STEP_S * request.steps, 0.0, STEP_S * request.steps)
         facts = RenderFacts(
-            8, 2, 1, *seconds, self.device, self.dtype, self.memory, self.name, self.model_hash, used, ()
+            8, 2, 1, *seconds, self.device, self.dtype, self.memory, models.name, models.model_hash, used, ()
         )
         latents = pack_latents(noise.digest(latent_bytes(width, height)), width, height) if keep_latents else None
         return RenderedImage(image, request, facts, latents=latents)
@@ -123,7 +130,7 @@ def read_files(request: RenderRequest, pictures: Mapping[str, bytes], stages_don
     assert stages_done == len(request.stages) - 1, "a job makes one stage"
     width, height = request.sizes[-2]
     found = [hashlib.sha256(pictures[name]).digest() for name in sorted(pictures) if not name.startswith("before")]
-    assert {name for name in pictures if not name.startswith("before")} >= set(request.stages[-1].pictures)
+    assert {name for name in pictures if not name.startswith("before")} == set(request.pictures_after(stages_done))
     if request.takes_latents(stages_done):
         assert len(pictures["before.latent"]) > latent_bytes(width, height)
         found.append(hashlib.sha256(pictures["before.latent"]).digest())

@@ -83,20 +83,17 @@ def _render_once(arguments: argparse.Namespace) -> str:
     from darkroom.sheets.settings import SETTING_KEYS, merge_layers
 
     given = {name: getattr(arguments, name) for name in ("prompt", *SETTING_KEYS) if hasattr(arguments, name)}
-    of_stages, pictures = render_stages.read_stages(arguments)
+    library = _library(arguments)
+    of_stages, pictures = render_stages.read_stages(arguments, library.models_dir)
     asked = {name: value for name, value in given.items() if value is not None}
     settings = {"prompt": "", **merge_layers({"picture": of_stages, "render": asked})}
-    library = _library(arguments)
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
-    from darkroom.engine import Engine
     from darkroom.pictures.formats import convert_png
-    from darkroom.serve.answers import encode
     from darkroom.serve.supervisor import ENVIRONMENT
 
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    engine = Engine.load(arguments.model_dir, device=arguments.device, dtype=arguments.dtype, library=library)
-    rendered = encode(engine, engine.render(request, pictures=pictures), metadata=metadata, files=pictures)
+    rendered = render_stages.render_legs(arguments, request, pictures, library, metadata)
     write_bytes(arguments.output, convert_png(rendered.png, kind))
     render_job.print_warnings(rendered.warnings, arguments.output)
     return rendered.summary

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from darkroom.warm.chain_files import Chain
 
 _DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None, "metadata": "{}"}
-_DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None}
+_DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None, "checkpoint": None}
 _PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
 _OPTIONS = ("--request", "--output", *(f"--{name.replace('_', '-')}" for name in _DEFAULTS | _DEFAULTS_OF_STAGES))
 _PICTURE = "--picture"
@@ -82,7 +82,7 @@ def _read_chain(arguments: argparse.Namespace | SimpleNamespace) -> Chain | None
         if not sign or len(sha256) != _SHA256_DIGITS:
             raise RequestError(_PICTURE, each, "is no SHA-256 with a path", "write --picture SHA256=PATH")
         pictures[sha256] = Path(path)
-    return Chain(pictures, arguments.before, arguments.before_latent, arguments.stages_done)
+    return Chain(pictures, arguments.before, arguments.before_latent, arguments.stages_done, arguments.checkpoint)
 
 
 def print_warnings(warnings: Sequence[str], output: Path) -> None:

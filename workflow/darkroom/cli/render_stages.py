@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import RequestError, SheetError
 
-_JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent")
+if TYPE_CHECKING:
+    from darkroom.config_output import MetadataConfig
+    from darkroom.engine import Library
+    from darkroom.request.render_request import RenderRequest
+    from darkroom.serve.answers import Rendered
+
+_JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent", "checkpoint")
 _EXAMPLE = "--then 'hires: {scale: 2}'"
 
 
@@ -24,6 +31,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--before", type=Path, help="with --request: the picture before the first stage that is made")
     sub.add_argument("--before-latent", type=Path, help="with --before: its latents, a safetensors file")
     sub.add_argument("--stages-done", type=int, default=0, help="with --before: how many stages it has behind it")
+    text = "with --request: the name of the picture's own checkpoint, where MODEL_DIR is that of a stage"
+    sub.add_argument("--checkpoint", metavar="NAME", help=text)
     sub.add_argument(
         "--latent", type=Path, help="with --request: also write the picture's latents, for a latent upscaler"
     )
@@ -43,24 +52,26 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise RequestError("--prompt", None, "is missing", "say what to draw, or what picture to begin with: --image")
 
 
-def read_stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_stages(arguments: argparse.Namespace, models_dir: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """The settings that come with stages and with the picture they begin with, and the files of both by their SHA-256.
 
-    Raises SheetError (E-SHEET) and ConfigError (E-CONFIG) for a wrong stage, ImageError (E-IMAGE) for a wrong picture.
+    Stages may have the checkpoints that are converted in `models_dir`. Raises SheetError (E-SHEET) and ConfigError (E-CONFIG) for a wrong stage, ImageError (E-IMAGE) for a wrong picture.
     """
     if not arguments.then:
         return {}, {}
     from darkroom.base.validation import Mistakes
+    from darkroom.engine.chain_models import converted
     from darkroom.pictures.inputs import InputPictures
     from darkroom.pictures.made_with import settings_of
     from darkroom.pictures.png import read_picture
-    from darkroom.sheets.then import build_stages, check_then
+    from darkroom.sheets.then import Known, build_stages, check_then
 
     inputs, mistakes = InputPictures(), Mistakes()
+    known = Known(inputs, converted(models_dir))
     given = [stage for text in arguments.then for stage in _read_stage(text)]
-    checked = check_then(given, lambda *_: "--then", inputs, mistakes)
+    checked = check_then(given, lambda *_: "--then", known, mistakes)
     mistakes.raise_all()
-    stages, files = build_stages(checked, {}, "--then", inputs)
+    stages, files = build_stages(checked, {}, "--then", known)
     paths: dict[str, str] = {sha256: path for each in files for sha256, path in each.items()}
     settings: dict[str, Any] = {"stages": stages}
     if arguments.image is not None:
@@ -70,6 +81,46 @@ def read_stages(arguments: argparse.Namespace) -> tuple[dict[str, Any], dict[str
         _check_size(arguments, size)
         settings |= {**settings_of(picture.texts, picture.path), **size, "image": picture.sha256}
     return settings, {sha256: read_picture(path) for sha256, path in paths.items()}
+
+
+def render_legs(
+    arguments: argparse.Namespace,
+    request: RenderRequest,
+    pictures: Mapping[str, bytes],
+    library: Library,
+    metadata: MetadataConfig,
+) -> Rendered:
+    """The picture of a request, by one engine after another where stages have another checkpoint than MODEL_DIR.
+
+    `metadata` says what is written into the PNG. Raises RequestError (E-REQUEST) if MODEL_DIR is none of the library's models then, and what the engines raise.
+    """
+    from darkroom.engine import Engine
+    from darkroom.engine.chain_models import find_folder
+    from darkroom.serve.answers import encode
+    from darkroom.serve.legs import legs_of
+
+    own = arguments.model_dir.resolve()
+    names = {path.resolve(): path.name for path in (library.models_dir / "diffusers").glob("*")}
+    if any(request.checkpoints) and own not in names:
+        why = f"is none of the models in {library.models_dir}, where stages' checkpoints are looked up"
+        raise RequestError("model", arguments.model_dir, why, "name it as MODELS/diffusers/NAME, or give --models-dir")
+    name = names.get(own, own.name)
+    rendered = None
+    for leg in legs_of(request.of_checkpoint(name)):
+        folder = arguments.model_dir if leg.model is None else find_folder(library.models_dir, leg.model)
+        engine = Engine.load(folder, device=arguments.device, dtype=arguments.dtype, library=library)
+        image = engine.render(
+            leg.request,
+            pictures=leg.files(pictures, rendered),
+            stages_done=leg.stages_done,
+            keep_latents=leg.keep_latents,
+            checkpoint=leg.own(name),
+        )
+        made_from = None if rendered is None else sha256(rendered.png).hexdigest()
+        rendered = encode(image, made_from, metadata=metadata, files=pictures)
+        engine.close()
+    assert rendered is not None
+    return rendered
 
 
 def _read_stage(text: str) -> list[Any]:

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from darkroom.checkpoint.audit import read_identity, read_origin
+from darkroom.checkpoint.audit import read_identity
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
+from darkroom.engine.chain_models import ChainModels, find_models
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
@@ -52,6 +53,7 @@ class Denoised:
     request: RenderRequest
     total_s: float
     keep_latents: bool
+    models: ChainModels
 
 
 class Engine:
@@ -66,7 +68,7 @@ class Engine:
         self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
         self.name, self.model_hash = read_identity(files.model.folder)
-        self.origin = read_origin(files.model.folder)
+        self._folder = files.model.folder
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
@@ -127,6 +129,7 @@ class Engine:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        checkpoint: str | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
     ) -> RenderedImage:
@@ -136,6 +139,7 @@ class Engine:
             pictures=pictures,
             stages_done=stages_done,
             keep_latents=keep_latents,
+            checkpoint=checkpoint,
             cancelled=cancelled,
             on_step=on_step,
         )
@@ -148,6 +152,7 @@ class Engine:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        checkpoint: str | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
         previews: Previews | None = None,
@@ -157,7 +162,8 @@ class Engine:
         `pictures` are the files (PNG, JPEG, WebP) that the request names, by their SHA-256. Of a chain of which
         `stages_done` stages are done already, `before` is the picture after those, and `before.latent` are its latents
         (a safetensors file, as `keep_latents` gives it) where the next stage takes them. With `before` and no stage done
-        it stands in for the first picture.
+        it stands in for the first picture. Stages that follow have to be of this engine's model; `checkpoint` names the
+        picture's own, in the library's models folder, if that is another one.
 
         `previews` cost one decoding each and don't change the picture; one that would be NaN is left out.
 
@@ -175,10 +181,14 @@ class Engine:
         def work() -> Denoised:
             started = time.perf_counter()
             files = PictureFiles(request, pictures or {}, stages_done)
+            is_first_made = files.has_before or request.image is not None
+            models = find_models(
+                request, self._folder, self.library.models_dir, checkpoint, stages_done, is_first_made=is_first_made
+            )
             passes = Passes(self._parts, request, files, watch)
             with torch.inference_mode():
                 made = run_chain(passes, stages_done)
-            return Denoised(made, passes, request, time.perf_counter() - started, keep_latents)
+            return Denoised(made, passes, request, time.perf_counter() - started, keep_latents, models)
 
         return self._guarded(request, work)
 
@@ -236,10 +246,11 @@ class Engine:
             image = made.picture(passes.decode)
         are_kept = denoised.keep_latents and made.latents is not None and made.finish is None
         latents = pack_latents(made.latents) if are_kept else None
-        facts = self._facts(passes, denoised.total_s + passes.facts.decode_s - known, is_uniform=is_uniform(image))
+        total_s = denoised.total_s + passes.facts.decode_s - known
+        facts = self._facts(passes, denoised.models, total_s, is_uniform=is_uniform(image))
         return RenderedImage(image, request, facts, request.pictures, latents)
 
-    def _facts(self, passes: Passes, total_s: float, *, is_uniform: bool) -> RenderFacts:
+    def _facts(self, passes: Passes, models: ChainModels, total_s: float, *, is_uniform: bool) -> RenderFacts:
         found = passes.facts
         prompt_tokens, negative_tokens, chunks = found.tokens or (0, 0, 0)
         warnings = [*found.warnings, *(["the picture shows one colour"] if is_uniform else [])]
@@ -255,12 +266,12 @@ class Engine:
             device=self.device,
             dtype=self.dtype,
             memory=self.memory,
-            model_name=self.name,
-            model_hash=self.model_hash,
-            assets=tuple(found.used.values()),
+            model_name=models.name,
+            model_hash=models.model_hash,
+            assets=(*found.used.values(), *models.others),
             warnings=tuple(warnings),
             is_prompt_known=found.is_prompt_known,
             processor=processor_of(self.device),
             threads=threads_of(self.device),
-            origin=self.origin,
+            origin=models.origin,
         )

@@ -35,9 +35,7 @@ class PictureFiles:
         unknown = files.keys() - {*request.pictures, BEFORE, BEFORE_LATENT}
         if unknown:
             raise RequestError("picture", min(unknown), "the request doesn't name it", "leave it out")
-        needed = {digest for stage in request.stages[stages_done:] for digest in stage.pictures}
-        if request.image and not stages_done:
-            needed.add(request.image)
+        needed = request.pictures_after(stages_done)
         for digest in request.pictures:
             self._check(digest, is_needed=digest in needed)
 

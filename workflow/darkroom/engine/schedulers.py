@@ -66,6 +66,7 @@ def build(
         scheduler = _construct(scheduler_class, settings | {"timestep_spacing": "trailing"})
     if not is_edm and (schedule in DRAWN_SCHEDULES or (schedule in LEVELS and _EXPONENTIAL not in known)):
         follow(scheduler, schedule)
+    _begin_at_first(scheduler)
     if steps is not None:
         _check_steps(scheduler, kind, schedule, steps, is_edm)
     return scheduler
@@ -79,6 +80,22 @@ def _construct(scheduler_class: Any, settings: Mapping[str, Any]) -> Any:
 @lru_cache(maxsize=64)
 def _constructed(scheduler_class: Any, settings: str) -> Any:
     return scheduler_class(**json.loads(settings))
+
+
+def _begin_at_first(scheduler: Any) -> None:
+    """Have a scheduler begin at its first step, which it otherwise looks for by the timestep.
+
+    Where two levels at the beginning round to one timestep it takes the second, and has no level left for its last step.
+    """
+    if not hasattr(scheduler, "set_begin_index"):
+        return
+    own = scheduler.set_timesteps
+
+    def set_timesteps(*given: Any, **named: Any) -> None:
+        own(*given, **named)
+        scheduler.set_begin_index(0)
+
+    scheduler.set_timesteps = set_timesteps
 
 
 def _begins_without_noise(scheduler: Any) -> bool:

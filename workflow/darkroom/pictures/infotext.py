@@ -68,8 +68,11 @@ def write_infotext(
     its prompt are written as tags after it, where other tools look for them. Every word has the meaning that A1111 gives
     it: tags whose weights A1111 would read in another order have them named. The same arguments give the same text.
     """
-    told = tell_stages(request)
+    models: dict[str | None, tuple[str, str | None]] = {None: (model, model_hash)}
+    models |= {asset.name: (asset.name, asset.short or None) for asset in _of_kind(assets, "checkpoints")}
+    told = tell_stages(request, {name: _title(*known) for name, known in models.items()})
     request = told.request
+    model, model_hash = models.pop(told.checkpoint, (told.checkpoint or "", None))
     settings: dict[str, str] = {
         "Steps": str(request.steps),
         "Sampler": request.sampler,
@@ -90,7 +93,8 @@ def write_infotext(
             # A1111 leaves a name's commas out: here they part the entries.
             settings[key] = ", ".join(f"{asset.name.replace(',', '')}: {asset.short}" for asset in found)
     pairs = [f"{key}: {quote(value)}" for key, value in settings.items()]
-    if hashes := _hashes(model_hash, assets):
+    others = [(name, short) for name, short in models.values() if short and (name, short) != (model, model_hash)]
+    if hashes := _hashes(model_hash, others, assets):
         pairs.append("Hashes: " + json.dumps(hashes))
     pairs.append("Version: " + quote(f"darkroom {version}"))
     prompt = " ".join(filter(None, [name_weights(request.prompt), *map(write_tag, request.loras)]))
@@ -143,10 +147,20 @@ def _of_kind(assets: Sequence[UsedAsset], kind: str) -> list[UsedAsset]:
     return [asset for asset in assets if asset.kind == kind]
 
 
-def _hashes(model_hash: str | None, assets: Sequence[UsedAsset]) -> dict[str, str]:
-    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers: theirs are made alike."""
+def _title(name: str, model_hash: str | None) -> str:
+    """A checkpoint as A1111 writes it beside other settings (modules/sd_models.py, CheckpointInfo.short_title)."""
+    return f"{name} [{model_hash}]" if model_hash else name
+
+
+def _hashes(model_hash: str | None, others: Sequence[tuple[str, str]], assets: Sequence[UsedAsset]) -> dict[str, str]:
+    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers and for the checkpoints of stages,
+    `others`: theirs are made alike.
+    """
     hashes = {"model": model_hash} if model_hash else {}
+    hashes |= {f"model:{name}": short for name, short in others}
     for asset in assets:
+        if asset.kind == "checkpoints":
+            continue
         kind = {"vaes": "vae", "loras": "lora", "embeddings": "embed", "upscalers": "upscaler"}[asset.kind]
         hashes[kind if kind == "vae" else f"{kind}:{asset.name}"] = autov2(asset.sha256)
     return hashes

@@ -8,6 +8,7 @@ of those of the passes before it. The whole chain is in the picture's `darkroom`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from darkroom.request.lora_tags import name_weights
@@ -21,35 +22,43 @@ _EDGES = ("left", "right", "up", "down")
 @dataclass(frozen=True, slots=True)
 class Told:
     """`request` has the settings that are told, `size` is the one of that pass; `strength` is None without any stage that
-    denoises, and `settings` are further fields in A1111's order.
+    denoises, and `settings` are further fields in A1111's order. `checkpoint` is the name of that pass's, None for the
+    picture's own.
     """
 
     request: RenderRequest
     size: str
     strength: float | None = None
     settings: dict[str, str] = field(default_factory=dict)
+    checkpoint: str | None = None
 
 
-def tell_stages(request: RenderRequest) -> Told:
-    """What the infotext of a request says, and that of a request without stages says of itself."""
+def tell_stages(request: RenderRequest, titles: Mapping[str | None, str]) -> Told:
+    """What the infotext of a request says, and that of a request without stages says of itself.
+
+    `titles` are the checkpoints' by their names, None for the picture's own.
+    """
     if not request.stages:
         return Told(request, _size(request.width, request.height))
     first = max((n for n, stage in enumerate(request.stages) if _is_img2img(stage)), default=-1)
     stage = request.stages[first] if first >= 0 else None
     base = request if stage is None else _with(request, stage)
-    size, settings, strength = (request.width, request.height), {}, None
+    size, settings, strength = (request.width, request.height), dict[str, str](), None
+    checkpoint = None
     if isinstance(stage, DenoisingStage):
+        checkpoint = stage.checkpoint
         size = stage.work_size(*request.sizes[first])
         settings, strength = _tell_img2img(stage), stage.denoising_strength
     for number, later in enumerate(request.stages[first + 1 :], first + 1):
         if isinstance(later, Hires):
-            settings |= _tell_hires(later, _with(request, later), base)
+            other = {} if later.checkpoint == checkpoint else _tell_checkpoint(later, titles)
+            settings |= other | _tell_hires(later, _with(request, later), base)
             strength = later.denoising_strength
         elif isinstance(later, Upscale):
             settings |= _tell_upscale(later, request.sizes[number + 1])
     if len(request.stages) > 1:
         settings["Stages"] = ", ".join(each.name for each in request.stages)
-    return Told(base, _size(*size), strength, settings)
+    return Told(base, _size(*size), strength, settings, checkpoint)
 
 
 def written_schedule(request: RenderRequest) -> str:
@@ -117,6 +126,10 @@ def _tell_hires(stage: Hires, own: RenderRequest, base: RenderRequest) -> dict[s
     if own.steps != base.steps:
         settings["Hires steps"] = str(own.steps)
     return {**settings, "Hires upscaler": stage.upscaler}
+
+
+def _tell_checkpoint(stage: Hires, titles: Mapping[str | None, str]) -> dict[str, str]:
+    return {"Hires checkpoint": titles.get(stage.checkpoint, stage.checkpoint or "")}
 
 
 def _tell_upscale(stage: Upscale, size: tuple[int, int]) -> dict[str, str]:

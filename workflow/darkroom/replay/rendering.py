@@ -121,7 +121,7 @@ def _render(engine: Engine, recipe: Recipe, place: Found, files: GivenFiles, not
         engine.library.add(kind, name, path)
     given = files.find_all(recipe)
     picture = engine.render(recipe.request, pictures=given)
-    rendered = encode(engine, picture, files=given)
+    rendered = encode(picture, files=given)
     image, png = picture.image, rendered.png
     for step in recipe.steps:
         image, png = _do_step(engine, image, png, step)

@@ -237,8 +237,13 @@ class RenderRequest(StrictModel):
     @property
     def pictures(self) -> tuple[str, ...]:
         """The SHA-256 of the picture files that it needs: the one it begins with, masks."""
-        of_stages = (digest for stage in self.stages for digest in stage.pictures)
-        return tuple(dict.fromkeys([*([self.image] if self.image else []), *of_stages]))
+        return self.pictures_after(0)
+
+    def pictures_after(self, stages_done: int) -> tuple[str, ...]:
+        """Those of them that the stages after the first `stages_done` are made from."""
+        first = [self.image] if self.image and not stages_done else []
+        of_stages = (digest for stage in self.stages[stages_done:] for digest in stage.pictures)
+        return tuple(dict.fromkeys([*first, *of_stages]))
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:
@@ -247,6 +252,29 @@ class RenderRequest(StrictModel):
         for stage in self.stages:
             found.append(stage.size_after(*found[-1]))
         return tuple(found)
+
+    @property
+    def checkpoints(self) -> tuple[str | None, ...]:
+        """The checkpoint of each stage, None for the picture's own; an `upscale`, which needs none, has the one before it."""
+        found: list[str | None] = []
+        for stage in self.stages:
+            found.append(stage.checkpoint if isinstance(stage, DenoisingStage) else (found or [None])[-1])
+        return tuple(found)
+
+    @property
+    def needs_own_checkpoint(self) -> bool:
+        """False if other checkpoints make all passes: of a given picture, and each by a stage with its own checkpoint."""
+        passes = [stage.checkpoint for stage in self.stages if isinstance(stage, DenoisingStage)]
+        return self.image is None or not passes or None in passes
+
+    def of_checkpoint(self, name: str) -> Self:
+        """The request for a picture of that checkpoint, which is no other one in its stages."""
+        own = {"checkpoint": None}
+        stages = tuple(
+            stage.model_copy(update=own) if isinstance(stage, DenoisingStage) and stage.checkpoint == name else stage
+            for stage in self.stages
+        )
+        return self if stages == self.stages else self.model_copy(update={"stages": stages})
 
     @property
     def passes(self) -> tuple[Self, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Lifecycle:
         self._shared = SharedModels(plan.sources, snakemake.recorded_params)
         self.results = Results(plan, snakemake)
         self._presence: Presence | None = None
+        self._stays: dict[Key, bool] = {}
         self._has_begun = self._is_started = False
 
     def begin(self) -> None:
@@ -75,6 +77,20 @@ class Lifecycle:
         atexit.register(self.end)
         atexit.register(print_mixed_sheets, self._plan, RESULTS)  # the last to be registered is the first to be called
         self._snakemake.lift_job_rate()
+
+    def stay(self, keys: Collection[Key]) -> bool:
+        """Whether a run leaves these models and assets as they are, so that it renders nothing because of them."""
+        if self._snakemake.forces_all or any(map(self._makes_models, self._snakemake.forced)):
+            return False
+        for key in keys:
+            if key not in self._stays:
+                state = inspect_model(self._plan.sources, key, self._snakemake.recorded_params)
+                self._stays[key] = state.is_current or bool(state.broken)
+        return all(self._stays[key] for key in keys)
+
+    def _makes_models(self, name: str) -> bool:
+        """Whether a rule or a file that is made again on purpose is one of models."""
+        return name.startswith(("fetch_", "convert_", "verify_", f"{self._plan.models_dir}/"))
 
     def start(self) -> None:
         """Before the first job. Does nothing when called again."""

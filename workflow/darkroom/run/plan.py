@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,12 +32,12 @@ from darkroom.pictures.formats import PNG
 from darkroom.pictures.records import scores_path
 from darkroom.request.assets import used_assets
 from darkroom.request.picture_revision import render_revision, stage_revision
-from darkroom.request.stages import DenoisingStage
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import StudyGrids, grids_of
+from darkroom.run.priorities import Cost, costs_of_change, rank_pictures, sort_ready
 from darkroom.run.snakemake_api import SnakemakeRun
-from darkroom.run.sources import Sources, inspect_sources
+from darkroom.run.sources import Key, Sources, inspect_sources
 from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
@@ -149,9 +149,23 @@ class Plan:
         request = job.picture.request
         return [request.to_json(), self.config.engine.dtype, stage_revision(request)]
 
+    def verified(self, wildcards: Any) -> list[str]:
+        """The receipts of the checkpoints that a picture is made with, first of the one whose engine renders it."""
+        return [f"{self.models_dir}/verified/{name}.json" for name in self.picture(wildcards).checkpoints]
+
+    def made_with(self, wildcards: Any) -> list[Key]:
+        """The sources of all that a picture is made with."""
+        picture = self.picture(wildcards)
+        return [*(("checkpoints", name) for name in picture.checkpoints), *used_assets(picture.request)]
+
     def all_receipts(self, wildcards: Any) -> list[str]:
-        """The receipts of all that a picture is made with: of the model, and of the assets."""
-        return [f"{self.models_dir}/verified/{wildcards.checkpoint}.json", *self.asset_receipts(wildcards)]
+        """The receipts of all that a picture is made with: of the checkpoints, and of the assets."""
+        return [*self.verified(wildcards), *self.asset_receipts(wildcards)]
+
+    @cached_property
+    def has_other_checkpoints(self) -> bool:
+        """Whether any stage has another checkpoint than its picture."""
+        return any(len(p.checkpoints) > 1 for ps in self.sheets.values() for p in ps if p.request.stages)
 
     @cached_property
     def latents(self) -> frozenset[str]:
@@ -182,26 +196,14 @@ class Plan:
         return f"{number:,} picture{'' if number == 1 else 's'}"
 
     def priority(self, wildcards: Any) -> int:
-        """A number that orders pictures by what is costly to change, so that an engine changes it as seldom as it can.
-
-        Checkpoints that are already converted come first: one that becomes ready during the run would otherwise come
-        between the pictures of another, which would be loaded twice.
-        """
+        """A number that orders pictures by what is costly to change, so that an engine changes it as seldom as it can."""
         picture = self.picture(wildcards)
-        return len(self._ranks) - self._ranks[_costs_of_change(picture)]
+        return len(self._ranks) - self._ranks[costs_of_change(picture)]
 
     @cached_property
-    def _ranks(self) -> dict[tuple[Hashable, ...], int]:
-        ready = {name: Path(f"{self.models_dir}/verified/{name}.json").is_file() for name in self.config.checkpoints}
-        order = sorted(ready, key=lambda name: not ready[name])
-        pictures = (p for ps in self.sheets.values() for p in ps)
-        costs = dict.fromkeys(map(_costs_of_change, sorted(pictures, key=lambda p: order.index(p.checkpoint))))
-        first: dict[tuple[int, Hashable], int] = {}
-        for cost in costs:
-            for level in enumerate(cost):
-                first.setdefault(level, len(first))
-        ordered = sorted(costs, key=lambda cost: [first[level] for level in enumerate(cost)])
-        return {cost: rank for rank, cost in enumerate(ordered)}
+    def _ranks(self) -> dict[Cost, int]:
+        pictures = [picture for sheet in self.sheets.values() for picture in sheet]
+        return rank_pictures(pictures, sort_ready(self.config.checkpoints, Path(self.models_dir)))
 
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
@@ -249,19 +251,6 @@ class Plan:
         if not path.is_file() or path.read_bytes() != text:
             write_bytes(path, text)
         return path
-
-
-def _costs_of_change(picture: PlannedPicture) -> tuple[Hashable, ...]:
-    """What takes time when it differs from the picture before, the costliest first: models, the size, texts to encode.
-
-    A stage is rendered with the models of its first pass as far as it can, so its pictures follow those with the same ones.
-    """
-    request = picture.request
-    size = request.sizes[-1]
-    if request.stages and isinstance(last := request.stages[-1], DenoisingStage):
-        request = request.model_copy(update=last.settings())
-    loaded = (picture.checkpoint, request.vae, request.all_loras)
-    return *loaded, size, request.sampler, request.prompts
 
 
 def make_plan(config: Config, *, is_main: bool = True) -> Plan:

@@ -84,6 +84,16 @@ class SnakemakeRun:
         workflow = self._workflow
         return bool(self.is_main and workflow.execution_settings and not (workflow.dryrun or workflow.touch))
 
+    @property
+    def forces_all(self) -> bool:
+        """True if everything is made again on purpose (--forceall)."""
+        return bool(self._workflow.dag_settings.forceall)
+
+    @property
+    def forced(self) -> frozenset[str]:
+        """The rules and files that are made again on purpose (--forcerun)."""
+        return frozenset(map(str, self._workflow.dag_settings.forcerun))
+
     def force(self, path: Path | str) -> None:
         """Run the job that makes a file, if it is among the jobs that the run looks at. To be called while the graph is built."""
         self._workflow.dag.forcefiles.add(str(path))

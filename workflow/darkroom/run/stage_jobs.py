@@ -3,7 +3,7 @@
 A stage's params hold its chain's whole request, so whatever decides the picture before decides it too. Its input is therefore
 `ancient` while its own file is as it should be: a picture before that is newer, or is made again, is no reason to run. Nor is
 one that is missing, which Snakemake takes for a reason even if it is ancient; so it depends on nothing then. Where its own file
-isn't as it should be, the input is a plain one: Snakemake doesn't look at a job's own params where an ancient input of it is
+isn't as it should be, or won't be because a model is made again, the input is a plain one: Snakemake doesn't look at a job's own params where an ancient input of it is
 made in the same run.
 """
 
@@ -43,8 +43,10 @@ class StageJob:
         if self.before is not None:
             flags += ["--before", str(RESULTS / self.before.path)]
             flags += ["--before-latent", str(RESULTS / self.before.latent_path)] if self.picture.needs_latent else []
-        for digest, path in self.picture.files.items():
-            flags += ["--picture", f"{digest}={path}"]
+        own = self.picture.checkpoint
+        flags += ["--checkpoint", own] if own != self.picture.renderer and own in self.picture.checkpoints else []
+        for digest in self.picture.request.pictures_after(done):
+            flags += ["--picture", f"{digest}={self.picture.files[digest]}"]
         return flags
 
     def is_as_wanted(self, snakemake: SnakemakeRun, params: Sequence[Any], receipts: Iterable[str]) -> bool:

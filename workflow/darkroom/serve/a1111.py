@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request
 
 from darkroom.base.text import shorten
-from darkroom.errors import ImageError, RequestError, UnsupportedError
+from darkroom.errors import ImageError, RequestError, UnknownModelError, UnsupportedError
 from darkroom.pictures.formats import read_texts
 from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.infotext_stages import written_schedule
@@ -101,14 +101,14 @@ async def _answer(
 
 
 def _check_hires(read: PictureSettings, service: Service) -> None:
-    """Raise RequestError (E-REQUEST) for an unknown upscaler, UnsupportedError (E-UNSUPPORTED) for another checkpoint."""
+    """Raise RequestError (E-REQUEST) for an unknown upscaler, UnknownModelError (E-UNKNOWN) for an unknown checkpoint."""
     for stage in read.settings[0].get("stages", ()):
         check_upscaler(stage.upscaler, [*LATENT_UPSCALERS, *service.upscaler_names()], "hr_upscaler")
-    if read.hires_model is not None:
-        other, model = service.models.get(read.hires_model).name, service.models.get(read.model).name
-        if other != model:
-            why = f"the second pass is made with the first one's checkpoint, {model}"
-            raise UnsupportedError("request: hr_checkpoint_name", shorten(read.hires_model), why, "leave it out")
+        if stage.checkpoint is not None:
+            try:
+                service.models.get(stage.checkpoint)
+            except UnknownModelError as error:
+                raise UnknownModelError("request: hr_checkpoint_name", error.value, error.why, error.hint) from None
 
 
 def _log_ignored(route: str, ignored: Ignored) -> None:

@@ -26,6 +26,7 @@ _FIELDS = {
     "prompt": "hr_prompt",
     "negative_prompt": "hr_negative_prompt",
     "cfg_scale": "hr_cfg",
+    "checkpoint": "hr_checkpoint_name",
 }
 """A1111's fields of the stage's settings, where the names differ."""
 
@@ -54,17 +55,13 @@ def read_hires(body: Txt2Img) -> Hires:
         "upscaler": resizer_of(body.hr_upscaler) if body.hr_upscaler else LATENT_UPSCALERS[0],
         "denoising_strength": _STRENGTH if body.denoising_strength is None else body.denoising_strength,
         "steps": body.hr_second_pass_steps or None,
+        "checkpoint": None if _is_same(body.hr_checkpoint_name) else body.hr_checkpoint_name,
         "prompt": name_weights(body.hr_prompt, te_first=True) if body.hr_prompt else None,
         "negative_prompt": body.hr_negative_prompt or None,
         "cfg_scale": body.hr_cfg,
         **_read_sampler(body),
     }
     return make_stage(Hires, settings, _FIELDS)
-
-
-def read_checkpoint(body: Txt2Img) -> str | None:
-    """The second pass's own checkpoint, None for the first one's."""
-    return None if _is_same(body.hr_checkpoint_name) else body.hr_checkpoint_name
 
 
 def resizer_of(name: str) -> str:

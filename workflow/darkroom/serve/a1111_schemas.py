@@ -131,7 +131,7 @@ class Txt2Img(Processing):
     hr_resize_y: int | None = None
     """The new height; see `hr_resize_x`."""
     hr_checkpoint_name: str | None = Field(None, max_length=200)
-    """Only the checkpoint of the first pass."""
+    """Another checkpoint for the second pass, one of `/sdapi/v1/sd-models`."""
     hr_sampler_name: str | None = Field(None, max_length=200)
     """As the first pass if left out, or `Use same sampler`."""
     hr_scheduler: str | None = Field(None, max_length=200)

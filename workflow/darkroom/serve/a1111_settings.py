@@ -15,7 +15,7 @@ from darkroom.errors import UnsupportedError
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
-from darkroom.serve.a1111_hires import read_checkpoint, read_first_size, read_hires
+from darkroom.serve.a1111_hires import read_first_size, read_hires
 from darkroom.serve.a1111_ignored import (
     HIRES_OPTIONS,
     MOST_GUESSED,
@@ -65,15 +65,13 @@ _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
 class PictureSettings:
     """A request in our terms: settings and variation seed of each picture, and the model (None for the default).
 
-    `ignored` names what the request asks for in vain, with the reasons; `hires_model` a second pass's own model; `output`
-    is the kind of file that the pictures are sent in.
+    `ignored` names what the request asks for in vain, with the reasons; `output` is the kind of file that the pictures are sent in.
     """
 
     settings: list[dict[str, Any]]
     subseeds: list[int]
     model: str | None
     ignored: Ignored
-    hires_model: str | None = None
     output: OutputFile = PNG_FILE
 
     def with_settings(self, **settings: Any) -> PictureSettings:
@@ -95,7 +93,7 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
     if not body.enable_hr:
         return read
     refuse_options("override_settings", body.override_settings or {}, HIRES_OPTIONS)
-    return replace(read.with_settings(stages=[read_hires(body)]), hires_model=read_checkpoint(body))
+    return read.with_settings(stages=[read_hires(body)])
 
 
 def read_processing(body: Processing, own: dict[str, Any], size: dict[str, int]) -> PictureSettings:

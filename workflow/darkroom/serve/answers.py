@@ -15,7 +15,7 @@ from darkroom.errors import DarkroomError
 from darkroom.request.render_request import RenderRequest
 
 if TYPE_CHECKING:
-    from darkroom.engine import Engine, RenderedImage
+    from darkroom.engine import RenderedImage
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,6 @@ class Rendered:
 
 
 def encode(
-    engine: Engine,
     picture: RenderedImage,
     made_from: str | None = None,
     *,
@@ -74,12 +73,11 @@ def encode(
     from darkroom.request.picture_revision import picture_revision
 
     request, made = picture.request, picture.facts
-    infotext = write_infotext(
-        request, model=engine.name, model_hash=engine.model_hash, version=__version__, assets=made.assets
-    )
+    model, model_hash = made.model_name, made.model_hash
+    infotext = write_infotext(request, model=model, model_hash=model_hash, version=__version__, assets=made.assets)
     known = {
-        "model": engine.name,
-        "model_hash": engine.model_hash,
+        "model": model,
+        "model_hash": model_hash,
         "assets": [asdict(asset) for asset in made.assets],
         "warnings": list(made.warnings),
         "versions": library_versions(),
@@ -93,9 +91,7 @@ def encode(
     facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
     if request.stages:
         facts["stages"] = [stage.name for stage in request.stages]
-    return Rendered(
-        png, request, infotext, facts, made.warnings, engine.name, engine.model_hash, latents=picture.latents
-    )
+    return Rendered(png, request, infotext, facts, made.warnings, model, model_hash, latents=picture.latents)
 
 
 def as_error(error: BaseException) -> DarkroomError:

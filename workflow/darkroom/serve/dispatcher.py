@@ -118,15 +118,15 @@ class Dispatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
-        """Queue all of these or none.
+    def submit(self, jobs: Sequence[Job], *, is_accepted: bool = False) -> None:
+        """Queue all of these or none; `is_accepted` if they go on with a picture, which a full queue doesn't keep from that.
 
         Raises BusyError (E-BUSY) if the queue is full, and the error of `fail_all`.
         """
         if self._failure is not None:
             raise self._failure
         free = sum(engine.is_free for engine in self.engines)
-        if len(self.waiting) + len(jobs) > self._limit + free:
+        if len(self.waiting) + len(jobs) > self._limit + free and not is_accepted:
             why = f"{len(self.waiting)} pictures are waiting and {self._limit} may"
             error = BusyError("queue", None, f"is full: {why}", "send the request again later")
             error.retry_after_s = self._spread(self._seconds_of_queue())

@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
 _LOADING_EVERY_S = 2.0
-_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents", "metadata")
+_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint", "metadata")
 
 
 @dataclass(eq=False)
@@ -61,6 +61,7 @@ class Task:
     previews: int
     stages_done: int
     keep_latents: bool
+    checkpoint: str | None
     metadata: dict[str, bool]
     pictures: dict[str, bytes]
     made_from: Future[str] | None = None
@@ -209,7 +210,7 @@ class EngineProcess:
         try:
             made_from = None if task.made_from is None else task.made_from.result()
             metadata = MetadataConfig.model_validate(task.metadata)
-            rendered = encode(engine, picture, made_from, metadata=metadata, files=task.pictures)
+            rendered = encode(picture, made_from, metadata=metadata, files=task.pictures)
         except Exception as error:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}
@@ -245,6 +246,7 @@ def _hash(data: bytes) -> str:
 def _inputs(task: Task) -> dict[str, Any]:
     """What a chain of stages needs beside its request; nothing for a picture of a prompt."""
     inputs = {"pictures": task.pictures, "stages_done": task.stages_done, "keep_latents": task.keep_latents}
+    inputs |= {"checkpoint": task.checkpoint}
     return {name: value for name, value in inputs.items() if value}
 
 

@@ -45,13 +45,14 @@ def _steps_of(stage: Stage, request: RenderRequest, size: tuple[int, int]) -> in
 
 
 def check_pictures(request: RenderRequest, given: Collection[str], stages_done: int = 0) -> None:
-    """Raise RequestError (E-REQUEST) unless the files are those that the stages from `stages_done` on are made from."""
+    """Raise RequestError (E-REQUEST) unless the files are those that the stages from `stages_done` on are made from.
+
+    Those of stages before may be among them.
+    """
     if not 0 <= stages_done < max(1, len(request.stages)):
         why = f"are not possible in a chain of {len(request.stages)}"
         raise RequestError("stages done", stages_done, why, "leave out the stages that are there")
-    needed = {name for stage in request.stages[stages_done:] for name in stage.pictures}
-    if request.image is not None and not stages_done:
-        needed.add(request.image)
+    needed = set(request.pictures_after(stages_done))
     if stages_done or BEFORE_LATENT in given:
         needed.add(BEFORE)
     known = {*request.pictures, *({BEFORE, BEFORE_LATENT} if stages_done or request.image is None else ())}

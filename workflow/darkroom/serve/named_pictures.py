@@ -26,6 +26,7 @@ from darkroom.serve.http import Refusal
 from darkroom.serve.images import ImageReader, Meaning
 from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 
+MAX_PREVIEWS = 10
 _LONGEST_NAME = 100
 _SHA256 = "^[0-9a-f]{64}$"
 _FORM = "multipart/form-data"
@@ -61,13 +62,21 @@ class RenderBody(BaseModel):
         description="Pictures in base64 or as `data:` URIs, by the names that `image` and `mask` in the settings say.",
     )
 
+    previews: int = Field(
+        0,
+        ge=0,
+        le=MAX_PREVIEWS,
+        description="At most so many events `preview`, which a stream tells between its steps.",
+    )
+
 
 @dataclass(slots=True)
 class Order:
-    """The settings of a picture, the model's name, the PNGs that the settings name by their SHA-256, and the file to send."""
+    """The settings of a picture, the model's name, how many previews, the PNGs that the settings name by their SHA-256, and the file to send."""
 
     settings: dict[str, Any]
     model: str | None
+    previews: int = 0
     pictures: dict[str, bytes] = field(default_factory=dict)
     output: OutputFile = PNG_FILE
 
@@ -127,7 +136,7 @@ def _read_output(output: OutputConfig | None) -> OutputFile:
 
 async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: ImageReader) -> Order:
     """The order with the SHA-256 of the pictures in place of their names."""
-    order, used = Order(dict(body.request), body.model, output=_read_output(body.output)), set()
+    order, used = Order(dict(body.request), body.model, body.previews, output=_read_output(body.output)), set()
 
     async def find(name: object, where: str, meaning: Meaning) -> Any:
         if not isinstance(name, str) or name not in given:

@@ -1,8 +1,8 @@
 """Darkroom's own routes: health, readiness, metrics, `/render`, and the pictures behind links.
 
 `POST /render` takes `{"request": {…}, "model": NAME, "pictures": {…}}` (see `named_pictures`) and gives a PNG, or the
-file that `output` names, with its facts as JSON in the header `Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step first (server-sent events, HTML standard 9.2):
-`progress`, then `picture` or `error`.
+file that `output` names, with its facts as JSON in the header `Darkroom-Facts`. With `Accept: text/event-stream` it tells of each step
+first (server-sent events, HTML standard 9.2): `progress` and `preview`, then `picture` or `error`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
@@ -19,8 +19,9 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, RequestError
 from darkroom.pictures.formats import FORMATS
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered, as_error
 from darkroom.serve.exchange import note_error
 from darkroom.serve.http import (
@@ -132,6 +133,9 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
     async def post_render(request: Request, accept: Annotated[str, Header()] = "") -> Response:
         """One picture, made of a prompt or of pictures that are sent with it."""
         is_fresh, order = wants_fresh(request), await receive_order(request, service.images)
+        if order.previews and EVENTS not in accept:
+            hint = f"send Accept: {EVENTS}, or leave previews out"
+            raise RequestError("request: previews", order.previews, "are told in a stream of events only", hint)
         if EVENTS in accept:
             return await stream_events(_events(service, order, is_fresh))
         work = _make(service, order, is_fresh)
@@ -141,28 +145,35 @@ def _add_pictures(router: APIRouter, service: Service) -> None:
         return Response(data, media_type=order.output.kind.mime_type, headers=headers)
 
 
-def _make(
-    service: Service, order: Order, is_fresh: bool, on_progress: Callable[[Progress], None] | None = None
-) -> Coroutine[Any, Any, list[Rendered]]:
+def _make(service: Service, order: Order, is_fresh: bool, **told: Any) -> Coroutine[Any, Any, list[Rendered]]:
+    """`told` are `previews` and the functions that are called meanwhile."""
     return service.make_pictures(
-        [order.settings], model=order.model, pictures=order.pictures, is_fresh=is_fresh, on_progress=on_progress
+        [order.settings], model=order.model, pictures=order.pictures, is_fresh=is_fresh, **told
     )
 
 
 async def _events(service: Service, order: Order, is_fresh: bool) -> AsyncIterator[str]:
-    """Progress, then the picture or the error. The picture is given up if the client disconnects.
+    """Progress and previews, then the picture or the error. The picture is given up if the client disconnects.
 
     Raises an error that occurs before the request is queued.
     """
-    news: asyncio.Queue[Progress | None] = asyncio.Queue()
-    task = asyncio.create_task(_make(service, order, is_fresh, news.put_nowait))
+    news: asyncio.Queue[tuple[str, dict[str, Any]] | None] = asyncio.Queue()
+
+    def on_progress(progress: Progress) -> None:
+        news.put_nowait(("progress", asdict(progress)))
+
+    def on_preview(_: RenderRequest, png: bytes) -> None:
+        news.put_nowait(("preview", {"png": base64.b64encode(png).decode("ascii")}))
+
+    told = {"on_progress": on_progress, "previews": order.previews, "on_preview": on_preview}
+    task = asyncio.create_task(_make(service, order, is_fresh, **told))
     task.add_done_callback(lambda _: news.put_nowait(None))
     try:
-        if (progress := await news.get()) is None:
+        if (event := await news.get()) is None:
             task.result()
-        while progress is not None:
-            yield write_event("progress", asdict(progress))
-            progress = await news.get()
+        while event is not None:
+            yield write_event(*event)
+            event = await news.get()
         yield await _last_event(task, order.output)
     finally:
         task.cancel()

@@ -17,6 +17,7 @@ from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp
 from darkroom.config_output import WHOLE_METADATA, MetadataConfig
+from darkroom.engine.chain_models import CHECKPOINTS, find_checkpoint
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError
 from darkroom.pictures.embedded import digest_request, left_out, limit_png
@@ -95,6 +96,10 @@ class ResultCache:
         texts = text_of_png(png, "results")
         made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
+        wanted |= {
+            (CHECKPOINTS, name): find_checkpoint(self._library.models_dir, name).sha256
+            for name in filter(None, request.checkpoints)
+        }
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
         digest = left_out(texts)
         if digest is not None and self._metadata.prompt:

@@ -23,10 +23,11 @@ from darkroom.serve.catalog import Model, Models
 from darkroom.serve.dispatcher import Dispatcher
 from darkroom.serve.frames import NO_FILES
 from darkroom.serve.images import ImageReader
+from darkroom.serve.legs import with_names
 from darkroom.serve.limits import check_limits, check_pictures
+from darkroom.serve.making import Making
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.result_cache import LinkedPictures, ResultCache
-from darkroom.serve.supervisor import Job
 from darkroom.sheets.settings import merge_layers, unfold
 
 logger = logging.getLogger(__name__)
@@ -55,20 +56,21 @@ class Progress:
 
 
 class Batch:
-    """The jobs of one request."""
+    """The pictures of one request that have to be made."""
 
-    def __init__(self, jobs: Sequence[Job], dispatcher: Dispatcher) -> None:
-        self.jobs = jobs
+    def __init__(self, pictures: Sequence[Making], dispatcher: Dispatcher) -> None:
+        self.pictures = pictures
         self.started = time.time()
         self._dispatcher = dispatcher
 
     @property
     def progress(self) -> Progress:
-        open_jobs = [job for job in self.jobs if not job.is_over] or [self.jobs[-1]]
-        job = next((job for job in open_jobs if job.stage != "waiting"), open_jobs[0])
-        number, ahead = self.jobs.index(job), self._dispatcher.ahead_of(job)
-        loaded = self._dispatcher.loaded_for(job)
-        return Progress(job.stage, number, len(self.jobs), job.step, job.steps, ahead, self.started, loaded)
+        open_ones = [each for each in self.pictures if not each.is_over] or [self.pictures[-1]]
+        making = next((each for each in open_ones if each.job.stage != "waiting"), open_ones[0])
+        number, ahead = self.pictures.index(making), self._dispatcher.ahead_of(making.job)
+        loaded = self._dispatcher.loaded_for(making.job)
+        step, steps = making.step, making.steps
+        return Progress(making.job.stage, number, len(self.pictures), step, steps, ahead, self.started, loaded)
 
 
 class Service:
@@ -149,19 +151,16 @@ class Service:
         self.dispatcher.check_open()
         chosen = self.models.get(model)
         check_count(len(settings), self.config)
-        requests = await asyncio.to_thread(lambda: [self._read(each) for each in settings])
+        requests = await asyncio.to_thread(lambda: [self._read(each, chosen.name) for each in settings])
         for request in requests:
             check_pictures(request, [sha256 for sha256 in request.pictures if sha256 in pictures])
         found = await asyncio.to_thread(self._find, requests, chosen, is_fresh)
         missing = [request for request, cached in zip(requests, found, strict=True) if cached is None]
-        how: dict[str, Any] = {"previews": previews, "metadata": self._metadata}
-        jobs = [
-            Job(chosen.name, each, pictures={sha256: pictures[sha256] for sha256 in each.pictures}, **how)
-            for each in missing
+        metadata = self._metadata
+        makings = [
+            Making(chosen.name, each, pictures, previews, partial(on_preview, each), metadata) for each in missing
         ]
-        for job in jobs:
-            job.on_preview = partial(on_preview, job.request)
-        made = iter(await self._render(jobs, on_progress) if missing else [])
+        made = iter(await self._render(makings, on_progress) if missing else [])
         return [next(made) if cached is None else cached for cached in found]
 
     def progress(self) -> Progress | None:
@@ -177,8 +176,9 @@ class Service:
             )
         return len(jobs)
 
-    def _read(self, settings: dict[str, Any]) -> RenderRequest:
+    def _read(self, settings: dict[str, Any], own: str) -> RenderRequest:
         request = RenderRequest.from_settings(merge_layers({"config render": self._defaults, "request": settings}))
+        request = with_names(request, lambda name: self.models.get(name).name, own)
         check_limits(request, self.config)
         return settle(request, self.asset_names())
 
@@ -190,28 +190,38 @@ class Service:
             self.metrics.hits.labels("results").inc()
         return found
 
-    async def _render(self, jobs: list[Job], on_progress: Callable[[Progress], None] | None) -> list[Rendered]:
-        batch = Batch(jobs, self.dispatcher)
+    async def _render(self, makings: list[Making], on_progress: Callable[[Progress], None] | None) -> list[Rendered]:
+        batch = Batch(makings, self.dispatcher)
         if on_progress is not None:
-            for job in jobs:
-                job.on_change = lambda: on_progress(batch.progress)
-        self.dispatcher.submit(jobs)
+            for making in makings:
+                making.watch(lambda: on_progress(batch.progress))
+        self.dispatcher.submit([making.job for making in makings])
+        tasks = [asyncio.create_task(self._finish(making)) for making in makings]
         self._batches.append(batch)
         if on_progress is not None:
             on_progress(batch.progress)  # it is queued
         try:
             async with asyncio.timeout(self.config.timeout_s):
-                rendered = [await asyncio.shield(job.done) for job in jobs]
+                rendered = await asyncio.gather(*tasks)
         except TimeoutError:
             why = f"was not finished within {self.config.timeout_s:g} s"
             raise DeadlineError("request", None, why, "ask for less, or come again when there is less to do") from None
         finally:
             self._batches.remove(batch)
-            for job in jobs:
-                self.dispatcher.give_up(job, CancellationError("picture", None, "nobody waits for it any more"))
+            for task, making in zip(tasks, makings, strict=True):
+                task.cancel()
+                self.dispatcher.give_up(making.job, CancellationError("picture", None, "nobody waits for it any more"))
         for each in rendered:
             logger.info("%s", each.summary)
         return rendered
+
+    async def _finish(self, making: Making) -> Rendered:
+        """The picture, after all legs of its chain. Those after the first were accepted with it."""
+        while True:
+            rendered = await asyncio.shield(making.job.done)
+            if not making.go_on(rendered):
+                return rendered
+            self.dispatcher.submit([making.job], is_accepted=True)
 
     def _watch(self) -> None:
         """Add gauges of the queue and the engines."""

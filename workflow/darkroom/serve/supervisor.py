@@ -41,7 +41,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
-_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "metadata")
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint", "metadata")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Job:
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
     after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
     until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far. `pictures`, `stages_done`, `keep_latents`: see `Engine.denoise`; `metadata`: fields of MetadataConfig. `done` is settled once.
+    PNGs of how the picture looks so far; `Engine.denoise` says what the next four are; `metadata`: fields of MetadataConfig. `done` is settled once.
     """
 
     model: str
@@ -73,6 +73,7 @@ class Job:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     stages_done: int = 0
     keep_latents: bool = False
+    checkpoint: str | None = None
     metadata: Mapping[str, bool] = field(default_factory=dict)
     on_preview: Callable[[bytes], None] = lambda _: None
     id: int = field(default_factory=lambda: next(_NUMBERS))
@@ -270,8 +271,7 @@ class Supervisor:
 
     def _send(self, message: Message, files: Mapping[str, bytes] = NO_FILES) -> None:
         if self._writer is not None:
-            for part in pack_files(message, files):
-                self._writer.write(part)
+            self._writer.writelines(pack_files(message, files))
 
     async def _wait_for_descriptors(self, error: OSError) -> None:
         """An engine that could not even be started has not died: clients hold all descriptors for now."""

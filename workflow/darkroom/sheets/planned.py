@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,28 @@ class PlannedPicture:
     def latent_path(self) -> str:
         """The place below results/ of its latents, where a stage needs them."""
         return latent_path(self.path)
+
+    @property
+    def renderer(self) -> str:
+        """The checkpoint that makes it of what is before: its own one, or that of its last stage."""
+        return self._models[-1]
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """All checkpoints that its pixels or its metadata depend on, the one that renders it first."""
+        own = [self.checkpoint] if self.request.needs_own_checkpoint else []
+        return list(dict.fromkeys([self.renderer, *own, *filter(None, self.request.checkpoints)]))
+
+    @property
+    def turn(self) -> int:
+        """How often the checkpoint changes in its chain."""
+        models = self._models if self.request.image is None else self._models[1:]
+        return sum(one != other for one, other in pairwise(models))
+
+    @property
+    def _models(self) -> list[str]:
+        """The checkpoint of the first pass and of each stage."""
+        return [self.checkpoint, *(name or self.checkpoint for name in self.request.checkpoints)]
 
     @property
     def needs_latent(self) -> bool:

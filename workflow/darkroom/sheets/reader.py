@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.text import did_you_mean
 from darkroom.base.validation import Mistakes
 from darkroom.config import Config
 from darkroom.errors import BadNameError, ConfigError, InputError, SheetError
@@ -39,7 +38,16 @@ from darkroom.sheets.sheet_file import SheetFile
 from darkroom.sheets.study import TEXTS, Cell, Expansion, Study, merge_lora_weights
 from darkroom.sheets.study_keys import STUDY_KEYS, read_study, read_variables
 from darkroom.sheets.styles import Style, apply_styles, read_styles
-from darkroom.sheets.then import THEN, build_stages, check_stage_key, check_then, is_stage_key, texts_of
+from darkroom.sheets.then import (
+    THEN,
+    Known,
+    build_stages,
+    check_stage_key,
+    check_then,
+    is_stage_key,
+    texts_of,
+    unknown_checkpoint,
+)
 
 SHEET_KEYS = ["checkpoints", "defaults", FROM, "prompts", "styles_file", *STUDY_KEYS]
 PROMPT_KEYS = ["id", "prompt", "checkpoints", FROM, "styles", THEN, "variables", *SETTING_KEYS]
@@ -57,6 +65,11 @@ class Context:
     inputs: InputPictures
     sheet_named: SheetNamed
     mistakes: Mistakes
+
+    @property
+    def known(self) -> Known:
+        """What stages may name."""
+        return Known(self.inputs, self.config.checkpoints)
 
 
 @dataclass(slots=True)
@@ -117,7 +130,7 @@ class SheetReader:
         def locate(*below: str | int) -> str:
             return self.file.locate(*keys, THEN, *below)
 
-        return {**layer, THEN: check_then(layer[THEN], locate, self.context.inputs, self.mistakes)}
+        return {**layer, THEN: check_then(layer[THEN], locate, self.context.known, self.mistakes)}
 
     def texts(self) -> list[str]:
         """All texts of the sheet that may have places to fill."""
@@ -132,15 +145,15 @@ class SheetReader:
         """True for an axis' value whose settings can't be, whatever the prompt; told here once, not for each cell."""
         before = len(self.mistakes.errors)
         patch = {key: given for key, given in value.patch.settings.items() if not is_stage_key(key)}
-        inputs = self.context.inputs
+        known = self.context.known
         with self.mistakes.collect():
             if "checkpoints" in patch:
                 self.known_checkpoints(patch.pop("checkpoints"), value.place)
             if THEN in patch:
-                check_then(patch.pop(THEN), lambda *_: value.place, inputs, self.mistakes)
+                check_then(patch.pop(THEN), lambda *_: value.place, known, self.mistakes)
             for key in value.patch.settings.keys() - patch.keys():
                 if is_stage_key(key):
-                    check_stage_key(key, value.patch.settings[key], value.place, inputs, self.mistakes)
+                    check_stage_key(key, value.patch.settings[key], value.place, known, self.mistakes)
             where = f"axis value {value.label} ({value.place})"
             patch = apply_styles(patch, self.styles, where) if "styles" in patch else patch
             patch = merge_lora_weights(patch, where)
@@ -250,17 +263,18 @@ class SheetReader:
         if prompt.beginning is not None:
             check_chain(given, merged, prompt.beginning)
         picture = None if prompt.beginning is None else prompt.beginning.picture
-        assets, inputs = self.context.assets, self.context.inputs
+        assets, known = self.context.assets, self.context.known
         if picture is None:
-            stages, files = build_stages(given, {}, where, inputs)
+            stages, files = build_stages(given, {}, where, known)
             chains = make_chains({**merged, **({"stages": stages} if stages else {})}, assets, where)
         else:
             check_use(merged, given, where)
-            stages, files = build_stages(given, merged, where, inputs)
+            stages, files = build_stages(given, merged, where, known)
             chains = [continued_requests(picture, stages, assets, where)]
         ends = []
         for checkpoint in chosen:
-            for requests in chains:
+            for chain in chains:
+                requests = [request.of_checkpoint(checkpoint) for request in chain]
                 start = _start(cell.stem, requests[-1].seed, prompt.beginning)
                 ends.append(self.files.add(make_chain(self.name, checkpoint, start, requests, files, cell, facts)))
         return ends
@@ -301,9 +315,7 @@ class SheetReader:
             raise ConfigError("checkpoints", "[]", why, "leave checkpoints out for all of them")
         for name in names:
             if name not in known:
-                hint = did_you_mean(name, known, f"known are {', '.join(known)}", most=1)
-                why = f"is none that the configuration knows ({place})"
-                raise ConfigError("checkpoint", name, why, hint)
+                raise unknown_checkpoint(name, known, place)
         return list(dict.fromkeys(names))
 
 

@@ -11,7 +11,8 @@ that a stage needs, such as a mask, is a path here and the SHA256 of its bytes i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 from darkroom.base.text import did_you_mean, shorten
 from darkroom.base.validation import Mistakes, Problem, all_problems
 from darkroom.config_mistakes import unknown_key
-from darkroom.errors import ImageError, InputError, SheetError
+from darkroom.errors import ConfigError, ImageError, InputError, SheetError
 from darkroom.pictures.inputs import InputPictures
 from darkroom.request.stages import STAGES, Stage
 
@@ -28,13 +29,21 @@ STAGE_TEXTS = ("prompt", "negative_prompt")
 """The settings of a stage that are templates."""
 _FILES = ("mask",)
 """The settings of stages that are paths of pictures."""
+_CHECKPOINT = "checkpoint"
 _KEY = re.compile(r"then\.(?:(\d+)-)?([a-z][a-z0-9]*)\.(\w+)", re.ASCII)
 _EXAMPLE = "write then: [{hires: {scale: 2}}]"
 _ANY_SHA256 = "0" * 64
-_OTHER_CHECKPOINT = "a stage is rendered with its picture's checkpoint"
 
 Locate = Callable[..., str]
 """`FILE:LINE` of the value that the keys below `then` lead to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What stages may name: pictures, which `inputs` reads, and the checkpoints."""
+
+    inputs: InputPictures
+    checkpoints: Collection[str]
 
 
 def is_stage_key(name: object) -> bool:
@@ -47,18 +56,16 @@ def setting_of(key: str) -> str:
     return key.rpartition(".")[2]
 
 
-def check_then(
-    given: Any, locate: Locate, inputs: InputPictures, mistakes: Mistakes
-) -> list[dict[str, dict[str, Any]]]:
+def check_then(given: Any, locate: Locate, known: Known, mistakes: Mistakes) -> list[dict[str, dict[str, Any]]]:
     """The stages of a `then` that can be; what is wrong in the others goes to `mistakes`, each with its line."""
     if not isinstance(given, list):
         mistakes.add(SheetError(THEN, shorten(given), f"is no list of stages ({locate()})", _EXAMPLE))
         return []
-    return [stage for number, each in enumerate(given) if (stage := _check(number, each, locate, inputs, mistakes))]
+    return [stage for number, each in enumerate(given) if (stage := _check(number, each, locate, known, mistakes))]
 
 
 def _check(
-    number: int, given: Any, locate: Locate, inputs: InputPictures, mistakes: Mistakes
+    number: int, given: Any, locate: Locate, known: Known, mistakes: Mistakes
 ) -> dict[str, dict[str, Any]] | None:
     before = len(mistakes.errors)
     pair = _read_pair(number, given, locate, mistakes)
@@ -69,7 +76,7 @@ def _check(
     def place(key: str = "") -> str:
         return locate(number, name, key) if key else locate(number, name)
 
-    for _, error in _wrong_settings(name, settings, place, inputs):
+    for _, error in _wrong_settings(name, settings, place, known):
         mistakes.add(error)
     return {name: settings} if len(mistakes.errors) == before else None
 
@@ -95,15 +102,18 @@ def _read_pair(number: int, given: Any, locate: Locate, mistakes: Mistakes) -> t
 
 
 def _wrong_settings(
-    name: str, settings: Mapping[str, Any], place: Callable[..., str], inputs: InputPictures
+    name: str, settings: Mapping[str, Any], place: Callable[..., str], known: Known
 ) -> Iterator[tuple[str, InputError]]:
     """Each setting that can't be, whatever the picture before it is, and the error about it."""
     files = {key: settings[key] for key in _FILES if key in settings and key in STAGES[name].model_fields}
     for key, path in files.items():
         try:
-            read_file(path, f"stage {name}: {key}", place(key), inputs)
+            read_file(path, f"stage {name}: {key}", place(key), known.inputs)
         except SheetError as error:
             yield key, error
+    checkpoint = settings.get(_CHECKPOINT) if _CHECKPOINT in STAGES[name].model_fields else None
+    if isinstance(checkpoint, str) and checkpoint not in known.checkpoints:
+        yield _CHECKPOINT, unknown_checkpoint(checkpoint, known.checkpoints, place(_CHECKPOINT))
     try:
         STAGES[name].model_validate({**settings, **dict.fromkeys(files, _ANY_SHA256)})
     except ValidationError as error:
@@ -113,8 +123,6 @@ def _wrong_settings(
 
 def _describe(name: str, problem: Problem, place: Callable[..., str]) -> InputError:
     key = problem.name
-    if problem.is_unknown_key and key == "checkpoint":
-        return SheetError(f"stage {name}", key, f"can't be changed: {_OTHER_CHECKPOINT} ({place(key)})", "leave it out")
     if problem.is_unknown_key:
         return unknown_key(f"{THEN}.{name}.{key}", list(STAGES[name].model_fields), place(key))
     if problem.is_missing:
@@ -123,6 +131,12 @@ def _describe(name: str, problem: Problem, place: Callable[..., str]) -> InputEr
     return SheetError(
         what, shorten(problem.value), f"{problem.reason} ({place(key)})", f"give {key or name} other values"
     )
+
+
+def unknown_checkpoint(name: str, known: Collection[str], place: str) -> ConfigError:
+    """The error for a checkpoint that isn't among the known ones, with the nearest of them as its hint."""
+    hint = did_you_mean(name, known, f"known are {', '.join(known)}" if known else "name one that is converted", most=1)
+    return ConfigError("checkpoint", name, f"is none that the configuration knows ({place})", hint)
 
 
 def read_file(path: object, what: str, place: str, inputs: InputPictures) -> tuple[str, str]:
@@ -135,7 +149,7 @@ def read_file(path: object, what: str, place: str, inputs: InputPictures) -> tup
         raise SheetError(what, path, f"{error.why} ({place})", error.hint) from None
 
 
-def check_stage_key(key: str, value: Any, place: str, inputs: InputPictures, mistakes: Mistakes) -> None:
+def check_stage_key(key: str, value: Any, place: str, known: Known, mistakes: Mistakes) -> None:
     """Add to `mistakes` what is wrong with an axis' value for `then.NAME.SETTING`, whatever the prompt's stages are."""
     found = _KEY.fullmatch(key)
     assert found is not None
@@ -145,7 +159,7 @@ def check_stage_key(key: str, value: Any, place: str, inputs: InputPictures, mis
         mistakes.add(SheetError("stage", name, f"there is none of that name ({place})", hint))
         return
     # What it lacks, or what contradicts it, may stand in the sheet's `then`.
-    wrong = _wrong_settings(name, {setting: value}, lambda *_: place, inputs)
+    wrong = _wrong_settings(name, {setting: value}, lambda *_: place, known)
     mistakes.add(*(error for of, error in wrong if of == setting))
 
 
@@ -209,7 +223,7 @@ def map_texts(stages: Sequence[Mapping[str, Any]], change: Callable[[str], str])
 
 
 def build_stages(
-    given: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any], where: str, inputs: InputPictures
+    given: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any], where: str, known: Known
 ) -> tuple[tuple[Stage, ...], tuple[dict[str, str], ...]]:
     """The stages as a request has them, and for each the paths of its pictures by their SHA256.
 
@@ -218,12 +232,12 @@ def build_stages(
     stages, files = [], []
     for each in given:
         ((name, own),) = each.items()
-        known = STAGES[name].model_fields
-        settings = {**{key: value for key, value in defaults.items() if key in known}, **own}
+        fields = STAGES[name].model_fields
+        settings = {**{key: value for key, value in defaults.items() if key in fields}, **own}
         paths: dict[str, str] = {}
         for key in _FILES:
-            if key in settings and key in known:
-                settings[key], path = read_file(settings[key], f"{where}: {name}: {key}", "then", inputs)
+            if key in settings and key in fields:
+                settings[key], path = read_file(settings[key], f"{where}: {name}: {key}", "then", known.inputs)
                 paths[settings[key]] = path
         try:
             stages.append(STAGES[name].model_validate(settings))

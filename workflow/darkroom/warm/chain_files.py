@@ -22,7 +22,8 @@ _MAKE_AGAIN = "run the same command again: it makes what is missing first"
 
 class Chain:
     """A chain's files by their paths: `pictures` by the SHA-256 that the request has, `before` the picture after
-    `stages_done` stages, `before_latent` its latents, for a next stage that needs them.
+    `stages_done` stages, `before_latent` its latents, for a next stage that needs them. `checkpoint` is the name of the
+    picture's own, where the next stage is another one's.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class Chain:
         before: Path | None = None,
         before_latent: Path | None = None,
         stages_done: int = 0,
+        checkpoint: str | None = None,
     ) -> None:
         self.pictures = pictures
         self.before = before
         self.before_latent = before_latent
         self.stages_done = stages_done
+        self.checkpoint = checkpoint
 
     def read(self) -> dict[str, bytes]:
         """The files' bytes by the names that the engine knows. Raises ImageError (E-IMAGE), LimitError (E-LIMIT)."""

@@ -133,8 +133,11 @@ def _read_request(text: str) -> object:
 def _read_picture(request_json: str, chain: Chain | None, *, keep_latents: bool) -> tuple[Message, dict[str, bytes]]:
     """What the engine is asked: the message, and the files that go with it."""
     request = _read_request(request_json)
-    stages_done, files = (0, {}) if chain is None else (chain.stages_done, chain.read())
-    return {"op": "render", "request": request, "stages_done": stages_done, "keep_latents": keep_latents}, files
+    message = {"op": "render", "request": request, "stages_done": 0, "keep_latents": keep_latents}
+    if chain is None:
+        return message, {}
+    own = {} if chain.checkpoint is None else {"checkpoint": chain.checkpoint}
+    return {**message, "stages_done": chain.stages_done, **own}, chain.read()
 
 
 def _fetch_picture(spec: EngineSpec, message: Message, files: Files) -> tuple[Message, dict[str, bytes]]:

@@ -239,6 +239,7 @@ class FrameServer:
             pictures=pictures,
             stages_done=stages_done,
             keep_latents=message["keep_latents"],
+            checkpoint=message.get("checkpoint"),
             metadata=MetadataConfig.model_validate(message.get("metadata") or {}).model_dump(),
         )
         self._dispatcher.submit([job])

@@ -23,6 +23,8 @@ __all__ = ["STAGES", "DenoisingStage", "Hires", "Img2Img", "Inpaint", "Outpaint"
 
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Hires, Img2Img, Inpaint, Outpaint, Upscale, Tile)}
 
+_LATER = ("checkpoint",)
+
 
 def read_stage(given: Any) -> Stage:
     """A stage from `{NAME: {setting: value}}`, as `write_stage` gives it. Raises ValueError with the setting's name."""
@@ -43,5 +45,9 @@ def read_stage(given: Any) -> Stage:
 
 
 def write_stage(stage: Stage) -> dict[str, Any]:
-    """A stage as JSON-ready data: `{NAME: {setting: value}}`."""
-    return {stage.name: stage.model_dump(mode="json")}
+    """A stage as JSON-ready data: `{NAME: {setting: value}}`.
+
+    Without what earlier versions don't have, if it isn't set: requests are compared as texts with theirs.
+    """
+    written = stage.model_dump(mode="json")
+    return {stage.name: {key: value for key, value in written.items() if key not in _LATER or value is not None}}

@@ -62,6 +62,8 @@ class DenoisingStage(Stage):
     """Another schedule type for this stage."""
     cfg_scale: float | None = Field(None, ge=0, le=100)
     """Another CFG scale for this stage."""
+    checkpoint: str | None = Field(None, min_length=1, max_length=200)
+    """Another checkpoint for this stage, by its name; the picture's own if left out."""
 
     @field_validator("sampler")
     @classmethod

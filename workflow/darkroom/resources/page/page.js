@@ -3,9 +3,11 @@
 import { hasKey, keepKey, loadOptions, Refusal, render } from "./api.js";
 import { byId } from "./dom.js";
 import { mark, offer, read, write } from "./form.js";
-import { add, shownBlob, shownRequest, shownStart } from "./picture.js";
+import { add, endPreview, preview, shownBlob, shownRequest, shownStart } from "./picture.js";
 import { readChain, writeStages } from "./stages.js";
 import { restore, snapshot, startFrom } from "./start.js";
+
+const PREVIEWS = 3; // each costs a decoding
 
 let running = null; // the AbortController of the picture under way
 
@@ -78,7 +80,7 @@ async function renderPicture() {
   if (running || byId("form").hidden) return;
   const wasTried = hasKey(), controller = running = new AbortController();
   const request = read(), { settings, pictures } = readChain(request), start = snapshot();
-  const body = { request: { ...request, ...settings }, model: byId("model").value, pictures };
+  const body = { request: { ...request, ...settings }, model: byId("model").value, pictures, previews: PREVIEWS };
   byId("error").hidden = true;
   mark(null);
   showProgress({ stage: "waiting" });
@@ -87,6 +89,7 @@ async function renderPicture() {
   try {
     for await (const [name, data] of render(body, controller.signal)) {
       if (name === "progress") showProgress(data);
+      else if (name === "preview") preview(data.png);
       else if (name === "error") throw new Refusal(data.error);
       else add(data, request.seed, start);
     }
@@ -96,6 +99,7 @@ async function renderPicture() {
     if (!controller.signal.aborted) complain(error, wasTried);
   } finally {
     running = null;
+    endPreview();
     setRunning(false);
   }
 }

@@ -5,7 +5,7 @@ import { describeStages } from "./stages.js";
 
 const MOST = 24;
 const pictures = []; // newest first
-let shown = null;
+let shown = null, previewed = null;
 
 /** The request of the picture shown, with its seed as text. */
 export const shownRequest = () => shown.request;
@@ -33,6 +33,26 @@ export function add(event, seed, start) {
   }
   byId("history-part").hidden = pictures.length < 2;
   show(picture);
+}
+
+/** Shows how the picture under way looks so far, in base64; the one shown before comes back with `endPreview`. */
+export function preview(png) {
+  endPreview();
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0)), image = byId("image");
+  image.src = previewed = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  image.alt = "Preview of the picture under way";
+  image.style.maxWidth = `${Math.max(new DataView(bytes.buffer).getUint32(16), 640)}px`;
+  image.hidden = false;
+  byId("empty").hidden = true;
+}
+
+/** Takes the preview away. */
+export function endPreview() {
+  if (!previewed) return;
+  URL.revokeObjectURL(previewed);
+  previewed = null;
+  if (shown) show(shown);
+  else byId("image").hidden = !(byId("empty").hidden = false);
 }
 
 function show(picture) {
