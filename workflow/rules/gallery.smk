@@ -11,7 +11,12 @@ rule make_contact_sheet:
     input:
         pictures=get_pictures,
     output:
-        image=update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
+        image=report(
+            update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
+            caption="../report/contact-sheet.rst",
+            category="{sheet}",
+            labels={"what": "contact sheet"},
+        ),
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
     localrule: True  # it takes seconds: not worth a cluster job
@@ -36,7 +41,12 @@ rule measure_study:
         contact_sheet="results/{sheet}/contact-sheet.png",
         scores=get_scores if plan.config.scores else [],
     output:
-        table=update("results/{sheet}/study.csv"),
+        table=report(
+            update("results/{sheet}/study.csv"),
+            caption="../report/study-numbers.rst",
+            category="{sheet}",
+            labels={"what": "numbers"},
+        ),
     log:
         "logs/gallery/{sheet}.study.log",
     wildcard_constraints:
@@ -59,7 +69,12 @@ rule make_study_page:
         table=get_study_csv,
         contact_sheet="results/{sheet}/contact-sheet.png",
     output:
-        page=update("results/{sheet}/study.html"),
+        page=report(
+            update("results/{sheet}/study.html"),
+            caption="../report/study-table.rst",
+            category="{sheet}",
+            labels={"what": "table"},
+        ),
     log:
         "logs/gallery/{sheet}.study-page.log",
     wildcard_constraints:
@@ -81,7 +96,12 @@ rule make_grid:
     input:
         pictures=get_grid_pictures,
     output:
-        image=update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+        image=report(
+            update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+            caption="../report/grid.rst",
+            category="{sheet}",
+            labels={"what": "{grid}"},
+        ),
     log:
         "logs/gallery/{sheet}.{grid}.log",
     wildcard_constraints:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from darkroom import __version__
+from darkroom.base.job_notes import note
 from darkroom.cli import render_job
 from darkroom.errors import DarkroomError, VersionError
 
@@ -26,11 +28,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     arguments = render_job.read(given) or make_parser().parse_args(given)
+    started = time.perf_counter()
     try:
         _check_version()
         outcome = arguments.verb(arguments)
+        _note_work(given, arguments, started)
     except DarkroomError as error:
         _report(error, arguments)
+        _note_work(given, arguments, started, error.code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -46,6 +51,16 @@ def main(argv: list[str] | None = None) -> int:
         print(outcome)
         _write_log(arguments, outcome)
     return 0
+
+
+def _note_work(
+    given: list[str], arguments: argparse.Namespace | SimpleNamespace, started: float, error: str | None = None
+) -> None:
+    """What a job has done, for the numbers of its run; nothing outside of runs."""
+    verb = next(word for word in given if not word.startswith("-"))
+    output, seconds = getattr(arguments, "output", None), time.perf_counter() - started
+    facts = {"output": None if output is None else str(output), "error": error, **getattr(arguments, "facts", {})}
+    note(verb=verb, seconds=round(seconds, 6), **{name: value for name, value in facts.items() if value is not None})
 
 
 def _check_version() -> None:

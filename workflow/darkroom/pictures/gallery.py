@@ -19,7 +19,15 @@ from darkroom.pictures.picture import (
     shorten_middle,
     write_manifest,
 )
-from darkroom.pictures.records import INDEX, STUDY_PAGE, PictureRecord, seal_page, thumbnail_path
+from darkroom.pictures.progress import Progress
+from darkroom.pictures.records import (
+    INDEX,
+    STUDY_PAGE,
+    PictureRecord,
+    seal_page,
+    seal_unfinished_page,
+    thumbnail_path,
+)
 from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 
@@ -39,18 +47,23 @@ def build_gallery(
     title: str,
     thumbnail_px: int,
     has_scores: bool = False,
+    progress: Progress | None = None,
 ) -> None:
     """Write thumbnails, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
     `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge; with `has_scores`
-    the manifest has the pictures' scores. The same input
+    the manifest has the pictures' scores. With the `progress` of a run, `pictures` are those that are there: the page says so,
+    is sealed as one to be built again, and nothing else is written or removed. The same input
     gives the same bytes. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
     infotext; the earlier page then stays as it is.
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
+    page = render_page(pictures, records, checkpoints, title, thumbnail_px, progress).encode()
+    if progress is not None:
+        write_bytes(results / INDEX, seal_unfinished_page(page))
+        return
     remove_stale(results, pictures)
-    page = render_page(pictures, records, checkpoints, title, thumbnail_px).encode()
     scores = find_scores(results, pictures, records) if has_scores else {}
     manifest = write_manifest(results, pictures, records, scores)
     write_bytes(results / INDEX, seal_page(page, manifest, (record.sha256 for record in records)))
@@ -62,6 +75,7 @@ def render_page(
     checkpoints: dict[str, Facts],
     title: str,
     thumbnail_px: int,
+    progress: Progress | None = None,
 ) -> str:
     """The page's HTML; `pictures` come grouped, `records[i]` belongs to `pictures[i]`."""
     by_path = {picture.path: picture for picture in pictures}
@@ -78,14 +92,15 @@ def render_page(
     ]
     return render_template(
         "index.html.j2",
-        ("tokens.css", "gallery.css", "viewer.css"),
-        ("dom.js", "viewer.js", "gallery.js"),
+        ("tokens.css", "gallery.css", "viewer.css", *(() if progress is None else ("progress.css",))),
+        ("dom.js", "viewer.js", "gallery.js", *(() if progress is None else ("progress.js",))),
         variables=f"--thumb: {thumbnail_px}px;",
         title=title,
         total=len(shown),
         groups=groups,
         checkpoints=checkpoints,
         compares=False,
+        progress=None if progress is None else progress.as_dict(),
         data=script_json([describe_picture(*pair, by_path) for pair in shown]),
     )
 
@@ -161,14 +176,26 @@ def make_gallery_page(plan_file: Path) -> str:
     Raises ImageError (E-IMAGE) for a damaged picture, ModelError (E-MODEL) for a damaged audit.
     """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    pictures = [_picture(p) for ps in plan["sheets"].values() for p in ps]
+    pictures = pictures_of(plan)
+    build_planned_gallery(plan, pictures)
+    return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
+
+
+def pictures_of(plan: Mapping[str, Any]) -> list[GalleryPicture]:
+    """All pictures of a plan."""
+    return [_picture(p) for ps in plan["sheets"].values() for p in ps]
+
+
+def build_planned_gallery(
+    plan: Mapping[str, Any], pictures: list[GalleryPicture], progress: Progress | None = None
+) -> None:
+    """`build_gallery` with all that the plan says of the page. Raises what it raises, and ModelError (E-MODEL) for a damaged audit."""
     models = Path(plan["config"]["models_dir"]) / "diffusers"
     audits = {name: read_audit(models / name) for name in plan["config"]["checkpoints"]}
     checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
     gallery, has_scores = plan["config"]["gallery"], bool(plan["config"].get("scores"))
     sizes = {"title": gallery["title"], "thumbnail_px": gallery["thumbnail_px"]}
-    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores)
-    return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
+    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores, progress=progress)
 
 
 def _picture(data: dict[str, Any]) -> GalleryPicture:

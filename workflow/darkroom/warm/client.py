@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darkroom.base.files import disk_errors, write_together
+from darkroom.base.job_notes import note
 from darkroom.base.processes import is_alive
 from darkroom.errors import BusyError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
@@ -82,7 +83,8 @@ def render(
     chain: Chain | None = None,
     latents: Path | None = None,
 ) -> dict[str, Any]:
-    """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
+    """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`, and `used`: see
+    `serve.engine_process.resources_in_use`).
 
     `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
     `chain` has the files that its stages need, `latents` is a second output for the picture's latents.
@@ -104,7 +106,7 @@ def render(
         _write_log(log, describe(error))
         raise
     _write_log(log, answer["summary"])
-    facts: dict[str, Any] = answer["facts"]
+    facts: dict[str, Any] = answer["facts"] | {"used": answer["used"]}
     return facts
 
 
@@ -194,6 +196,8 @@ def _try_engine(
         except TimeoutError:
             raise _hung(spec, slot, connection, "was not ready", spec.start_timeout_s) from None
         _check(answer, "ready")
+        for load in answer["loads"]:
+            note(load=load["model"], seconds=load["seconds"])
         try:
             answer, made = connection.ask(*picture, timeout_s=timeout_s)
         except ConnectionLost:
