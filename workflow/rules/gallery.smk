@@ -3,7 +3,8 @@
 REQUIRED INPUTS: the pictures.
 OUTPUTS:         results/SHEET/contact-sheet.png; of a study also results/SHEET/grid.png, others for its table's other pages,
                  study.csv and study.html; results/index.html and results/manifest.jsonl. results/thumbnails/ is a cache that
-                 these rules share.
+                 these rules share. `snakemake --report` holds contact sheets, grids and study.csv; the HTML pages would have
+                 no pictures there.
 """
 
 
@@ -15,7 +16,7 @@ rule make_contact_sheet:
             update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
             caption="../report/contact-sheet.rst",
             category="{sheet}",
-            labels={"what": "contact sheet"},
+            labels={"page": "contact sheet"},
         ),
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
@@ -45,7 +46,7 @@ rule measure_study:
             update("results/{sheet}/study.csv"),
             caption="../report/study-numbers.rst",
             category="{sheet}",
-            labels={"what": "numbers"},
+            labels={"page": "numbers of the study (CSV)"},
         ),
     log:
         "logs/gallery/{sheet}.study.log",
@@ -69,12 +70,7 @@ rule make_study_page:
         table=get_study_csv,
         contact_sheet="results/{sheet}/contact-sheet.png",
     output:
-        page=report(
-            update("results/{sheet}/study.html"),
-            caption="../report/study-table.rst",
-            category="{sheet}",
-            labels={"what": "table"},
-        ),
+        page=update("results/{sheet}/study.html"),
     log:
         "logs/gallery/{sheet}.study-page.log",
     wildcard_constraints:
@@ -100,7 +96,7 @@ rule make_grid:
             update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
             caption="../report/grid.rst",
             category="{sheet}",
-            labels={"what": "{grid}"},
+            labels={"page": "{grid}"},
         ),
     log:
         "logs/gallery/{sheet}.{grid}.log",

@@ -19,7 +19,6 @@ from darkroom.pictures.picture import (
     shorten_middle,
     write_manifest,
 )
-from darkroom.pictures.progress import Progress
 from darkroom.pictures.records import (
     INDEX,
     STUDY_PAGE,
@@ -28,6 +27,7 @@ from darkroom.pictures.records import (
     seal_unfinished_page,
     thumbnail_path,
 )
+from darkroom.pictures.run_progress import Progress
 from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 

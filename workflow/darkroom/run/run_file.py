@@ -129,7 +129,7 @@ class RunFile(RunPart):
     outcome: Literal["done", "failed", "interrupted"]
     """`failed` if a job failed, `interrupted` if the run ended before all was made."""
     started: str
-    """When planning began, in UTC: `2026-11-30T17:25:44Z`."""
+    """When Snakemake was started, in UTC: `2026-11-30T17:25:44Z`."""
     ended: str
     """When the run ended."""
     seconds: float

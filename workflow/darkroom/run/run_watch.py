@@ -18,13 +18,12 @@ from pathlib import Path
 
 from darkroom.base.files import write_json
 from darkroom.base.job_notes import FOLDER, VARIABLE, read_notes
-from darkroom.base.processes import new_owner
+from darkroom.base.processes import age_s, new_owner
 from darkroom.base.secrets import redact
-from darkroom.pictures.progress import EXPECTED
 from darkroom.pictures.records import INDEX
+from darkroom.pictures.run_progress import EXPECTED, LEAST_S, pause_after, write_expected
 from darkroom.run.energy import SAMPLE_S, EnergyMeter
-from darkroom.run.plan import Plan
-from darkroom.run.progress_page import LEAST_S, pause_after, write_expected, write_page
+from darkroom.run.plan import PLAN_FILE, Plan
 from darkroom.run.run_record import Outputs, Work, make_run_file
 from darkroom.run.snakemake_api import SnakemakeRun
 
@@ -39,7 +38,7 @@ class RunWatch:
 
     def __init__(self, plan: Plan, snakemake: SnakemakeRun) -> None:
         self._plan, self._snakemake = plan, snakemake
-        self._begun = time.time()
+        self._begun = time.time() - age_s()
         self._folder: Path | None = None
         self._asked = self._planned = frozenset[str]()
         self._energy = EnergyMeter()
@@ -97,7 +96,7 @@ class RunWatch:
             write_json(RUN_FILE, found.model_dump(mode="json"))
             print(found.summary(), file=sys.stderr, flush=True)
         if (folder / EXPECTED).exists():
-            write_page(folder, is_running=False, failed=found.pictures.failed)
+            _make_page(folder, "--ended", "--failed", str(found.pictures.failed))
 
     def _watch(self) -> None:
         """The thread: read the counters, and start pages one after another."""
@@ -122,9 +121,9 @@ class RunWatch:
         return folder if folder is not None and (folder / EXPECTED).exists() else None
 
 
-def _make_page(folder: Path) -> float:
+def _make_page(folder: Path, *options: str) -> float:
     """Write the page in a process of its own; returns the processor time that it takes from the run, in seconds."""
-    command = [sys.executable, "-m", "darkroom.run.progress_page", str(folder)]
+    command = [sys.executable, "-m", "darkroom.run.progress_page", str(folder), str(PLAN_FILE), *options]
     # A session of its own: Ctrl-C is for the run, which then writes the last page.
     done = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, start_new_session=True, check=False

@@ -127,9 +127,8 @@ class Owner(Protocol):
 class Supervisor:
     """Keeps an engine running on one device.
 
-    `loaded` names the models in its memory, `pictures` counts the pictures it has finished, `resources` is what the engine
-    used as of the last one (see `engine_process.resources_in_use`); `read` are the bytes of a
-    model that have been read and those there are, while it is loaded and takes some time. An engine is broken, and isn't
+    `loaded` names the models in its memory, `pictures` counts the pictures it has finished, `resources` are those in use at the
+    last one (see `engine_process`); `read` are the bytes of a model that have been read and those there are, while it is loaded. An engine is broken, and isn't
     started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
     first model. One that doesn't react within its limits is killed, which counts as a death.
     """

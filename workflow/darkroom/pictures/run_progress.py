@@ -7,16 +7,22 @@ they write is the last; a page of a run under way is left out while they are at 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from darkroom.base.files import write_bytes
 from darkroom.base.job_notes import current_run
 
+LEAST_S = 15.0
+"""The least time between the beginnings of two pages of a run under way, in seconds."""
+SHARE = 0.03
+"""The most of one processor's time that such pages may take."""
 LOCK = Path(".snakemake/darkroom/pages.lock")
 EXPECTED = "expected.json"
 """In a run's folder: the files of the pictures that it was to make, as they were before. Only as long as the gallery isn't finished."""
@@ -49,6 +55,25 @@ class Progress:
     @property
     def _local(self) -> time.struct_time:
         return time.localtime(self.written)
+
+
+def write_expected(run: Path, paths: Iterable[str]) -> None:
+    """Note the files that a run is to make, and what is there in their places. Raises DiskError (E-DISK)."""
+    write_bytes(run / EXPECTED, json.dumps({path: stamp_of(Path(path)) for path in paths}).encode())
+
+
+def stamp_of(path: Path) -> list[int] | None:
+    """What changes when a file is made again: its size in bytes and its time in ns; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+def pause_after(cpu_s: float) -> float:
+    """How long after the beginning of a page that took so much processor time the next one may begin, in seconds."""
+    return max(LEAST_S, cpu_s / SHARE)
 
 
 @contextmanager
