@@ -69,6 +69,7 @@ SAME_NAMES = {
 """Module names in two packages, with what tells them apart."""
 
 SEAMS = {
+    "base/job_notes": "standard library only: every job imports it",
     "base/worker_words": "a list of lines that commands, sources, engine and server log",
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",

@@ -142,7 +142,7 @@ def make_parser() -> argparse.ArgumentParser:
     verify.add_arguments(add("verify", verify.run, text))
     text = "Say how many pictures the prompt sheets ask for, and how many are not there yet. Nothing is run."
     plan.add_arguments(add("plan", plan.run, text))
-    text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
+    text = "List the pictures and pages in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
     render.add_arguments(add("render", render.run, "Render one picture."))
     score.add_arguments(
