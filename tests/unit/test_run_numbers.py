@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +165,7 @@ def test_notes_are_written_in_runs_only_and_a_line_that_was_cut_off_is_left_out(
     job_notes.note(verb="fetch", seconds=1.0)
     monkeypatch.setenv(job_notes.VARIABLE, "ended")
     job_notes.note(verb="fetch", seconds=1.0)
-    assert job_notes.current_run() is None and not os.listdir(tmp_path)
+    assert job_notes.current_run() is None and not [*tmp_path.iterdir()]
     run = tmp_path / job_notes.FOLDER / "ended"
     run.mkdir(parents=True)
     job_notes.note(verb="fetch", seconds=1.0)

@@ -90,6 +90,7 @@ SEAMS = {
     "request/stages/img2img": "a file a stage",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
+    "pictures/run_progress": "what the gallery is told of a run under way",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
     "run/repair": "the commands of three rules, run outside Snakemake",

@@ -76,7 +76,7 @@ def run_gallery(arguments: argparse.Namespace) -> str:
     It is the last page of a run: none of a run under way follows.
     """
     from darkroom.pictures.gallery import make_gallery_page
-    from darkroom.pictures.run_progress import end_progress, page_lock
+    from darkroom.run.page_lock import end_progress, page_lock
 
     with page_lock():
         line = make_gallery_page(arguments.plan)
@@ -86,7 +86,7 @@ def run_gallery(arguments: argparse.Namespace) -> str:
 
 def _make(make: Callable[[Path, str, Path], str], arguments: argparse.Namespace) -> str:
     """Make a page of one sheet while no gallery is built, which would write the same index of thumbnails."""
-    from darkroom.pictures.run_progress import page_lock
+    from darkroom.run.page_lock import page_lock
 
     with page_lock(is_shared=True):
         return make(arguments.plan, arguments.sheet, arguments.output)

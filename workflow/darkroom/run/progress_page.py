@@ -19,8 +19,9 @@ from typing import Any
 from darkroom.errors import DarkroomError
 from darkroom.pictures.gallery import RESULTS, build_planned_gallery, pictures_of
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.run_progress import EXPECTED, Progress, page_lock, pause_after, stamp_of
+from darkroom.pictures.run_progress import Progress
 from darkroom.pictures.thumbnails import update_thumbnails
+from darkroom.run.page_lock import EXPECTED, page_lock, pause_after, stamp_of
 
 _MARGIN_S = 60.0
 _LOWEST = 19  # nice(2)

@@ -21,8 +21,8 @@ from darkroom.base.job_notes import FOLDER, VARIABLE, read_notes
 from darkroom.base.processes import age_s, new_owner
 from darkroom.base.secrets import redact
 from darkroom.pictures.records import INDEX
-from darkroom.pictures.run_progress import EXPECTED, LEAST_S, pause_after, write_expected
 from darkroom.run.energy import SAMPLE_S, EnergyMeter
+from darkroom.run.page_lock import EXPECTED, LEAST_S, pause_after, write_expected
 from darkroom.run.plan import PLAN_FILE, Plan
 from darkroom.run.run_record import Outputs, Work, make_run_file
 from darkroom.run.snakemake_api import SnakemakeRun

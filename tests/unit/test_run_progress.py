@@ -14,8 +14,9 @@ from darkroom.pictures.damage import ResultsCheck
 from darkroom.pictures.findings import check_results
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.run_progress import EXPECTED, Progress, end_progress, page_lock, pause_after, write_expected
+from darkroom.pictures.run_progress import Progress
 from darkroom.run import progress_page
+from darkroom.run.page_lock import EXPECTED, end_progress, page_lock, pause_after, write_expected
 from tests.fixtures.pictures import make_pictures
 
 PLAN = Path(".snakemake/darkroom/plan.json")
@@ -26,6 +27,7 @@ SIZES = {"title": "Night shift", "thumbnail_px": 64}
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[GalleryPicture]:
     """Three pictures of a project, with its plan, in a run that was to make the last two and has made one of them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     made = make_pictures(Path("results"), 3)
     fields = ("sheet", "checkpoint", "id", "seed", "path", "request")
     sheets = {"shapes": [{name: getattr(picture, name) for name in fields} for picture in made]}
