@@ -115,7 +115,10 @@ def config_schema() -> dict[str, Any]:
 
 def run_schema() -> dict[str, Any]:
     """The schema of results/run.json."""
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **RunFile.model_json_schema(mode="serialization")}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunFile.model_json_schema(mode="serialization"),
+    }
 
 
 def sheet_schema() -> dict[str, Any]:

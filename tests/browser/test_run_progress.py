@@ -20,7 +20,10 @@ pytestmark = needs_chromium
     ("progress", "shown"),
     [
         (Progress(2, 5, 0, is_running=True, next_by=round(time.time()) + 3600), "Reload for more."),
-        (Progress(2, 5, 0, is_running=True, next_by=60), "If that shows nothing newer, the run has ended or was killed."),
+        (
+            Progress(2, 5, 0, is_running=True, next_by=60),
+            "If that shows nothing newer, the run has ended or was killed.",
+        ),
         (Progress(2, 5, 0, is_running=False, failed=1), "the run ended before all were made; 1 failed"),
     ],
 )
