@@ -18,6 +18,7 @@ BUNDLED = (
     "prompts",
     "requirements.lock",
     "workflow/Snakefile",
+    "workflow/report",
     "workflow/resources/demo",
     "workflow/rules",
 )

@@ -2,6 +2,7 @@
 
 - `plan`: a dry-run where every picture is to be made; `unchanged`: a run that finds nothing to be done; `edited`: a run
   after one prompt of all was edited; `run`: a run that makes everything, pages too.
+- `watched`: the same run beside one without hooks, which has no numbers and no page while pictures are made.
 - `sheets`: reading the prompt sheet and building its requests, against a second.
 
 A stand-in engine, started beforehand, answers each request at once with a small picture: what is measured is the workflow.
@@ -29,8 +30,9 @@ from benchmarks.measure import ROOT, Row, make_project, measure, prompts, snakem
 
 SIZES = (1000, 5000)
 ACTIONS = ("plan", "unchanged", "edited", "run")
-CASES = tuple(f"{action}-{size}" for size in SIZES for action in ACTIONS) + tuple(f"sheets-{size}" for size in SIZES)
+CASES = tuple(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets"))
 BAR = 1.3
+WATCHED_BAR = 1.05
 SHEETS_BAR_S = 1.0
 _WHAT = {
     "plan": "dry-run of {:,} pictures",
@@ -184,6 +186,8 @@ def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
     for size in SIZES:
         if actions := [action for action in ACTIONS if f"{action}-{size}" in cases]:
             rows += _compare(size, actions, rounds)
+        if f"watched-{size}" in cases:
+            rows.append(_watch(size, rounds))
         if f"sheets-{size}" in cases:
             rows.append(_read_sheets(size, rounds))
     return rows
@@ -218,6 +222,17 @@ def _measure(action: str, size: int, sides: Mapping[str, Ours | Floor], rounds: 
         if action == "unchanged" and "Nothing to be done" not in run_command(commands[name]):
             raise SystemExit(f"{name} has something to do")
     return Row(_WHAT[action].format(size), seconds["ours"], "a trivial workflow", seconds["floor"], BAR)
+
+
+def _watch(size: int, rounds: int) -> Row:
+    """What a run's numbers and its page while pictures are made add to it."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary, "ours"), size)
+        commands = {"watched": ours.command("results/"), "alone": ours.command("--no-hooks", "results/")}
+        with ours.engine():
+            seconds = measure(commands, rounds, before=lambda _: ours.clear())
+    what = f"{size:,} pictures with numbers and a page on the way"
+    return Row(what, seconds["watched"], "the same without", seconds["alone"], WATCHED_BAR)
 
 
 def _read_sheets(size: int, rounds: int) -> Row:

@@ -1,4 +1,4 @@
-"""The JSON Schemas that editors read, made from the typed configuration."""
+"""The JSON Schemas that editors read, made from the typed configuration, and that of a run's numbers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from darkroom.config import Config
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
 from darkroom.request.stages import STAGES
+from darkroom.run.run_file import RunFile
 from darkroom.sheets.read import SHEET_KEYS
 from darkroom.sheets.settings import SETTING_KEYS
 
@@ -103,7 +104,7 @@ FROM: dict[str, Any] = {
 
 def make_schemas() -> dict[Path, str]:
     """The text of each schema file by its path in the repository."""
-    schemas = {"config": config_schema(), "sheet": sheet_schema()}
+    schemas = {"config": config_schema(), "run": run_schema(), "sheet": sheet_schema()}
     return {FOLDER / f"{name}.schema.json": json.dumps(schema, indent=2) + "\n" for name, schema in schemas.items()}
 
 
@@ -113,6 +114,14 @@ def config_schema() -> dict[str, Any]:
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["properties"]["render"] |= {"properties": setting_schemas(), "additionalProperties": False}
     return schema
+
+
+def run_schema() -> dict[str, Any]:
+    """The schema of results/run.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **RunFile.model_json_schema(mode="serialization"),
+    }
 
 
 def sheet_schema() -> dict[str, Any]:

@@ -75,6 +75,7 @@ SAME_NAMES = {
 """Module names in two packages, with what tells them apart."""
 
 SEAMS = {
+    "base/job_notes": "standard library only: every job imports it",
     "base/worker_words": "a list of lines that commands, sources, engine and server log",
     "base/hashing": "one subject: the hashes of files",
     "base/lazy": "packages whose public names are imported when they are used",
@@ -100,6 +101,7 @@ SEAMS = {
     "request/picture_revision": "one subject: the revisions of a picture, for planning and for its metadata",
     "engine/previews": "what watches a picture's steps, without the arithmetic",
     "pictures/latents": "one subject: the file of latents beside a picture, for sheets, planning and the trash",
+    "pictures/run_progress": "what the gallery is told of a run under way",
     "prompting/emphasis": "a function a mode",
     "revisions": "edited whenever a stage's output changes",
     "run/repair": "the commands of three rules, run outside Snakemake",

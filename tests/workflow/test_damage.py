@@ -20,7 +20,13 @@ SHEETS = {
     "prompts/first.yaml": "- {id: circle, prompt: a red circle, seeds: [1, 2]}\n- {id: star, prompt: a green star}\n",
     "prompts/second.yaml": "- {id: tag, prompt: 'a star <lora:lines:0.8>', vae: fixed}\n",
 }
-CACHES = ("models/.cache/", "models/.runs/", "results/thumbnails/", "models/diffusers/tiny.hashes.json")
+CACHES = (
+    "models/.cache/",
+    "models/.runs/",
+    "results/run.json",
+    "results/thumbnails/",
+    "models/diffusers/tiny.hashes.json",
+)
 """Their contents may differ, since they hold times; whether they are there is looked at all the same."""
 
 

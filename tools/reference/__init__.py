@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.reference import cli, config, errors, http, python_api, sheets
+from tools.reference import cli, config, errors, files, http, python_api, sheets
 
 FOLDER = Path("docs/reference")
 PAGES: dict[Path, Callable[[], dict[str, str]]] = {
     FOLDER / "cli.md": cli.make_parts,
     FOLDER / "config.md": config.make_parts,
     FOLDER / "errors.md": errors.make_parts,
+    FOLDER / "files.md": files.make_parts,
     FOLDER / "http.md": http.make_parts,
     FOLDER / "python.md": python_api.make_parts,
     FOLDER / "sheets.md": sheets.make_parts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from darkroom.config import Config, EngineConfig, FetchConfig, GalleryConfig, ServeConfig
+from darkroom.config import Config, CostsConfig, EngineConfig, FetchConfig, GalleryConfig, ServeConfig
 from darkroom.config_output import C2paConfig, MetadataConfig, OutputConfig
 from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Upscaler, Vae
 from tools.reference.markdown import code, table, type_of, value
@@ -24,6 +24,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "c2pa": C2paConfig,
     "gallery": GalleryConfig,
     "serve": ServeConfig,
+    "costs": CostsConfig,
 }
 
 

@@ -150,6 +150,13 @@ class GalleryConfig(Section):
     """How many pictures stand side by side on a contact sheet; more where it would be higher than 28,000 pixels."""
 
 
+class CostsConfig(Section):
+    per_hour: float = Field(ge=0)
+    """What an hour of the machine costs that renders."""
+    currency: str = Field("USD", pattern=r"^[A-Z]{3}$")
+    """The price's currency, as ISO 4217 has it: `USD`, `EUR`."""
+
+
 class Config(Section):
     checkpoints: dict[Name, Checkpoint] = Field(min_length=1)
     """The checkpoints by the name that folders, sheets and metadata use."""
@@ -185,6 +192,10 @@ class Config(Section):
     """The gallery and the contact sheets."""
     serve: ServeConfig = ServeConfig()
     """The server that answers over HTTP."""
+    costs: CostsConfig | None = None
+    """What the machine costs; then a run says what its pictures cost: see [costs](#costs)."""
+    benchmark: bool = False
+    """Have Snakemake measure each render job's process, into a .tsv file beside its log. Turning it on or off renders nothing again."""
 
     _path: str = PrivateAttr("config/config.yaml")
 
@@ -329,6 +340,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         ("c2pa",): C2paConfig,
         ("gallery",): GalleryConfig,
         ("serve",): ServeConfig,
+        ("costs",): CostsConfig,
     }
     named: dict[str, type[Section]] = {
         "checkpoints": Checkpoint,

@@ -3,7 +3,8 @@
 REQUIRED INPUTS: the pictures.
 OUTPUTS:         results/SHEET/contact-sheet.png; of a study also results/SHEET/grid.png, others for its table's other pages,
                  study.csv and study.html; results/index.html and results/manifest.jsonl. results/thumbnails/ is a cache that
-                 these rules share.
+                 these rules share. `snakemake --report` holds contact sheets, grids and study.csv; the HTML pages would have
+                 no pictures there.
 """
 
 
@@ -11,7 +12,12 @@ rule make_contact_sheet:
     input:
         pictures=get_pictures,
     output:
-        image=update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
+        image=report(
+            update("results/{sheet}/contact-sheet.png"),  # a job that fails leaves the old one
+            caption="../report/contact-sheet.rst",
+            category="{sheet}",
+            labels={"page": "contact sheet"},
+        ),
     log:
         "logs/gallery/{sheet}.contact-sheet.log",
     localrule: True  # it takes seconds: not worth a cluster job
@@ -36,7 +42,12 @@ rule measure_study:
         contact_sheet="results/{sheet}/contact-sheet.png",
         scores=get_scores if plan.config.scores else [],
     output:
-        table=update("results/{sheet}/study.csv"),
+        table=report(
+            update("results/{sheet}/study.csv"),
+            caption="../report/study-numbers.rst",
+            category="{sheet}",
+            labels={"page": "numbers of the study (CSV)"},
+        ),
     log:
         "logs/gallery/{sheet}.study.log",
     wildcard_constraints:
@@ -81,7 +92,12 @@ rule make_grid:
     input:
         pictures=get_grid_pictures,
     output:
-        image=update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+        image=report(
+            update("results/{sheet}/{grid}.png"),  # a job that fails leaves the old one
+            caption="../report/grid.rst",
+            category="{sheet}",
+            labels={"page": "{grid}"},
+        ),
     log:
         "logs/gallery/{sheet}.{grid}.log",
     wildcard_constraints:

@@ -94,3 +94,10 @@ use rule render_stage as render_stage_with_latents with:
 
 
 ruleorder: render_stage_with_latents > render_stage
+
+
+if plan.config.benchmark:
+    this_run.measure("render_picture", "logs/render/{sheet}/{checkpoint}/{picture}-{seed}.tsv")
+    this_run.measure("render_picture_with_latents", "logs/render/{sheet}/{checkpoint}/{picture}-{seed}.tsv")
+    this_run.measure("render_stage", "logs/render/{sheet}/{checkpoint}/{staged}.tsv")
+    this_run.measure("render_stage_with_latents", "logs/render/{sheet}/{checkpoint}/{staged}.tsv")

@@ -16,7 +16,7 @@ from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.grid import GridRequest, draw_grid
 from darkroom.pictures.grid_parts import split_page
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.records import index_path, thumbnail_path
+from darkroom.pictures.records import index_path, scores_path, thumbnail_path
 from tests.fixtures.pictures import make_picture, make_pictures
 from tests.fixtures.studies import make_study
 
@@ -215,7 +215,7 @@ def test_pruning_moves_pictures_with_their_thumbnails(prune: Callable[..., list[
     assert not (results / thumbnail_path("shapes/alpha/scene-02-102")).exists()
     assert not (results / "gone").exists()
     assert (results / index_path("shapes")).exists() and (results / "shapes/contact-sheet.png").exists()
-    assert prune() == ["every picture and grid in results/ is asked for"]
+    assert prune() == ["every picture, grid and page in results/ is asked for"]
 
 
 def test_pruning_moves_grids_that_no_study_has(prune: Callable[..., list[str]], results: Path) -> None:
@@ -229,6 +229,23 @@ def test_pruning_moves_grids_that_no_study_has(prune: Callable[..., list[str]], 
     assert [path.name for path in results.glob("shapes/grid*")] == ["gridlock.png"]
     shutil.copy(results / picture(0), results / "shapes/grid.png")
     assert prune()[-1].startswith("1 grid that isn't asked for any more, ")
+
+
+def test_pruning_moves_the_pages_of_studies_and_sheets_that_are_gone_and_scores_that_nobody_configures(
+    prune: Callable[..., list[str]], results: Path
+) -> None:
+    pages = ["gone/contact-sheet.png", "shapes/study.csv", "shapes/study.html"]
+    others = ["thumbnails/shapes/_measures.json", scores_path("shapes/alpha/scene-00-100")]
+    for path in [*pages, *others, "shapes/notes.csv"]:
+        (results / path).parent.mkdir(exist_ok=True, parents=True)
+        (results / path).write_bytes(b"x")
+    *listed, last = prune()
+    assert listed[4:] == [f"results/{path}" for path in (*pages, others[1])]
+    assert last.startswith("4 pictures and 3 pages and 1 score that aren't asked for any more, ")
+    *_, last = prune("--yes")
+    assert all((Path(last.rpartition(" to ")[2]) / path).exists() for path in [*pages, *others])
+    assert not (results / "gone").exists() and (results / "shapes/notes.csv").exists()
+    assert (results / "shapes/contact-sheet.png").exists()
 
 
 def test_pruning_keeps_what_any_of_several_configurations_asks_for(prune: Callable[..., list[str]]) -> None:

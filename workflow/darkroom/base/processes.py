@@ -11,6 +11,7 @@ long as it keeps updating its file's modification time.
 from __future__ import annotations
 
 import os
+import time
 from functools import cache
 from pathlib import Path
 
@@ -38,6 +39,12 @@ def is_alive(identity: str) -> bool:
     except (PermissionError, OverflowError):
         pass
     return True
+
+
+def age_s() -> float:
+    """Seconds since this process began; 0 where that is unknown."""
+    ticks = _start_time(os.getpid())
+    return 0.0 if ticks is None else time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def new_owner() -> str:

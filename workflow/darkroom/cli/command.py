@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 from darkroom import __version__
+from darkroom.base.job_notes import note
 from darkroom.cli import render_job
 from darkroom.errors import DarkroomError, VersionError
 
@@ -27,11 +29,14 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     given = sys.argv[1:] if argv is None else argv
     arguments = render_job.read(given) or make_parser().parse_args(given)
+    started = time.perf_counter()
     try:
         _check_version()
         outcome = arguments.verb(arguments)
+        _note_work(given, arguments, started)
     except DarkroomError as error:
         _report(error, arguments)
+        _note_work(given, arguments, started, error.code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -47,6 +52,16 @@ def main(argv: list[str] | None = None) -> int:
         print(outcome)
         _write_log(arguments, outcome)
     return 0
+
+
+def _note_work(
+    given: list[str], arguments: argparse.Namespace | SimpleNamespace, started: float, error: str | None = None
+) -> None:
+    """What a job has done, for the numbers of its run; nothing outside of runs."""
+    verb = next(word for word in given if not word.startswith("-"))
+    output, seconds = getattr(arguments, "output", None), time.perf_counter() - started
+    facts = {"output": None if output is None else str(output), "error": error, **getattr(arguments, "facts", {})}
+    note(verb=verb, seconds=round(seconds, 6), **{name: value for name, value in facts.items() if value is not None})
 
 
 def _check_version() -> None:
@@ -134,7 +149,7 @@ def make_parser() -> argparse.ArgumentParser:
     verify.add_arguments(add("verify", verify.run, text))
     text = "Say how many pictures the prompt sheets ask for, and how many are not there yet. Nothing is run."
     plan.add_arguments(add("plan", plan.run, text))
-    text = "List the pictures in results/ that no prompt sheet asks for any more, and move them to a trash folder."
+    text = "List the pictures and pages in results/ that no prompt sheet asks for any more, and move them to a trash folder."
     prune.add_arguments(add("prune", prune.run, text))
     text = "Say which pictures of two runs are the same, which changed and how, and which only one of them has."
     diff.add_arguments(add("diff", diff.run, text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 _PLAN = "the plan that Snakemake left in .snakemake/darkroom"
@@ -45,32 +46,47 @@ def run_contact_sheet(arguments: argparse.Namespace) -> str:
     """Make one sheet's contact sheet; returns a line that says so. Raises ImageError (E-IMAGE)."""
     from darkroom.pictures.gallery import make_sheet_page
 
-    return make_sheet_page(arguments.plan, arguments.sheet, arguments.output)
+    return _make(make_sheet_page, arguments)
 
 
 def run_measure(arguments: argparse.Namespace) -> str:
     """Measure one study's pictures; returns a line that says so. Raises ImageError (E-IMAGE) and InputError (E-INPUT)."""
     from darkroom.pictures.measuring import measure_study
 
-    return measure_study(arguments.plan, arguments.sheet, arguments.output)
+    return _make(measure_study, arguments)
 
 
 def run_study_page(arguments: argparse.Namespace) -> str:
     """Make one study's page; returns a line that says so. Raises ImageError (E-IMAGE) and InputError (E-INPUT)."""
     from darkroom.pictures.study_page import make_study_page
 
-    return make_study_page(arguments.plan, arguments.sheet, arguments.output)
+    return _make(make_study_page, arguments)
 
 
 def run_grid(arguments: argparse.Namespace) -> str:
     """Draw one of a study's grids; returns a line that says so. Raises ImageError (E-IMAGE) and BadNameError (E-NAME)."""
     from darkroom.run.grids import make_grid_file
 
-    return make_grid_file(arguments.plan, arguments.sheet, arguments.output)
+    return _make(make_grid_file, arguments)
 
 
 def run_gallery(arguments: argparse.Namespace) -> str:
-    """Make the gallery and its manifest; returns a line that says so. Raises ImageError (E-IMAGE)."""
-    from darkroom.pictures.gallery import make_gallery_page
+    """Make the gallery and its manifest; returns a line that says so. Raises ImageError (E-IMAGE).
 
-    return make_gallery_page(arguments.plan)
+    It is the last page of a run: none of a run under way follows.
+    """
+    from darkroom.pictures.gallery import make_gallery_page
+    from darkroom.run.page_lock import end_progress, page_lock
+
+    with page_lock():
+        line = make_gallery_page(arguments.plan)
+        end_progress()
+    return line
+
+
+def _make(make: Callable[[Path, str, Path], str], arguments: argparse.Namespace) -> str:
+    """Make a page of one sheet while no gallery is built, which would write the same index of thumbnails."""
+    from darkroom.run.page_lock import page_lock
+
+    with page_lock(is_shared=True):
+        return make(arguments.plan, arguments.sheet, arguments.output)

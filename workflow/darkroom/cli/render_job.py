@@ -26,6 +26,11 @@ _DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, 
 _PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
 _OPTIONS = ("--request", "--output", *(f"--{name.replace('_', '-')}" for name in _DEFAULTS | _DEFAULTS_OF_STAGES))
 _PICTURE = "--picture"
+_NOTED = (
+    *(f"{step}_s" for step in ("apply", "encode", "denoise", "decode", "png", "total")),
+    *("prompt_tokens", "negative_tokens", "stages", "device", "threads", "used"),
+)
+"""What of a picture's facts goes into the numbers of its run."""
 _SHA256_DIGITS = 64
 
 
@@ -48,7 +53,10 @@ def read(argv: Sequence[str]) -> SimpleNamespace | None:
 
 
 def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
-    """Render the picture; returns a line for the log only if the engine hasn't written one."""
+    """Render the picture; returns a line for the log only if the engine hasn't written one.
+
+    What the run's numbers need of the picture's facts is left in `arguments.facts`.
+    """
     from darkroom.warm.client import EngineSpec, render
 
     if arguments.output.suffix.lower() != ".png":
@@ -67,6 +75,7 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept, arguments.latent)
     print_warnings(facts["warnings"], arguments.output)
+    arguments.facts = {name: facts[name] for name in _NOTED if name in facts}
     return None
 
 

@@ -13,6 +13,7 @@ import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -213,6 +214,35 @@ def resident_memory() -> int | None:
     except OSError:
         return None
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_memory() -> int | None:
+    """The most of the machine's memory that this process has held, in bytes (proc(5), VmHWM); None if unknown."""
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    line = next((line for line in text.splitlines() if line.startswith("VmHWM:")), None)
+    return None if line is None else int(line.split()[1]) * 1024
+
+
+def peak_device_memory(device: str) -> int | None:
+    """The most of a GPU's memory that this process has held, in bytes, without what CUDA itself takes; None elsewhere."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return int(torch.cuda.max_memory_reserved(device))
+
+
+@cache
+def gpu_uuid(device: str) -> str | None:
+    """A GPU's UUID as the driver has it, `GPU-…`; None elsewhere."""
+    if not device.startswith("cuda"):
+        return None
+    import torch
+
+    return f"GPU-{torch.cuda.get_device_properties(device).uuid}"
 
 
 def release_memory(device: str) -> None:

@@ -27,6 +27,7 @@ from darkroom.pictures.records import (
     INDEX,
     MANIFEST,
     STUDY_PAGE,
+    UNFINISHED,
     find_grids,
     load_index,
     load_scores,
@@ -140,7 +141,11 @@ def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[F
         yield from (Finding(path, _state(path)) for path in find_damaged_chunks(results, data))
         if seal is not None and not seal[0]:
             yield Finding(page, DAMAGED)
-        elif seal is not None and manifest.exists() and hashlib.sha256(manifest.read_bytes()).hexdigest() != seal[1]:
+        elif (
+            seal is not None
+            and manifest.exists()
+            and seal[1] not in (UNFINISHED, hashlib.sha256(manifest.read_bytes()).hexdigest())
+        ):
             yield Finding(manifest, DAMAGED, f"it is not the one of {page}")
     except OSError:
         yield Finding(page, _state(page))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 from urllib.parse import quote
 
 from darkroom.base.files import write_bytes
@@ -16,17 +16,20 @@ from darkroom.pictures.gallery_chunks import remove_stale_chunks, write_chunks, 
 from darkroom.pictures.gallery_data import BLOCK, DETAILS, TEXTS, Shown, collect_chunks, find_earlier
 from darkroom.pictures.infotext import read_infotext
 from darkroom.pictures.measures import load_measures
-from darkroom.pictures.picture import GalleryPicture, find_scores, group_pictures, write_manifest
+from darkroom.pictures.picture import GalleryPicture, find_scores, group_pictures, make_manifest
 from darkroom.pictures.records import (
     CHUNKS,
     CONTACT_SHEET,
     FIRST_GRID,
     INDEX,
+    MANIFEST,
     STUDY_PAGE,
     PictureRecord,
     digest_pictures,
     seal_page,
+    seal_unfinished_page,
 )
+from darkroom.pictures.run_progress import Progress
 from darkroom.pictures.thumbnails import remove_stale, update_thumbnails
 from darkroom.pictures.web_page import render_template, script_json
 
@@ -66,14 +69,6 @@ Facts = list[tuple[str, str]]
 """Pairs of a label and a text."""
 
 
-class Progress(TypedDict):
-    """How far the run is: pictures that are there and that are to be there, and whether it goes on."""
-
-    made: int
-    expected: int
-    running: bool
-
-
 def build_gallery(
     results: Path,
     pictures: list[GalleryPicture],
@@ -88,16 +83,19 @@ def build_gallery(
     """Write thumbnails, the page's data, manifest.jsonl and last index.html below `results`, in the pictures' order.
 
     `checkpoints` are the facts for the footer by checkpoint; `thumbnail_px` is a thumbnail's longer edge; with `has_scores`
-    the manifest has the pictures' scores; `progress` is said on the page; `ratings` are what people think
-    of the pictures, by sheet, as `Ratings.as_dict` has it. The same input gives the same bytes, but for the
+    the manifest has the pictures' scores; `ratings` are what people think of the pictures, by sheet, as `Ratings.as_dict` has
+    it. With the `progress` of a run, `pictures` are those that are there: the page says so and is sealed as one to be built
+    again, the manifest stays as it is, and nothing is removed. The same input gives the same bytes, but for the
     times of the pictures' files. Raises ImageError (E-IMAGE) that names a picture which is missing, damaged or without an
     infotext; the earlier page then stays as it is.
     """
     pictures = [picture for _, _, members in group_pictures(pictures) for picture in members]
     records = update_thumbnails(results, pictures, thumbnail_px)
-    remove_stale(results, pictures)
     scores = find_scores(results, pictures, records) if has_scores else {}
-    manifest = write_manifest(results, pictures, records, scores)
+    manifest = make_manifest(pictures, records, scores)
+    if progress is None:
+        remove_stale(results, pictures)
+        write_bytes(results / MANIFEST, manifest)
     lines = dict(zip((picture.path for picture in pictures), manifest.decode().split("\n"), strict=False))
     shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
     measures = {
@@ -114,16 +112,23 @@ def build_gallery(
         "chunks": names,
         "pictures": digest,
         "texts": data.texts,
-        "progress": progress,
         "ratings": _rated(ratings or {}),
     }
-    page = render_page(shown, checkpoints, title, thumbnail_px, head)
-    write_bytes(results / INDEX, seal_page(page.encode(), manifest, (record.sha256 for record in records)))
+    page = render_page(shown, checkpoints, title, thumbnail_px, head, progress).encode()
+    if progress is not None:
+        write_bytes(results / INDEX, seal_unfinished_page(page))
+        return
+    write_bytes(results / INDEX, seal_page(page, manifest, (record.sha256 for record in records)))
     remove_stale_chunks(results, names)
 
 
 def render_page(
-    shown: Sequence[Shown], checkpoints: dict[str, Facts], title: str, thumbnail_px: int, head: Mapping[str, Any]
+    shown: Sequence[Shown],
+    checkpoints: dict[str, Facts],
+    title: str,
+    thumbnail_px: int,
+    head: Mapping[str, Any],
+    progress: Progress | None,
 ) -> str:
     """The page's HTML; `shown` come grouped, `head` has what was found out of their data."""
     groups = group_pictures([picture for picture, _ in shown])
@@ -139,15 +144,15 @@ def render_page(
     }
     return render_template(
         "index.html.j2",
-        _STYLES,
-        _SCRIPTS,
+        (*_STYLES, *(() if progress is None else ("progress.css",))),
+        (*_SCRIPTS, *(() if progress is None else ("progress.js",))),
         loads_scripts=True,
         title=title,
         total=len(shown),
         links=links,
         checkpoints=checkpoints,
         compares=False,
-        progress=head["progress"],
+        progress=None if progress is None else progress.as_dict(),
         head=script_json({**more, **head}),
     )
 
@@ -210,14 +215,27 @@ def make_gallery_page(plan_file: Path) -> str:
     Raises ImageError (E-IMAGE) for a damaged picture, ModelError (E-MODEL) for a damaged audit.
     """
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    pictures = [_picture(p) for ps in plan["sheets"].values() for p in ps]
+    pictures = pictures_of(plan)
+    build_planned_gallery(plan, pictures)
+    return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
+
+
+def pictures_of(plan: Mapping[str, Any]) -> list[GalleryPicture]:
+    """All pictures of a plan."""
+    return [_picture(p) for ps in plan["sheets"].values() for p in ps]
+
+
+def build_planned_gallery(
+    plan: Mapping[str, Any], pictures: list[GalleryPicture], progress: Progress | None = None
+) -> None:
+    """`build_gallery` with all that the plan says of the page. Raises what it raises, and ModelError (E-MODEL) for a damaged audit."""
     models = Path(plan["config"]["models_dir"]) / "diffusers"
     audits = {name: read_audit(models / name) for name in plan["config"]["checkpoints"]}
     checkpoints = {name: audit.facts() for name, audit in audits.items() if audit is not None}
     gallery, has_scores = plan["config"]["gallery"], bool(plan["config"].get("scores"))
     sizes = {"title": gallery["title"], "thumbnail_px": gallery["thumbnail_px"]}
-    build_gallery(RESULTS, pictures, checkpoints, **sizes, has_scores=has_scores, ratings=plan.get("ratings"))
-    return f"{RESULTS / 'index.html'}: {len(pictures)} pictures"
+    how: dict[str, Any] = {"has_scores": has_scores, "progress": progress, "ratings": plan.get("ratings")}
+    build_gallery(RESULTS, pictures, checkpoints, **sizes, **how)
 
 
 def _picture(data: dict[str, Any]) -> GalleryPicture:

@@ -16,7 +16,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from darkroom.base.files import write_bytes
 from darkroom.pictures.infotext import read_model_hash
 from darkroom.pictures.records import MANIFEST, PictureRecord, load_scores
 
@@ -56,18 +55,10 @@ class GalleryPicture:
         return self.stage.rpartition(".")[2]
 
 
-def write_manifest(
-    results: Path, pictures: list[GalleryPicture], records: list[PictureRecord], scores: Scores
-) -> bytes:
-    """Write the manifest atomically, in the pictures' order; `records[i]` belongs to `pictures[i]`. Returns its bytes.
-
-    `scores` are by picture's name.
-    """
+def make_manifest(pictures: list[GalleryPicture], records: list[PictureRecord], scores: Scores) -> bytes:
+    """The manifest, in the pictures' order; `records[i]` belongs to `pictures[i]`, `scores` are by picture's name."""
     pairs = zip(pictures, records, strict=True)
-    lines = [_line(picture, record, scores.get(picture.name)) for picture, record in pairs]
-    data = "".join(lines).encode()
-    write_bytes(results / MANIFEST, data)
-    return data
+    return "".join(_line(picture, record, scores.get(picture.name)) for picture, record in pairs).encode()
 
 
 def find_scores(results: Path, pictures: Iterable[GalleryPicture], records: Iterable[PictureRecord]) -> Scores:

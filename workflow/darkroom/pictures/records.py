@@ -27,6 +27,8 @@ FIRST_GRID = "grid.png"
 _GRID = re.compile(r"grid(-[0-9]+)?(\.[a-z0-9_.-]+)?\.png")
 _SEAL = b"<!-- page %s manifest %s pictures %s -->\n"
 _STUDY_SEAL = b"<!-- page %s pictures %s -->\n"
+UNFINISHED = "0" * 64
+"""In place of digests, in the seal of a page that a run writes while its pictures are made."""
 _SEALED = re.compile(_SEAL.replace(b"%s", b"([0-9a-f]{64})") + rb"\Z")
 _STUDY_SEALED = re.compile(_STUDY_SEAL.replace(b"%s", b"([0-9a-f]{64})") + rb"\Z")
 
@@ -134,6 +136,11 @@ def seal_page(page: bytes, manifest: bytes, hashes: Iterable[str]) -> bytes:
     digests = (hashlib.sha256(page), hashlib.sha256(manifest))
     words = (*(digest.hexdigest() for digest in digests), digest_pictures(sorted(hashes)))
     return page + _SEAL % tuple(word.encode() for word in words)
+
+
+def seal_unfinished_page(page: bytes) -> bytes:
+    """The gallery's page of a run under way, with a last line that no pictures fit: the page is whole, but to be built again."""
+    return page + _SEAL % tuple(word.encode() for word in (hashlib.sha256(page).hexdigest(), UNFINISHED, UNFINISHED))
 
 
 def read_seal(page: bytes) -> tuple[bool, str, str] | None:

@@ -92,6 +92,22 @@ def find_unwanted(results: Path, wanted: Collection[str]) -> dict[str, list[str]
     return {path: [other for other in others if (results / other).exists()] for path, others in found.items()}
 
 
+def find_unwanted_pages(results: Path, wanted: Collection[str]) -> dict[str, list[str]]:
+    """Contact sheets, tables and pages of studies, and files of scores that are not among the `wanted` paths, as `find_unwanted` does.
+
+    A study's measures belong to its table.
+    """
+    pages = [path for name in (CONTACT_SHEET, STUDY_CSV, STUDY_PAGE) for path in results.glob(f"*/{name}")]
+    scores = results.glob(f"{FOLDER}/*/*/*.json")
+    there = sorted(path.relative_to(results).as_posix() for path in (*pages, *scores))
+    found: dict[str, list[str]] = {path: [] for path in there if path not in wanted and not path.startswith(".")}
+    for path in found:
+        sheet, _, name = path.partition("/")
+        if name == STUDY_CSV and (results / measures_path(sheet)).exists():
+            found[path].append(measures_path(sheet))
+    return found
+
+
 def new_trash(results: Path) -> Path:
     """The folder for what is moved now, `.trash/YEAR-MONTH-DAY_HOURMINUTESECOND`; it isn't made yet."""
     return results / TRASH / time.strftime("%Y-%m-%d_%H%M%S")

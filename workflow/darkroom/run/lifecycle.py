@@ -25,6 +25,7 @@ from darkroom.run.partial_pages import make_partial_pages
 from darkroom.run.plan import Plan, exit_on_error
 from darkroom.run.repair import repair
 from darkroom.run.results import RESULTS, Results
+from darkroom.run.run_watch import RunWatch, forget_ended_runs
 from darkroom.run.shared_models import SharedModels
 from darkroom.run.snakemake_api import SnakemakeRun
 from darkroom.run.sources import Key, dtype_of, receipt_path
@@ -48,6 +49,7 @@ class Lifecycle:
         self._snakemake = snakemake
         self._shared = SharedModels(plan.sources, snakemake.recorded_params)
         self.results = Results(plan, snakemake)
+        self._watch = RunWatch(plan, snakemake)
         self._presence: Presence | None = None
         self._stays: dict[Key, bool] = {}
         self._has_begun = self._is_started = False
@@ -107,6 +109,8 @@ class Lifecycle:
                 self._snakemake.unlock()
                 self.end()
                 raise
+        if self._snakemake.makes_files:
+            self._watch.start()
 
     def fail(self) -> None:
         """After a run in which jobs failed: make the pages of studies from the pictures that are there.
@@ -115,6 +119,7 @@ class Lifecycle:
         """
         if not (self._snakemake.makes_files and self._snakemake.has_failed_jobs):
             return
+        self._watch.stop()
         try:
             for line in make_partial_pages(self._plan):
                 print(line, file=sys.stderr, flush=True)
@@ -129,6 +134,7 @@ class Lifecycle:
         self._shared.leave()
         with suppress(DiskError, OSError):
             self.results.save()
+        self._watch.end()
         if self._presence is not None:
             self._presence.leave()
 
@@ -146,6 +152,8 @@ class Lifecycle:
             living, found_dead = presence.others()
             if found_dead and not living:
                 self._snakemake.unlock()
+            if not living:
+                forget_ended_runs()
         return presence
 
     def _adopt(self, key: Key) -> None:

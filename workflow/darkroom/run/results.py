@@ -19,7 +19,7 @@ from darkroom.pictures.damage import ResultsCheck, SheetState
 from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE, scores_path
-from darkroom.pictures.trash import find_unwanted, move_to_trash, new_trash
+from darkroom.pictures.trash import find_unwanted, find_unwanted_pages, move_to_trash, new_trash
 from darkroom.run.asset_folders import expand_folders
 from darkroom.run.encoded import EncodedFiles
 from darkroom.run.grids import grids_of
@@ -161,11 +161,12 @@ class Results:
 
 
 def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
-    """The pictures, grids and encoded files in results/ that none of the configurations asks for, as `find_unwanted` gives them.
+    """What is in results/ that no sheet of the configurations asks for: pictures, grids and encoded files as `find_unwanted` gives them, then pages.
 
     Raises what `expand_folders` and `load_pictures` raise.
     """
     wanted: set[str] = set()
+    pages: set[str] = set()
     for config in configs:
         sheets = load_pictures(expand_folders(config))
         wanted |= set(EncodedFiles(config, sheets).of_sheet())
@@ -173,7 +174,13 @@ def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
             wanted |= {picture.path for picture in sheet} | latents_of(sheet)
             grids = grids_of(name, sheet)
             wanted |= {f"{name}/{grid.file}" for grid in grids.by_stem.values()} if grids is not None else set()
-    return find_unwanted(RESULTS, wanted)
+            pages |= {
+                f"{name}/{page}" for page in (CONTACT_SHEET, *((STUDY_CSV, STUDY_PAGE) if grids is not None else ()))
+            }
+            pages |= {scores_path(picture.name) for picture in sheet} if config.scores else set()
+    found = find_unwanted(RESULTS, wanted)
+    listed = {other for others in found.values() for other in others}
+    return found | find_unwanted_pages(RESULTS, pages | listed)
 
 
 def prune_pictures(pictures: Mapping[str, list[str]]) -> Path:

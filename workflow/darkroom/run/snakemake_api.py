@@ -119,6 +119,32 @@ class SnakemakeRun:
         """The files that the jobs of this run make, once the graph is built."""
         return [str(path) for job in self._workflow.dag.needrun_jobs() for path in job.output]
 
+    def asked_outputs(self) -> list[str]:
+        """The files that the jobs of this run make or would make, those with nothing to do among them."""
+        return [str(path) for job in self._workflow.dag.jobs for path in job.output]
+
+    def finished_outputs(self) -> list[str]:
+        """The files of the jobs that have run to their end."""
+        dag = self._workflow.dag
+        return [
+            str(path) for job in dag.needrun_jobs(exclude_finished=False) if dag.finished(job) for path in job.output
+        ]
+
+    def failed_outputs(self) -> list[str]:
+        """The files of the jobs that have failed; of a group of jobs those of all its jobs."""
+        return [str(path) for job in self._workflow.scheduler.failed for path in job.output]
+
+    @property
+    def cores(self) -> int | None:
+        """How many processors this machine's jobs may use; None if the jobs run on other machines."""
+        return self._workflow.cores if self._workflow.local_exec else None
+
+    def measure(self, name: str, path: str) -> None:
+        """Give a rule Snakemake's `benchmark:`; to be called while the rule files are read."""
+        rule = self._workflow.get_rule(name)
+        rule.benchmark_modifier = rule.output_modifier
+        rule.benchmark = path
+
     @property
     def has_failed_jobs(self) -> bool:
         """True once a job has failed; false if the run was only interrupted."""

@@ -215,7 +215,7 @@ class EngineProcess:
             return self._fail({"id": task.id}, as_error(error))
         facts = {**rendered.facts, "png_s": time.perf_counter() - started}
         event = {"event": "picture", "id": task.id, "facts": facts, "infotext": rendered.infotext}
-        return self._drop({**event, **memory_in_use(engine.device)}, rendered.files)
+        return self._drop({**event, "used": resources_in_use(engine.device)}, rendered.files)
 
     def _wait_for_finishing(self) -> None:
         """Wait until no picture is being decoded or encoded."""
@@ -250,12 +250,19 @@ def _inputs(task: Task) -> dict[str, Any]:
     return {name: value for name, value in inputs.items() if value}
 
 
-def memory_in_use(device: str) -> dict[str, int]:
-    """Bytes, for the metrics: the process's own memory (`rss`), and what is free on its device (`free`)."""
-    from darkroom.engine.devices import free_memory, resident_memory
+def resources_in_use(device: str) -> dict[str, Any]:
+    """For the metrics and a run's numbers, in bytes: the process's memory (`rss`, and the most so far, `peak_rss`), what is free
+    on its device (`free`) and the most that it has held there (`peak_device`); `gpu` is the UUID of a GPU."""
+    from darkroom.engine.devices import free_memory, gpu_uuid, peak_device_memory, peak_memory, resident_memory
 
-    found = {"rss": resident_memory(), "free": free_memory(device)}
-    return {name: size for name, size in found.items() if size is not None}
+    found = {
+        "rss": resident_memory(),
+        "free": free_memory(device),
+        "peak_rss": peak_memory(),
+        "peak_device": peak_device_memory(device),
+        "gpu": gpu_uuid(device),
+    }
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def main(load: Load = load_engine) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from darkroom.errors import CudaError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
@@ -129,8 +129,8 @@ class Owner(Protocol):
 class Supervisor:
     """Keeps an engine running on one device.
 
-    `loaded` names the models in its memory, `pictures` counts the pictures it has finished; `read` are the bytes of a
-    model that have been read and those there are, while it is loaded and takes some time. An engine is broken, and isn't
+    `loaded` names the models in its memory, `pictures` counts the pictures it has finished, `resources` are those in use at the
+    last one (see `engine_process`); `read` are the bytes of a model that have been read and those there are, while it is loaded. An engine is broken, and isn't
     started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
     first model. One that doesn't react within its limits is killed, which counts as a death.
     """
@@ -163,7 +163,7 @@ class Supervisor:
         self._is_ready = self._was_ready = self._is_out = False
         self._deaths = 0
         self._failure: DarkroomError | None = None
-        self._memory: dict[str, int] = {}
+        self.resources: Mapping[str, Any] = {}
 
     @property
     def is_free(self) -> bool:
@@ -196,7 +196,7 @@ class Supervisor:
 
     def memory_in_use(self, kind: str) -> float:
         """Bytes as of the last picture: `rss` is the engine's own memory, `free` is free on its device; 0 before the first."""
-        return float(self._memory.get(kind, 0))
+        return float(self.resources.get(kind, 0))
 
     def render(self, job: Job) -> None:
         """Give it a job; only when it is free."""
@@ -338,7 +338,7 @@ class Supervisor:
             case "picture" if job is not None:
                 self.pictures += 1
                 self._deaths = 0
-                self._memory = {name: message[name] for name in ("rss", "free") if name in message}
+                self.resources = message["used"]
                 rendered = _read_picture(job, message, payload)
                 self._drop(job).finish(rendered)
                 self._owner.on_picture(self, job, rendered)

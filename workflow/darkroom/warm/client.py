@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from darkroom.base.files import disk_errors, write_together
+from darkroom.base.job_notes import note
 from darkroom.base.processes import is_alive
 from darkroom.errors import BusyError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
@@ -83,7 +84,8 @@ def render(
     latents: Path | None = None,
     metadata: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
-    """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`).
+    """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`, and `used`: see
+    `serve.engine_process.resources_in_use`).
 
     `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
     `chain` has the files that its stages need, `latents` is a second output for the picture's latents, and `metadata` are
@@ -107,7 +109,7 @@ def render(
         _write_log(log, describe(error))
         raise
     _write_log(log, answer["summary"])
-    facts: dict[str, Any] = answer["facts"]
+    facts: dict[str, Any] = answer["facts"] | {"used": answer["used"]}
     return facts
 
 
@@ -200,6 +202,8 @@ def _try_engine(
         except TimeoutError:
             raise _hung(spec, slot, connection, "was not ready", spec.start_timeout_s) from None
         _check(answer, "ready")
+        for load in answer["loads"]:
+            note(load=load["model"], seconds=load["seconds"])
         try:
             answer, made = connection.ask(*picture, timeout_s=timeout_s)
         except ConnectionLost:

@@ -1,8 +1,9 @@
 """The warm engine's server in its event loop: clients' frames in front of a queue with one engine.
 
     received                    answered
-    hello {lease}               loading {done, total} now and then; ready, once the model is loaded; or failed {error}
-    render {request, …}         picture {facts, summary} with the PNG and, if they are asked for, its latents; or
+    hello {lease}               loading {done, total} now and then; ready {loads}, once the model is loaded, with the loads
+                                since the last one; or failed {error}
+    render {request, …}         picture {facts, summary, used} with the PNG and, if they are asked for, its latents; or
     with the pictures' files    failed {error}
     release {lease}             released {ends}: whether the engine ends now because no other run needs it
 
@@ -58,20 +59,36 @@ async def serve(
     name = options.model_dir.name
     files = {name: ModelFiles(options.model_dir, options.verified)}
     engine = EngineOptions(files, options.device, options.dtype, options.memory)
+    loads = Loads()
     dispatcher = Dispatcher(
         [engine],
         name,
         limit=MAX_QUEUE,
-        observer=Observer(),
+        observer=loads,
         command=command or DEFAULT_COMMAND,
         limits=Limits(load_s=options.start_timeout_s),
     )
     lifecycle = LeasedLifecycle(dispatcher, options, remove_socket)
-    server = FrameServer(dispatcher, lifecycle, name, options.device_name)
+    server = FrameServer(dispatcher, lifecycle, name, options.device_name, loads)
     dispatcher.start()
     async with lifecycle.lifespan(None):
         await server.run(listener)
     return lifecycle.exit_code
+
+
+class Loads(Observer):
+    """The loads of the model that no client has been told of: each counts for the run of one client."""
+
+    def __init__(self) -> None:
+        self._untold: list[dict[str, Any]] = []
+
+    def on_load(self, model: str, seconds: float) -> None:
+        self._untold.append({"model": model, "seconds": seconds})
+
+    def take(self) -> list[dict[str, Any]]:
+        """Those since the last call."""
+        taken, self._untold = self._untold, []
+        return taken
 
 
 class LeasedLifecycle(Lifecycle):
@@ -152,8 +169,11 @@ class LeasedLifecycle(Lifecycle):
 class FrameServer:
     """Answers clients at a listening socket. `model` is the dispatcher's only one; see `ServerOptions.device_name`."""
 
-    def __init__(self, dispatcher: Dispatcher, lifecycle: LeasedLifecycle, model: str, device_name: str | None) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, lifecycle: LeasedLifecycle, model: str, device_name: str | None, loads: Loads
+    ) -> None:
         self._dispatcher = dispatcher
+        self._loads = loads
         self._lifecycle = lifecycle
         self._model = model
         self._device_name = device_name
@@ -206,10 +226,12 @@ class FrameServer:
                 case {"op": "hello", "lease": str() | None as lease}:
                     self._lifecycle.hold(lease)
                     await self._wait_ready(writer)
-                    return {"event": "ready"}, NO_FILES
+                    return {"event": "ready", "loads": self._loads.take()}, NO_FILES
                 case {"op": "render", "request": dict(), "stages_done": int(), "keep_latents": bool()}:
                     rendered = await self._render(message, files)
-                    return {"event": "picture", "facts": rendered.facts, "summary": rendered.summary}, rendered.files
+                    about = {"facts": rendered.facts, "summary": rendered.summary}
+                    used = self._dispatcher.engines[0].resources
+                    return {"event": "picture", **about, "used": used}, rendered.files
                 case {"op": "release", "lease": str() | None as lease}:
                     return {"event": "released", "ends": self._lifecycle.release(lease)}, NO_FILES
         except Exception as error:
