@@ -164,14 +164,15 @@ def test_prompts_that_pictures_share_are_kept_once(tmp_path: Path) -> None:
     assert [each["prompt"] for each in read_pictures(tmp_path)] == ["fog " * 2500] * 3
 
 
-def test_a_run_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("is_running", "said"), [(True, "Reload for more"), (False, "the run ended")])
+def test_a_run_that_goes_on_says_how_far_it_is(tmp_path: Path, is_running: bool, said: str) -> None:
     pictures = make_pictures(tmp_path, 2)
-    for running, said in ((True, "The run goes on"), (False, "The run has ended")):
-        progress: gallery.Progress = {"made": 612, "expected": 2000, "running": running}
-        build_gallery(tmp_path, pictures, {}, title="x", thumbnail_px=48, progress=progress)
-        words = Page((tmp_path / "index.html").read_text("utf-8")).words
-        assert "612 of 2,000" in words and said in words
-        assert read_head(tmp_path)["progress"] == progress
+    progress = Progress(612, 2000, written=1_700_000_000, is_running=is_running)
+    build_gallery(tmp_path, pictures, {}, title="x", thumbnail_px=48, progress=progress)
+    words = Page((tmp_path / "index.html").read_text("utf-8")).words
+    assert "612 of 2,000" in words and said in words
+    assert len(read_pictures(tmp_path)) == 2
+    assert not (tmp_path / "manifest.jsonl").exists()
 
 
 def test_manifest_lists_what_made_each_picture(tmp_path: Path) -> None:
