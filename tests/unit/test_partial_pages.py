@@ -113,7 +113,8 @@ def test_the_next_run_draws_such_a_grid_again_whatever_has_become_of_the_missing
 def run_fail(monkeypatch: pytest.MonkeyPatch, pages: Any, **state: bool) -> None:
     monkeypatch.setattr(lifecycle, "make_partial_pages", pages)
     run = SimpleNamespace(**{"makes_files": True, "has_failed_jobs": True} | state)
-    Lifecycle.fail(cast("Lifecycle", SimpleNamespace(_snakemake=run, _plan=None)))
+    watch = SimpleNamespace(stop=lambda: None)
+    Lifecycle.fail(cast("Lifecycle", SimpleNamespace(_snakemake=run, _plan=None, _watch=watch)))
 
 
 def test_what_goes_wrong_after_a_failed_run_is_one_line(

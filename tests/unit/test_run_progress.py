@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_a_page_shows_what_is_there_and_is_built_again(pictures: list[GalleryPic
     build_gallery(Path("results"), pictures, {}, **SIZES)
     finished, manifest = page(), Path("results/manifest.jsonl").read_bytes()
     assert progress_page.main([str(run()), str(PLAN)]) == 0
-    assert "2 of 3 pictures" in page() and page().count('class="card"') == 2 and "Reload for more" in page()
+    assert "2 of 3 pictures" in page() and '"count":2' in page() and "Reload for more" in page()
     assert Path("results/manifest.jsonl").read_bytes() == manifest
     for shown in (pictures, pictures[:2]):
         assert not ResultsCheck(Path("results"), Path("memory.json")).is_gallery_current(hashes(shown))
@@ -71,7 +72,7 @@ def test_a_run_that_has_ended_says_how_far_it_came(
 ) -> None:
     assert progress_page.main([str(run()), str(PLAN), "--ended", "--failed", "1"]) == 0
     assert "2 of 3 pictures: the run ended before all were made; 1 failed" in page() and "Reload" not in page()
-    assert 0 < float(capsys.readouterr().out) < 60
+    assert 0 < float(capsys.readouterr().out) <= time.process_time()
 
 
 def test_no_page_follows_the_finished_one_and_none_is_written_beside_it(pictures: list[GalleryPicture]) -> None:

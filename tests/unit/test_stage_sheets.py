@@ -179,17 +179,20 @@ def test_a_files_prompt_seed_and_settings_come_from_its_metadata_unless_the_shee
     made = RenderRequest(prompt="{a} dog", seed=7, steps=9, stages=({"upscale": {}},))
     paint("photos/ours.png", parameters="x", darkroom=json.dumps({"request": json.loads(made.to_json())}))
     Image.new("RGB", (70, 80)).save("photos/plain.jpg")
+    Image.new("RGB", (72, 80)).save("photos/small.avif")
     then = "then: [{img2img: {denoising_strength: 0.3}}]"
     files = (
-        "prompts: [{from: 'photos/*.png', cfg_scale: 3}, {from: photos/plain.jpg, prompt: a photograph, seeds: [1, 2]}]"
+        "prompts: [{from: 'photos/*.png', cfg_scale: 3}, {from: photos/plain.jpg, prompt: a photograph, seeds: [1, 2]},"
+        " {from: photos/small.avif, prompt: another}]"
     )
     pictures = read(s=f"defaults: {{{then}}}\n{files}")["s"]
-    assert names(pictures) == [f"{each}.1-img2img" for each in ("ours-7", "sea-12", "plain-1", "plain-2")]
-    ours, sea, plain, _ = (picture.request for picture in pictures)
+    assert names(pictures) == [f"{each}.1-img2img" for each in ("ours-7", "sea-12", "plain-1", "plain-2", "small-0")]
+    ours, sea, plain, _, small = (picture.request for picture in pictures)
     assert (sea.prompt, sea.negative_prompt, sea.steps, sea.cfg_scale) == ("a ${red} cat", "dog", 20, 3)
     assert (sea.sampler, sea.schedule, sea.seed, sea.width, sea.height) == ("DPM++ 2M", "Karras", 12, 72, 80)
     assert (ours.prompt, ours.steps, ours.seed, len(ours.stages)) == ("{a} dog", 9, 7, 1)
     assert (plain.prompt, plain.steps) == ("a photograph", 4)
+    assert (small.width, small.height) == (72, 80)
     assert pictures[0].files == {ours.image: "photos/ours.png"} and pictures[0].before is None
 
 
@@ -295,7 +298,7 @@ def test_all_mistakes_of_a_sheet_are_told_at_once_with_their_lines(read: Read) -
         ("from: mask.png, then: []", "has no stages"),
         ("from: mask.png, then: [img2img]", "has no prompt in its metadata"),
         ("from: strange.png", "sampler 'Foo'"),
-        ("from: p.yaml", "is no PNG, JPEG or WebP"),
+        ("from: p.yaml", "is no PNG, JPEG, WebP or AVIF"),
         ("from: tiny.png", "has 8 x 8 pixels"),
         ("from: {sheet: p}, checkpoints: fine", "names no picture of the checkpoints fine"),
     ],

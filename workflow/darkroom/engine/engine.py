@@ -159,7 +159,7 @@ class Engine:
     ) -> Denoised:
         """All but decoding the picture. `cancelled` is called before each step, `on_step` after it with (done, total).
 
-        `pictures` are the files (PNG, JPEG, WebP) that the request names, by their SHA-256. Of a chain of which
+        `pictures` are the files (PNG, JPEG, WebP, AVIF) that the request names, by their SHA-256. Of a chain of which
         `stages_done` stages are done already, `before` is the picture after those, and `before.latent` are its latents
         (a safetensors file, as `keep_latents` gives it) where the next stage takes them. With `before` and no stage done
         it stands in for the first picture. Stages that follow have to be of this engine's model; `checkpoint` names the

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BEFORE, BEFORE_LATENT = "before", "before.latent"
 """The keys of the picture that a chain is resumed from, and of its latents."""
-_FORMATS = ("PNG", "JPEG", "WEBP")
+_FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
 _LATENT = "latent"
 
 
@@ -114,7 +114,7 @@ def _open(data: bytes, name: str) -> Image:
             image = ImageOps.exif_transpose(file)
     except (OSError, SyntaxError, ValueError, Images.DecompressionBombError) as error:
         why = str(error).splitlines()[0] if str(error) else "can't be read"
-        raise RequestError("picture", name, why, "give a PNG, JPEG or WebP file") from None
+        raise RequestError("picture", name, why, "give a PNG, JPEG, WebP or AVIF file") from None
     if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
         import numpy as np
 

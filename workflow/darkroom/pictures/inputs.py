@@ -24,7 +24,7 @@ from darkroom.pictures.png import MAX_PIXELS, read_picture
 MEMORY = Path(".snakemake/darkroom/inputs.json")
 MAX_BYTES = 256 * 2**20
 _ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
-_GIVE = "give a PNG, JPEG or WebP with one picture"
+_GIVE = "give a PNG, JPEG, WebP or AVIF with one picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _size(data: bytes, path: Path | str) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP"]) as image:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "WEBP", "AVIF"]) as image:
             if getattr(image, "n_frames", 1) > 1:
                 raise ImageError("picture", path, "is animated", _GIVE)
             width, height = image.size
