@@ -155,6 +155,7 @@ def test_pictures_are_turned_and_flattened(picture: Image.Image) -> None:
         ("PNG", deep, Image.fromarray((np.asarray(deep) // 257).astype(np.uint8)).convert("RGB"), {}),
         ("PNG", palette, palette.convert("RGB"), {}),
         ("WEBP", picture, picture, {"lossless": True}),
+        ("AVIF", picture, Image.open(io.BytesIO(file_of(picture, "AVIF"))).convert("RGB"), {}),
     ):
         data = file_of(image, kind, **options)
         request = request_of({"upscale": {}}, image=digest(data))
