@@ -50,11 +50,15 @@ def table(rows: list[Row], rounds: int, kept: list[str]) -> str:
     for row in rows:
         met = "met" if row.ratio <= row.bar else "**missed**"
         lines[row.what] = (
-            f"| {row.what} | {row.ours_s:.2f} s | {row.reference} | {row.reference_s:.2f} s "
-            f"| {row.ratio:.2f} | {row.bar:g}, {met} | {'; '.join(filter(None, (row.note, f'{rounds} rounds')))} |"
+            f"| {row.what} | {_seconds(row.ours_s)} | {row.reference} | {_seconds(row.reference_s)} "
+            f"| {row.ratio:.2f} | {row.bar:g}, {met} | {'; '.join(filter(None, (row.note, f'{rounds} round' + 's' * (rounds > 1))))} |"
         )
     head = ["| what | ours | beside it | | ratio | bar | |", "| --- | --- | --- | --- | --- | --- | --- |"]
     return "\n".join([*head, *lines.values()])
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 0.1 else f"{seconds:.4f} s"
 
 
 def _what(line: str) -> str:

@@ -1,13 +1,17 @@
-"""What a stage costs beside the engine: the picture before it goes there, and its own comes back and is written.
+"""What stages cost: one beside the engine, and changing the second pass of many pictures beside making both.
 
-    python -m benchmarks.bench_stages [--rounds N]
+    python -m benchmarks.bench_stages [--rounds N] [--only CASE ...] [--pictures N]
 
-A job's client, the warm engine's server and the engine's process are the real ones; the engine is a stand-in that gives
+`second-pass`: `snakemake --cores 1 results/` with the demo checkpoint, after the denoising strength of a second pass was
+changed, against the same with no picture there; the model is converted before. 128 × 128 with 20 steps, then
+192 × 192 with 10.
+
+`stage`: the picture before it goes to the engine, and its own comes back and is written. A job's client, the warm engine's server and the engine's process are the real ones; the engine is a stand-in that gives
 a picture of noise at once, the hardest kind to carry. Counted is what is neither the engine's time nor PNG encoding: reading
 and hashing the files, two hops there and back, and writing the picture, into memory (/dev/shm) where that is there, so that it
 isn't the disk that is measured. The interpreter's start is not counted: every picture has it, with stages or without.
-The note says how much more processor time a stage takes in all three processes than a picture without stages, which a
-busy machine changes less.
+The note says how much more processor time a stage takes in client and server than a picture without stages, which a
+busy machine changes less; the engine's process encodes PNGs in the meantime.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -24,10 +30,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, Row
+import yaml
 
-CASES = ("stage",)
+from benchmarks.measure import ROOT, Row, make_project, measure, prompts, snakemake
+
+CASES = ("stage", "second-pass")
 COST_BAR_MS = 5.0
+PICTURES, SECOND_PASS_BAR = 64, 0.6
 PIXELS = 1024
 REQUEST = {"prompt": "noise", "width": PIXELS, "height": PIXELS, "steps": 1}
 STAGE = {**REQUEST, "stages": [{"img2img": {}}]}
@@ -86,24 +95,29 @@ def _processor_s(pids: list[int]) -> float:
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _children(folder: Path) -> list[int]:
-    """The server and the engine: processes whose environment names the runtime folder, other than this one."""
+def _servers(folder: Path) -> list[int]:
+    """The server's process: one whose environment names the runtime folder, other than this one and the engine's."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             with suppress(OSError):
-                if f"XDG_RUNTIME_DIR={folder}".encode() in (entry / "environ").read_bytes():
+                is_engine = ENGINE.encode() in (entry / "cmdline").read_bytes().split(b"\0")
+                if f"XDG_RUNTIME_DIR={folder}".encode() in (entry / "environ").read_bytes() and not is_engine:
                     found.append(int(entry.name))
     return found
 
 
-def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
-    """The row: the median of a hundred stages a round, and beside it in the note that of pictures without stages."""
+def run(rounds: int, cases: tuple[str, ...] = CASES, pictures: int = PICTURES) -> list[Row]:
+    """The rows of these cases."""
+    rows = [_measure_stage(rounds)] if "stage" in cases else []
+    return rows + ([_measure_second_pass(rounds, pictures)] if "second-pass" in cases else [])
+
+
+def _measure_stage(rounds: int) -> Row:
+    """The median of a hundred stages a round, and beside it in the note that of pictures without stages."""
     from darkroom.warm.chain_files import Chain
     from darkroom.warm.client import EngineSpec, render
 
-    if not cases:
-        return []
     costs: dict[str, list[float]] = {"first": [], "stage": []}
     used = dict.fromkeys(costs, 0.0)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
@@ -113,7 +127,7 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
         spec = EngineSpec(folder, command=(sys.executable, "-c", SERVER), idle_timeout_s=30)
         ways = {"first": (json.dumps(REQUEST), first, None), "stage": (json.dumps(STAGE), second, Chain({}, first))}
         render(spec, *ways["first"][:2])  # which starts the engine
-        pids = _children(folder)
+        pids = _servers(folder)
         for _ in range(10 * rounds):
             for name, (request, output, chain) in ways.items():
                 before = _processor_s(pids)
@@ -125,7 +139,7 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
     beside, more = statistics.median(costs["first"]), (used["stage"] - used["first"]) / count
     note = (
         f"{size / 1e6:.1f} MB there and back; a picture without stages {1000 * beside:.1f} ms; "
-        f"{1000 * more:.1f} ms more of processor time; median of {count}"
+        f"{1000 * more:.1f} ms more of processor time in client and server; median of {count}"
     )
     row = (
         "a stage outside engine and PNG",
@@ -134,7 +148,7 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
         COST_BAR_MS / 1000,
         1.0,
     )
-    return [Row(*row, note)]
+    return Row(*row, note)
 
 
 def _render(costs: list[float], spec: Any, request: str, output: Path, chain: Any) -> None:
@@ -146,8 +160,38 @@ def _render(costs: list[float], spec: Any, request: str, output: Path, chain: An
     costs.append(time.perf_counter() - begun - facts["total_s"] - facts["png_s"])
 
 
+def _measure_second_pass(rounds: int, pictures: int) -> Row:
+    """The second passes alone against both; ends with an error if a first pass was made again, or a second one wasn't."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, strengths = Path(temporary, "project"), iter(range(300, 999))
+        made = folder / "results/many/demo"
+        make_project(folder, pictures)
+        subprocess.run(snakemake(folder, ROOT / "Snakefile", "models/"), check=True, capture_output=True)
+
+        def change(name: str) -> None:
+            if name == "both":
+                shutil.rmtree(folder / "results", ignore_errors=True)
+            stage = {"scale": 1.5, "upscaler": "Lanczos", "denoising_strength": next(strengths) / 1000, "steps": 10}
+            entries = [{"id": f"p{i}", "prompt": text, "seed": i} for i, text in enumerate(prompts(pictures))]
+            sheet = {"defaults": {"then": [{"hires": stage}]}, "prompts": entries}
+            (folder / "prompts/many.yaml").write_text(yaml.safe_dump(sheet))
+
+        begun = time.time_ns()
+        command = snakemake(folder, ROOT / "Snakefile", "results/")
+        times = measure({"both": command, "again": command}, rounds, before=change)
+        ends = [path.stat().st_mtime_ns for path in made.glob("*.1-hires.png")]
+        firsts = [path.stat().st_mtime_ns for path in made.glob("p*.png") if path.name.count(".") == 1]
+    if not len(ends) == len(firsts) == pictures or not begun < max(firsts) < min(ends):
+        raise SystemExit("a first pass was made again, or a second pass is missing or was not made again")
+    what = f"second pass changed, {pictures} pictures"
+    return Row(what, times["again"], "both passes", times["both"], SECOND_PASS_BAR)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=1)
-    for row in run(parser.parse_args().rounds):
-        print(f"{row.what}: {1000 * row.ours_s:.1f} ms, {row.reference}; {row.note}")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES)
+    parser.add_argument("--pictures", type=int, default=PICTURES, help="of second-pass")
+    options = parser.parse_args()
+    for row in run(options.rounds, tuple(options.only), options.pictures):
+        print(f"{row.what}: {row.ours_s:.4f} s, {row.reference} {row.reference_s:.4f} s, {row.ratio:.2f}; {row.note}")

@@ -241,6 +241,8 @@ def test_a_picture_under_way_is_shown_and_the_one_before_comes_back(page: Any) -
     element(page, "render").click()
     wait(page, lambda _: shown() == "Preview of the picture under way")
     assert element(page, "image").get_property("naturalWidth") in (0, 64)
+    opacity = "return getComputedStyle(document.getElementById('image')).opacity"
+    wait(page, lambda p: p.execute_script(opacity) == "1")  # the picture before fades while it is shown
     element(page, "cancel").click()
     wait(page, lambda _: shown() == "a cat")
     assert element(page, "image").is_displayed()

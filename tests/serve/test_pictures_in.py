@@ -113,6 +113,39 @@ def test_extras_enlarge(api: webuiapi.WebUIApi) -> None:
     assert both.tobytes() == Image.blend(made.convert("RGB"), nearest.convert("RGB"), 0.5).tobytes()
 
 
+def test_a_configured_upscaler_enlarges_by_every_interface(server: str, api: webuiapi.WebUIApi) -> None:
+    """A1111's extras, one or several, and a stage of `/render`: the same pixels, and the model's hash in the metadata."""
+    one = api.extra_single_image(image=picture(), upscaler_1="crisp", upscaling_resize=4).image
+    two = api.extra_batch_images(images=[picture(), with_hole()], upscaler_1="crisp", upscaling_resize=4).images
+    stages = [{"upscale": {"upscaler": "crisp", "scale": 4}}]
+    given = base64.b64encode(file_of(picture())).decode()
+    body = {"request": {"image": "a", "prompt": "", "stages": stages}, "pictures": {"a": given}}
+    answer = httpx.post(f"{server}/render", json=body, timeout=LIMIT_S)
+    assert answer.status_code == 200, answer.text
+    rendered = Image.open(io.BytesIO(answer.content))
+    assert one.size == two[1].size == (4 * WIDE[0], 4 * WIDE[1])
+    assert one.tobytes() == two[0].tobytes() == rendered.tobytes() != two[1].tobytes()
+    assert '"upscaler:crisp": "' in one.info["parameters"] and '"upscaler:crisp": "' in rendered.info["parameters"]
+    lanczos = picture().resize(one.size, Image.Resampling.LANCZOS)
+    assert one.tobytes() != lanczos.tobytes()
+    wrong = {"image": given, "upscaler_1": "crips"}
+    answer = httpx.post(f"{server}/sdapi/v1/extra-single-image", json=wrong, timeout=LIMIT_S)
+    assert answer.status_code == 422 and "did you mean crisp" in answer.text
+
+
+def test_a_second_pass_with_a_configured_upscaler_is_that_of_its_infotext(server: str) -> None:
+    """A model of 4× for a scale of 1.5: enlarged, then reduced to what was asked for."""
+    body = {**QUICK, "width": 64, "height": 64, "enable_hr": True, "hr_scale": 1.5, "hr_second_pass_steps": 2}
+    made = [
+        decode(post(server, "/sdapi/v1/txt2img", {**body, "denoising_strength": 0.6, "hr_upscaler": name})["images"][0])
+        for name in ("crisp", "Lanczos")
+    ]
+    assert made[0].size == (96, 96) and made[0].tobytes() != made[1].tobytes()
+    assert "Hires upscaler: crisp" in made[0].info["parameters"]
+    again = post(server, "/sdapi/v1/txt2img", {"infotext": made[0].info["parameters"]})
+    assert decode(again["images"][0]).tobytes() == made[0].tobytes()
+
+
 def test_a_variation_of_a_picture_of_this_server_has_its_prompt(server: str) -> None:
     made = post(server, "/sdapi/v1/txt2img", {**QUICK, "width": 64, "height": 64})
     png = base64.b64decode(made["images"][0])

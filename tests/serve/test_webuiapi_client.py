@@ -248,7 +248,7 @@ def test_lists_hold_names_and_no_paths(api: webuiapi.WebUIApi) -> None:
     assert list(api.get_embeddings()["loaded"]) == ["glow"]
     assert api.util_get_sampler_names() == sorted(sampler.name for sampler in SAMPLERS)
     assert "sgm_uniform" in api.util_get_scheduler_names()
-    assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None", "Lanczos", "Nearest"]
+    assert [upscaler["name"] for upscaler in api.get_upscalers()] == ["None", "Lanczos", "Nearest", "crisp"]
     for listed in (models, api.get_loras(), api.get_sd_vae(), api.get_embeddings()):
         assert "/" not in json.dumps(listed)
 

@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.validation import lines_of
-from darkroom.config import parse_config
+from darkroom.config import load_config, parse_config
 from darkroom.errors import DarkroomError
 from darkroom.pictures.inputs import MEMORY
 from darkroom.request.assets import used_assets
@@ -137,6 +137,8 @@ def test_an_axis_of_whole_chains_and_one_under_another_name(read: Read) -> None:
     pictures = read(s=f"{CAT}axes: {{{then}}}")["s"]
     assert names(pictures) == ["cat-0", "cat-0.then-big.1-hires", "cat-0.then-face.1-inpaint"]
     assert [p.is_result for p in pictures] == [True, True, True]
+    finish = read(s=f"{CAT}axes: {{finish: {{{then}}}}}")["s"]
+    assert names(finish) == ["cat-0", "cat-0.finish-big.1-hires", "cat-0.finish-face.1-inpaint"]
     assert read(s=f"{CAT}axes: {{{then}}}")["s"].study["axes"][0]["plain"] == "plain"  # type: ignore[index]
     strength = read(s=CAT + THEN + "axes: {strength: {then.hires.denoising_strength: [0.1]}}")["s"]
     assert names(strength)[1] == "cat-0.strength-0.1.1-hires"
@@ -375,3 +377,9 @@ def test_a_text_that_no_prompt_reads_is_read_once(read: Read) -> None:
     assert read(s="from: mask.png\ndefaults: {then: [upscale]}")["s"][0].request.image == "0" * 64
     paint("mask.png", "grey")
     assert read(s="from: mask.png\ndefaults: {then: [upscale]}")["s"][0].request.image != "0" * 64
+
+
+def test_the_demos_chain_is_read_with_its_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).resolve().parents[2])
+    (pictures,) = load_pictures(load_config(Path("prompts/stages/config.yaml"))).values()
+    assert [p.request.sizes[-1] for p in pictures if p.is_result] == [(128, 128), (128, 128), (128, 256), (256, 512)]

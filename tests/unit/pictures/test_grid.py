@@ -18,7 +18,7 @@ from darkroom.pictures import grid
 from darkroom.pictures.contact_sheet import MARGIN, MAX_PIXELS, PAPER
 from darkroom.pictures.formats import PNG, check_picture
 from darkroom.pictures.grid import GridRequest, describe_page, draw_grid
-from darkroom.pictures.grid_parts import GAP, MOST_EDGE, cell_size, split_page
+from darkroom.pictures.grid_parts import GAP, MOST_EDGE, cell_size, picture_size, split_page
 from darkroom.pictures.infotext import read_infotext
 from darkroom.pictures.missing import NOT_YET, find_missing
 from darkroom.pictures.picture import GalleryPicture
@@ -87,6 +87,12 @@ def test_pictures_of_a_page_are_drawn_by_one_factor(tmp_path: Path) -> None:
     assert cell_size(table, next(table.all_pages())).width == 512
     assert cell_size(table, next(table.all_pages())).height == 256
     assert cell_size(table, next(table.all_pages())).factor == 0.5
+
+
+def test_a_picture_of_stages_is_shown_in_the_size_of_its_last_one() -> None:
+    assert picture_size({"width": 64, "height": 72}) == (64, 72)
+    stages = [{"outpaint": {"right": 8}}, {"upscale": {"scale": 2}}]
+    assert picture_size({"prompt": "a cat", "width": 64, "height": 72, "stages": stages}) == (144, 144)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (8, 8), (9, 3), (3, 9)])

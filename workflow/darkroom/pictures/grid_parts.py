@@ -68,7 +68,11 @@ def cell_size(table: StudyTable, page: Place) -> CellSize:
 
 
 def picture_size(request: Mapping[str, Any]) -> tuple[int, int]:
-    """Width and height that a picture's request asks for."""
+    """Width and height that a picture's request asks for, after its last stage."""
+    if request.get("stages"):
+        from darkroom.request.render_request import RenderRequest
+
+        return RenderRequest.from_settings(dict(request)).sizes[-1]
     return int(request["width"]), int(request["height"])
 
 

@@ -61,7 +61,19 @@ async def receive(
     """
     try:
         text_bytes, payload_bytes = read_head(await reader.readexactly(HEAD.size), max_text, max_payload)
-        text, payload = await reader.readexactly(text_bytes), await reader.readexactly(payload_bytes)
+        text, payload = await reader.readexactly(text_bytes), await _read_blocks(reader, payload_bytes)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
     return read_text(text), payload
+
+
+async def _read_blocks(reader: asyncio.StreamReader, count: int) -> bytes:
+    """As `readexactly`, without the reader growing a buffer of all of it first: for a picture that takes 2.5 times as long."""
+    blocks = []
+    while count:
+        block = await reader.read(count)
+        if not block:
+            raise ConnectionResetError
+        blocks.append(block)
+        count -= len(block)
+    return b"".join(blocks)

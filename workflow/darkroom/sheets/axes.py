@@ -8,6 +8,7 @@
     quality: {steps: [10, 20]}                         a setting, under another name
     hair: {swap: {red hair: [~, blue hair]}}           a text of the prompts
     then.hires.denoising_strength: [0.3, 0.5]          a stage's setting
+    finish: {then: {plain: [], big: [upscale]}}        whole lists of stages
 
 `~` is the prompt as it is without the axis.
 """
@@ -166,7 +167,9 @@ def _read_axis(name: str, data: Any, names: Names, place: Place) -> Axis:
     kind = names.kind(name)
     if kind is None and name != "swap" and isinstance(data, Mapping) and len(data) == 1:
         ((inner, values),) = data.items()
-        if inner == "swap" or (names.is_setting(inner) and _is_values(values)):
+        if inner == "swap" or (
+            names.is_setting(inner) and (_is_values(values) or (inner == THEN and _is_lists(values)))
+        ):
             return _of_setting(name, str(inner), values, [*keys, str(inner)], place)
     if kind == "setting" or name == "swap":
         return _of_setting(name, name, data, keys, place)
@@ -177,6 +180,11 @@ def _read_axis(name: str, data: Any, names: Names, place: Place) -> Axis:
 
 def _is_values(values: Any) -> bool:
     return isinstance(values, list) or (isinstance(values, Mapping) and ("from" in values or _lists_weights(values)))
+
+
+def _is_lists(values: Any) -> bool:
+    """True for `{plain: [], big: [upscale]}`: labels, and whole lists of stages."""
+    return isinstance(values, Mapping) and all(each is None or isinstance(each, list) for each in values.values())
 
 
 def _lists_weights(values: Any) -> bool:

@@ -40,6 +40,7 @@ export function preview(png) {
   endPreview();
   const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0)), image = byId("image");
   image.src = previewed = URL.createObjectURL(new Blob([bytes], { type: "image/png" }));
+  image.classList.add("preview");
   image.alt = "Preview of the picture under way";
   image.style.maxWidth = `${Math.max(new DataView(bytes.buffer).getUint32(16), 640)}px`;
   image.hidden = false;
@@ -51,6 +52,7 @@ export function endPreview() {
   if (!previewed) return;
   URL.revokeObjectURL(previewed);
   previewed = null;
+  byId("image").classList.remove("preview");
   if (shown) show(shown);
   else byId("image").hidden = !(byId("empty").hidden = false);
 }
