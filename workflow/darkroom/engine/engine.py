@@ -183,7 +183,7 @@ class Engine:
             files = PictureFiles(request, pictures or {}, stages_done)
             is_first_made = files.has_before or request.image is not None
             models = find_models(
-                request, self._folder, self.library.models_dir, checkpoint, stages_done, is_first_made=is_first_made
+                request, self._folder, self.library, checkpoint, stages_done, is_first_made=is_first_made
             )
             passes = Passes(self._parts, request, files, watch)
             with torch.inference_mode():

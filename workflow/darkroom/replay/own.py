@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.infotext import DIGEST
 from darkroom.pictures.made_by import MadeBy, made_by_of
@@ -59,7 +60,7 @@ class Recipe:
 
     `steps` are what was done to the finished picture (`darkroom upscale`), `study` is its cell of a study as JSON. `made_by`
     and `revision` are for a comparison. `is_lossy` says that its file doesn't hold the pixels that were made.
-    `tool` made it, empty for Darkroom.
+    `tool` made it, empty for Darkroom. `checkpoints` are those of its stages, in addition to its own.
     """
 
     path: Path
@@ -72,6 +73,7 @@ class Recipe:
     revision: tuple[int, ...] | None = None
     is_lossy: bool = False
     tool: str = ""
+    checkpoints: tuple[WantedModel, ...] = ()
 
 
 def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) -> Recipe | None:
@@ -107,6 +109,7 @@ def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) ->
         made_by_of(made.get("versions"), made.get("made_on")),
         _read_revision(made.get("revision")),
         is_lossy=is_lossy,
+        checkpoints=_read_checkpoints(made, request),
     )
 
 
@@ -132,6 +135,25 @@ def _read_model(made: Mapping[str, Any]) -> WantedModel:
     )
 
 
+def _read_checkpoints(made: Mapping[str, Any], request: RenderRequest) -> tuple[WantedModel, ...]:
+    """The checkpoints of stages. Pictures of earlier versions state their hashes only, and not how they were converted."""
+    found = []
+    for name in dict.fromkeys(filter(None, request.checkpoints)):
+        stated = next(
+            (each for each in _assets(made) if (each.get("kind"), each.get("name")) == (CHECKPOINTS, name)), {}
+        )
+        origin = stated.get("origin")
+        if not isinstance(origin, dict) or not origin:
+            origin = {"source_sha256": sha256} if (sha256 := usable_hash(stated.get("sha256"))) else {}
+        found.append(WantedModel(name, usable_hash(stated.get("short")), origin))
+    return tuple(found)
+
+
+def _assets(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = made.get("assets")
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+
 def _read_steps(made: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ...]:
     found = made.get("postprocess", [])
     for step in found if isinstance(found, list) else [None]:
@@ -144,8 +166,7 @@ def _read_steps(made: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any],
 
 def _stated_hashes(made: Mapping[str, Any], steps: tuple[Mapping[str, Any], ...]) -> dict[tuple[str, str], str]:
     """The SHA-256 of assets by kind and name, of those that are usable."""
-    listed = made.get("assets")
-    entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    entries = _assets(made)
     entries += [{"kind": "upscalers", "name": step["upscaler"], "sha256": step.get("sha256")} for step in steps]
     found = {(str(each.get("kind")), str(each.get("name"))): usable_hash(each.get("sha256")) for each in entries}
     return {key: sha256 for key, sha256 in found.items() if sha256 and len(sha256) == 64}

@@ -21,6 +21,7 @@ from darkroom.base.secrets import redact
 from darkroom.base.text import decode_text, recording_reads
 from darkroom.checkpoint.audit import audit_path
 from darkroom.config import Config, check_sheets, load_config
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.errors import ArchiveError, ImageError
 from darkroom.pictures.damage import check_text
 from darkroom.pictures.formats import BY_SUFFIX, PNG
@@ -180,14 +181,15 @@ def _place(path: Path, sha256: str) -> str:
 def _add_receipts(export: Export, config: Config, planned: PlannedSheet) -> None:
     """What was fetched, converted and verified: of the checkpoints and of all assets that the pictures use."""
     models = Path(config.models_dir)
-    used = {("checkpoints", picture.checkpoint) for picture in planned}
+    used = {(CHECKPOINTS, name) for picture in planned for name in (picture.checkpoint, *picture.checkpoints)}
     for picture in planned:
         used.update(used_assets(picture.request))
-    used.update(("vaes", vae) for name in {p.checkpoint for p in planned} if (vae := config.checkpoints[name].vae))
+    names = [name for section, name in used if section == CHECKPOINTS]
+    used.update(("vaes", vae) for name in names if (vae := config.checkpoints[name].vae))
     for section, name in sorted(used):
         receipt = receipt_path(models, section, name)
         found = {f"receipts/{section}/{receipt.name}": receipt}
-        if section == "checkpoints":
+        if section == CHECKPOINTS:
             audit = audit_path(models / "diffusers" / name)
             found |= {f"receipts/diffusers/{audit.name}": audit}
             found |= {f"receipts/verified/{name}.json": models / "verified" / f"{name}.json"}

@@ -97,7 +97,7 @@ class ResultCache:
         made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
         wanted |= {
-            (CHECKPOINTS, name): find_checkpoint(self._library.models_dir, name).sha256
+            (CHECKPOINTS, name): find_checkpoint(self._library, name).sha256
             for name in filter(None, request.checkpoints)
         }
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
