@@ -138,7 +138,7 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
     def alone() -> float:
         begun = time.perf_counter()
         for each in settings:
-            encode(engine, engine.render(RenderRequest.from_settings(each)))
+            encode(engine.render(RenderRequest.from_settings(each)))
         return time.perf_counter() - begun
 
     ours, reference, costs = [], [], []

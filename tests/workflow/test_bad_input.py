@@ -42,7 +42,7 @@ def planned(project: Project) -> tuple[int, str]:
         patch.setattr(os, "_exit", sys.exit)
         with pytest.raises(SystemExit) as ended:
             modifier = SimpleNamespace(skip_configfile=False, path_modifier=None)
-            run = SnakemakeRun(SimpleNamespace(configfiles=[], modifier=modifier))
+            run = SnakemakeRun(SimpleNamespace(configfiles=[], modifier=modifier, is_main_process=True))
             check_entrance(run)
             load_plan(load_yaml(CONFIG), run)
     assert isinstance(ended.value.code, int)

@@ -52,7 +52,7 @@ def test_an_adopted_folder_has_a_name_and_no_hash(model_dir: Path, tmp_path: Pat
     engine = Engine.load(tmp_path / "adopted", device="cpu")
     assert (engine.name, engine.model_hash) == ("adopted", None)
     picture = tmp_path / "picture.png"
-    picture.write_bytes(encode(engine, engine.render(request_)).png)
+    picture.write_bytes(encode(engine.render(request_)).png)
     text = read_png_text(picture)
     settings = read_infotext(text["parameters"])["settings"]
     assert settings["Model"] == "adopted"

@@ -36,7 +36,9 @@ def test_the_estimate_is_the_picture_that_the_noise_was_added_to(sampler: str, p
     scheduler.set_timesteps(8)
     rng = torch.Generator().manual_seed(1)
     latents, noise = (torch.randn(1, 4, 8, 8, generator=rng) for _ in range(2))
-    for timestep in (scheduler.timesteps[0], scheduler.timesteps[5]):
+    for place in (0, 5):
+        timestep = scheduler.timesteps[place]
+        scheduler.set_begin_index(place)
         sample = scheduler.add_noise(latents, noise, timestep.reshape(1))
         level = scheduler.add_noise(torch.zeros(1), torch.ones(1), timestep.reshape(1)).item()
         signal = scheduler.add_noise(torch.ones(1), torch.zeros(1), timestep.reshape(1)).item()
@@ -51,6 +53,7 @@ def test_the_estimate_of_a_model_with_edms_noise(sampler: str) -> None:
     config = {"_class_name": EDM[sampler], "sigma_data": 0.5, "sigma_max": 80.0, "sigma_min": 0.002}
     scheduler = build(sampler, "Automatic", config)
     scheduler.set_timesteps(8)
+    scheduler.set_begin_index(5)
     timestep, sample = scheduler.timesteps[5], torch.ones(1, 4, 8, 8)
     sigma = scheduler.sigmas[5]
     found = estimate(scheduler, torch.zeros(1, 4, 8, 8), timestep, sample, noise_level(scheduler, timestep))

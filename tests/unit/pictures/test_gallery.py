@@ -14,6 +14,7 @@ from darkroom.errors import ImageError
 from darkroom.pictures import gallery, gallery_data
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
+from darkroom.pictures.run_progress import Progress
 from tests.fixtures.gallery_page import FOLDER, read_head, read_pictures, read_rows
 from tests.fixtures.pictures import AUDIT, MODEL_HASH, make_picture, make_pictures
 

@@ -40,8 +40,6 @@ def find_models(
     `own` is the name of the picture's own checkpoint if that is another model. Raises RequestError (E-REQUEST) for a
     checkpoint that isn't in the models folder, and for a pass that needs another engine than this one.
     """
-    if own is None and not any(request.checkpoints):
-        return _models(folder, ())
     first = None if own is None else find_folder(library, own)
     is_own = first is None or first.resolve() == folder.resolve()
     if not is_first_made and not is_own:
@@ -54,10 +52,11 @@ def find_models(
     others = tuple(find_checkpoint(library, name) for name in names)
     if not request.needs_own_checkpoint:
         first = find_folder(library, names[0])
-    return _models(folder if first is None else first, others)
+    return read_model(folder if first is None else first, others)
 
 
-def _models(folder: Path, others: tuple[UsedAsset, ...]) -> ChainModels:
+def read_model(folder: Path, others: tuple[UsedAsset, ...] = ()) -> ChainModels:
+    """The models of a chain whose own checkpoint is the one in `folder`."""
     return ChainModels(*read_identity(folder), read_origin(folder), others)
 
 

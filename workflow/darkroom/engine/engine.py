@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from darkroom.checkpoint.audit import read_identity
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
-from darkroom.engine.chain_models import ChainModels, find_models
+from darkroom.engine.chain_models import ChainModels, find_models, read_model
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
@@ -59,7 +58,7 @@ class Denoised:
 class Engine:
     """One model on one device. Not for several threads at once: callers queue.
 
-    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint, `origin` says how it was converted; `device`
+    `name` and `model_hash` (AutoV2, None if unknown) identify the checkpoint; `device`
     and `dtype` are those of its computations, and `memory` is the memory policy's decision in one line. `upscalers` make
     pictures larger.
     """
@@ -67,8 +66,9 @@ class Engine:
     def __init__(
         self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
     ) -> None:
-        self.name, self.model_hash = read_identity(files.model.folder)
         self._folder = files.model.folder
+        self._models = read_model(self._folder)
+        self.name, self.model_hash = self._models.name, self._models.model_hash
         self.device = device
         self.dtype = dtype
         self.memory = plan.describe(dtype)
@@ -182,9 +182,12 @@ class Engine:
             started = time.perf_counter()
             files = PictureFiles(request, pictures or {}, stages_done)
             is_first_made = files.has_before or request.image is not None
-            models = find_models(
-                request, self._folder, self.library, checkpoint, stages_done, is_first_made=is_first_made
-            )
+            models = self._models
+            if checkpoint is not None or any(request.checkpoints):
+                library = self.library
+                models = find_models(
+                    request, self._folder, library, checkpoint, stages_done, is_first_made=is_first_made
+                )
             passes = Passes(self._parts, request, files, watch)
             with torch.inference_mode():
                 made = run_chain(passes, stages_done)
