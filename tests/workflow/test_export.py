@@ -149,6 +149,12 @@ def test_an_unfinished_sheet_is_not_packed(
         assert main(["export", "frist", "-o", str(output)]) == 2
         assert "E-SHEET sheet 'frist'" in capsys.readouterr().err
         picture = sorted((project.results / "first/tiny").iterdir())[0]
+        picture.with_suffix(".webp").write_bytes(b"left by a run with another output.format")
+        assert main(["export", "first", "-o", str(output)]) == 0
+        with zipfile.ZipFile(output) as archive:
+            assert f"results/first/tiny/{picture.stem}.webp" not in archive.namelist()
+        output.unlink()
+        capsys.readouterr()
         picture.unlink()
         assert main(["export", "first", "-o", str(output)]) == 1
         error = capsys.readouterr().err

@@ -18,6 +18,8 @@ from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.infotext import DIGEST
 from darkroom.pictures.made_by import MadeBy, made_by_of
 from darkroom.pictures.png import STUDY
+from darkroom.pictures.records import MANIFEST
+from darkroom.replay.left_out import FindRequest
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 
@@ -60,7 +62,8 @@ class Recipe:
 
     `steps` are what was done to the finished picture (`darkroom upscale`), `study` is its cell of a study as JSON. `made_by`
     and `revision` are for a comparison. `is_lossy` says that its file doesn't hold the pixels that were made.
-    `tool` made it, empty for Darkroom. `checkpoints` are those of its stages, in addition to its own.
+    `tool` made it, empty for Darkroom. `checkpoints` are those of its stages, in addition to its own. Without `has_prompts`
+    its file doesn't hold its prompts, which are the request's.
     """
 
     path: Path
@@ -74,21 +77,29 @@ class Recipe:
     is_lossy: bool = False
     tool: str = ""
     checkpoints: tuple[WantedModel, ...] = ()
+    has_prompts: bool = True
 
 
-def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) -> Recipe | None:
+def read_own(
+    texts: Mapping[str, str], path: Path, find_request: FindRequest, *, is_lossy: bool = False
+) -> Recipe | None:
     """What makes the picture with these texts again; None if Darkroom hasn't made it, or if its metadata have no request.
 
+    `find_request` knows the requests of pictures whose prompts were left out, by the SHA-256 that these state.
     Raises ImageError (E-IMAGE) with `path` for metadata of Darkroom that can't be read.
     """
     made = _parse(texts, path)
     if "request" not in made:
         return None
-    if made.get(DIGEST) is not None:
-        hint = "make it from its sheet: `snakemake`; `metadata: {prompt: true}` keeps prompts in pictures"
-        raise ImageError("picture", path, "was written without its prompts, so it doesn't say what it shows", hint)
+    digest = made.get(DIGEST)
+    known = find_request(digest) if isinstance(digest, str) else None
+    if digest is not None and known is None:
+        why = f"was written without its prompts, and no {MANIFEST} above it has them"
+        raise ImageError(
+            "picture", path, why, "name it where it lies in results/, or make it from its sheet: `snakemake`"
+        )
     try:
-        request = RenderRequest.model_validate(made["request"])
+        request = known or RenderRequest.model_validate(made["request"])
         wanted = used_assets(request)
     except (ValueError, TypeError, RecursionError, DarkroomError) as error:
         why = (
@@ -110,6 +121,7 @@ def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) ->
         _read_revision(made.get("revision")),
         is_lossy=is_lossy,
         checkpoints=_read_checkpoints(made, request),
+        has_prompts=digest is None,
     )
 
 

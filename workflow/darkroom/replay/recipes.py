@@ -16,6 +16,7 @@ from darkroom.pictures.formats import read_texts as read_format_texts
 from darkroom.pictures.png import SIGNATURE
 from darkroom.replay.find_models import Found, ModelsFolder
 from darkroom.replay.foreign import ForeignPicture
+from darkroom.replay.left_out import FindRequest, requests_near
 from darkroom.replay.model_matching import (
     KINDS,
     KnownModel,
@@ -45,11 +46,16 @@ class Foreign:
     is_lossy: bool
 
 
-def read_picture(data: bytes, path: Path) -> Recipe | Foreign:
-    """What a picture's metadata say. Raises ImageError (E-IMAGE) for one that says nothing, or can't be read."""
+def read_picture(data: bytes, path: Path, find_request: FindRequest | None = None) -> Recipe | Foreign:
+    """What a picture's metadata say; `find_request` is that of `read_own`, by default near the path. Raises ImageError (E-IMAGE) for one that says nothing, or can't be read."""
     found = texts_of(data, path)
     is_lossy = not data.startswith(SIGNATURE)
-    own = read_own(read_format_texts(data, path) if is_lossy else found.texts, path, is_lossy=is_lossy)
+    own = read_own(
+        read_format_texts(data, path) if is_lossy else found.texts,
+        path,
+        find_request or requests_near(path),
+        is_lossy=is_lossy,
+    )
     if own is not None:
         return own
     foreign = read_texts(found)

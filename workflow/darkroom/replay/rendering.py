@@ -9,7 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.config_output import MetadataConfig
 from darkroom.engine.chain_models import CHECKPOINTS
+from darkroom.pictures.embedded import limit_png
 from darkroom.pictures.png import add_study
 from darkroom.replay.find_files import GivenFiles
 from darkroom.replay.find_models import Found
@@ -134,6 +136,8 @@ def _finish(chain: Chain, engine: Engine, recipe: Recipe, notes: list[str]) -> R
         image, png = _do_step(engine, image, png, step)
     if recipe.study is not None and recipe.study.isascii():
         png = add_study(png, recipe.study)
+    if not recipe.has_prompts:
+        png = limit_png(png, MetadataConfig(prompt=False), recipe.path)
     return Replayed(recipe, image, png, chain.image.facts.made_on, chain.warnings, notes)
 
 
