@@ -15,6 +15,7 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.gallery_chunks import remove_stale_chunks, write_chunks, write_times
 from darkroom.pictures.gallery_data import BLOCK, DETAILS, TEXTS, Shown, collect_chunks, find_earlier
 from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.made_by import find_mixed_sheets
 from darkroom.pictures.measures import load_measures
 from darkroom.pictures.picture import GalleryPicture, find_scores, group_pictures, make_manifest
 from darkroom.pictures.records import (
@@ -113,6 +114,7 @@ def build_gallery(
         "pictures": digest,
         "texts": data.texts,
         "ratings": _rated(ratings or {}),
+        "mixed": find_mixed_sheets(zip(pictures, records, strict=True)),
     }
     page = render_page(shown, checkpoints, title, thumbnail_px, head, progress).encode()
     if progress is not None:
@@ -153,6 +155,7 @@ def render_page(
         checkpoints=checkpoints,
         compares=False,
         progress=None if progress is None else progress.as_dict(),
+        mixed=head["mixed"],
         head=script_json({**more, **head}),
     )
 
@@ -222,7 +225,7 @@ def make_gallery_page(plan_file: Path) -> str:
 
 def pictures_of(plan: Mapping[str, Any]) -> list[GalleryPicture]:
     """All pictures of a plan."""
-    pictures = ((data, sheet in plan["studies"]) for sheet, each in plan["sheets"].items() for data in each)
+    pictures = ((data, sheet in plan.get("studies", ())) for sheet, each in plan["sheets"].items() for data in each)
     return [_picture(data, is_study=is_study) for data, is_study in pictures]
 
 
