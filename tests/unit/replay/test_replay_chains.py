@@ -12,8 +12,12 @@ import pytest
 from darkroom.checkpoint import convert
 from darkroom.checkpoint.audit import audit_path, read_audit
 from darkroom.cli.command import main
+from darkroom.config import parse_config
 from darkroom.engine import Engine
 from darkroom.pictures.png import read_png_text
+from darkroom.request.render_request import RenderRequest
+from darkroom.serve.legs import with_names
+from darkroom.sheets.read import load_pictures
 from tests.unit.replay.conftest import QUICK, SMALL
 from tests.unit.replay.test_replay_own import replay, rewrite
 
@@ -125,3 +129,18 @@ def test_a_picture_that_states_no_conversion_is_told_by_its_name(
     )
     assert replay(both, other, "--check") == 1
     assert "its hash is that of several models: half, tiny" in capsys.readouterr().err
+
+
+def test_a_sheet_names_the_checkpoints_of_stages_as_they_are_here(
+    both: Path, chains: Path, pictures: Path, tmp_path: Path
+) -> None:
+    renamed, sheet = tmp_path / "models", tmp_path / "again.yaml"
+    link(both / "diffusers/tiny", renamed, "tiny")
+    (renamed / "diffusers/fp").symlink_to(both / "diffusers/half")
+    assert replay(renamed, chains / "one.png", chains / "given.png", "--sheet", sheet, "--input", pictures) == 0
+    config = parse_config({"checkpoints": {"tiny": {"source": "x"}, "fp": {"source": "x"}}, "sheets": [str(sheet)]})
+    planned = [picture.request for picture in load_pictures(config)["again"] if picture.is_result]
+    # All of the second picture is made by the stage's checkpoint, which is its own one in a sheet.
+    for name, own, request in zip(("one", "given"), ("tiny", "fp"), planned, strict=True):
+        stated = RenderRequest.model_validate(json.loads(read_png_text(chains / f"{name}.png")["darkroom"])["request"])
+        assert request == with_names(stated, lambda _: "fp", own)

@@ -261,15 +261,28 @@ def test_a_sheet_of_own_pictures_makes_them_again(
     models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "again.yaml"
-    given = [pictures / f"{name}.png" for name in ("plain", "assets", "stages")]
+    given = [pictures / f"{name}.png" for name in ("plain", "assets", "stages", "painted")]
     assert replay(models, *given, "--sheet", sheet) == 0
-    assert f"{sheet}: 3 pictures" in capsys.readouterr().out
+    assert "left out: painted: it begins with another picture" in sheet.read_text()
+    assert replay(models, *given, "--sheet", sheet, "--input", pictures / "given") == 0
+    assert f"{sheet}: 4 pictures" in capsys.readouterr().out
     names = {"loras": "lines", "embeddings": "easy", "vaes": "fixed"}
     sources = {kind: {name: {"source": "x.safetensors"}} for kind, name in names.items()}
     config = parse_config({"checkpoints": {"tiny": {"source": "x"}}, "sheets": [str(sheet)], **sources})
     planned = [picture.request for picture in load_pictures(config)["again"] if picture.is_result]
     stated = [json.loads(read_png_text(path)["darkroom"])["request"] for path in given]
     assert planned == [RenderRequest.model_validate(request) for request in stated]
+
+    lossy = tmp_path / "stages.avif"
+    assert main(["encode", str(given[2]), "-o", str(lossy)]) == 0
+    imported = tmp_path / "imported.yaml"
+    sources = [str(lossy), str(given[1]), "--models", str(models)]
+    assert main(["import-prompts", *sources, "--output", str(imported)]) == 0
+    names |= {"checkpoints": "tiny"}
+    sources = {kind: {name: {"source": "x.safetensors"}} for kind, name in names.items()}
+    config = parse_config({"sheets": [str(imported)], **sources})
+    again = [picture.request for picture in load_pictures(config)["imported"] if picture.is_result]
+    assert again == [planned[2], planned[1]]
 
 
 def test_a_reader_that_has_read_enough_is_no_error(pictures: Path) -> None:
