@@ -436,3 +436,21 @@ def test_the_page_is_accessible(page: Any, scheme: str, width: int) -> None:
         assert find_violations(page) == []
     finally:
         reset_look(page)
+
+
+def test_a_sheet_that_mixes_versions_says_so_and_can_be_filtered(browser: Any, tmp_path: Path) -> None:
+    libraries = {"diffusers": "0.42.1", "transformers": "5.23.0"}
+    old, new = ({"torch": version, **libraries} for version in ("2.12.0", "2.13.0"))
+    pictures = [make_picture(tmp_path, number, versions=old if number else new) for number in range(3)]
+    pictures.append(make_picture(tmp_path, 3, sheet="others", versions=old))
+    build_gallery(tmp_path, pictures, {}, title="Night shift", thumbnail_px=128)
+    open_page(browser, tmp_path)
+    said = [each.text for each in browser.find_elements(By.CSS_SELECTOR, ".notice") if each.is_displayed()]
+    made = "2 pictures by torch 2.12.0, diffusers 0.42.1, transformers 5.23.0; 1 picture by torch 2.13.0, "
+    assert len(said) == 1 and said[0].startswith(f"shapes mixes versions: {made}")
+    assert "rerender=versions" in said[0]
+    heads = {each.text.split()[0]: each.text for each in browser.find_elements(By.CSS_SELECTOR, ".group-head")}
+    assert "mixes versions" in heads["shapes"] and "mixes versions" not in heads["others"]
+    choose(browser, "Made by", "torch 2.13.0, diffusers 0.42.1, transformers 5.23.0")
+    wait_count(browser, "1 of 4 pictures")
+    assert seeds(browser) == [100]

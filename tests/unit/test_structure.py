@@ -97,6 +97,7 @@ SEAMS = {
     "installation": "also run as `python -m`, by the script that sets up conda environments",
     "pictures/missing": "one subject: reasons in logs, which tables, grids and studies' pages show",
     "pictures/user_comment": "one subject: the encodings of EXIF's UserComment",
+    "replay/left_out": "one subject: the requests of pictures without prompts, for projects and archives",
     "request/stages/img2img": "a file a stage",
     "request/picture_revision": "one subject: the revisions of a picture, for planning and for its metadata",
     "engine/previews": "what watches a picture's steps, without the arithmetic",

@@ -14,6 +14,7 @@ from PIL import Image
 
 from darkroom.cli.command import main
 from tests.fixtures.assets import write_lora
+from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.workflow.project import Project
 
 SHEET = """\
@@ -21,7 +22,7 @@ styles_file: prompts/styles.csv
 wildcards: {where: prompts/places.txt}
 axes: {cfg: {cfg_scale: [3, 5]}}
 prompts:
-  - {id: star, prompt: "a star <lora:lines:0.5> ${where}", styles: [ink], seeds: [1], then: [{inpaint: {mask: masks/mask.png}}]}
+  - {id: star, prompt: "a star <lora:lines:0.5> ${where}", styles: [ink], seeds: [1], then: [{inpaint: {mask: masks/mask.png}}, {img2img: {denoising_strength: 0.5, checkpoint: other}}]}
 """
 SECRET = "hf_abcdefghijklmnopqrstu"
 
@@ -35,7 +36,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
         (project.folder / "masks").mkdir()
         Image.new("L", (64, 64), 255).save(project.folder / "masks/mask.png")
         write_lora(project.folder / "lines.safetensors")
-        project.set_up(SHEET, "results/", loras={"lines": {"source": "lines.safetensors"}})
+        write_random_checkpoint(project.folder / "other.safetensors", seed=1)
+        both = {"tiny": {"source": "checkpoint.safetensors"}, "other": {"source": "other.safetensors", "dtype": "bf16"}}
+        sheet = f"checkpoints: tiny\n{SHEET}"
+        project.set_up(sheet, "results/", loras={"lines": {"source": "lines.safetensors"}}, checkpoints=both)
         with (project.folder / "config/config.yaml").open("a") as config:
             config.write(f"# fetched from https://me:{SECRET}@example.org/x.safetensors?token={SECRET}\n")
         yield project
@@ -63,14 +67,14 @@ def test_it_packs_all_that_made_a_sheet_and_no_more(
     for output in outputs:
         assert main(["export", "first", "--output", str(output)]) == 0
     said = capsys.readouterr()
-    assert f"{outputs[0]}: 4 pictures, " in said.out
+    assert f"{outputs[0]}: 6 pictures, " in said.out
     assert "config/config.yaml: secrets in it are masked in the archive" in said.err
     assert outputs[0].read_bytes() == outputs[1].read_bytes()
     with zipfile.ZipFile(outputs[0]) as archive:
         names = archive.namelist()
         data = {name: archive.read(name) for name in names}
     pictures = [name for name in names if name.startswith("results/first/tiny/")]
-    assert len(pictures) == 4 and all(data[name] == (here.folder / name).read_bytes() for name in pictures)
+    assert len(pictures) == 6 and all(data[name] == (here.folder / name).read_bytes() for name in pictures)
     assert {
         *("README.md", "SHA256SUMS", "export.json", "versions.txt", "masks/mask.png", "config/config.yaml"),
         *("prompts/first.yaml", "prompts/styles.csv", "prompts/places.txt"),
@@ -82,6 +86,7 @@ def test_it_packs_all_that_made_a_sheet_and_no_more(
             "receipts/verified/tiny.json",
         ),
         "receipts/loras/lines.receipt.json",
+        *("receipts/checkpoints/other.receipt.json", "receipts/diffusers/other.audit.json"),
     } <= set(names)
     assert not [name for name in names if name.endswith(".safetensors")]
     assert not [name for name, content in data.items() if SECRET.encode() in content or b"a-secret-of" in content]
@@ -104,9 +109,9 @@ def test_the_zip_and_the_unpacked_folder_hold(
     assert subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
     assert main(["replay", "--check", str(packed), str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum("bitwise equal" in line and ".png: " in line for line in lines) == 8
-    assert f"{packed}: 4 of 4 pictures rendered again and bitwise equal" in lines
-    assert f"{folder}: 4 of 4 pictures rendered again and bitwise equal" in lines
+    assert sum("bitwise equal" in line and ".png: " in line for line in lines) == 12
+    assert f"{packed}: 6 of 6 pictures rendered again and bitwise equal" in lines
+    assert f"{folder}: 6 of 6 pictures rendered again and bitwise equal" in lines
 
     monkeypatch.chdir(folder)  # where the models aren't
     before = sorted(folder.rglob("*"))
@@ -144,6 +149,12 @@ def test_an_unfinished_sheet_is_not_packed(
         assert main(["export", "frist", "-o", str(output)]) == 2
         assert "E-SHEET sheet 'frist'" in capsys.readouterr().err
         picture = sorted((project.results / "first/tiny").iterdir())[0]
+        picture.with_suffix(".webp").write_bytes(b"left by a run with another output.format")
+        assert main(["export", "first", "-o", str(output)]) == 0
+        with zipfile.ZipFile(output) as archive:
+            assert f"results/first/tiny/{picture.stem}.webp" not in archive.namelist()
+        output.unlink()
+        capsys.readouterr()
         picture.unlink()
         assert main(["export", "first", "-o", str(output)]) == 1
         error = capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 import struct
@@ -14,6 +15,7 @@ import pytest
 
 from darkroom.cli.command import main
 from darkroom.replay.archive import ExportedFile, ExportIndex
+from tests.unit.replay.test_replay_own import replay, rewrite
 
 README = b"# study\n"
 INDEX = ExportIndex(
@@ -125,3 +127,47 @@ def test_other_bytes_are_told_by_their_file(tmp_path: Path, capsys: pytest.Captu
     write(tmp_path / "study.zip")  # whose index has another hash of README.md
     assert check(tmp_path / "study.zip") == 3
     assert "study.zip/README.md: has other bytes than were exported" in capsys.readouterr().out
+
+
+def pack(path: Path, files: dict[str, bytes], pictures: list[str]) -> None:
+    """An export of these files, with their right hashes."""
+    known = {
+        name: ExportedFile(size=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()
+    }
+    index = ExportIndex(sheet="study", darkroom="0.1.0", pictures=pictures, files=known)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**files, "export.json": index.to_bytes(), "SHA256SUMS": index.sums()}.items():
+            archive.writestr(name, data)
+
+
+def test_a_picture_that_is_not_what_is_rendered_does_not_hold(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Hashes say that nothing was changed after the export; whether the pictures hold, only rendering says."""
+    other = rewrite(pictures / "plain.png", tmp_path / "other.png", lambda made: None, pixel=1)
+    given = {f"given/{name}": (pictures / "given" / name).read_bytes() for name in ("photo.jpg", "mask.png")}
+    painted = {"painted.png": (pictures / "painted.png").read_bytes(), **given}
+    pack(tmp_path / "study.zip", {"plain.png": other.read_bytes(), **painted}, ["plain.png", "painted.png"])
+    assert replay(models, tmp_path / "study.zip", "--check") == 3
+    said = capsys.readouterr().out
+    assert "4 of 4 files as exported" in said
+    assert "study.zip/plain.png: differs by at most 1 level of 255" in said
+    assert "study.zip/painted.png: bitwise equal" in said
+    assert "study.zip: 1 of 2 pictures rendered again and bitwise equal" in said
+
+
+def test_a_file_of_other_bytes_is_not_taken_for_the_one_that_went_in(
+    models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where nobody remembers the right one
+    given = {f"given/{name}": (pictures / "given" / name).read_bytes() for name in ("photo.jpg", "mask.png")}
+    files = {"painted.png": (pictures / "painted.png").read_bytes(), **given}
+    pack(tmp_path / "study.zip", files, ["painted.png"])
+    folder = tmp_path / "study"
+    with zipfile.ZipFile(tmp_path / "study.zip") as archive:
+        archive.extractall(folder)
+    (folder / "given/mask.png").write_bytes(given["given/photo.jpg"])
+    assert replay(models, folder, "--check") == 3
+    said = capsys.readouterr()
+    assert "given/mask.png: has other bytes than were exported" in said.out
+    assert "1 picture not rendered again: E-IMAGE" in said.err and "bitwise equal, " not in said.out

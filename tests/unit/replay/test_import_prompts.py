@@ -171,7 +171,7 @@ def test_without_a_configuration_everything_keeps_its_name(
     ("arguments", "part"),
     [
         (["none.png"], "E-IMAGE picture 'none.png': does not exist"),
-        (["plain.png"], "has no prompt and settings"),
+        (["plain.png"], "does not say how it was made"),
         (["x.md"], "of no kind that can be imported"),
         (["s.yaml"], "is a sheet already"),
         (["empty"], "holds no picture"),

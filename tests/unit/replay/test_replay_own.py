@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from darkroom.cli.command import main
 from darkroom.config import parse_config
 from darkroom.engine import Engine
 from darkroom.pictures.png import encode_texts, read_png_text
+from darkroom.replay.left_out import _read_file
 from darkroom.replay.rendering import processors
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.read import load_pictures
@@ -217,6 +221,20 @@ def test_a_picture_without_its_prompts_is_not_made_without_them(
     assert replay(models, silent, "--check") == 1
     assert "was written without its prompts" in capsys.readouterr().err
 
+    # A manifest above it has them, and counts if it is about this very request.
+    folder, again = tmp_path / "results/demo/tiny", tmp_path / "again.png"
+    folder.mkdir(parents=True)
+    picture = folder / "silent.png"
+    shutil.copyfile(silent, picture)
+    request = {"width": 64, "height": 64, "steps": 1, "prompt": "a star"}
+    for prompt, code in (("a moon", 1), ("a star", 0)):
+        manifest = f'{{"request": 1}}\n{json.dumps({"request": request | {"prompt": prompt}})}\n'
+        (tmp_path / "results/manifest.jsonl").write_text(manifest)
+        _read_file.cache_clear()
+        assert replay(models, picture, "--check", "-o", again) == code
+    assert "bitwise equal" in capsys.readouterr().out
+    assert again.read_bytes() == silent.read_bytes() and b"a star" not in again.read_bytes()
+
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
@@ -243,12 +261,34 @@ def test_a_sheet_of_own_pictures_makes_them_again(
     models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sheet = tmp_path / "again.yaml"
-    given = [pictures / f"{name}.png" for name in ("plain", "assets", "stages")]
+    given = [pictures / f"{name}.png" for name in ("plain", "assets", "stages", "painted")]
     assert replay(models, *given, "--sheet", sheet) == 0
-    assert f"{sheet}: 3 pictures" in capsys.readouterr().out
+    assert "left out: painted: it begins with another picture" in sheet.read_text()
+    assert replay(models, *given, "--sheet", sheet, "--input", pictures / "given") == 0
+    assert f"{sheet}: 4 pictures" in capsys.readouterr().out
     names = {"loras": "lines", "embeddings": "easy", "vaes": "fixed"}
     sources = {kind: {name: {"source": "x.safetensors"}} for kind, name in names.items()}
     config = parse_config({"checkpoints": {"tiny": {"source": "x"}}, "sheets": [str(sheet)], **sources})
     planned = [picture.request for picture in load_pictures(config)["again"] if picture.is_result]
     stated = [json.loads(read_png_text(path)["darkroom"])["request"] for path in given]
     assert planned == [RenderRequest.model_validate(request) for request in stated]
+
+    lossy = tmp_path / "stages.avif"
+    assert main(["encode", str(given[2]), "-o", str(lossy)]) == 0
+    imported = tmp_path / "imported.yaml"
+    sources = [str(lossy), str(given[1]), "--models", str(models)]
+    assert main(["import-prompts", *sources, "--output", str(imported)]) == 0
+    names |= {"checkpoints": "tiny"}
+    sources = {kind: {name: {"source": "x.safetensors"}} for kind, name in names.items()}
+    config = parse_config({"sheets": [str(imported)], **sources})
+    again = [picture.request for picture in load_pictures(config)["imported"] if picture.is_result]
+    assert again == [planned[2], planned[1]]
+
+
+def test_a_reader_that_has_read_enough_is_no_error(pictures: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "darkroom.cli", "show", str(pictures / "plain.png")]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + 13, b"")

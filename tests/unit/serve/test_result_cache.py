@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from darkroom.checkpoint.audit import audit_path, read_origin
 from darkroom.config_output import MetadataConfig
 from darkroom.engine.library import Library
 from darkroom.pictures.embedded import left_out
@@ -198,3 +199,29 @@ def test_a_picture_of_stages_is_found_by_its_whole_chain(results: Results) -> No
         assert (
             results.cache.find(RenderRequest.from_settings({**whole.model_dump(mode="json"), **changes}), MODEL) is None
         )
+
+
+def test_another_conversion_of_the_same_checkpoint_is_another_model(results: Results) -> None:
+    """Models of one file in two number formats have one hash."""
+    origins = {
+        "half": {"source_sha256": "a" * 64, "dtype_out": "fp16"},
+        "full": {"source_sha256": "a" * 64, "dtype_out": "fp32"},
+    }
+    models = {}
+    for name, origin in origins.items():
+        folder = results.models / "diffusers" / name
+        folder.mkdir(parents=True)
+        audit_path(folder).write_text(json.dumps(origin))
+        models[name] = replace(MODEL, name=name, files=ModelFiles(folder))
+    assets = json.loads(text_of_png(results.png, "fox")["darkroom"])["assets"]
+    facts = {
+        "model": "half",
+        "model_hash": MODEL.model_hash,
+        "assets": assets,
+        "origin": read_origin(models["half"].files.model_dir),
+    }
+    results.png = encode_png(Image.new("RGB", (64, 64)), "a fox", REQUEST.to_json(), facts=facts)
+    (results.folder / "fox.png").write_bytes(results.png)
+    results.write()
+    assert results.cache.find(REQUEST, models["half"]) is not None
+    assert results.cache.find(REQUEST, models["full"]) is None

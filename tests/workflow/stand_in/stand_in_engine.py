@@ -82,9 +82,7 @@ class StandIn:
         if any(IMPOSSIBLE in str(getattr(stage, "prompt", "")) for stage in request.stages):
             raise RequestError("prompt", IMPOSSIBLE, "can't be drawn")
         is_first_made = "before" in (pictures or {}) or request.image is not None
-        models = find_models(
-            request, self._folder, self._library.models_dir, checkpoint, stages_done, is_first_made=is_first_made
-        )
+        models = find_models(request, self._folder, self._library, checkpoint, stages_done, is_first_made=is_first_made)
         used = (*self._used(request), *models.others)
         made_from = read_files(request, pictures or {}, stages_done)
         for step in range(request.steps):

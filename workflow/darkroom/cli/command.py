@@ -40,6 +40,8 @@ def main(argv: list[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        raise
     except OSError as error:
         _report(DarkroomError("system error", error.filename, error.strerror or str(error), "see the path"), arguments)
         return 1
@@ -185,9 +187,16 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+_PIPE_CLOSED = 128 + 13
+"""What a shell says of a command that SIGPIPE ended."""
+
+
 def run() -> None:
     """The console script: exit at once, without waiting for the interpreter's teardown."""
-    code = main()
-    sys.stdout.flush()
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough, as `head` has
+        os._exit(_PIPE_CLOSED)
     sys.stderr.flush()
     os._exit(code)

@@ -32,13 +32,14 @@ def run(arguments: argparse.Namespace) -> str:
     """
     from darkroom.base.files import write_bytes
     from darkroom.base.text import format_count
+    from darkroom.replay.find_files import GivenFiles
     from darkroom.replay.imported import import_files
     from darkroom.replay.sheet_of_pictures import sheet_text
 
     output: Path | None = arguments.output
     if output is not None:
         _check_output(output)
-    found = import_files(arguments.files, _known(arguments))
+    found = import_files(arguments.files, _known(arguments), GivenFiles((), arguments.config or CONFIG))
     about = [f"Imported from {', '.join(path.name for path in arguments.files)}"]
     text = sheet_text(found.entries, about=about, left_out=found.left_out, styles_file=found.styles_file)
     left_out = text.count("\n  # left out: ")

@@ -93,10 +93,11 @@ def _render_once(arguments: argparse.Namespace) -> str:
     from darkroom.serve.supervisor import ENVIRONMENT
 
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
-    rendered = render_stages.render_legs(arguments, request, pictures, library, metadata)
-    write_bytes(arguments.output, convert_png(rendered.png, kind))
-    render_job.print_warnings(rendered.warnings, arguments.output)
-    return rendered.summary
+    made = render_stages.render_legs(arguments, request, pictures, library, metadata)
+    assert made.rendered is not None
+    write_bytes(arguments.output, convert_png(made.rendered.png, kind))
+    render_job.print_warnings(made.warnings, arguments.output)
+    return made.rendered.summary
 
 
 def _library(arguments: argparse.Namespace) -> Library:

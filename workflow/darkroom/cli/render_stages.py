@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from darkroom.config_output import MetadataConfig
     from darkroom.engine import Library
     from darkroom.request.render_request import RenderRequest
-    from darkroom.serve.answers import Rendered
+    from darkroom.serve.chain_rendering import Chain
 
 _JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent", "checkpoint")
 _EXAMPLE = "--then 'hires: {scale: 2}'"
@@ -89,15 +88,14 @@ def render_legs(
     pictures: Mapping[str, bytes],
     library: Library,
     metadata: MetadataConfig,
-) -> Rendered:
-    """The picture of a request, by one engine after another where stages have another checkpoint than MODEL_DIR.
+) -> Chain:
+    """The finished picture of a request, by one engine after another where stages have another checkpoint than MODEL_DIR.
 
-    `metadata` says what is written into the PNG. Raises RequestError (E-REQUEST) if MODEL_DIR is none of the library's models then, and what the engines raise.
+    `metadata` says what is written into the PNG. Raises RequestError (E-REQUEST) if MODEL_DIR is none of the library's models
+    then, and what the engines raise.
     """
-    from darkroom.engine import Engine
     from darkroom.engine.chain_models import find_folder
-    from darkroom.serve.answers import encode
-    from darkroom.serve.legs import legs_of
+    from darkroom.serve.chain_rendering import Chain, render_chains
 
     own = arguments.model_dir.resolve()
     names = {path.resolve(): path.name for path in (library.models_dir / "diffusers").glob("*")}
@@ -105,22 +103,13 @@ def render_legs(
         why = f"is none of the models in {library.models_dir}, where stages' checkpoints are looked up"
         raise RequestError("model", arguments.model_dir, why, "name it as MODELS/diffusers/NAME, or give --models-dir")
     name = names.get(own, own.name)
-    rendered = None
-    for leg in legs_of(request.of_checkpoint(name)):
-        folder = arguments.model_dir if leg.model is None else find_folder(library.models_dir, leg.model)
-        engine = Engine.load(folder, device=arguments.device, dtype=arguments.dtype, library=library)
-        image = engine.render(
-            leg.request,
-            pictures=leg.files(pictures, rendered),
-            stages_done=leg.stages_done,
-            keep_latents=leg.keep_latents,
-            checkpoint=leg.own(name),
-        )
-        made_from = None if rendered is None else sha256(rendered.png).hexdigest()
-        rendered = encode(image, made_from, metadata=metadata, files=pictures)
-        engine.close()
-    assert rendered is not None
-    return rendered
+
+    def folder_of(model: str | None) -> Path:
+        return arguments.model_dir if model is None else find_folder(library, model)
+
+    chain = Chain(request.of_checkpoint(name), name, folder_of, arguments.dtype, lambda _: pictures)
+    ((made, _),) = render_chains([chain], library, arguments.device, metadata)
+    return made
 
 
 def _read_stage(text: str) -> list[Any]:

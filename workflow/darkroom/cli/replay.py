@@ -65,11 +65,10 @@ def run(arguments: argparse.Namespace) -> int:
     pictures = [path for path in arguments.pictures if path not in archives]
     if archives and not arguments.check:
         raise RequestError("picture", archives[0], "is a folder or a zip", "add --check, or name pictures in it")
-    finder = _make_finder(arguments)
+    finder, files = _make_finder(arguments), GivenFiles(arguments.inputs, arguments.config)
     if arguments.sheet:
-        return _write_sheet(pictures, finder, arguments.sheet)
+        return _write_sheet(pictures, finder, files, arguments.sheet)
     outputs = _find_outputs(pictures, arguments.output)
-    files = GivenFiles(arguments.inputs, arguments.config)
     options = Options(arguments.device, arguments.dtype, arguments.threads)
     found = _find_all(pictures, finder, files)
     os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
@@ -127,7 +126,7 @@ def _find_all(pictures: Sequence[Path], finder: Finder, files: GivenFiles) -> li
     return found
 
 
-def _write_sheet(pictures: Sequence[Path], finder: Finder, output: Path) -> int:
+def _write_sheet(pictures: Sequence[Path], finder: Finder, files: GivenFiles, output: Path) -> int:
     from darkroom.base.text import format_count
     from darkroom.base.validation import Mistakes
     from darkroom.replay.picture_texts import read_file
@@ -137,7 +136,7 @@ def _write_sheet(pictures: Sequence[Path], finder: Finder, output: Path) -> int:
     mistakes, entries = Mistakes(), []
     for path in pictures:
         with _collecting(mistakes):
-            entries.append(finder.entry(read_picture(read_file(path), path)))
+            entries.append(finder.entry(read_picture(read_file(path), path), files))
     mistakes.raise_all()
     write_sheet(entries, output)
     for entry in entries:

@@ -9,6 +9,7 @@ from typing import Any
 
 from darkroom.base.text import did_you_mean
 from darkroom.checkpoint.audit import read_audit, read_identity, read_origin
+from darkroom.engine.library import Library
 from darkroom.engine.rendered import UsedAsset
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
@@ -32,25 +33,25 @@ class ChainModels:
 
 
 def find_models(
-    request: RenderRequest, folder: Path, models_dir: Path, own: str | None, done: int, *, is_first_made: bool
+    request: RenderRequest, folder: Path, library: Library, own: str | None, done: int, *, is_first_made: bool
 ) -> ChainModels:
     """The models of a chain that the engine of the model in `folder` goes on with after `done` stages.
 
     `own` is the name of the picture's own checkpoint if that is another model. Raises RequestError (E-REQUEST) for a
     checkpoint that isn't in the models folder, and for a pass that needs another engine than this one.
     """
-    first = None if own is None else find_folder(models_dir, own)
+    first = None if own is None else find_folder(library, own)
     is_own = first is None or first.resolve() == folder.resolve()
     if not is_first_made and not is_own:
         raise _other_engine("checkpoint", own)
     for stage, name in list(zip(request.stages, request.checkpoints, strict=True))[done:]:
-        is_here = is_own if name is None else find_folder(models_dir, name).resolve() == folder.resolve()
+        is_here = is_own if name is None else find_folder(library, name).resolve() == folder.resolve()
         if not (is_here or isinstance(stage, Upscale)):
             raise _other_engine(f"{stage.name}: checkpoint", own if name is None else name)
     names = list(dict.fromkeys(filter(None, request.checkpoints)))
-    others = tuple(find_checkpoint(models_dir, name) for name in names)
+    others = tuple(find_checkpoint(library, name) for name in names)
     if not request.needs_own_checkpoint:
-        first = find_folder(models_dir, names[0])
+        first = find_folder(library, names[0])
     return read_model(folder if first is None else first, others)
 
 
@@ -59,20 +60,23 @@ def read_model(folder: Path, others: tuple[UsedAsset, ...] = ()) -> ChainModels:
     return ChainModels(*read_identity(folder), read_origin(folder), others)
 
 
-def find_checkpoint(models_dir: Path, name: str) -> UsedAsset:
-    """A checkpoint by the name of its converted folder, with its hashes. Raises RequestError (E-REQUEST)."""
-    audit = read_audit(find_folder(models_dir, name).resolve())
+def find_checkpoint(library: Library, name: str) -> UsedAsset:
+    """A checkpoint by the name of its converted folder, with its hashes and origin. Raises RequestError (E-REQUEST)."""
+    folder = find_folder(library, name).resolve()
+    audit = read_audit(folder)
     known_as = ("", "") if audit is None else (audit.source_sha256, audit.autov2 or "")
-    return UsedAsset(CHECKPOINTS, name, *known_as)
+    return UsedAsset(CHECKPOINTS, name, *known_as, read_origin(folder))
 
 
-def find_folder(models_dir: Path, name: str) -> Path:
-    """The converted folder of a checkpoint. Raises RequestError (E-REQUEST) if there is none of that name."""
-    known = converted(models_dir)
+def find_folder(library: Library, name: str) -> Path:
+    """The converted folder of a checkpoint, or the one that was added. Raises RequestError (E-REQUEST) if there is none."""
+    if (added := library.added(CHECKPOINTS, name)) is not None:
+        return added
+    known = converted(library.models_dir)
     if name not in known:  # a look into the folder's list: nothing in a name can lead out of it
         hint = did_you_mean(name, known, f"known are {', '.join(known)}" if known else "convert it first")
-        raise RequestError("checkpoint", name, f"is none of the converted models in {models_dir}", hint)
-    return models_dir / "diffusers" / name
+        raise RequestError("checkpoint", name, f"is none of the converted models in {library.models_dir}", hint)
+    return library.models_dir / "diffusers" / name
 
 
 def converted(models_dir: Path) -> list[str]:

@@ -184,8 +184,10 @@ class Engine:
             is_first_made = files.has_before or request.image is not None
             models = self._models
             if checkpoint is not None or any(request.checkpoints):
-                folders = (self._folder, self.library.models_dir)
-                models = find_models(request, *folders, checkpoint, stages_done, is_first_made=is_first_made)
+                library = self.library
+                models = find_models(
+                    request, self._folder, library, checkpoint, stages_done, is_first_made=is_first_made
+                )
             passes = Passes(self._parts, request, files, watch)
             with torch.inference_mode():
                 made = run_chain(passes, stages_done)

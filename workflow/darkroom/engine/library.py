@@ -26,7 +26,7 @@ class Asset:
 
 
 class Library:
-    """Finds assets by name below `models_dir`, and among files that were added.
+    """Finds assets by name below `models_dir`, and among files that were added; of stages' checkpoints it knows added folders.
 
     A file is hashed when it is first used and whenever it changed, so that a picture's metadata names what was read.
     """
@@ -39,6 +39,10 @@ class Library:
     def add(self, kind: str, name: str, path: Path) -> None:
         """Let `name` mean the file at `path`, in any folder."""
         self._added[kind, name] = path
+
+    def added(self, kind: str, name: str) -> Path | None:
+        """The path that `name` was made to mean; None for any other name."""
+        return self._added.get((kind, name))
 
     def names(self) -> AssetNames:
         """The names of all assets, those too whose file is missing although it was fetched: `find` says so."""

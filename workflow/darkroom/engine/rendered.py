@@ -14,16 +14,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UsedAsset:
-    """A VAE, LoRA or embedding that a picture was made with.
+    """A VAE, LoRA, embedding, upscaler or checkpoint of a stage that a picture was made with.
 
-    `kind` is `vaes`, `loras` or `embeddings`; `sha256` (hex) is the file's; `short` the hash that A1111 writes for
-    that kind: for a LoRA 12 digits of the hash without the header, for an embedding 12 and for a VAE 10 of the file's.
+    `kind` is one of `darkroom.request.assets.ASSETS` or `checkpoints`; `sha256` (hex) is the file's; `short` the hash that
+    A1111 writes for that kind: for a LoRA 12 digits of the hash without the header, for an embedding 12 and for a VAE 10 of
+    the file's. `origin` says of a checkpoint how it was converted, as that of `RenderFacts` does.
     """
 
     kind: str
     name: str
     sha256: str
     short: str
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready; `origin` is for checkpoints only."""
+        known = {"kind": self.kind, "name": self.name, "sha256": self.sha256, "short": self.short}
+        return {**known, "origin": dict(self.origin)} if self.origin else known
 
 
 @dataclass(frozen=True, slots=True)

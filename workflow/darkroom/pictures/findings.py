@@ -19,7 +19,7 @@ from darkroom.pictures.formats import PNG, format_of
 from darkroom.pictures.gallery_chunks import find_damaged_chunks
 from darkroom.pictures.latents import is_damaged
 from darkroom.pictures.measures import STUDY_CSV, is_study_whole, load_measures, measures_path
-from darkroom.pictures.picture import read_manifest
+from darkroom.pictures.picture import is_cell, read_manifest
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import (
     CONTACT_SHEET,
@@ -117,7 +117,7 @@ def _check_scores(results: Path, entry: dict[str, Any]) -> Finding | None:
 def _check_pages(results: Path, entries: Sequence[dict[str, Any]]) -> Iterator[Finding]:
     names = dict.fromkeys(entry["file"].rpartition(".")[0] for entry in entries)
     for sheet in dict.fromkeys(name.partition("/")[0] for name in names):
-        is_study = any(entry["file"].startswith(f"{sheet}/") and entry.get("study") for entry in entries)
+        is_study = any(entry["file"].startswith(f"{sheet}/") and is_cell(entry.get("study")) for entry in entries)
         pages = [
             CONTACT_SHEET,
             *([FIRST_GRID] if is_study else []),

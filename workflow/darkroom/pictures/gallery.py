@@ -15,6 +15,7 @@ from darkroom.pictures.contact_sheet import make_contact_sheet
 from darkroom.pictures.gallery_chunks import remove_stale_chunks, write_chunks, write_times
 from darkroom.pictures.gallery_data import BLOCK, DETAILS, TEXTS, Shown, collect_chunks, find_earlier
 from darkroom.pictures.infotext import read_infotext
+from darkroom.pictures.made_by import find_mixed_sheets
 from darkroom.pictures.measures import load_measures
 from darkroom.pictures.picture import GalleryPicture, find_scores, group_pictures, make_manifest
 from darkroom.pictures.records import (
@@ -100,7 +101,7 @@ def build_gallery(
     shown = [pair for pair in zip(pictures, records, strict=True) if pair[0].is_result]
     measures = {
         name: each
-        for sheet in {picture.sheet for picture, _ in shown if picture.study is not None}
+        for sheet in {picture.sheet for picture, _ in shown if picture.is_cell}
         for name, each in load_measures(results, sheet).items()
     }
     by_path = {picture.path: picture for picture in pictures}
@@ -113,6 +114,7 @@ def build_gallery(
         "pictures": digest,
         "texts": data.texts,
         "ratings": _rated(ratings or {}),
+        "mixed": find_mixed_sheets(zip(pictures, records, strict=True)),
     }
     page = render_page(shown, checkpoints, title, thumbnail_px, head, progress).encode()
     if progress is not None:
@@ -132,7 +134,7 @@ def render_page(
 ) -> str:
     """The page's HTML; `shown` come grouped, `head` has what was found out of their data."""
     groups = group_pictures([picture for picture, _ in shown])
-    sheets = {sheet: members[0].study is not None for sheet, _, members in groups}
+    sheets = {sheet: members[0].is_cell for sheet, _, members in groups}
     links = {sheet: _links(sheet, is_study) for sheet, is_study in sheets.items()}
     more = {
         "count": len(shown),
@@ -153,6 +155,7 @@ def render_page(
         checkpoints=checkpoints,
         compares=False,
         progress=None if progress is None else progress.as_dict(),
+        mixed=head["mixed"],
         head=script_json({**more, **head}),
     )
 
@@ -203,7 +206,7 @@ def describe_picture(
 def make_sheet_page(plan_file: Path, sheet: str, output: Path) -> str:
     """Write one sheet's thumbnails and contact sheet; returns a line that says so. Raises ImageError (E-IMAGE)."""
     plan = json.loads(plan_file.read_text(encoding="utf-8"))
-    pictures = [_picture(p) for p in plan["sheets"][sheet]]
+    pictures = [GalleryPicture(**each) for each in plan["sheets"][sheet]]
     gallery = plan["config"]["gallery"]
     make_contact_sheet(RESULTS, pictures, output, columns=gallery["columns"], thumbnail_px=gallery["thumbnail_px"])
     return f"{output}: {len(pictures)} pictures"
@@ -222,7 +225,8 @@ def make_gallery_page(plan_file: Path) -> str:
 
 def pictures_of(plan: Mapping[str, Any]) -> list[GalleryPicture]:
     """All pictures of a plan."""
-    return [_picture(p) for ps in plan["sheets"].values() for p in ps]
+    pictures = ((data, sheet in plan.get("studies", ())) for sheet, each in plan["sheets"].items() for data in each)
+    return [_picture(data, is_study=is_study) for data, is_study in pictures]
 
 
 def build_planned_gallery(
@@ -238,5 +242,6 @@ def build_planned_gallery(
     build_gallery(RESULTS, pictures, checkpoints, **sizes, **how)
 
 
-def _picture(data: dict[str, Any]) -> GalleryPicture:
-    return GalleryPicture(**data)
+def _picture(data: dict[str, Any], *, is_study: bool) -> GalleryPicture:
+    study = data.get("study")
+    return GalleryPicture(**data if is_study or not study else {**data, "study": {**study, "continued": True}})

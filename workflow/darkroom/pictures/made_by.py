@@ -10,13 +10,27 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from darkroom.base.text import format_count
 from darkroom.pictures.png import library_versions
 
 LIBRARIES = ("torch", "diffusers", "transformers")
 """The libraries whose versions may change pixels."""
+
+
+class InSheet(Protocol):
+    """A picture of a sheet."""
+
+    @property
+    def sheet(self) -> str: ...
+
+
+class Stated(Protocol):
+    """What was read from a picture."""
+
+    @property
+    def made_by(self) -> MadeBy | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +100,13 @@ def describe_mix(sheet: str, found: Mapping[str, int]) -> str | None:
         f"{sheet} mixes versions: {'; '.join(parts)}. `snakemake --cores 1 results/ --config rerender=versions` makes "
         "those of other versions than the installed ones anew."
     )
+
+
+def find_mixed_sheets(pictures: Iterable[tuple[InSheet, Stated | None]]) -> dict[str, str]:
+    """The lines of `describe_mix` about the sheets that mix versions; pictures without a record, or one of old, don't count."""
+    found: dict[str, list[MadeBy]] = {}
+    for picture, record in pictures:
+        if record is not None and record.made_by is not None:
+            found.setdefault(picture.sheet, []).append(record.made_by)
+    lines = {sheet: describe_mix(sheet, count_versions(each)) for sheet, each in found.items()}
+    return {sheet: line for sheet, line in lines.items() if line is not None}

@@ -2,7 +2,7 @@
 
 A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoint, id, seed, file (relative to the
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
-request (as RenderRequest), for a study's picture study, its cell, with configured scores scores, by their names, and for a
+request (as RenderRequest), for a study's picture, or one that goes on with such, study, its cell, with configured scores scores, by their names, and for a
 picture that a stage made stage, its number and name. versions are those of the libraries that made the picture, made_on the
 kind of device, its processor, dtype and, on a CPU, threads, as far as the picture says. Nothing else in it depends on when or where the run was made.
 """
@@ -28,7 +28,8 @@ class GalleryPicture:
     """A finished picture and its place.
 
     `path` is relative to the results folder, with forward slashes; `request` is the RenderRequest as a dict. `study` is
-    a study's cell: `prompt` (an id), `axes` (labels by axis), `draw` from 1 on, and `template` if it isn't the prompt.
+    a study's cell: `prompt` (an id), `axes` (labels by axis), `draw` from 1 on, and `template` if it isn't the prompt;
+    with `continued` it is the cell of the picture in another sheet that this one goes on with, and its sheet is no study.
     `stage` is what stands behind the seed in its name, `before` the path of the picture that the stage was applied to. One
     that isn't a result was made for the stages after it; pages show it as a part of these.
     """
@@ -50,9 +51,19 @@ class GalleryPicture:
         return f"{self.sheet}/{self.checkpoint}/{self.id}-{self.seed}{self.stage and f'.{self.stage}'}"
 
     @property
+    def is_cell(self) -> bool:
+        """Whether it is a picture of a study."""
+        return is_cell(self.study)
+
+    @property
     def last_stage(self) -> str:
         """The number and name of the stage that made it, `2-upscale`; empty for a first pass."""
         return self.stage.rpartition(".")[2]
+
+
+def is_cell(study: Mapping[str, Any] | None) -> bool:
+    """Whether a picture with that `study`, in its line of the manifest, is one of a study."""
+    return bool(study) and not (study or {}).get("continued")
 
 
 def make_manifest(pictures: list[GalleryPicture], records: list[PictureRecord], scores: Scores) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from darkroom.base.files import write_bytes
 from darkroom.base.text import did_you_mean
 from darkroom.errors import InputError
+from darkroom.pictures.made_by import find_mixed_sheets
 from darkroom.pictures.measures import STUDY_CSV, Measures, load_measures
 from darkroom.pictures.missing import find_missing
 from darkroom.pictures.picture import GalleryPicture
@@ -102,6 +103,7 @@ def render_page(
         compares=True,
         index=f"../{INDEX}",
         links=[("Grid", FIRST_GRID), ("Contact sheet", CONTACT_SHEET), ("study.csv", STUDY_CSV)],
+        mixed=find_mixed_sheets((picture, records.get(picture.name)) for picture in table.pictures).get(table.sheet),
         head=script_json(data.head | {"thumbnail": thumbnail_px}),
         cells=pack_json(data.cells),
         texts=[pack_json(chunk) for chunk in data.texts],

@@ -86,7 +86,7 @@ def remove_stale(results: Path, pictures: list[GalleryPicture]) -> None:
     names = [picture.name for picture in pictures]
     wanted = {*map(thumbnail_path, names), *map(scores_path, names)}
     wanted |= {index_path(sheet) for sheet in {picture.sheet for picture in pictures}}
-    wanted |= {measures_path(sheet) for sheet in {picture.sheet for picture in pictures if picture.study is not None}}
+    wanted |= {measures_path(sheet) for sheet in {picture.sheet for picture in pictures if picture.is_cell}}
     top = results / FOLDER
     for path in _files(top):
         name = path.rpartition("/")[2]

@@ -7,13 +7,16 @@ from pathlib import Path
 
 from darkroom.base.text import format_count
 from darkroom.errors import DarkroomError, ImageError
+from darkroom.pictures.records import MANIFEST
 from darkroom.replay.archive import Archive, open_archive
 from darkroom.replay.check import judge
 from darkroom.replay.find_files import GivenFiles
 from darkroom.replay.find_models import Found
+from darkroom.replay.left_out import read_requests
 from darkroom.replay.own import Recipe
 from darkroom.replay.recipes import Finder, read_picture
 from darkroom.replay.rendering import Options, render_again
+from darkroom.run.results import RESULTS
 
 Say = Callable[[str], None]
 
@@ -42,11 +45,13 @@ def _render_all(archive: Archive, names: list[str], finder: Finder, options: Opt
     by_path: dict[Path, str] = {}
     failed: dict[str, int] = {}
     is_equal, equal = True, 0
+    manifest = f"{RESULTS}/{MANIFEST}"
+    find_request = (read_requests(archive.read(manifest)) if manifest in archive.index.files else {}).get
     for name in names:
         path = archive.path / name
         by_path[path] = name
         try:
-            read = read_picture(archive.read(name), path)
+            read = read_picture(archive.read(name), path, find_request)
             recipe, place = finder.find(read)
             files.find_all(recipe)
             found.append((recipe, place))

@@ -41,16 +41,23 @@ class GivenFiles:
         """The bytes of all files that a picture was made from, by their SHA-256. Raises ImageError (E-IMAGE), which names one."""
         return {sha256: self._find(sha256, recipe.path) for sha256 in recipe.request.pictures}
 
+    def find_paths(self, recipe: Recipe) -> dict[str, Path]:
+        """Where those files are, as far as they are found."""
+        found = {sha256: next(self._matching(sha256, recipe.path), None) for sha256 in recipe.request.pictures}
+        return {sha256: path for sha256, path in found.items() if path is not None}
+
     def _find(self, sha256: str, picture: Path) -> bytes:
         if (packed := self._in_archive(sha256)) is not None:
             return packed
-        for path in self._candidates(sha256, picture):
-            if _hash(path) == sha256:
-                data = path.read_bytes()
-                if hashlib.sha256(data).hexdigest() == sha256:
-                    return data
+        for path in self._matching(sha256, picture):
+            data = path.read_bytes()
+            if hashlib.sha256(data).hexdigest() == sha256:
+                return data
         why = f"was made from a picture file whose SHA-256 is {sha256}, which is not found"
         raise ImageError("picture", picture, why, "say where that file is: --input FILE or --input FOLDER")
+
+    def _matching(self, sha256: str, picture: Path) -> Iterator[Path]:
+        return (path for path in self._candidates(sha256, picture) if _hash(path) == sha256)
 
     def _candidates(self, sha256: str, picture: Path) -> Iterator[Path]:
         for place in self._places:

@@ -5,7 +5,7 @@ A receipt says which file to look at; the file's own hash decides. A file withou
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from darkroom.base.files import read_json_object
 from darkroom.base.text import name_of_stem
 from darkroom.checkpoint.audit import ORIGIN, read_identity, read_origin
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError, ModelError
 from darkroom.replay.own import Recipe, WantedAsset, WantedModel, usable_hash
@@ -30,10 +31,17 @@ class KnownModel:
     autov2: str | None
     origin: dict[str, Any]
 
+    def is_called(self, name: str) -> bool:
+        """Whether that is its name, or that of its folder, by which stages name it."""
+        return name in (self.name, self.folder.name)
+
 
 @dataclass(slots=True)
 class Found:
-    """The model folder for a picture, where its assets are by kind and name, and what a person should know about both."""
+    """The model folder for a picture, where its assets are by kind and name, and what a person should know about both.
+
+    The folders of its stages' checkpoints are among the assets.
+    """
 
     model: Path
     assets: dict[tuple[str, str], Path] = field(default_factory=dict)
@@ -58,18 +66,24 @@ class ModelsFolder:
         return self._models
 
     def find(self, recipe: Recipe, model: Path | None = None) -> Found:
-        """All that a picture is made with; `model` is a model folder to take whatever the picture says.
+        """All that a picture is made with; `model` is a model folder to take for its own one, whatever the picture says.
 
         Raises ModelError (E-MODEL), LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER) or
         RequestError (E-REQUEST) for what is missing, with its name and hash.
         """
         found = Found(model) if model is not None else self.find_model(recipe.model)
+        if model is not None and not recipe.request.needs_own_checkpoint:
+            found.notes.append(f"{model} is not used: the checkpoints of its stages make all of it")
+        for checkpoint in recipe.checkpoints:
+            other = self.find_model(checkpoint)
+            found.assets[CHECKPOINTS, checkpoint.name] = other.model
+            found.notes += [each for each in other.notes if each not in found.notes]
         for asset in recipe.assets:
             found.assets[asset.kind, asset.name] = self._find_asset(asset, found.notes)
         return found
 
     def find_model(self, wanted: WantedModel) -> Found:
-        """A picture's model folder. Raises ModelError (E-MODEL)."""
+        """The folder of a picture's model, or of a stage's. Raises ModelError (E-MODEL)."""
         sha256 = usable_hash(wanted.origin.get("source_sha256"))
         if sha256:
             same = [known for known in self.models if known.origin.get("source_sha256") == sha256]
@@ -79,24 +93,24 @@ class ModelsFolder:
         elif wanted.autov2:
             fitting = [known for known in self.models if known.autov2 == wanted.autov2]
         else:
-            fitting = [known for known in self.models if known.name == wanted.name]
-        named = [known for known in fitting if known.name == wanted.name]
-        if len(fitting) > 1 and not named and not sha256:
-            names = ", ".join(known.name for known in fitting)
+            fitting = [known for known in self.models if known.is_called(wanted.name)]
+        named = [known for known in fitting if known.is_called(wanted.name)]
+        if not named and not _are_alike(fitting):
+            names = ", ".join(known.folder.name for known in fitting)
             why = f"its hash is that of several models: {names}"
-            raise ModelError("model", wanted.label, why, "say which with --model FOLDER")
+            raise ModelError("model", wanted.label, why, "say which with --model FOLDER, or --models-dir")
         if not fitting:
             raise self._missing(wanted)
         chosen = (named or fitting)[0]
         found = Found(chosen.folder)
         if not (sha256 or wanted.autov2):
             found.notes.append(f"model '{wanted.name}' is taken by its name alone: the picture has no hash of it")
-        elif chosen.name != wanted.name:
+        elif chosen not in named:
             found.notes.append(f"model '{wanted.name}' is '{chosen.name}' here, by its hash")
         return found
 
     def _missing(self, wanted: WantedModel) -> ModelError:
-        named = [known for known in self.models if known.name == wanted.name]
+        named = [known for known in self.models if known.is_called(wanted.name)]
         is_other = f"; the model of that name there is another one, {_label(named[0])}" if named else ""
         why = f"is not in {self.folder / 'diffusers'}{is_other}"
         hint = "make it with `snakemake --cores 1 models/`, or say where it is with --models-dir or --model"
@@ -156,6 +170,14 @@ def _differences(known: KnownModel, wanted: WantedModel) -> list[tuple[str, Any,
     """The fields of a conversion in which a model isn't the picture's."""
     both = [key for key in ORIGIN if key in known.origin and key in wanted.origin]
     return [(key, known.origin[key], wanted.origin[key]) for key in both if known.origin[key] != wanted.origin[key]]
+
+
+def _are_alike(models: Sequence[KnownModel]) -> bool:
+    """Whether any of the models is as good as another: there is one at most, or all are equal conversions of one file."""
+    if len(models) < 2:
+        return True
+    origins = [{key: known.origin.get(key) for key in ORIGIN} for known in models]
+    return bool(origins[0]["source_sha256"]) and all(origin == origins[0] for origin in origins)
 
 
 def _label(known: KnownModel) -> str:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from darkroom.base.text import read_text
 from darkroom.errors import DarkroomError, ImageError, SheetError
-from darkroom.pictures.infotext import read_request
-from darkroom.replay.foreign import ForeignPicture, ModelReference, read_hash
+from darkroom.replay.find_files import GivenFiles
+from darkroom.replay.foreign import ForeignPicture, ModelReference
 from darkroom.replay.imported_lists import read_json_list, read_option_lines, read_other_table
-from darkroom.replay.model_matching import KnownModel, checkpoint_of, match_models
-from darkroom.replay.picture_texts import PictureTexts, parse_object, read_picture_texts
+from darkroom.replay.model_matching import KnownModel, ModelMatch, match_models
+from darkroom.replay.own import Recipe, WantedModel, usable_hash
+from darkroom.replay.picture_texts import PictureTexts, read_file
 from darkroom.replay.readers import read_texts
+from darkroom.replay.recipes import read_picture
 from darkroom.replay.sheet_of_pictures import SheetEntry, entry_of, entry_of_request, references_as_matches
+from darkroom.serve.legs import with_names
 from darkroom.sheets.sheet_file import SUFFIXES
 from darkroom.sheets.styles import COLUMNS, read_styles
 
@@ -26,20 +28,26 @@ _KINDS = "pictures, folders of pictures, .txt, .csv, .tsv, .jsonl and .json file
 
 @dataclass(slots=True)
 class Imported:
-    """The entries so far, what was left out and why, and the file that entries' `styles` are in."""
+    """The entries so far, what was left out and why, and the file that entries' `styles` are in.
+
+    `files` finds what pictures were made from.
+    """
 
     entries: list[SheetEntry] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     styles_file: Path | None = None
+    files: GivenFiles = field(default_factory=GivenFiles)
 
 
-def import_files(paths: Sequence[Path], known: Iterable[KnownModel] | None) -> Imported:
+def import_files(paths: Sequence[Path], known: Iterable[KnownModel] | None, files: GivenFiles) -> Imported:
     """All that the files hold, in their order; `known` are the models that can be used, None if that isn't known.
+
+    `files` finds the picture files that Darkroom's pictures were made from.
 
     Raises SheetError (E-SHEET) or ImageError (E-IMAGE) for a file that can't be read at all.
     """
     models = None if known is None else list(known)
-    found = Imported()
+    found = Imported(files=files)
     for path in paths:
         _import(path, models, found)
     if not found.entries and found.styles_file is not None:
@@ -55,11 +63,11 @@ def _import(path: Path, known: list[KnownModel] | None, found: Imported) -> None
             raise SheetError("folder", path, "holds no picture", f"name {_KINDS}")
         for picture in pictures:
             try:
-                found.entries.append(_of_picture(picture, known))
+                found.entries.append(_of_picture(picture, known, found.files))
             except ImageError as error:
                 found.left_out.append(f"{picture}: {error.why}")
     elif suffix in PICTURES:
-        found.entries.append(_of_picture(path, known))
+        found.entries.append(_of_picture(path, known, found.files))
     elif suffix == ".csv" and _is_styles(path):
         if found.styles_file is not None:
             why = f"is a second file of styles, after {found.styles_file}"
@@ -99,33 +107,28 @@ def _pictures_in(folder: Path) -> Iterator[Path]:
                 yield Path(root, name)
 
 
-def _of_picture(path: Path, known: list[KnownModel] | None) -> SheetEntry:
+def _of_picture(path: Path, known: list[KnownModel] | None, files: GivenFiles) -> SheetEntry:
     """A picture's entry; Darkroom's own has its exact request. Raises ImageError (E-IMAGE) for one without metadata."""
-    texts = read_picture_texts(path)
-    if "darkroom" in texts.texts:
-        return _of_own(texts, path, known)
-    foreign = read_texts(texts)
-    if foreign is None:
-        raise ImageError(
-            "picture", path, "has no prompt and settings in its metadata", "use the file that was made first"
-        )
-    return _entry(foreign, path, known)
+    read = read_picture(read_file(path), path)
+    return _of_own(read, known, files) if isinstance(read, Recipe) else _entry(read.picture, path, known)
 
 
-def _of_own(texts: PictureTexts, path: Path, known: list[KnownModel] | None) -> SheetEntry:
-    """The entry of a picture by Darkroom, which states its request and its checkpoint."""
-    request = read_request(texts.texts, path)
-    made = parse_object(texts.texts["darkroom"])
-    name = made.get("model")
-    reference = ModelReference("checkpoint", name if isinstance(name, str) else None, _hashes(made))
-    matches = match_models(ForeignPicture("Darkroom", {}, (reference,)), known or [])
-    notes = [f"{path.name}, by Darkroom", *(str(each) for each in matches if known is not None and each.is_notable)]
-    return entry_of_request(request.model_dump(mode="json"), path, checkpoint=checkpoint_of(matches), notes=notes)
+def _of_own(recipe: Recipe, known: list[KnownModel] | None, files: GivenFiles) -> SheetEntry:
+    """The entry of a picture by Darkroom, which states its request and its checkpoints."""
+    own, *others = (_match(wanted, known) for wanted in (recipe.model, *recipe.checkpoints))
+    names = {match.reference.name: match.name for match in others if match.name}
+    request = with_names(recipe.request, lambda stated: names.get(stated, stated))
+    notes = [f"{recipe.path.name}, by Darkroom"]
+    notes += [str(each) for each in (own, *others) if known is not None and each.is_notable]
+    found = files.find_paths(recipe)
+    return entry_of_request(request.model_dump(mode="json"), recipe.path, checkpoint=own.name, notes=notes, files=found)
 
 
-def _hashes(made: Mapping[str, Any]) -> dict[str, str]:
-    digits = read_hash(made.get("model_hash"))
-    return {"autov2": digits} if digits else {}
+def _match(wanted: WantedModel, known: list[KnownModel] | None) -> ModelMatch:
+    hashes = {"sha256": usable_hash(wanted.origin.get("source_sha256")), "autov2": wanted.autov2}
+    stated = {name: digits for name, digits in hashes.items() if digits}
+    reference = ModelReference("checkpoint", wanted.name or None, stated)
+    return match_models(ForeignPicture("Darkroom", {}, (reference,)), known or [])[0]
 
 
 def _of_text(path: Path) -> ForeignPicture | None:

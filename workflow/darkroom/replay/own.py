@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.infotext import DIGEST
 from darkroom.pictures.made_by import MadeBy, made_by_of
 from darkroom.pictures.png import STUDY
+from darkroom.pictures.records import MANIFEST
+from darkroom.replay.left_out import FindRequest
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 
@@ -59,7 +62,8 @@ class Recipe:
 
     `steps` are what was done to the finished picture (`darkroom upscale`), `study` is its cell of a study as JSON. `made_by`
     and `revision` are for a comparison. `is_lossy` says that its file doesn't hold the pixels that were made.
-    `tool` made it, empty for Darkroom.
+    `tool` made it, empty for Darkroom. `checkpoints` are those of its stages, in addition to its own. Without `has_prompts`
+    its file doesn't hold its prompts, which are the request's.
     """
 
     path: Path
@@ -72,21 +76,30 @@ class Recipe:
     revision: tuple[int, ...] | None = None
     is_lossy: bool = False
     tool: str = ""
+    checkpoints: tuple[WantedModel, ...] = ()
+    has_prompts: bool = True
 
 
-def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) -> Recipe | None:
+def read_own(
+    texts: Mapping[str, str], path: Path, find_request: FindRequest, *, is_lossy: bool = False
+) -> Recipe | None:
     """What makes the picture with these texts again; None if Darkroom hasn't made it, or if its metadata have no request.
 
+    `find_request` knows the requests of pictures whose prompts were left out, by the SHA-256 that these state.
     Raises ImageError (E-IMAGE) with `path` for metadata of Darkroom that can't be read.
     """
     made = _parse(texts, path)
     if "request" not in made:
         return None
-    if made.get(DIGEST) is not None:
-        hint = "make it from its sheet: `snakemake`; `metadata: {prompt: true}` keeps prompts in pictures"
-        raise ImageError("picture", path, "was written without its prompts, so it doesn't say what it shows", hint)
+    digest = made.get(DIGEST)
+    known = find_request(digest) if isinstance(digest, str) else None
+    if digest is not None and known is None:
+        why = f"was written without its prompts, and no {MANIFEST} above it has them"
+        raise ImageError(
+            "picture", path, why, "name it where it lies in results/, or make it from its sheet: `snakemake`"
+        )
     try:
-        request = RenderRequest.model_validate(made["request"])
+        request = known or RenderRequest.model_validate(made["request"])
         wanted = used_assets(request)
     except (ValueError, TypeError, RecursionError, DarkroomError) as error:
         why = (
@@ -107,6 +120,8 @@ def read_own(texts: Mapping[str, str], path: Path, *, is_lossy: bool = False) ->
         made_by_of(made.get("versions"), made.get("made_on")),
         _read_revision(made.get("revision")),
         is_lossy=is_lossy,
+        checkpoints=_read_checkpoints(made, request),
+        has_prompts=digest is None,
     )
 
 
@@ -132,6 +147,25 @@ def _read_model(made: Mapping[str, Any]) -> WantedModel:
     )
 
 
+def _read_checkpoints(made: Mapping[str, Any], request: RenderRequest) -> tuple[WantedModel, ...]:
+    """The checkpoints of stages. Pictures of earlier versions state their hashes only, and not how they were converted."""
+    found = []
+    for name in dict.fromkeys(filter(None, request.checkpoints)):
+        stated = next(
+            (each for each in _assets(made) if (each.get("kind"), each.get("name")) == (CHECKPOINTS, name)), {}
+        )
+        origin = stated.get("origin")
+        if not isinstance(origin, dict) or not origin:
+            origin = {"source_sha256": sha256} if (sha256 := usable_hash(stated.get("sha256"))) else {}
+        found.append(WantedModel(name, usable_hash(stated.get("short")), origin))
+    return tuple(found)
+
+
+def _assets(made: Mapping[str, Any]) -> list[dict[str, Any]]:
+    listed = made.get("assets")
+    return [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+
+
 def _read_steps(made: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any], ...]:
     found = made.get("postprocess", [])
     for step in found if isinstance(found, list) else [None]:
@@ -144,8 +178,7 @@ def _read_steps(made: Mapping[str, Any], path: Path) -> tuple[Mapping[str, Any],
 
 def _stated_hashes(made: Mapping[str, Any], steps: tuple[Mapping[str, Any], ...]) -> dict[tuple[str, str], str]:
     """The SHA-256 of assets by kind and name, of those that are usable."""
-    listed = made.get("assets")
-    entries = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    entries = _assets(made)
     entries += [{"kind": "upscalers", "name": step["upscaler"], "sha256": step.get("sha256")} for step in steps]
     found = {(str(each.get("kind")), str(each.get("name"))): usable_hash(each.get("sha256")) for each in entries}
     return {key: sha256 for key, sha256 in found.items() if sha256 and len(sha256) == 64}

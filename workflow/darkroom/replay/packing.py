@@ -21,9 +21,10 @@ from darkroom.base.secrets import redact
 from darkroom.base.text import decode_text, recording_reads
 from darkroom.checkpoint.audit import audit_path
 from darkroom.config import Config, check_sheets, load_config
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.errors import ArchiveError, ImageError
 from darkroom.pictures.damage import check_text
-from darkroom.pictures.formats import BY_SUFFIX, PNG
+from darkroom.pictures.formats import FORMATS, PNG
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.png import read_picture
 from darkroom.pictures.records import CONTACT_SHEET, FOLDER, MANIFEST, STUDY_PAGE
@@ -62,7 +63,7 @@ def collect(config_file: Path, sheet: str) -> Export:
     with recording_reads() as read:
         planned = load_sheet(config, sheet)
     export = Export(sheet)
-    _add_results(export, planned)
+    _add_results(export, planned, config)
     texts = [config_file, *dict.fromkeys(path for path in read if path != config_file)]
     lock = Path(config.fetch.lock)
     for path in [*texts, *([lock] if lock.is_file() else [])]:
@@ -108,7 +109,7 @@ def _pieces(content: Path | bytes) -> Iterator[bytes]:
             yield piece
 
 
-def _add_results(export: Export, planned: PlannedSheet) -> None:
+def _add_results(export: Export, planned: PlannedSheet, config: Config) -> None:
     """The pictures, which have to be whole and the sheet's, and the pages; thumbnails, which a study's page shows."""
     sheet = export.sheet
     for picture in planned:
@@ -125,9 +126,8 @@ def _add_results(export: Export, planned: PlannedSheet) -> None:
         if not (RESULTS / sheet / page).is_file():
             _missing(RESULTS / sheet / page, sheet)
     names = [*export.pictures, *(f"results/{sheet}/{page}" for page in pages)]
-    beside = [
-        Path(name).with_suffix(suffix) for name in export.pictures for suffix in BY_SUFFIX if suffix != PNG.suffix
-    ]
+    kind = FORMATS[config.output.format]  # files of other formats may be left from earlier runs
+    beside = [Path(name).with_suffix(kind.suffix) for name in export.pictures if kind is not PNG]
     names += [path.as_posix() for path in beside if path.is_file()]
     thumbnails = sorted(path for path in (RESULTS / FOLDER / sheet).rglob("*.*") if path.is_file())
     names += [path.as_posix() for path in thumbnails if path.suffix in (".webp", ".json") and path.name[0] != "."]
@@ -180,14 +180,15 @@ def _place(path: Path, sha256: str) -> str:
 def _add_receipts(export: Export, config: Config, planned: PlannedSheet) -> None:
     """What was fetched, converted and verified: of the checkpoints and of all assets that the pictures use."""
     models = Path(config.models_dir)
-    used = {("checkpoints", picture.checkpoint) for picture in planned}
+    used = {(CHECKPOINTS, name) for picture in planned for name in (picture.checkpoint, *picture.checkpoints)}
     for picture in planned:
         used.update(used_assets(picture.request))
-    used.update(("vaes", vae) for name in {p.checkpoint for p in planned} if (vae := config.checkpoints[name].vae))
+    names = [name for section, name in used if section == CHECKPOINTS]
+    used.update(("vaes", vae) for name in names if (vae := config.checkpoints[name].vae))
     for section, name in sorted(used):
         receipt = receipt_path(models, section, name)
         found = {f"receipts/{section}/{receipt.name}": receipt}
-        if section == "checkpoints":
+        if section == CHECKPOINTS:
             audit = audit_path(models / "diffusers" / name)
             found |= {f"receipts/diffusers/{audit.name}": audit}
             found |= {f"receipts/verified/{name}.json": models / "verified" / f"{name}.json"}

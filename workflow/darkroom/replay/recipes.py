@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.config import Config
+from darkroom.engine.chain_models import CHECKPOINTS
 from darkroom.engine.library import Library
 from darkroom.errors import DarkroomError, ImageError, ModelError
 from darkroom.pictures.formats import read_texts as read_format_texts
 from darkroom.pictures.png import SIGNATURE
+from darkroom.replay.find_files import GivenFiles
 from darkroom.replay.find_models import Found, ModelsFolder
 from darkroom.replay.foreign import ForeignPicture
+from darkroom.replay.left_out import FindRequest, requests_near
 from darkroom.replay.model_matching import (
     KINDS,
     KnownModel,
@@ -32,6 +35,7 @@ from darkroom.replay.sheet_of_pictures import SheetEntry, entry_of, entry_of_req
 from darkroom.request.assets import asset_error, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.run.asset_folders import expand_folders
+from darkroom.serve.legs import with_names
 
 _BY_NAME = "name"
 
@@ -45,11 +49,16 @@ class Foreign:
     is_lossy: bool
 
 
-def read_picture(data: bytes, path: Path) -> Recipe | Foreign:
-    """What a picture's metadata say. Raises ImageError (E-IMAGE) for one that says nothing, or can't be read."""
+def read_picture(data: bytes, path: Path, find_request: FindRequest | None = None) -> Recipe | Foreign:
+    """What a picture's metadata say; `find_request` is that of `read_own`, by default near the path. Raises ImageError (E-IMAGE) for one that says nothing, or can't be read."""
     found = texts_of(data, path)
     is_lossy = not data.startswith(SIGNATURE)
-    own = read_own(read_format_texts(data, path) if is_lossy else found.texts, path, is_lossy=is_lossy)
+    own = read_own(
+        read_format_texts(data, path) if is_lossy else found.texts,
+        path,
+        find_request or requests_near(path),
+        is_lossy=is_lossy,
+    )
     if own is not None:
         return own
     foreign = read_texts(found)
@@ -85,21 +94,29 @@ class Finder:
         model = WantedModel(found.model.name)
         return Recipe(read.path, request, model, (), is_lossy=read.is_lossy, tool=read.picture.tool), found
 
-    def entry(self, read: Recipe | Foreign) -> SheetEntry:
-        """The picture as an entry of a sheet."""
+    def entry(self, read: Recipe | Foreign, files: GivenFiles) -> SheetEntry:
+        """The picture as an entry of a sheet; `files` finds those that it was made from."""
         if isinstance(read, Foreign):
             return entry_of(read.picture, self._match(read.picture), read.path)
-        notes, name = [], None
+        notes, name, names = [], None, dict[str, str]()
         try:
             found = self.models.find(read, self._model)
             name, notes = found.model.name, found.notes
+            names = {stated: path.name for (kind, stated), path in found.assets.items() if kind == CHECKPOINTS}
         except DarkroomError as error:
             notes.append(f"{error.what} '{error.value}': {error.why}")
-        checkpoint = name if self._config is None or name in self._config.checkpoints else None
-        if name is not None and checkpoint is None:
-            notes.append(f"model {name} is not among the configured checkpoints")
-        settings = read.request.model_dump(mode="json", exclude={"embeddings"})
-        return entry_of_request(settings, read.path, checkpoint=checkpoint, notes=[read.path.name, *notes])
+        notes += [
+            f"model {each} is not among the configured checkpoints"
+            for each in dict.fromkeys([name, *names.values()])
+            if each is not None and not self._is_configured(each)
+        ]
+        settings = with_names(read.request, lambda stated: names.get(stated, stated)).model_dump(mode="json")
+        checkpoint = name if name is not None and self._is_configured(name) else None
+        about = [read.path.name, *notes]
+        return entry_of_request(settings, read.path, checkpoint=checkpoint, notes=about, files=files.find_paths(read))
+
+    def _is_configured(self, name: str) -> bool:
+        return self._config is None or name in self._config.checkpoints
 
     def _match(self, foreign: ForeignPicture) -> tuple[ModelMatch, ...]:
         if self._known is None:

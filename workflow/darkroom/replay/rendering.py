@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from darkroom.config_output import MetadataConfig
+from darkroom.engine.chain_models import CHECKPOINTS
+from darkroom.pictures.embedded import limit_png
+from darkroom.pictures.png import add_study
 from darkroom.replay.find_files import GivenFiles
 from darkroom.replay.find_models import Found
 from darkroom.replay.own import Recipe
-from darkroom.serve.answers import encode
+from darkroom.serve.chain_rendering import Chain, render_chains
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from darkroom.engine import Engine
+    from darkroom.engine import Engine, Library
+
+_OWN = "(own)"
+"""What an engine's library calls a picture's own checkpoint. No configured one has such a name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,32 +44,25 @@ class Replayed:
     image: Image
     png: bytes
     made_on: Mapping[str, Any]
-    model: str
     warnings: tuple[str, ...]
-    notes: list[str] = field(default_factory=list)
+    notes: list[str]
 
 
 def render_again(
     found: Sequence[tuple[Recipe, Found]], files: GivenFiles, options: Options, models_dir: Path
 ) -> Iterator[Replayed]:
     """The pictures, those of one model one after the other. Raises what `Engine.load` and `Engine.render` raise."""
-    from darkroom.engine import Engine
     from darkroom.engine.devices import resolve_device
     from darkroom.engine.library import Library
 
     device = resolve_device(options.device)
-    groups: dict[tuple[Path, str], list[tuple[Recipe, Found]]] = {}
+    recipes: dict[Chain, tuple[Recipe, list[str]]] = {}
     for recipe, place in found:
-        groups.setdefault((place.model, _dtype(recipe, device, options)), []).append((recipe, place))
-    library = Library(models_dir)
-    engine: Engine | None = None
+        notes: list[str] = []
+        recipes[_make_chain(recipe, place, files, device, options, notes)] = recipe, notes
     try:
-        for (model, dtype), members in groups.items():
-            if engine is not None:
-                engine.close()  # not the last one: freeing its memory would take as long as all else beside rendering
-            engine = Engine.load(model, device=device, dtype=dtype, library=library)
-            for recipe, place in members:
-                yield _render(engine, recipe, place, files, _set_threads(recipe, device, options))
+        for chain, engine in render_chains(iter(recipes), Library(models_dir), device):
+            yield _finish(chain, engine, *recipes.pop(chain))  # a finished picture isn't kept
     finally:
         if device == "cpu":
             _compute_with(_usual_threads())
@@ -114,20 +114,31 @@ def processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _render(engine: Engine, recipe: Recipe, place: Found, files: GivenFiles, notes: list[str]) -> Replayed:
-    from darkroom.pictures.png import add_study
+def _make_chain(
+    recipe: Recipe, place: Found, files: GivenFiles, device: str, options: Options, notes: list[str]
+) -> Chain:
+    def prepare(library: Library) -> dict[str, bytes]:
+        for (kind, name), path in {**place.assets, (CHECKPOINTS, _OWN): place.model}.items():
+            library.add(kind, name, path)
+        notes[:] = _set_threads(recipe, device, options)
+        return files.find_all(recipe)
 
-    for (kind, name), path in place.assets.items():
-        engine.library.add(kind, name, path)
-    given = files.find_all(recipe)
-    picture = engine.render(recipe.request, pictures=given)
-    rendered = encode(picture, files=given)
-    image, png = picture.image, rendered.png
+    def folder_of(model: str | None) -> Path:
+        return place.model if model is None else place.assets[CHECKPOINTS, model]
+
+    return Chain(recipe.request, _OWN, folder_of, _dtype(recipe, device, options), prepare)
+
+
+def _finish(chain: Chain, engine: Engine, recipe: Recipe, notes: list[str]) -> Replayed:
+    assert chain.image is not None and chain.rendered is not None
+    image, png = chain.image.image, chain.rendered.png
     for step in recipe.steps:
         image, png = _do_step(engine, image, png, step)
     if recipe.study is not None and recipe.study.isascii():
         png = add_study(png, recipe.study)
-    return Replayed(recipe, image, png, picture.facts.made_on, engine.name, rendered.warnings, notes)
+    if not recipe.has_prompts:
+        png = limit_png(png, MetadataConfig(prompt=False), recipe.path)
+    return Replayed(recipe, image, png, chain.image.facts.made_on, chain.warnings, notes)
 
 
 def _do_step(engine: Engine, image: Image, png: bytes, step: Mapping[str, Any]) -> tuple[Image, bytes]:

@@ -7,10 +7,12 @@ surely did not have is written out, so that the configuration's own `render` set
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from darkroom.base.files import write_bytes
@@ -47,12 +49,13 @@ _KEPT_WORDS = ("null", "true", "false", "yes", "no", "on", "off")
 class SheetEntry:
     """A prompt of a sheet: its keys as a sheet has them, texts as they are to be drawn, and lines to stand beside it.
 
-    `name` is what its id is made of.
+    `name` is what its id is made of. `files` are the picture files that the settings name by their SHA-256.
     """
 
     name: str
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def entry_of(foreign: ForeignPicture, matches: Sequence[ModelMatch], path: Path | str) -> SheetEntry:
@@ -66,9 +69,17 @@ def entry_of(foreign: ForeignPicture, matches: Sequence[ModelMatch], path: Path 
 
 
 def entry_of_request(
-    settings: Mapping[str, Any], path: Path | str, *, checkpoint: str | None = None, notes: Iterable[str] = ()
+    settings: Mapping[str, Any],
+    path: Path | str,
+    *,
+    checkpoint: str | None = None,
+    notes: Iterable[str] = (),
+    files: Mapping[str, Path] = MappingProxyType({}),
 ) -> SheetEntry:
-    """The entry of settings as a RenderRequest has them; `checkpoint` is a name in the configuration, None for all of them."""
+    """The entry of settings as a RenderRequest has them; `checkpoint` is a name in the configuration, None for all of them.
+
+    `files` are where the picture files are that the settings name by their SHA-256.
+    """
     made = {**NEUTRAL, **{key: value for key, value in settings.items() if key != "embeddings"}}
     if not made["variation_strength"]:
         made.pop("variation_seed", None)
@@ -79,7 +90,7 @@ def entry_of_request(
         made.pop("loras", None)
     if checkpoint is not None:
         made["checkpoints"] = [checkpoint]
-    return SheetEntry(Path(path).stem, made, tuple(notes))
+    return SheetEntry(Path(path).stem, made, tuple(notes), files)
 
 
 def references_as_matches(references: Iterable[ModelReference]) -> tuple[ModelMatch, ...]:
@@ -106,9 +117,9 @@ def sheet_text(
     usable: list[tuple[SheetEntry, dict[str, Any]]] = []
     refused: list[tuple[SheetEntry, str]] = []
     for entry in entries:
-        reason = _why_not(entry.settings)
+        reason = _why_not(entry)
         if reason is None:
-            usable.append((entry, dict(entry.settings)))
+            usable.append((entry, _with_paths(entry)))
         else:
             refused.append((entry, reason))
     if not usable:
@@ -137,14 +148,43 @@ def sheet_text(
     return "\n".join(lines) + "\n"
 
 
-def _why_not(settings: Mapping[str, Any]) -> str | None:
+def _with_paths(entry: SheetEntry) -> dict[str, Any]:
+    """The entry's settings with the paths of files in place of their SHA-256; a picture that it begins with gives the size."""
+    made = dict(entry.settings)
+    if image := made.pop("image", None):
+        made = {key: value for key, value in made.items() if key not in ("width", "height")}
+        made["from"] = _shown(entry.files[image])
+    if _masks(made):
+        made[THEN] = [
+            {name: {**given, "mask": _shown(entry.files[given["mask"]])} if "mask" in given else given}
+            for stage in made[THEN]
+            for name, given in stage.items()
+        ]
+    return made
+
+
+def _masks(settings: Mapping[str, Any]) -> list[str]:
+    then = settings.get(THEN)
+    stages = [stage for stage in then if isinstance(stage, Mapping)] if isinstance(then, list) else []
+    return [
+        given["mask"] for stage in stages for given in stage.values() if isinstance(given, Mapping) and "mask" in given
+    ]
+
+
+def _shown(path: Path) -> str:
+    """A path as a sheet names it, from the project's folder."""
+    return Path(os.path.relpath(path)).as_posix() if path.resolve().is_relative_to(Path.cwd()) else str(path.resolve())
+
+
+def _why_not(entry: SheetEntry) -> str | None:
     """Why settings can't be in a sheet, whatever is configured; None if they can."""
+    settings = entry.settings
     plain = {key: value for key, value in settings.items() if key in (*SETTING_KEYS, "prompt")}
     seeds = plain.pop("seeds", None) or [plain.get("seed", 0)]
     then = settings.get(THEN)
-    if settings.get("image"):
+    if settings.get("image") and settings["image"] not in entry.files:
         return "it begins with another picture, known by its hash only"
-    if any("mask" in given for stage in then or [] for given in stage.values() if isinstance(given, Mapping)):
+    if any(mask not in entry.files for mask in _masks(settings)):
         return "a stage has a mask, known by its hash only"
     preset = plain.pop("preset", None)
     try:

@@ -74,11 +74,12 @@ def encode(
 
     request, made = picture.request, picture.facts
     model, model_hash = made.model_name, made.model_hash
+    assets = [asset.as_dict() for asset in made.assets]
     infotext = write_infotext(request, model=model, model_hash=model_hash, version=__version__, assets=made.assets)
     known = {
         "model": model,
         "model_hash": model_hash,
-        "assets": [asdict(asset) for asset in made.assets],
+        "assets": assets,
         "warnings": list(made.warnings),
         "versions": library_versions(),
         "revision": picture_revision(request),
@@ -88,7 +89,8 @@ def encode(
     }
     png = PNG.encode(picture.image, write_texts(request, infotext, known, metadata, source_of(request, files)))
     width, height = request.sizes[-1]
-    facts = {**asdict(made), **request.model_dump(include=_SETTINGS), "width": width, "height": height}
+    settings = request.model_dump(include=_SETTINGS)
+    facts = {**asdict(made), "assets": assets, **settings, "width": width, "height": height}
     if request.stages:
         facts["stages"] = [stage.name for stage in request.stages]
     return Rendered(png, request, infotext, facts, made.warnings, model, model_hash, latents=picture.latents)

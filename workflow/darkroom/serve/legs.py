@@ -78,7 +78,7 @@ def _cut(request: RenderRequest, count: int) -> RenderRequest:
     return settle(part.model_copy(update={"embeddings": ()}), names)
 
 
-def with_names(request: RenderRequest, name_of: Callable[[str], str], own: str) -> RenderRequest:
+def with_names(request: RenderRequest, name_of: Callable[[str], str], own: str | None = None) -> RenderRequest:
     """The request with each stage's checkpoint by its proper name, which `name_of` gives or refuses; `own` is no other one."""
     stages = tuple(
         stage.model_copy(update={"checkpoint": name_of(stage.checkpoint)})
@@ -86,4 +86,5 @@ def with_names(request: RenderRequest, name_of: Callable[[str], str], own: str) 
         else stage
         for stage in request.stages
     )
-    return request.model_copy(update={"stages": stages}).of_checkpoint(own) if any(request.checkpoints) else request
+    named = request.model_copy(update={"stages": stages}) if any(request.checkpoints) else request
+    return named if own is None else named.of_checkpoint(own)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.base.files import Stamp, file_stamp
+from darkroom.checkpoint.audit import read_origin
 from darkroom.config_output import WHOLE_METADATA, MetadataConfig
 from darkroom.engine.chain_models import CHECKPOINTS, find_checkpoint
 from darkroom.engine.library import Library
@@ -96,16 +97,20 @@ class ResultCache:
         texts = text_of_png(png, "results")
         made = json.loads(texts["darkroom"])
         wanted = {(kind, name): self._library.find(kind, name).sha256 for kind, name in used_assets(request)}
-        wanted |= {
-            (CHECKPOINTS, name): find_checkpoint(self._library.models_dir, name).sha256
-            for name in filter(None, request.checkpoints)
-        }
         used = {(asset["kind"], asset["name"]): asset["sha256"] for asset in made["assets"]}
+        origins = {asset["name"]: asset.get("origin") for asset in made["assets"] if asset["kind"] == CHECKPOINTS}
+        for name in set(filter(None, request.checkpoints)):
+            other = find_checkpoint(self._library, name)
+            if origins.get(name) not in (None, other.origin):
+                return None
+            wanted[CHECKPOINTS, name] = other.sha256
         digest = left_out(texts)
         if digest is not None and self._metadata.prompt:
             return None  # a picture with its prompts is wanted
         is_made_of = digest == digest_request(request) if digest else _as_request(made["request"]) == request
-        if not (made["model_hash"] == model.model_hash and used == wanted and is_made_of):
+        origin = read_origin(model.files.model_dir)  # one checkpoint may be converted in several ways
+        is_of_model = made["model_hash"] == model.model_hash and made.get("origin", origin) == origin
+        if not (is_of_model and used == wanted and is_made_of):
             return None
         png, warnings = limit_png(png, self._metadata, "results"), tuple(read_warnings(texts))
         return Rendered(png, request, texts["parameters"], {}, warnings, model.name, model.model_hash, is_cached=True)

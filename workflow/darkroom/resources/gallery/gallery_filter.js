@@ -3,7 +3,7 @@
 const filter = (() => {
   const FIRST = ["sheet", "checkpoint", "prompt id"], THEN = ["loras", "size", "sampler", "schedule", "steps", "cfg_scale", "stage"];
   const FEW = { seed: 100, id: 200 };
-  const WITHOUT = { stage: "first pass", loras: "no LoRA", warnings: "no warning" };
+  const WITHOUT = { "made by": "doesn’t say", stage: "first pass", loras: "no LoRA", warnings: "no warning" };
   let facets = [];
 
   const textsOf = {
@@ -46,7 +46,7 @@ const filter = (() => {
     const few = (name) => columns.get(name)?.values.length <= Math.min(FEW[name], head.count / 2);
     const others = there.filter((name) => isSetting(name) && ![...FIRST, ...THEN].includes(name));
     const axes = there.filter((name) => name.startsWith("axis "));
-    const wanted = [...FIRST, ...axes, ...THEN, ...Object.keys(FEW).filter(few), ...others, "warnings"];
+    const wanted = [...FIRST, ...axes, ...THEN, ...Object.keys(FEW).filter(few), ...others, "warnings", "made by"];
     return wanted.filter((name) => columns.has(name) || name === "size");
   }
 

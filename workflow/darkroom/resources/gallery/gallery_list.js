@@ -129,9 +129,11 @@ function makeList({ open }) {
     const section = make("section", { className: "group" });
     if (sheet !== null) {
       const links = head.links[sheet].map(([name, href]) => make("a", { href, textContent: name, ariaLabel: `${name} of ${sheet}` }));
+      const line = head.mixed[sheet];
+      const mixed = line ? [make("span", { className: "tally", title: line, textContent: "mixes versions" })] : [];
       section.append(make("div", { className: "group-head" },
         make("h2", { id, dir: "auto" }, sheet, " ", make("span", { className: "on", textContent: checkpoint }), " ",
-          make("span", { className: "tally", textContent: items.length.toLocaleString("en") })), ...links));
+          make("span", { className: "tally", textContent: items.length.toLocaleString("en") })), ...mixed, ...links));
       section.setAttribute("aria-labelledby", id);
       body.setAttribute("aria-labelledby", id);
     } else body.setAttribute("aria-label", "Pictures");

@@ -3,7 +3,7 @@
 const head = JSON.parse(byId("head").textContent);
 const KEPT = { blocks: 0, texts: 128, details: 12, times: 1 }; // chunks in memory
 const NONE = "";
-const ARE_NOT_SETTINGS = new Set(["sheet", "checkpoint", "id", "seed", "stage", "stages", "path", "width", "height", "text", "warnings", "sha256", "prompt id"]);
+const ARE_NOT_SETTINGS = new Set(["sheet", "checkpoint", "id", "seed", "stage", "stages", "path", "width", "height", "text", "warnings", "sha256", "made by", "prompt id"]);
 
 const loader = (() => {
   const waiting = new Map(), kept = new Map();
