@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from darkroom.request.render_request import RenderRequest
 
@@ -30,7 +30,7 @@ class RenderFacts:
     """How a picture was made. Times in seconds; `encode_s` is near 0 for a cached prompt (`is_prompt_known`).
 
     `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
-    made.
+    made. `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
     """
 
     prompt_tokens: int
@@ -49,6 +49,7 @@ class RenderFacts:
     assets: tuple[UsedAsset, ...]
     warnings: tuple[str, ...]
     is_prompt_known: bool = False
+    arithmetic: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

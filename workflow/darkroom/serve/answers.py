@@ -72,6 +72,7 @@ def encode(engine: Engine, picture: RenderedImage, made_from: str | None = None)
         "warnings": list(made.warnings),
         "versions": library_versions(),
         **({} if made_from is None else {"made_from": made_from}),
+        **({} if made.arithmetic is None else {"arithmetic": made.arithmetic}),
     }
     png = PNG.encode(picture.image, infotext, request.to_json(), facts=metadata)
     width, height = request.sizes[-1]
