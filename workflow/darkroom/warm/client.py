@@ -161,8 +161,8 @@ def _fetch_picture(spec: EngineSpec, message: Message, files: Files) -> tuple[Me
                 slot.lose(error)
             print(f"{slot.device.name} failed: {error}", file=sys.stderr, flush=True)
         else:
-            for lost, error in failed.items():
-                lost.lose(error)
+            for lost, fault in failed.items():
+                lost.lose(fault)
             return made
 
 
