@@ -1,7 +1,8 @@
 # Two commands are enough: `make results` and `make test`. Everything runs in .venv, made from the lock file.
 
 PYTHON ?= python3
-# Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which on Linux is one for CUDA. docs/how-to/install.md.
+# Which build of PyTorch: cpu, cu126, …. If empty, the one for this machine's driver and GPUs; docs/how-to/install.md has the
+# table. PyPI's, which on Linux is one for CUDA 13, where it fits or where no GPU is found.
 TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
@@ -60,7 +61,8 @@ check-lock: .venv/ready
 # what its CUDA builds need.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH)) $$(grep '^torch==' requirements.lock)
+	build="$(TORCH)"; build="$${build:-$$(PYTHONPATH=workflow $(PYTHON) -m darkroom.base.torch_builds)}"; \
+	$(BIN)/pip install --quiet --no-deps $${build:+--index-url https://download.pytorch.org/whl/$$build} $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --no-deps --editable .

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageChops
 
+from darkroom.base.nvidia import find_nvidia
 from darkroom.engine import Engine, Library, Previews
 from darkroom.engine.devices import decide
+from darkroom.engine.machine import machine_line
 from darkroom.engine.upscalers import Upscalers
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
@@ -49,6 +51,39 @@ def test_a_lora_an_embedding_and_a_vae_leave_no_trace(model_dir: Path, tmp_path:
     assert first != expected
     assert engine.render(REQUEST).image.tobytes() == expected
     assert engine.render(dressed).image.tobytes() == first
+
+
+def test_a_lora_is_added_up_to_the_same_wherever_the_weights_wait(model_dir: Path, tmp_path: Path) -> None:
+    write_lora(tmp_path / "loras/lines.safetensors")
+    request = REQUEST.model_copy(update={"prompt": "a circle <lora:lines:0.7>"})
+    engines = [
+        Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+        for memory in ("resident", "offload")
+    ]
+    resident, offload = ([engine.render(request).image.tobytes(), engine._pipeline] for engine in engines)
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        weights = [getattr(pipeline, component).state_dict() for _, pipeline in (resident, offload)]
+        assert all(tensor.cpu().equal(weights[1][name].cpu()) for name, tensor in weights[0].items()), component
+    assert resident[0] == offload[0]
+
+
+def test_a_picture_says_how_the_gpu_computed(model_dir: Path) -> None:
+    import torch
+
+    how = Engine.load(model_dir, device="cuda").render(REQUEST).facts.arithmetic
+    assert how is not None
+    assert how["gpu"] == torch.cuda.get_device_name() and how["cudnn"] and how["cublas_workspace"]
+    assert not how["tf32"] and how["deterministic"] and "cudnn" not in how["attention"]
+
+
+def test_the_driver_says_what_torch_sees() -> None:
+    import torch
+
+    found = find_nvidia()
+    assert found.driver and found.cuda and found.fault is None
+    assert torch.cuda.get_device_name() in [gpu.name for gpu in found.gpus]
+    assert torch.cuda.get_device_capability() in [gpu.capability for gpu in found.gpus]
+    assert machine_line("auto").startswith("machine: ") and found.title in machine_line("auto")
 
 
 @pytest.mark.parametrize("memory", ["resident", "offload"])

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from darkroom.base import worker_words
+from darkroom.engine.arithmetic import reserve_workspace
+from darkroom.engine.machine import describe_broken_torch, describe_unusable
 from darkroom.errors import ConfigError, CudaError, OutOfMemoryError
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -38,6 +40,12 @@ _STICKY = (
     "launch timed out",
     "hardware stack error",
     "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "gpu is lost",
+    "fallen off the bus",
+    "cuda error: unknown error",
     "cublas_status_execution_failed",
     "cudnn_status_execution_failed",
 )
@@ -87,23 +95,91 @@ class MemoryPlan:
 def resolve_device(requested: str) -> str:
     """The device; `auto` becomes the first of `cuda`, `mps` and `cpu` that the machine has.
 
-    Raises ConfigError (E-CONFIG) if the machine lacks the requested device.
+    Raises ConfigError (E-CONFIG) if the machine lacks the requested device, and for a GPU that is there and that torch can't
+    use: only a machine without one, or with its GPUs hidden on purpose, renders on the CPU by `auto`.
     """
-    import torch
-
+    reserve_workspace()
+    torch = _import_torch()
+    has_cuda = torch.cuda.is_available()
     if requested == "auto":
-        if torch.cuda.is_available():
+        if has_cuda:
             return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        if torch.backends.mps.is_available():
+            return "mps"
+        if error := describe_unusable(requested, _why_no_cuda()):
+            raise error
+        return "cpu"
     kind, _, index = requested.partition(":")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    has = {"cpu": True, "cuda": has_cuda, "mps": torch.backends.mps.is_available()}
     if not has.get(kind, False):
+        if kind == "cuda" and (error := describe_unusable(requested, _why_no_cuda())):
+            raise error
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the requested GPU, where there are several
         among = "" if kind != "cuda" or visible is None else f", with CUDA_VISIBLE_DEVICES '{visible}'"
         raise ConfigError("engine.device", requested, f"this machine has no such device{among}", "use auto or cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError("engine.device", requested, f"there are {torch.cuda.device_count()} GPUs", "use cuda:0")
     return requested
+
+
+def _import_torch() -> Any:
+    """torch. Raises ConfigError (E-CONFIG) for an installation that can't be imported."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        raise describe_broken_torch(error) from None
+    return torch
+
+
+def _why_no_cuda() -> str:
+    """What torch says when it is made to use CUDA; it says nothing when asked whether it can."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return ""
+
+
+def check_gpu(device: str) -> None:
+    """Use a GPU once, and make it the one that torch uses unless told otherwise.
+
+    Raises ConfigError (E-CONFIG) for a GPU that torch has no code for or that can't be used, OutOfMemoryError (E-OOM) for one
+    whose memory is all taken, CudaError (E-CUDA).
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    try:
+        major, minor = torch.cuda.get_device_capability(device)
+        if not torch.version.hip and not has_code_for((major, minor), torch.cuda.get_arch_list()):
+            why = f"torch has no code for its compute capability {major}.{minor}"
+            error = describe_unusable(device, why, is_other_code=True)
+            raise error or ConfigError("engine.device", device, why, "use cpu")
+        torch.cuda.set_device(device)
+        work = partial(torch.zeros, 1, device=device)
+        with_coded_errors(work, device, "device", device, "end what else runs on it")
+    except RuntimeError as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise describe_unusable(device, why) or ConfigError(
+            "engine.device", device, why, "use another device"
+        ) from None
+
+
+def has_code_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """True if one of torch's architectures, such as `sm_86` or `compute_120`, runs on a GPU of that compute capability.
+
+    `sm_XY` runs on GPUs of the same major and no smaller minor version, `compute_XY` is compiled for any later one (CUDA
+    Programming Guide, "Binary Compatibility" and "PTX Compatibility"). An empty list says nothing.
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        number = int(digits.rstrip("af"))
+        if divmod(number, 10) <= capability and (kind == "compute" or number // 10 == capability[0]):
+            return True
+    return not architectures
 
 
 def resolve_dtype(requested: str, device: str) -> str:
@@ -142,15 +218,6 @@ def torch_dtype(name: str) -> Any:
     import torch
 
     return getattr(torch, DTYPES[name])
-
-
-def make_deterministic(device: str) -> None:
-    """Keep cuDNN from choosing algorithms by timing them, which would make equal requests differ."""
-    import torch
-
-    if device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
 
 
 def processor_of(device: str) -> str:

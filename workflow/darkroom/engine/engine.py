@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from darkroom.checkpoint.verify import VerifiedModel
+from darkroom.engine.arithmetic import describe_arithmetic, make_deterministic
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
 from darkroom.engine.chain_models import ChainModels, find_models, read_model
@@ -17,8 +18,8 @@ from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
     MemoryPlan,
+    check_gpu,
     decide,
-    make_deterministic,
     processor_of,
     release_memory,
     resolve_device,
@@ -105,14 +106,16 @@ class Engine:
         a model in MODELS/diffusers/NAME. `on_read` is called with the bytes of weights read so far and in all.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
-        ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
+        ConfigError (E-CONFIG) for a device that isn't there or that torch can't use, OutOfMemoryError (E-OOM) if the model
+        doesn't fit.
         """
         files = WeightFiles(prepare(model))
         folder = files.model.folder
         device = resolve_device(device)
+        make_deterministic(device)
+        check_gpu(device)
         dtype = resolve_dtype(dtype, device)
         plan = decide(device.partition(":")[0], total_memory(device), memory)
-        make_deterministic(device)
         pipeline = with_coded_errors(
             lambda: load_pipeline(files, device, dtype, plan, on_read),
             device,
@@ -275,4 +278,5 @@ class Engine:
             processor=processor_of(self.device),
             threads=threads_of(self.device),
             origin=models.origin,
+            arithmetic=describe_arithmetic(self.device),
         )

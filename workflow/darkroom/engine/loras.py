@@ -5,7 +5,8 @@ A DoRA keeps a magnitude m for each row, or each column, of the weight W (Liu et
 m · (W + D) / ‖W + D‖ − W, where D is already scaled. A user's weight multiplies the whole sum, as in A1111 and ComfyUI.
 
 The sums are computed whenever the LoRAs change, from W₀ as the model's files hold it: a step of a picture costs no more
-with LoRAs, no LoRA leaves a trace once it is removed, and without LoRAs the weights are bit by bit those of the files.
+with LoRAs, no LoRA leaves a trace once it is removed, and without LoRAs the weights are bit by bit those of the files. They are
+computed on the device that renders, wherever the weights wait: another device may round the last bit otherwise.
 """
 
 from __future__ import annotations
@@ -173,6 +174,7 @@ class LoraWeights:
     """
 
     def __init__(self, pipeline: Any, base: WeightFiles) -> None:
+        self._pipeline = pipeline
         self._parts = {component: getattr(pipeline, component) for component in LORA_COMPONENTS}
         self._names = {
             (component, name.removeprefix(TEXT_MODEL)): name
@@ -241,10 +243,13 @@ class LoraWeights:
         if not terms:
             parameter.copy_(self._base.read(*place).to(parameter.dtype))
             return
-        base = self._base.read(*place).to(parameter.device).float()
+        device = (
+            self._pipeline._execution_device
+        )  # not the parameter's, which waits on the CPU if components take turns
+        base = self._base.read(*place).to(device).float()
         total = base if len(terms) == 1 else base.clone()
         for term in terms:
-            total.add_(delta(term.change, _reader(term, files, parameter.device), base), alpha=term.weight)
+            total.add_(delta(term.change, _reader(term, files, device), base), alpha=term.weight)
         low, high = total.aminmax()
         largest = torch.finfo(parameter.dtype).max
         if not (-largest <= low and high <= largest):  # also true for NaN
