@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from darkroom.engine import Engine, Library, Previews
-from darkroom.engine.devices import decide
+from darkroom.engine.placement import Placement
 from darkroom.engine.upscalers import Upscalers
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
@@ -98,6 +98,6 @@ def test_an_upscaler_computes_in_half_precision_and_leaves_no_trace(
     assert made.size == (256, 256)
     assert engine.render(REQUEST).image.tobytes() == picture.tobytes()
     assert engine.upscalers.upscale(picture, "double", scale=2, tile=64).tobytes() == made.tobytes()
-    exact = Upscalers(Library(tmp_path), "cpu", "fp32", decide("cpu", 0, "auto"))
+    exact = Upscalers(Library(tmp_path), "fp32", Placement("cpu", takes_turns=False))
     difference = ImageChops.difference(exact.upscale(picture, "double", scale=2, tile=64), made)
     assert max(high for _, high in difference.getextrema()) <= 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from darkroom.base import worker_words
-from darkroom.engine.devices import GB, decide
+from darkroom.engine.memory import GB, decide
 
 
 @pytest.mark.parametrize(

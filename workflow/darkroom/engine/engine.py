@@ -16,8 +16,6 @@ from darkroom.engine.chain import run_chain
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
-    MemoryPlan,
-    decide,
     make_deterministic,
     release_memory,
     resolve_device,
@@ -27,9 +25,11 @@ from darkroom.engine.devices import (
 )
 from darkroom.engine.image_to_image import Made
 from darkroom.engine.library import Library
-from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.load import load_pipeline, prepare, weight_bytes
+from darkroom.engine.memory import MemoryPlan, check_fits, decide
 from darkroom.engine.passes import Parts, Passes
 from darkroom.engine.picture_files import PictureFiles, pack_latents
+from darkroom.engine.placement import Placement
 from darkroom.engine.previews import Previews
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
@@ -67,19 +67,21 @@ class Engine:
         self.dtype = dtype
         self.memory = plan.describe(dtype)
         self.library = library
-        self.upscalers = Upscalers(library, device, dtype, plan)
+        self._placement = Placement(device, takes_turns=plan.mode == "offload")
+        self.upscalers = Upscalers(library, dtype, self._placement)
         self._pipeline = pipeline
         self._plan = plan
         self._scheduler_config = files.model.configs.scheduler
-        self._prompts = Prompts(pipeline)
-        self._assets = Assets(pipeline, files, dtype, library)
+        self._prompts = Prompts(pipeline, self._placement)
+        self._assets = Assets(pipeline, files, dtype, library, self._placement)
         self._parts = Parts(
             pipeline,
             files.model.configs.scheduler,
             self._prompts,
             self._assets,
-            Codec(pipeline, device, plan),
-            Upscalers(library, device, dtype, plan),
+            Codec(self._placement, plan),
+            self.upscalers,
+            self._placement,
         )
 
     @classmethod
@@ -105,7 +107,10 @@ class Engine:
         folder = files.model.folder
         device = resolve_device(device)
         dtype = resolve_dtype(dtype, device)
-        plan = decide(device.partition(":")[0], total_memory(device), memory)
+        sizes = weight_bytes(files.model, dtype)
+        total = total_memory(device)
+        check_fits(folder.name, sizes, device, total)
+        plan = decide(device.partition(":")[0], total, memory, sum(sizes.values()))
         make_deterministic(device)
         pipeline = with_coded_errors(
             lambda: load_pipeline(files, device, dtype, plan, on_read),
@@ -204,15 +209,19 @@ class Engine:
             raise ModelError("engine of", self.name, "has been closed", "load the model again")
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
         size = "x".join(map(str, max(request.sizes, key=math.prod)))
+
+        def alone() -> T:
+            try:
+                return work()
+            finally:
+                self._placement.clear()
+
         try:
-            return with_coded_errors(work, self.device, "picture", size, hint)
+            return with_coded_errors(alone, self.device, "picture", size, hint)
         except OutOfMemoryError:
             if not self.upscalers.drop():
                 raise
-            return with_coded_errors(work, self.device, "picture", size, hint)
-        finally:
-            if self._plan.mode == "offload":
-                self._pipeline.maybe_free_model_hooks()
+        return with_coded_errors(alone, self.device, "picture", size, hint)
 
     def close(self) -> None:
         """Free the model and its memory."""
