@@ -32,6 +32,15 @@ _STICKY = (
 """Errors after which "the process must be terminated and relaunched" (CUDA driver API, CUresult)."""
 
 
+_OUT_OF_MEMORY = (
+    ("DefaultCPUAllocator",),
+    ("CUDACachingAllocator", "NVML_SUCCESS"),  # on a MIG slice: torch may not ask who else uses the memory
+    ("CUBLAS_STATUS_ALLOC_FAILED",),
+    ("CUDNN_STATUS_ALLOC_FAILED",),
+)
+"""Texts in the RuntimeErrors of running out of memory, all of a row."""
+
+
 def resolve_device(requested: str) -> str:
     """The device; `auto` becomes the first of `cuda`, `mps` and `cpu` that the machine has.
 
@@ -157,12 +166,13 @@ def with_coded_errors(work: Callable[[], T], device: str, what: str, value: str,
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if torch or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
+    """True if torch, one of CUDA's libraries or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(all(sign in text for sign in signs) for signs in _OUT_OF_MEMORY)
 
 
 def is_sticky(error: BaseException) -> bool:

@@ -232,28 +232,25 @@ class LoraWeights:
         with torch.inference_mode():
             try:
                 for place in sorted(stale):
-                    is_own = self._held.get(place, ()) == ()
-                    self._held[place] = None
-                    self._write(place, terms.get(place, []), files, is_own=is_own)
+                    self._write(place, terms.get(place, []), files)
                     self._held[place] = recipes.get(place, ())
             except BaseException:
                 self._restore()
                 raise
 
-    def _write(
-        self, place: _Place, terms: Sequence[_Term], files: Mapping[str, TensorFile], *, is_own: bool = False
-    ) -> None:
-        """Write a tensor; with `is_own` it holds the model's own numbers now."""
+    def _write(self, place: _Place, terms: Sequence[_Term], files: Mapping[str, TensorFile]) -> None:
         import torch
 
+        is_own = self._held.get(place, ()) == ()
+        self._held[place] = None
         parameter = self._parts[place[0]].get_parameter(self._names[place])
         if not terms:
             parameter.copy_(self._base.read(*place).to(parameter.dtype))
             return
         device = self._pipeline._execution_device
         stored = self._base.dtype(*place)
-        is_exact = is_own and torch.promote_types(stored, parameter.dtype) == parameter.dtype
-        source = parameter if is_exact else self._base.read(*place)
+        is_exact = stored == parameter.dtype or (parameter.dtype == torch.float32 and stored.itemsize < 4)
+        source = parameter if is_own and is_exact else self._base.read(*place)
         base = source.to(device, torch.float32, copy=True)
         total = base if len(terms) == 1 else base.clone()
         for term in terms:
@@ -271,7 +268,6 @@ class LoraWeights:
         self._in_use, self._text_key = None, ()
         for place, recipe in self._held.items():
             if recipe != ():
-                self._held[place] = None
                 self._write(place, [], {})
                 self._held[place] = ()
         self._in_use = ()
