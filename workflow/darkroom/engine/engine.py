@@ -26,7 +26,7 @@ from darkroom.engine.devices import (
 from darkroom.engine.image_to_image import Made
 from darkroom.engine.library import Library
 from darkroom.engine.load import load_pipeline, prepare, weight_bytes
-from darkroom.engine.memory import MemoryPlan, check_fits, decide
+from darkroom.engine.memory import MemoryPlan, check_fits, decide, use_expandable_segments
 from darkroom.engine.passes import Parts, Passes
 from darkroom.engine.picture_files import PictureFiles, pack_latents
 from darkroom.engine.placement import Placement
@@ -112,6 +112,7 @@ class Engine:
         check_fits(folder.name, sizes, device, total)
         plan = decide(device.partition(":")[0], total, memory, sum(sizes.values()))
         make_deterministic(device)
+        use_expandable_segments(device)
         pipeline = with_coded_errors(
             lambda: load_pipeline(files, device, dtype, plan, on_read),
             device,

@@ -7,6 +7,9 @@ megabytes more or less by driver, error correction and system.
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +17,10 @@ from typing import Literal
 from darkroom.base import worker_words
 from darkroom.errors import OutOfMemoryError
 
+logger = logging.getLogger(__name__)
+
+ALLOCATOR_VARIABLES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_HIP_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+"""Read by torch in this order; the last is the name of today (c10/cuda/CUDAAllocatorConfig.h)."""
 GB = 10**9
 CLASSES = tuple(round(size * GB) for size in (5, 6, 8, 10, 12, 15.5, 20, 23.5, 31, 39, 47, 84))
 """The least memory that CUDA gives for GPUs sold with 5 GB (a MIG slice), 6, 8, 10, 12, 16, 20, 24, 32, 40, 48 and 80 GB."""
@@ -112,6 +119,30 @@ def check_fits(name: str, sizes: Mapping[str, int], device: str, total_bytes: in
         why = f"its {component} has {largest / GB:.1f} GB and a step takes {STEP_BYTES / GB:.1f} GB more"
         why += f"; {device} has {total_bytes / GB:.1f} GB"
         raise OutOfMemoryError("model", name, why, "use a larger GPU, or set engine.device to cpu")
+
+
+def use_expandable_segments(device: str) -> None:
+    """Have CUDA's allocator extend its blocks instead of holding many that no picture of another size fits into.
+
+    Where the environment sets the allocator, that counts. Virtual GPUs, Jetsons and some WSL2 systems lack what it takes, which
+    shows at the first allocation; they go on without it.
+    """
+    if (
+        not device.startswith("cuda")
+        or sys.platform == "win32"
+        or any(name in os.environ for name in ALLOCATOR_VARIABLES)
+    ):
+        return
+    import torch
+
+    torch.cuda.memory._set_allocator_settings("expandable_segments:True")
+    try:
+        torch.empty(1, device=device)
+    except torch.OutOfMemoryError:
+        return  # what comes next says so
+    except RuntimeError as error:
+        torch.cuda.memory._set_allocator_settings("expandable_segments:False")
+        logger.info("%s has no expandable segments: %s", device, str(error).splitlines()[0])
 
 
 def _pixels_beside(kept: int, total: int) -> int:
