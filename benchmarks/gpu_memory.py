@@ -4,7 +4,7 @@
 
 Each stage is run on torch's meta device, and the bytes of the tensors that live at once are counted, in blocks of 512 bytes as
 CUDA's allocator counts them. Attention is counted as its fused kernels work, without a matrix of all pairs. Not counted: the
-CUDA context, cuDNN's and cuBLAS's workspaces, and what the allocator loses between blocks; see `OVERHEAD` in engine/memory.py.
+CUDA context, cuDNN's and cuBLAS's workspaces, and what the allocator loses between blocks; see `OVERHEAD` in darkroom/engine/memory.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from darkroom.checkpoint.architectures import ARCHITECTURES
 from darkroom.engine.decode import set_tiling
 
 GB = 10**9
-MiB = 2**20
 BLOCK = 512
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
 TOKENS = 77
@@ -132,3 +131,21 @@ def encoding(vae: Any, width: int, height: int, tile: int | None) -> int:
     with counting() as live:
         vae.encode(torch.empty((1, 3, height, width), device="meta", dtype=vae.dtype), return_dict=False)
     return live.peak
+
+
+def table() -> str:
+    """The table of docs/explanation/gpu.md, in GB of 10^9 bytes."""
+    parts = {name: make(name, torch.float32 if name == "vae" else torch.float16) for name in COMPONENTS}
+    first, second, unet, vae = (parts[name] for name in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    rows = [("weights: both text encoders, fp16", weights(first) + weights(second))]
+    rows += [("weights: UNet, fp16", weights(unet)), ("weights: VAE, fp32", weights(vae))]
+    rows += [("encoding two chunks of a prompt", text_encoding(first, 2) + text_encoding(second, 2))]
+    rows += [(f"a step at {edge} × {edge}", denoising(unet, edge, edge)) for edge in (1024, 1536, 2048)]
+    rows += [(f"decoding {edge} × {edge} in one piece", decoding(vae, edge, edge, None)) for edge in (1024, 1536, 2048)]
+    rows += [(f"decoding 2048 × 2048 in tiles of {tile}", decoding(vae, 2048, 2048, tile)) for tile in (1024, 512)]
+    rows += [("encoding a picture of 1024 × 1024 in one piece", encoding(vae, 1024, 1024, None))]
+    return "\n".join(["| | GB |", "| --- | --- |", *(f"| {what} | {size / GB:.2f} |" for what, size in rows)])
+
+
+if __name__ == "__main__":
+    print(table())
