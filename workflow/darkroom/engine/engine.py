@@ -211,18 +211,18 @@ class Engine:
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
         size = "x".join(map(str, max(request.sizes, key=math.prod)))
 
-        def alone() -> T:
+        def in_turn() -> T:
             try:
                 return work()
             finally:
                 self._placement.clear()
 
         try:
-            return with_coded_errors(alone, self.device, "picture", size, hint)
+            return with_coded_errors(in_turn, self.device, "picture", size, hint)
         except OutOfMemoryError:
             if not self.upscalers.drop():
                 raise
-        return with_coded_errors(alone, self.device, "picture", size, hint)
+        return with_coded_errors(in_turn, self.device, "picture", size, hint)
 
     def close(self) -> None:
         """Free the model and its memory."""
