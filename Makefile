@@ -7,7 +7,7 @@ TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test test-all older check format bench demo-checkpoint generated lock check-lock clean
+.PHONY: results test test-all older check format bench gpu demo-checkpoint generated lock check-lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
@@ -42,6 +42,11 @@ generated: .venv/ready
 bench: .venv/ready
 	$(ACTIVATE) python -m benchmarks
 	$(ACTIVATE) python -m benchmarks.soak_serve
+
+# The first ten minutes on a GPU: right first, then how fast. `make gpu DEVICE=cpu` tries the parts on the demo checkpoint.
+DEVICE ?= cuda
+gpu: .venv/ready
+	$(ACTIVATE) python -m benchmarks.bench_gpu --device $(DEVICE) $(if $(filter cuda%,$(DEVICE)),--write)
 
 # Hours on two cores. Each step can be run alone; see demo/README.md.
 demo-checkpoint: .venv/ready
