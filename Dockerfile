@@ -6,8 +6,9 @@ FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /darkroom
 COPY pyproject.toml requirements.lock setup.py ./
-# Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which is one for CUDA.
-ARG TORCH=
+# Which build of PyTorch. An image is built before anybody knows where it will run: that for CUDA 12.9 runs on every driver from
+# 525 on, and on GPUs from the GeForce RTX 20 to the RTX 50. docs/how-to/install.md has the others: cpu, cu126, cu130, ….
+ARG TORCH=cu129
 # torch first: other packages ask for a range, and would bring in another build. The project itself is still an empty
 # folder, so that an edit of its code installs nothing again. spandrel brings in a torchvision that may be of another
 # build than torch, with which transformers can't be imported; nothing here needs it.

@@ -1,12 +1,13 @@
 # Two commands are enough: `make results` and `make test`. Everything runs in .venv, made from the lock file.
 
 PYTHON ?= python3
-# Which build of PyTorch: cpu, cu126, …; PyPI's if empty, which on Linux is one for CUDA. docs/how-to/install.md.
+# Which build of PyTorch: cpu, cu126, …. If empty, the one for this machine's driver and GPUs; docs/how-to/install.md has the
+# table. PyPI's, which on Linux is one for CUDA 13, where it fits or where no GPU is found.
 TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test test-all older check format bench demo-checkpoint generated lock check-lock clean
+.PHONY: results test test-all older check format bench gpu demo-checkpoint generated lock check-lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
@@ -42,6 +43,11 @@ bench: .venv/ready
 	$(ACTIVATE) python -m benchmarks
 	$(ACTIVATE) python -m benchmarks.soak_serve
 
+# The first ten minutes on a GPU: right first, then how fast. `make gpu DEVICE=cpu` tries the parts on the demo checkpoint.
+DEVICE ?= cuda
+gpu: .venv/ready
+	$(ACTIVATE) python -m benchmarks.bench_gpu --device $(DEVICE) $(if $(filter cuda%,$(DEVICE)),--write)
+
 # Hours on two cores. Each step can be run alone; see demo/README.md.
 demo-checkpoint: .venv/ready
 	$(ACTIVATE) python -m demo
@@ -60,7 +66,8 @@ check-lock: .venv/ready
 # what its CUDA builds need.
 .venv/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --no-deps $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH)) $$(grep '^torch==' requirements.lock)
+	build="$(TORCH)"; build="$${build:-$$(PYTHONPATH=workflow $(PYTHON) -m darkroom.base.torch_builds)}"; \
+	$(BIN)/pip install --quiet --no-deps $${build:+--index-url https://download.pytorch.org/whl/$$build} $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --no-deps --requirement requirements.lock
 	$(BIN)/pip install --quiet $$(grep '^torch==' requirements.lock)
 	$(BIN)/pip install --quiet --no-deps --editable .

@@ -29,7 +29,7 @@ import json, sys, time
 import numpy as np, torch
 from pathlib import Path
 from PIL import Image
-from darkroom.engine.devices import decide
+from darkroom.engine.placement import Placement
 from darkroom.engine.library import Library
 from darkroom.engine.upscalers import DEFAULT_TILE, Upscalers
 
@@ -40,7 +40,7 @@ def memory(key):
 torch.set_num_threads(1)
 library = Library(".")
 library.add("upscalers", "it", Path(sys.argv[1]))
-upscalers = Upscalers(library, "cpu", "fp32", decide("cpu", 0, "auto"))
+upscalers = Upscalers(library, "fp32", Placement("cpu", takes_turns=False))
 tile = DEFAULT_TILE if sys.argv[2] == "tiled" else 0
 noise = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), dtype=np.uint8)
 picture = Image.fromarray(noise)

@@ -18,8 +18,8 @@ from diffusers import AutoencoderKL
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from darkroom.engine.devices import decide
 from darkroom.engine.library import Library
+from darkroom.engine.placement import Placement
 from darkroom.engine.upscalers import Upscalers
 from demo.pictures import Scene, draw, is_held_out, make_scene
 from demo.train_upscaler import LARGE, SMALL, through_vae, to_tensor
@@ -68,7 +68,7 @@ def main() -> None:
     args = parser.parse_args()
     library = Library(args.out)
     library.add("upscalers", "ours", args.upscaler)
-    upscalers = Upscalers(library, "cpu", "fp32", decide("cpu", 0, "auto"))
+    upscalers = Upscalers(library, "fp32", Placement("cpu", takes_turns=False))
     vae = AutoencoderKL.from_pretrained(args.model_dir, subfolder="vae", variant="fp16", dtype=torch.float32)
     wanted = [draw(scene, LARGE) for scene in kept_scenes(random.Random(args.seed), args.pictures)]
     reduced = [picture.resize((SMALL, SMALL), Image.Resampling.LANCZOS) for picture in wanted]

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from darkroom.engine.devices import decide
 from darkroom.engine.library import Library
+from darkroom.engine.placement import Placement
 from darkroom.engine.upscalers import Upscalers
 from darkroom.upscalers import load_upscaler
 from demo.pictures import draw
@@ -23,7 +23,7 @@ FILE = Path(__file__).resolve().parents[2] / "workflow/resources/demo/darkroom-d
 def upscalers(tmp_path_factory: pytest.TempPathFactory) -> Upscalers:
     library = Library(tmp_path_factory.mktemp("models"))
     library.add("upscalers", "ours", FILE)
-    return Upscalers(library, "cpu", "fp32", decide("cpu", 0, "auto"))
+    return Upscalers(library, "fp32", Placement("cpu", takes_turns=False))
 
 
 def test_it_is_small_and_says_what_it_is() -> None:

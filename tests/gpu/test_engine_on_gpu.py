@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image, ImageChops
 
+from darkroom.base.nvidia import find_nvidia
 from darkroom.engine import Engine, Library, Previews
-from darkroom.engine.devices import decide
+from darkroom.engine.machine import machine_line
+from darkroom.engine.placement import Placement
 from darkroom.engine.upscalers import Upscalers
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.assets import write_embedding, write_lora, write_vae
@@ -17,23 +20,28 @@ from tests.fixtures.upscalers import compact, write_upscaler
 REQUEST = RenderRequest(prompt="a red circle on a blue background", width=128, height=128, steps=4, seed=3)
 
 
-def has_cuda() -> bool:
+DEVICE = os.environ.get("DARKROOM_GPU_TESTS", "cuda")
+"""`cpu` tries the tests themselves, those that need no GPU."""
+
+
+def has_device() -> bool:
     import torch
 
-    return bool(torch.cuda.is_available())
+    return DEVICE == "cpu" or bool(torch.cuda.is_available())
 
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif("not has_cuda()", reason="no CUDA device on this machine")]
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif("not has_device()", reason="no CUDA device on this machine")]
+on_cuda = pytest.mark.skipif(DEVICE == "cpu", reason="looks at the GPU's own memory")
 
 
 @pytest.mark.parametrize("memory", ["resident", "offload"])
 def test_the_same_request_gives_the_same_bytes(model_dir: Path, memory: str) -> None:
-    engine = Engine.load(model_dir, device="cuda", memory=memory)
+    engine = Engine.load(model_dir, device=DEVICE, memory=memory)
     first = engine.render(REQUEST).image.tobytes()
     engine.render(REQUEST.model_copy(update={"prompt": "something else", "seed": 4}))
     assert engine.render(REQUEST).image.tobytes() == first
     engine.close()
-    again = Engine.load(model_dir, device="cuda", memory=memory)
+    again = Engine.load(model_dir, device=DEVICE, memory=memory)
     assert again.render(REQUEST).image.tobytes() == first
 
 
@@ -42,7 +50,7 @@ def test_a_lora_an_embedding_and_a_vae_leave_no_trace(model_dir: Path, tmp_path:
     write_lora(tmp_path / "loras/lines.safetensors")
     write_embedding(tmp_path / "embeddings/easy.safetensors")
     write_vae(tmp_path / "vaes/other.safetensors", seed=5)
-    engine = Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+    engine = Engine.load(model_dir, device=DEVICE, memory=memory, library=Library(tmp_path))
     expected = engine.render(REQUEST).image.tobytes()
     dressed = REQUEST.model_copy(update={"prompt": "easy <lora:lines:1>", "embeddings": ("easy",), "vae": "other"})
     first = engine.render(dressed).image.tobytes()
@@ -51,9 +59,42 @@ def test_a_lora_an_embedding_and_a_vae_leave_no_trace(model_dir: Path, tmp_path:
     assert engine.render(dressed).image.tobytes() == first
 
 
+def test_a_lora_is_added_up_to_the_same_wherever_the_weights_wait(model_dir: Path, tmp_path: Path) -> None:
+    write_lora(tmp_path / "loras/lines.safetensors")
+    request = REQUEST.model_copy(update={"prompt": "a circle <lora:lines:0.7>"})
+    engines = [
+        Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+        for memory in ("resident", "offload")
+    ]
+    resident, offload = ([engine.render(request).image.tobytes(), engine._pipeline] for engine in engines)
+    for component in ("unet", "text_encoder", "text_encoder_2"):
+        weights = [getattr(pipeline, component).state_dict() for _, pipeline in (resident, offload)]
+        assert all(tensor.cpu().equal(weights[1][name].cpu()) for name, tensor in weights[0].items()), component
+    assert resident[0] == offload[0]
+
+
+def test_a_picture_says_how_the_gpu_computed(model_dir: Path) -> None:
+    import torch
+
+    how = Engine.load(model_dir, device="cuda").render(REQUEST).facts.arithmetic
+    assert how is not None
+    assert how["gpu"] == torch.cuda.get_device_name() and how["cudnn"] and how["cublas_workspace"]
+    assert not how["tf32"] and how["deterministic"] and "cudnn" not in how["attention"]
+
+
+def test_the_driver_says_what_torch_sees() -> None:
+    import torch
+
+    found = find_nvidia()
+    assert found.driver and found.cuda and found.fault is None
+    assert torch.cuda.get_device_name() in [gpu.name for gpu in found.gpus]
+    assert torch.cuda.get_device_capability() in [gpu.capability for gpu in found.gpus]
+    assert machine_line("auto").startswith("machine: ") and found.title in machine_line("auto")
+
+
 @pytest.mark.parametrize("memory", ["resident", "offload"])
 def test_previews_leave_no_trace(model_dir: Path, memory: str) -> None:
-    engine = Engine.load(model_dir, device="cuda", memory=memory)
+    engine = Engine.load(model_dir, device=DEVICE, memory=memory)
     expected = engine.render(REQUEST).image.tobytes()
     seen: list[Image.Image] = []
     watched = engine.decode(engine.denoise(REQUEST, previews=Previews(1, seen.append)))
@@ -61,25 +102,27 @@ def test_previews_leave_no_trace(model_dir: Path, memory: str) -> None:
     assert len(seen) == 1
 
 
+@on_cuda
 def test_closing_gives_the_memory_back(model_dir: Path) -> None:
     import torch
 
     before = torch.cuda.memory_allocated()
-    engine = Engine.load(model_dir, device="cuda", memory="resident")
+    engine = Engine.load(model_dir, device=DEVICE, memory="resident")
     assert engine.dtype == "fp16"
     assert torch.cuda.memory_allocated() > before
     engine.close()
     assert torch.cuda.memory_allocated() == before
 
 
+@on_cuda
 def test_a_picture_too_large_for_the_device_costs_no_other(model_dir: Path) -> None:
     from darkroom.errors import OutOfMemoryError
 
-    engine = Engine.load(model_dir, device="cuda")
+    engine = Engine.load(model_dir, device=DEVICE)
     expected = engine.render(REQUEST).image.tobytes()
     import torch
 
-    held = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.98), dtype=torch.uint8, device="cuda")
+    held = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.98), dtype=torch.uint8, device=DEVICE)
     with pytest.raises(OutOfMemoryError, match="E-OOM"):
         engine.render(REQUEST.model_copy(update={"width": 4096, "height": 4096}))
     del held
@@ -92,12 +135,70 @@ def test_an_upscaler_computes_in_half_precision_and_leaves_no_trace(
     model_dir: Path, tmp_path: Path, memory: str
 ) -> None:
     write_upscaler(tmp_path / "upscalers/double.safetensors", compact(2))
-    engine = Engine.load(model_dir, device="cuda", memory=memory, library=Library(tmp_path))
+    engine = Engine.load(model_dir, device=DEVICE, memory=memory, library=Library(tmp_path))
     picture = engine.render(REQUEST).image
     made = engine.upscalers.upscale(picture, "double", scale=2, tile=64)
     assert made.size == (256, 256)
     assert engine.render(REQUEST).image.tobytes() == picture.tobytes()
     assert engine.upscalers.upscale(picture, "double", scale=2, tile=64).tobytes() == made.tobytes()
-    exact = Upscalers(Library(tmp_path), "cpu", "fp32", decide("cpu", 0, "auto"))
+    exact = Upscalers(Library(tmp_path), "fp32", Placement("cpu", takes_turns=False))
     difference = ImageChops.difference(exact.upscale(picture, "double", scale=2, tile=64), made)
     assert max(high for _, high in difference.getextrema()) <= 3
+
+
+@pytest.mark.parametrize("case", ["a prompt", "assets", "hires"])
+def test_components_that_take_turns_give_the_bytes_of_those_that_stay(
+    model_dir: Path, tmp_path: Path, case: str
+) -> None:
+    write_lora(tmp_path / "loras/lines.safetensors")
+    changes: dict[str, dict[str, object]] = {
+        "a prompt": {},
+        "assets": {"prompt": "a circle <lora:lines:1>"},
+        "hires": {"stages": [{"hires": {"scale": 1.5, "upscaler": "Lanczos", "denoising_strength": 0.6}}]},
+    }
+    request = RenderRequest.model_validate({**REQUEST.model_dump(exclude_unset=True), **changes[case]})
+    made = []
+    for memory in ("resident", "offload"):
+        engine = Engine.load(model_dir, device=DEVICE, memory=memory, library=Library(tmp_path))
+        made.append(engine.render(request).image.tobytes())
+        engine.close()
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("memory", ["resident", "offload"])
+def test_a_vae_that_overflows_decodes_again_in_fp32(
+    model_dir: Path, memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    engine = Engine.load(model_dir, device=DEVICE, dtype="bf16", memory=memory)
+    vae = engine._pipeline.vae
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    forward = vae.decoder.forward
+
+    def overflow(sample: torch.Tensor, *rest: object) -> torch.Tensor:
+        made = forward(sample, *rest)
+        return made if made.dtype == torch.float32 else made * torch.inf
+
+    monkeypatch.setattr(vae.decoder, "forward", overflow)
+    first = engine.render(REQUEST)
+    assert any("fp32" in warning for warning in first.facts.warnings)
+    assert engine.render(REQUEST).image.tobytes() == first.image.tobytes()
+    assert all(tensor.equal(before[name]) for name, tensor in vae.state_dict().items())
+
+
+def test_pictures_are_the_cpus_up_to_rounding(tmp_path: Path) -> None:
+    """The demo checkpoint, which draws shapes: half precision moves edges a little and no shape."""
+    import numpy as np
+
+    from benchmarks.measure import CHECKPOINT
+    from darkroom.checkpoint import convert
+
+    convert(CHECKPOINT, tmp_path / "demo")
+    pictures = []
+    for device in ("cpu", DEVICE):
+        engine = Engine.load(tmp_path / "demo", device=device)
+        request = REQUEST.model_copy(update={"steps": 20, "cfg_scale": 4.0})
+        pictures.append(np.asarray(engine.render(request).image).astype(int))
+        engine.close()
+    assert np.abs(pictures[0] - pictures[1]).mean() < 4

@@ -18,7 +18,7 @@ _ROOTS = {
 ACTIONS = {
     "E-DARKROOM": "Read the reason; `darkroom --verbose VERB …` adds a traceback.",
     "E-INPUT": "Follow the hint.",
-    "E-CONFIG": "Correct the key at the line that the message names.",
+    "E-CONFIG": "Correct the key at the line that the message names; for a GPU that can't be used, follow the hint.",
     "E-NAME": "Choose another name.",
     "E-SHEET": "Correct the sheet at the line that the message names, or its path.",
     "E-REQUEST": "Correct the setting that the message names.",

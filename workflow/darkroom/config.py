@@ -81,7 +81,7 @@ class EngineConfig(Section):
     dtype: Literal["auto", "fp16", "fp32", "bf16"] = "auto"
     """The number format while rendering: `auto` is fp16 on a GPU and fp32 on a CPU."""
     memory: Literal["auto", "resident", "offload"] = "auto"
-    """Keep the model on the GPU, or move its parts in and out. `auto` keeps it on GPUs with 20 GB or more."""
+    """Keep the model on the GPU, or move its parts in and out. `auto` keeps it where it fits: SDXL on GPUs with 12 GB or more."""
     start_timeout_s: float = Field(900, gt=0)
     """How long the engine may take to load a model before the jobs that wait for it fail."""
     render_timeout_s: float = Field(3600, gt=0)

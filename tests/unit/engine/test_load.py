@@ -13,8 +13,8 @@ import pytest
 from darkroom.checkpoint import open_model, verify_model, weights
 from darkroom.checkpoint.header import Header
 from darkroom.engine import Engine, load
-from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.memory import decide
 from darkroom.engine.weights import WeightFiles
 from darkroom.errors import ModelError
 from darkroom.request.render_request import RenderRequest

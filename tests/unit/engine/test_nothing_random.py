@@ -19,8 +19,8 @@ from darkroom.checkpoint import convert
 from darkroom.checkpoint.architectures import architecture_names, load_architecture
 from darkroom.checkpoint.keymap import COMPONENTS, Entry
 from darkroom.checkpoint.weights import weight_path
-from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.memory import decide
 from darkroom.engine.weights import WeightFiles
 from darkroom.errors import KeysError
 from tests.fixtures.checkpoints import extra_tensors, random_tensors, shrink_architecture, write_tensors

@@ -15,8 +15,8 @@ from darkroom import errors
 from darkroom.engine import Engine
 from darkroom.engine.chain import run_chain
 from darkroom.engine.denoise import Cancelled
-from darkroom.engine.devices import decide
 from darkroom.engine.library import Library
+from darkroom.engine.placement import Placement
 from darkroom.engine.upscalers import Upscalers, target_size
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.checkpoints import write_tensors
@@ -42,7 +42,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def upscalers(models: Path) -> Upscalers:
-    return Upscalers(Library(models), "cpu", "fp32", decide("cpu", 0, "auto"))
+    return Upscalers(Library(models), "fp32", Placement("cpu", takes_turns=False))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_a_picture_does_not_depend_on_what_ran_before(upscalers: Upscalers, mode
     torch.manual_seed(5)
     upscalers.upscale(picture, "deep", scale=2)
     other = upscalers.upscale(picture, "other", scale=2, tile=96).tobytes()
-    fresh = Upscalers(Library(models), "cpu", "fp16", decide("cpu", 0, "auto"))
+    fresh = Upscalers(Library(models), "fp16", Placement("cpu", takes_turns=False))
     assert first == upscalers.upscale(picture, "double", scale=2, tile=96).tobytes() != other
     assert first == fresh.upscale(picture, "double", scale=2, tile=96).tobytes()
 
@@ -171,7 +171,7 @@ def test_nan_is_an_error_and_not_a_black_picture(tmp_path: Path, picture: Image.
     tensors |= {"body.0.weight": tensors["body.0.weight"] * 1e38, "body.2.weight": tensors["body.2.weight"] * 1e38}
     (tmp_path / "upscalers").mkdir()
     write_tensors(tmp_path / "upscalers/bad.safetensors", tensors, "F32")
-    upscalers = Upscalers(Library(tmp_path), "cpu", "fp32", decide("cpu", 0, "auto"))
+    upscalers = Upscalers(Library(tmp_path), "fp32", Placement("cpu", takes_turns=False))
     with pytest.raises(errors.NanImageError, match="the upscaler bad gave NaN"):
         upscalers.upscale(picture, "bad", scale=2)
 
@@ -179,7 +179,7 @@ def test_nan_is_an_error_and_not_a_black_picture(tmp_path: Path, picture: Image.
 def test_half_precision_that_gives_nan_is_computed_again_in_fp32(
     models: Path, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upscalers = Upscalers(Library(models), "cpu", "fp32", decide("cpu", 0, "auto"))
+    upscalers = Upscalers(Library(models), "fp32", Placement("cpu", takes_turns=False))
     expected = upscalers.upscale(picture, "double", scale=2)
     monkeypatch.setattr(Upscalers, "_number_format", lambda *_: "bf16")
     assert upscalers.upscale(picture, "double", scale=2) != expected
@@ -262,7 +262,7 @@ def test_without_an_upscaler_to_drop_it_stays_an_error(
 
 
 def test_offloading_takes_the_model_away_again(models: Path, picture: Image.Image) -> None:
-    upscalers = Upscalers(Library(models), "cpu", "fp32", decide("cuda", 8 * 10**9, "offload"))
+    upscalers = Upscalers(Library(models), "fp32", Placement("cpu", takes_turns=True))
     upscalers.upscale(picture, "double", scale=2)
     assert upscalers._loaded is not None and upscalers._loaded[1].descriptor.device.type == "cpu"
     assert upscalers.drop() and not upscalers.drop()
@@ -281,9 +281,9 @@ def test_offloading_takes_the_model_away_again(models: Path, picture: Image.Imag
 def test_a_gpu_takes_half_precision_where_the_architecture_stands_it(
     dtype: str, half: bool, bfloat: bool, expected: str, models: Path
 ) -> None:
-    on_gpu = Upscalers(Library(models), "cuda", dtype, decide("cuda", 24 * 10**9, "auto"))
+    on_gpu = Upscalers(Library(models), dtype, Placement("cuda", takes_turns=False))
     upscaler = on_gpu._load(on_gpu._library.find("upscalers", "double"))
     upscaler.descriptor.supports_half, upscaler.descriptor.supports_bfloat16 = half, bfloat
     assert on_gpu._number_format(upscaler) == expected
-    on_cpu = Upscalers(Library(models), "cpu", dtype, decide("cpu", 0, "auto"))
+    on_cpu = Upscalers(Library(models), dtype, Placement("cpu", takes_turns=False))
     assert on_cpu._number_format(upscaler) == "fp32"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,15 @@ LORA = UsedAsset("loras", "outline", "ab" * 32, "abababababab")
 REQUEST = RenderRequest(prompt="a secret fox", width=64, height=72, steps=2, cfg_scale=4, seed=7)
 
 
-def render(*assets: UsedAsset, device: str = "cuda:0", warnings: tuple[str, ...] = ()) -> Rendered:
+def render(
+    *assets: UsedAsset,
+    device: str = "cuda:0",
+    warnings: tuple[str, ...] = (),
+    arithmetic: dict[str, Any] | None = None,
+) -> Rendered:
     times = (0.25, 0.01, 1.2, 0.05, 1.51)
     facts = RenderFacts(3, 0, 1, *times, device, "fp16", "resident, fp16", "tiny", "0123456789", assets, warnings)
+    facts = replace(facts, arithmetic=arithmetic)
     return encode(RenderedImage(Image.new("RGB", (64, 72)), REQUEST, facts))
 
 
@@ -56,6 +63,12 @@ def test_its_metadata_without_stages_are_what_readers_know(tmp_path: Path) -> No
         "a secret fox\nSteps: 2, Sampler: Euler, Schedule type: Automatic, CFG scale: 4, Seed: 7, Size: 64x72, "
         "Model hash: 0123456789, Model: tiny, RNG: CPU, Hashes: "
     )
+
+
+def test_how_a_gpu_computed_stands_in_its_pictures(tmp_path: Path) -> None:
+    how = {"gpu": "NVIDIA GeForce RTX 3090", "cuda": "12.6", "tf32": False, "attention": ["flash", "math"]}
+    (tmp_path / "a.png").write_bytes(render(arithmetic=how).png)
+    assert json.loads(read_png_text(tmp_path / "a.png")["darkroom"])["arithmetic"] == how
 
 
 def test_a_picture_of_stages_says_them_and_what_it_went_on_from() -> None:

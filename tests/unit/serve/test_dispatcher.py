@@ -355,6 +355,27 @@ def test_engines_that_keep_dying_break_the_server(tmp_path: Path) -> None:
     run(tmp_path, use)
 
 
+def test_a_gpu_that_is_lost_takes_no_more_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An engine that answers each picture with an error at once would be given all of them."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+    async def use(bench: Bench) -> None:
+        await until(lambda: bench.states == ["idle", "idle"])
+        (first,) = bench.submit("slow")
+        await until(lambda: bench.noted("renders") == ["slow"])
+        (bench.folders["a"] / "lost").write_text("0\n")
+        process = bench.dispatcher.under_way[first]._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGKILL)
+        await until(lambda: "broken" in bench.states)
+        bench.release()
+        await finish([first, *bench.submit("p0", "p1")])
+        assert sorted(bench.states) == ["broken", "idle"]
+        assert len(bench.noted("engines")) == 3
+
+    run(tmp_path, use, engines=2)
+
+
 @pytest.mark.parametrize(
     ("command", "why"),
     [

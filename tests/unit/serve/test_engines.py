@@ -20,7 +20,7 @@ class Machine:
         self.free = size
         self.done: list[str] = []
         self.refuses = 0
-        monkeypatch.setattr(engines, "free_for_models", lambda options: self.free)
+        monkeypatch.setattr(engines, "free_for_models", lambda options, weights: self.free)
         monkeypatch.setattr(engines, "weights_bytes", lambda model_dir, options: SIZE)
 
     def load(self, files: ModelFiles, _options: EngineOptions, _on_read: OnRead) -> FakeEngine:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from darkroom.engine import Cancelled, Previews, RenderedImage, RenderFacts
-from darkroom.errors import CudaError, ModelError, NanImageError, OutOfMemoryError
+from darkroom.errors import ConfigError, CudaError, ModelError, NanImageError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.engines import EngineOptions, ModelFiles, OnRead
@@ -79,6 +79,8 @@ class FakeEngine:
             os.kill(os.getpid(), signal.SIGKILL)
         if request.prompt == "poison" and len(self.noted("renders")) == 1:
             raise CudaError("device", "cuda", "CUDA error: an illegal memory access was encountered")
+        if is_listed(self.folder, "faulty") or request.prompt == "always poison":
+            raise CudaError("device", "cuda", "CUDA error: unspecified launch failure")
         files = pictures or {}
         for name, data in files.items():
             self._note("files", f"{name[:12]} {len(data)}")
@@ -136,6 +138,12 @@ def hold_device(name: str, folder: Path) -> None:
         (folder / "crowded").touch()
 
 
+def is_listed(folder: Path, name: str) -> bool:
+    """Whether the GPU that this process is shown is in a list: `lost` ones can't be used, `faulty` ones fail each picture."""
+    path = folder / name
+    return path.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") in path.read_text().splitlines()
+
+
 def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngine:
     """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
@@ -153,6 +161,8 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
     while behaviour.read_text() == "load slowly" and not (folder / "go").exists():
         on_read(41 * 10**7, 10**9)
         time.sleep(POLL_S)
+    if is_listed(folder, "lost"):
+        raise ConfigError("engine.device", options.device, "GPU 1 has fallen off the bus", "restart the machine")
     if behaviour.read_text() == "fail":
         raise ModelError("model folder", folder, "Diffusers format missing: no model_index.json", "run it again")
     if behaviour.read_text() == "crash":

@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from darkroom.errors import ConfigError, ServerDiedError, ServerError
+from darkroom.errors import ConfigError, CudaError, ServerDiedError, ServerError
 from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import ServerFiles, server_files, server_key
+from darkroom.warm.slots import make_devices
 from tests.unit.warm.bench import Bench, change, is_running, processes_naming, wait_until
 
 pytestmark = pytest.mark.full
@@ -213,3 +214,68 @@ def test_fault_30_engine_whose_client_was_killed_while_it_started_is_known_of(on
     (starting,) = processes_naming(str(one.runtime))
     os.kill(starting, signal.SIGKILL)
     one.beside("third").render()
+
+
+def test_a_gpu_that_can_not_be_used_is_left_alone_and_its_pictures_are_made_elsewhere(
+    two: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Without that it would take the most pictures: it fails them sooner than the others make theirs."""
+    (two.model / "lost").write_text("0\n")
+    for number in range(4):
+        assert two.render(f"p{number}", two.root / f"{number}.png")["device"] == "cuda:1"
+    assert two.noted("devices") == ["cuda:0 of 0", "cuda:0 of 1"]
+    told = capfd.readouterr().err
+    assert told.count("cuda:0 failed: E-CONFIG engine.device") == 1
+    assert told.count("machine: ") == 2  # by the first engine on each device
+    assert two.beside("other").render("x", two.root / "x.png")["device"] == "cuda:1"
+
+
+def test_a_gpu_that_falls_off_the_bus_in_the_middle_costs_no_picture(two: Bench) -> None:
+    jobs = [two.render_beside("slow", two.root / f"{n}.png") for n in range(2)]
+    wait_until(lambda: two.noted("renders") == ["slow", "slow"], "both are rendered at once")
+    (two.model / "lost").write_text("0\n")
+    os.kill(two.engine_pids[two.noted("devices").index("cuda:0 of 0")], signal.SIGKILL)
+    wait_until(lambda: len(two.noted("devices")) == 3, "the engine is started again")
+    two.release()
+    assert {job.result()["device"] for job in jobs} == {"cuda:1"}
+    two.render("later")
+    assert len(two.noted("devices")) == 3
+    assert not is_crowded(two)
+
+
+def test_a_gpu_that_faults_is_lost_only_if_another_one_makes_the_picture(two: Bench) -> None:
+    with pytest.raises(CudaError, match="unspecified launch failure"):
+        two.render("always poison")
+    engines = len(two.noted("devices"))
+    assert {two.render("fine")["device"], two.render("fine")["device"]} <= set(GPUS)
+    (two.model / "faulty").write_text("0\n")
+    for number in range(3):
+        assert two.render(f"p{number}", two.root / f"{number}.png")["device"] == "cuda:1"
+    assert two.noted("renders").count("p0") <= 3  # twice on the one, and on the other
+    assert two.noted("renders").count("p2") == 1
+    assert len(two.noted("devices")) <= engines + 3
+
+
+def test_with_every_gpu_lost_each_is_named(two: Bench) -> None:
+    (two.model / "lost").write_text("0\n1\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="fallen off the bus") as raised:
+            two.render()
+        assert any(note.startswith("cuda:0: E-CONFIG") for note in raised.value.__notes__)
+    assert len(two.noted("devices")) == 2
+    assert not two.output.exists()
+
+
+@pytest.mark.parametrize("visible", ["3,3", "GPU-a,GPU-a"])
+def test_a_gpu_that_is_listed_twice_is_refused(two: Bench, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(ConfigError, match="names a GPU twice"):
+        two.render()
+
+
+def test_what_is_no_gpu_ends_the_list_as_in_cuda() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "MIG-4d806f22,-1,2")
+        assert [device.visible for device in make_devices(["cuda:0"])] == ["MIG-4d806f22"]
+        with pytest.raises(ConfigError, match="CUDA_VISIBLE_DEVICES is 'MIG-4d806f22,-1,2'"):
+            make_devices(["cuda:1"])

@@ -115,8 +115,10 @@ def _what_is_lost(image: Image) -> str | None:
 
 def _open(arguments: argparse.Namespace) -> tuple[Upscalers, str]:
     """The upscalers of the models folder, and the name of the one that was asked for."""
-    from darkroom.engine.devices import decide, make_deterministic, resolve_device, resolve_dtype, total_memory
+    from darkroom.engine.arithmetic import make_deterministic
+    from darkroom.engine.devices import check_gpu, resolve_device, resolve_dtype
     from darkroom.engine.library import Library
+    from darkroom.engine.placement import Placement
     from darkroom.engine.upscalers import Upscalers
 
     library, name = Library(arguments.models_dir), arguments.model
@@ -125,5 +127,6 @@ def _open(arguments: argparse.Namespace) -> tuple[Upscalers, str]:
         library.add("upscalers", name, Path(arguments.model))
     device = resolve_device(arguments.device)
     make_deterministic(device)
-    plan = decide(device.partition(":")[0], total_memory(device), "auto")
-    return Upscalers(library, device, resolve_dtype(arguments.dtype, device), plan), name
+    check_gpu(device)
+    placement = Placement(device, takes_turns=False)
+    return Upscalers(library, resolve_dtype(arguments.dtype, device), placement), name

@@ -10,6 +10,7 @@ from darkroom.base.hashing import autov2
 from darkroom.engine.library import Asset, Library
 from darkroom.engine.load import load_vae
 from darkroom.engine.loras import LoraWeights
+from darkroom.engine.placement import Placement
 from darkroom.engine.rendered import UsedAsset
 from darkroom.engine.weights import TensorFile, WeightFiles
 from darkroom.errors import LoraError
@@ -37,12 +38,12 @@ class Assets:
     Of the VAEs from their own files the last one is kept; `dtype` is the engine's number format.
     """
 
-    def __init__(self, pipeline: Any, files: WeightFiles, dtype: str, library: Library) -> None:
+    def __init__(self, pipeline: Any, files: WeightFiles, dtype: str, library: Library, placement: Placement) -> None:
         self._pipeline = pipeline
         self._model = files.model
         self._dtype = dtype
         self._library = library
-        self._weights = LoraWeights(pipeline, files)
+        self._weights = LoraWeights(pipeline, files, placement.clear)
         self._loras: dict[str, LoraFile] = {}
         self._vae: tuple[str, Any] | None = None
 

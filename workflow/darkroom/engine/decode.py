@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from darkroom.engine.devices import MemoryPlan
+from darkroom.engine.memory import MemoryPlan
+from darkroom.engine.placement import Placement
 from darkroom.errors import NanImageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,17 @@ UNIFORM_RANGE = 2
 """The largest range of a channel, of 255, in a picture that counts as showing one colour."""
 
 
-def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
+def set_tiling(vae: Any, edge: int | None) -> None:
+    """Have an AutoencoderKL work in tiles of `edge` pixels, or in one piece.
+
+    diffusers takes a tile's edge from `sample_size` in the VAE's config, which is 1024 in SDXL's and 512 in some others.
+    """
+    vae.use_tiling = edge is not None
+    if edge is not None:
+        vae.tile_sample_min_size, vae.tile_latent_min_size = edge, edge // 8
+
+
+def decode(vae: Any, latents: Any) -> tuple[Image, bool]:
     """The RGB picture of latents (1, 4, h/8, w/8), computed as diffusers' pipelines compute it.
 
     If the output of a decoder in half precision isn't finite, decoding is repeated in fp32 and the second value is
@@ -26,7 +36,6 @@ def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     import torch
     from PIL import Image
 
-    vae.use_tiling = tiled
     pixels, is_retried = _finite(vae, lambda: _decode(vae, latents))
     if not torch.isfinite(pixels).all():
         raise NanImageError(
@@ -36,7 +45,7 @@ def decode(vae: Any, latents: Any, *, tiled: bool) -> tuple[Image, bool]:
     return Image.fromarray((pixels * 255).round().to(torch.uint8).cpu().numpy()), is_retried
 
 
-def encode(vae: Any, image: Image, *, tiled: bool) -> Any:
+def encode(vae: Any, image: Image) -> Any:
     """The latents (1, 4, h/8, w/8) in fp32 of an RGB picture whose edges are multiples of 8: the mean of what the VAE allows.
 
     diffusers and A1111 draw from that distribution, so a picture can't be made again there. Raises NanImageError
@@ -45,7 +54,6 @@ def encode(vae: Any, image: Image, *, tiled: bool) -> Any:
     import numpy as np
     import torch
 
-    vae.use_tiling = tiled
     values = torch.from_numpy(np.asarray(image.convert("RGB"), np.float32))
     pixels = (values / 255 * 2 - 1).permute(2, 0, 1)[None]
     mean, _ = _finite(vae, lambda: vae.encode(pixels.to(vae.device, vae.dtype), return_dict=False)[0].mode())
@@ -57,35 +65,26 @@ def encode(vae: Any, image: Image, *, tiled: bool) -> Any:
 class Codec:
     """Decodes and encodes by an engine's memory policy. One at a time, because that may change a VAE's settings for a while."""
 
-    def __init__(self, pipeline: Any, device: str, plan: MemoryPlan) -> None:
-        self._pipeline = pipeline
-        self._device = device
+    def __init__(self, placement: Placement, plan: MemoryPlan) -> None:
+        self._placement = placement
         self._plan = plan
         self._busy = threading.Lock()
 
     def decode(self, vae: Any, latents: Any) -> tuple[Image, bool]:
         """What `decode` gives, in tiles if the picture is large."""
-        tiled = self._plan.is_tiled(latents.shape[-1] * 8, latents.shape[-2] * 8)
-        with self._busy, self._at_hand(vae):
-            return decode(vae, latents, tiled=tiled)
+        with self._busy:
+            self._make_ready(vae, latents.shape[-1] * 8, latents.shape[-2] * 8)
+            return decode(vae, latents)
 
     def encode(self, vae: Any, image: Image) -> Any:
         """What `encode` gives, in tiles if the picture is large."""
-        with self._busy, self._at_hand(vae):
-            return encode(vae, image, tiled=self._plan.is_tiled(*image.size))
+        with self._busy:
+            self._make_ready(vae, *image.size)
+            return encode(vae, image)
 
-    @contextmanager
-    def _at_hand(self, vae: Any) -> Iterator[None]:
-        """Move a VAE that isn't the pipeline's to the device, and with offloading away again."""
-        if vae is self._pipeline.vae:
-            yield
-            return
-        vae.to(self._device)
-        try:
-            yield
-        finally:
-            if self._plan.mode == "offload":
-                vae.to("cpu")
+    def _make_ready(self, vae: Any, width: int, height: int) -> None:
+        self._placement.bring(vae)
+        set_tiling(vae, self._plan.tile if self._plan.is_tiled(width, height) else None)
 
 
 def is_uniform(image: Image) -> bool:
@@ -118,14 +117,15 @@ def _finite(vae: Any, work: Callable[[], Any]) -> tuple[Any, bool]:
     import torch
 
     made = work()
-    if vae.dtype == torch.float32 or torch.isfinite(made).all():
-        return made, False
     dtype = vae.dtype
-    vae.to(torch.float32)
-    try:
+    if dtype == torch.float32 or torch.isfinite(made).all():
+        return made, False
+    del made
+    try:  # which includes the way there: without memory for it, half of the weights may be in fp32
+        torch.nn.Module.to(vae, torch.float32)  # diffusers' own `to` warns in the log
         return work(), True
     finally:
-        vae.to(dtype)  # fp32 holds every half-precision number, so the weights are what they were
+        torch.nn.Module.to(vae, dtype)  # fp32 holds every half-precision number, so the weights are what they were
 
 
 def _decode(vae: Any, latents: Any) -> Any:

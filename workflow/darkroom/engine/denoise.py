@@ -20,18 +20,17 @@ _NEARLY_PARALLEL = 0.9995
 
 
 def starting_noise(request: RenderRequest, generator: Any, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Unit noise (1, 4, h/8, w/8) on the CPU, drawn from `generator`, with the variation seed's mixed in.
+    """Unit noise (1, 4, h/8, w/8) on the CPU, drawn from `generator` in fp32, with the variation seed's mixed in, as `dtype`.
 
-    Without a variation it equals the noise that diffusers' pipelines draw from that generator.
+    Without a variation it equals the noise that diffusers' pipelines draw from that generator, in every dtype.
     """
     import torch
 
-    noise = torch.randn(shape, generator=generator, dtype=dtype)
-    if not request.variation_strength or request.variation_seed is None:
-        return noise
-    variation = torch.Generator("cpu").manual_seed(request.variation_seed)
-    other = torch.randn(shape, generator=variation, dtype=dtype)
-    return slerp(request.variation_strength, noise.float(), other.float()).to(dtype)
+    noise = torch.randn(shape, generator=generator)
+    if request.variation_strength and request.variation_seed is not None:
+        variation = torch.Generator("cpu").manual_seed(request.variation_seed)
+        noise = slerp(request.variation_strength, noise, torch.randn(shape, generator=variation))
+    return noise.to(dtype)
 
 
 def slerp(amount: float, low: Any, high: Any) -> Any:

@@ -1,8 +1,4 @@
-"""Devices: choice, number format, errors, and the memory that a model and a picture share.
-
-A GPU with 20 GB or more keeps the whole model. To a smaller one the components are moved in turn, each as a whole
-(moving single layers costs far more time than it saves memory). Big pictures are decoded in tiles. Free memory plays no
-part in these decisions: a picture on a device must not depend on what else is running there.
+"""Devices: choice, number format, free memory and errors.
 
 Running out of memory costs one picture; after a fault of the device only a new process can use it again.
 """
@@ -11,23 +7,18 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from darkroom.base import worker_words
+from darkroom.engine.arithmetic import reserve_workspace
+from darkroom.engine.machine import describe_broken_torch, describe_unusable
+from darkroom.engine.memory import GB
 from darkroom.errors import ConfigError, CudaError, OutOfMemoryError
 
 _CGROUP = Path("/sys/fs/cgroup")
 DTYPES = {"fp16": "float16", "fp32": "float32", "bf16": "bfloat16"}
-GB = 10**9
-RESIDENT_BYTES = 20 * GB
-SMALL_BYTES = 12 * GB
-TILED_PIXELS = 1536 * 1536
-SMALL_TILED_PIXELS = 1024 * 1024
-Mode = Literal["resident", "offload", "cpu"]
 T = TypeVar("T")
 _STICKY = (
     "illegal memory access",
@@ -38,72 +29,115 @@ _STICKY = (
     "launch timed out",
     "hardware stack error",
     "uncorrectable ecc error",
+    "uncorrectable nvlink error",
+    "invalid program counter",
+    "operation not supported on global/shared address space",
+    "gpu is lost",
+    "fallen off the bus",
+    "cuda error: unknown error",
     "cublas_status_execution_failed",
     "cudnn_status_execution_failed",
 )
 """Errors after which "the process must be terminated and relaunched" (CUDA driver API, CUresult)."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """Where the model is kept, why, and from how many pixels on the VAE decodes in tiles (None: never)."""
-
-    mode: Mode
-    reason: str
-    tiled_from: int | None
-
-    def is_tiled(self, width: int, height: int) -> bool:
-        """True if a picture of this size in pixels is decoded in tiles."""
-        return self.tiled_from is not None and width * height >= self.tiled_from
-
-    def describe(self, dtype: str) -> str:
-        """One line for the log, such as `offload (GPU of 8.6 GB is below 20 GB), fp16, VAE tiling from 1.0 MP`."""
-        tiling = "off" if self.tiled_from is None else f"from {self.tiled_from / 1e6:.1f} MP"
-        head = self.mode if self.mode == "cpu" else f"{self.mode} ({self.reason})"
-        return f"{head}, {dtype}, VAE tiling {tiling}"
-
-    def startup_lines(self, device: str, total_bytes: int) -> list[str]:
-        """Log lines for operators once a model is loaded: where it is kept, and how the VAE decodes.
-
-        `total_bytes` is the memory of a GPU, 0 for other devices.
-        """
-        kept = {
-            "resident": "the model stays on the device",
-            "offload": "model CPU offload enabled",
-            "cpu": "no GPU, the model is in the machine's memory",
-        }[self.mode]
-        tiling = "VAE tiling off"
-        if self.tiled_from is not None:
-            tiling = f"VAE tiling enabled from {self.tiled_from / 1e6:.1f} MP on"
-        lines = [f"GPU memory of {device}: {self.reason}; {kept}" if self.mode != "cpu" else kept, tiling]
-        if self.tiled_from is not None:
-            lines.append(worker_words.TILING)
-        if total_bytes:
-            lines.append(worker_words.GPU_MEMORY % (total_bytes / GB))
-            lines.append(worker_words.OFFLOAD if self.mode == "offload" else worker_words.RESIDENT)
-        return lines
+_OUT_OF_MEMORY = (
+    ("DefaultCPUAllocator",),
+    ("CUDACachingAllocator", "NVML_SUCCESS"),  # on a MIG slice: torch may not ask who else uses the memory
+    ("CUBLAS_STATUS_ALLOC_FAILED",),
+    ("CUDNN_STATUS_ALLOC_FAILED",),
+)
+"""Texts in the RuntimeErrors of running out of memory, all of a row."""
 
 
 def resolve_device(requested: str) -> str:
     """The device; `auto` becomes the first of `cuda`, `mps` and `cpu` that the machine has.
 
-    Raises ConfigError (E-CONFIG) if the machine lacks the requested device.
+    Raises ConfigError (E-CONFIG) if the machine lacks the requested device, and for a GPU that is there and that torch can't
+    use: only a machine without one, or with its GPUs hidden on purpose, renders on the CPU by `auto`.
     """
-    import torch
-
+    reserve_workspace()
+    torch = _import_torch()
+    has_cuda = torch.cuda.is_available()
     if requested == "auto":
-        if torch.cuda.is_available():
+        if has_cuda:
             return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        if torch.backends.mps.is_available():
+            return "mps"
+        if error := describe_unusable(requested, _why_no_cuda()):
+            raise error
+        return "cpu"
     kind, _, index = requested.partition(":")
-    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    has = {"cpu": True, "cuda": has_cuda, "mps": torch.backends.mps.is_available()}
     if not has.get(kind, False):
+        if kind == "cuda" and (error := describe_unusable(requested, _why_no_cuda())):
+            raise error
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # names the requested GPU, where there are several
         among = "" if kind != "cuda" or visible is None else f", with CUDA_VISIBLE_DEVICES '{visible}'"
         raise ConfigError("engine.device", requested, f"this machine has no such device{among}", "use auto or cpu")
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise ConfigError("engine.device", requested, f"there are {torch.cuda.device_count()} GPUs", "use cuda:0")
     return requested
+
+
+def _import_torch() -> Any:
+    """torch. Raises ConfigError (E-CONFIG) for an installation that can't be imported."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        raise describe_broken_torch(error) from None
+    return torch
+
+
+def _why_no_cuda() -> str:
+    """What torch says when it is made to use CUDA; it says nothing when asked whether it can."""
+    import torch
+
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:
+        return str(error).splitlines()[0].rstrip(".")
+    return ""
+
+
+def check_gpu(device: str) -> None:
+    """Use a GPU once, and make it the one that torch uses unless told otherwise.
+
+    Raises ConfigError (E-CONFIG) for a GPU that torch has no code for or that can't be used, OutOfMemoryError (E-OOM) for one
+    whose memory is all taken, CudaError (E-CUDA).
+    """
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    try:
+        major, minor = torch.cuda.get_device_capability(device)
+        if not torch.version.hip and not has_code_for((major, minor), torch.cuda.get_arch_list()):
+            why = f"torch has no code for its compute capability {major}.{minor}"
+            error = describe_unusable(device, why, is_other_code=True)
+            raise error or ConfigError("engine.device", device, why, "use cpu")
+        torch.cuda.set_device(device)
+        work = partial(torch.zeros, 1, device=device)
+        with_coded_errors(work, device, "device", device, "end what else runs on it")
+    except RuntimeError as error:
+        why = str(error).splitlines()[0].rstrip(".")
+        raise describe_unusable(device, why) or ConfigError(
+            "engine.device", device, why, "use another device"
+        ) from None
+
+
+def has_code_for(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """True if one of torch's architectures, such as `sm_86` or `compute_120`, runs on a GPU of that compute capability.
+
+    `sm_XY` runs on GPUs of the same major and no smaller minor version, `compute_XY` is compiled for any later one (CUDA
+    Programming Guide, "Binary Compatibility" and "PTX Compatibility"). An empty list says nothing.
+    """
+    for name in architectures:
+        kind, _, digits = name.partition("_")
+        number = int(digits.rstrip("af"))
+        if divmod(number, 10) <= capability and (kind == "compute" or number // 10 == capability[0]):
+            return True
+    return not architectures
 
 
 def resolve_dtype(requested: str, device: str) -> str:
@@ -115,42 +149,11 @@ def resolve_dtype(requested: str, device: str) -> str:
     return requested
 
 
-def decide(device_kind: str, total_bytes: int, requested: str) -> MemoryPlan:
-    """The plan for a device.
-
-    `device_kind` is `cpu`, `cuda` or `mps`; `total_bytes` is the device's memory; `requested` is the config's
-    `memory`: `auto`, `resident` or `offload`. A CPU and an MPS device share the machine's memory, so there is
-    nowhere to move a model to and the request has no effect.
-    """
-    if device_kind == "cpu":
-        return MemoryPlan("cpu", "the model is in the machine's memory", None)
-    if device_kind != "cuda":
-        return MemoryPlan("resident", f"{device_kind} shares the machine's memory", TILED_PIXELS)
-    size = f"GPU of {total_bytes / GB:.1f} GB"
-    tiled_from = SMALL_TILED_PIXELS if total_bytes < SMALL_BYTES else TILED_PIXELS
-    if requested == "resident":
-        return MemoryPlan("resident", f"as configured, {size}", TILED_PIXELS)
-    if requested == "offload":
-        return MemoryPlan("offload", f"as configured, {size}", tiled_from)
-    if total_bytes >= RESIDENT_BYTES:
-        return MemoryPlan("resident", f"{size} has room for it", TILED_PIXELS)
-    return MemoryPlan("offload", f"{size} is below {RESIDENT_BYTES // GB} GB", tiled_from)
-
-
 def torch_dtype(name: str) -> Any:
     """The torch dtype of `fp16`, `fp32` or `bf16`."""
     import torch
 
     return getattr(torch, DTYPES[name])
-
-
-def make_deterministic(device: str) -> None:
-    """Keep cuDNN from choosing algorithms by timing them, which would make equal requests differ."""
-    import torch
-
-    if device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = False
-        torch.backends.cudnn.deterministic = True
 
 
 def processor_of(device: str) -> str:
@@ -276,12 +279,13 @@ def with_coded_errors(work: Callable[[], T], device: str, what: str, value: str,
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True if torch or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
+    """True if torch, one of CUDA's libraries or Python ran out of memory; on a CPU torch raises a plain RuntimeError."""
     import torch
 
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(all(sign in text for sign in signs) for signs in _OUT_OF_MEMORY)
 
 
 def is_sticky(error: BaseException) -> bool:

@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from darkroom.checkpoint.verify import VerifiedModel
+from darkroom.engine.arithmetic import describe_arithmetic, make_deterministic
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
 from darkroom.engine.chain_models import ChainModels, find_models, read_model
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
-    MemoryPlan,
-    decide,
-    make_deterministic,
+    check_gpu,
     processor_of,
     release_memory,
     resolve_device,
@@ -29,9 +28,11 @@ from darkroom.engine.devices import (
 )
 from darkroom.engine.image_to_image import Made
 from darkroom.engine.library import Library
-from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.load import load_pipeline, prepare, weight_bytes
+from darkroom.engine.memory import MemoryPlan, check_fits, decide, use_expandable_segments
 from darkroom.engine.passes import Parts, Passes
 from darkroom.engine.picture_files import PictureFiles, pack_latents
+from darkroom.engine.placement import Placement
 from darkroom.engine.previews import Previews
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
@@ -73,19 +74,21 @@ class Engine:
         self.dtype = dtype
         self.memory = plan.describe(dtype)
         self.library = library
-        self.upscalers = Upscalers(library, device, dtype, plan)
+        self._placement = Placement(device, takes_turns=plan.mode == "offload")
+        self.upscalers = Upscalers(library, dtype, self._placement)
         self._pipeline = pipeline
         self._plan = plan
         self._scheduler_config = files.model.configs.scheduler
-        self._prompts = Prompts(pipeline)
-        self._assets = Assets(pipeline, files, dtype, library)
+        self._prompts = Prompts(pipeline, self._placement)
+        self._assets = Assets(pipeline, files, dtype, library, self._placement)
         self._parts = Parts(
             pipeline,
             files.model.configs.scheduler,
             self._prompts,
             self._assets,
-            Codec(pipeline, device, plan),
-            Upscalers(library, device, dtype, plan),
+            Codec(self._placement, plan),
+            self.upscalers,
+            self._placement,
         )
 
     @classmethod
@@ -105,14 +108,20 @@ class Engine:
         a model in MODELS/diffusers/NAME. `on_read` is called with the bytes of weights read so far and in all.
 
         Raises ModelError (E-MODEL, E-INDEX) or KeysError (E-KEYS) for a folder that can't be used,
-        ConfigError (E-CONFIG) for a device that isn't there, OutOfMemoryError (E-OOM) if the model doesn't fit.
+        ConfigError (E-CONFIG) for a device that isn't there or that torch can't use, OutOfMemoryError (E-OOM) if the model
+        doesn't fit.
         """
         files = WeightFiles(prepare(model))
         folder = files.model.folder
         device = resolve_device(device)
-        dtype = resolve_dtype(dtype, device)
-        plan = decide(device.partition(":")[0], total_memory(device), memory)
         make_deterministic(device)
+        use_expandable_segments(device)
+        check_gpu(device)
+        dtype = resolve_dtype(dtype, device)
+        sizes = weight_bytes(files.model, dtype)
+        total = total_memory(device)
+        check_fits(folder.name, sizes, device, total)
+        plan = decide(device.partition(":")[0], total, memory, sum(sizes.values()))
         pipeline = with_coded_errors(
             lambda: load_pipeline(files, device, dtype, plan, on_read),
             device,
@@ -221,15 +230,19 @@ class Engine:
             raise ModelError("engine of", self.name, "has been closed", "load the model again")
         hint = f"make a smaller picture{'' if self._plan.mode != 'resident' else ', or set engine.memory to offload'}"
         size = "x".join(map(str, max(request.sizes, key=math.prod)))
+
+        def in_turn() -> T:
+            try:
+                return work()
+            finally:
+                self._placement.clear()
+
         try:
-            return with_coded_errors(work, self.device, "picture", size, hint)
+            return with_coded_errors(in_turn, self.device, "picture", size, hint)
         except OutOfMemoryError:
             if not self.upscalers.drop():
                 raise
-            return with_coded_errors(work, self.device, "picture", size, hint)
-        finally:
-            if self._plan.mode == "offload":
-                self._pipeline.maybe_free_model_hooks()
+        return with_coded_errors(in_turn, self.device, "picture", size, hint)
 
     def close(self) -> None:
         """Free the model and its memory."""
@@ -277,4 +290,5 @@ class Engine:
             processor=processor_of(self.device),
             threads=threads_of(self.device),
             origin=models.origin,
+            arithmetic=describe_arithmetic(self.device),
         )

@@ -90,8 +90,8 @@ def _run(upscaler: Upscaler, pixels: np.ndarray) -> Any:
         given = torch.from_numpy(pixels.copy()).to(model.device).permute(2, 0, 1)[None].float() / 255
         made = model(given.to(dtype))
         if dtype != torch.float32 and made.isnan().any():
-            model.model.float()
             try:
+                model.model.float()
                 made = model(given)
             finally:
                 model.model.to(dtype)  # fp32 holds every number of half precision, so the weights are what they were

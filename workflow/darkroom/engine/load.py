@@ -7,6 +7,7 @@ seconds.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -22,7 +23,8 @@ from darkroom.checkpoint.header import read_header
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.layouts import best_layout, classic_names, plain_header, vae_layouts
 from darkroom.checkpoint.verify import VerifiedModel, open_model
-from darkroom.engine.devices import MemoryPlan, torch_dtype
+from darkroom.engine.devices import torch_dtype
+from darkroom.engine.memory import MemoryPlan
 from darkroom.engine.weights import OnRead, TensorFile, WeightFiles, WeightReader
 from darkroom.errors import KeysError, NanWeightError
 
@@ -41,19 +43,17 @@ def prepare(model: Path | str | VerifiedModel) -> VerifiedModel:
 
 
 def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, on_read: OnRead | None = None) -> Any:
-    """A StableDiffusionXLPipeline of a verified model, on `device` or set up to move its parts there.
+    """A StableDiffusionXLPipeline of a verified model, on `device` or, with its parts to take turns there, on the CPU.
 
     `dtype` is `fp16`, `fp32` or `bf16`, except for the VAE (see `vae_dtype`). Raises KeysError (E-KEYS) if a weight was
     not in the files.
     """
     model = files.model
     dtypes = dict.fromkeys(COMPONENTS, dtype) | {"vae": vae_dtype(model.configs.components["vae"], dtype)}
-    weights = WeightReader(files, dtypes, on_read)
+    weights = WeightReader(files, dtypes, on_read, "cpu" if plan.mode == "offload" else device)
     with _quiet():
-        pipeline = _assemble(model, weights, None if plan.mode == "offload" else device)
+        pipeline = _assemble(model, weights, device)
     pipeline.set_progress_bar_config(disable=True)
-    if plan.mode == "offload":
-        pipeline.enable_model_cpu_offload(device=device)
     return pipeline
 
 
@@ -90,7 +90,18 @@ def vae_dtype(config: dict[str, Any], dtype: str) -> str:
     return "fp32" if config.get("force_upcast", True) and dtype == "fp16" else dtype
 
 
-def _assemble(model: VerifiedModel, weights: WeightReader, device: str | None) -> Any:
+def weight_bytes(model: VerifiedModel, dtype: str) -> dict[str, int]:
+    """The size of each component's weights in bytes, as they are computed with."""
+    import torch
+
+    def width(component: str) -> int:
+        own = vae_dtype(model.configs.components["vae"], dtype) if component == "vae" else dtype
+        return int(torch.empty(0, dtype=torch_dtype(own)).element_size())
+
+    return {name: width(name) * sum(math.prod(entry.shape) for entry in model.entries[name]) for name in COMPONENTS}
+
+
+def _assemble(model: VerifiedModel, weights: WeightReader, device: str) -> Any:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import StableDiffusionXLPipeline
@@ -116,9 +127,15 @@ def _assemble(model: VerifiedModel, weights: WeightReader, device: str | None) -
     parts = {name: _make_empty(make, configs.components[name]) for name, make in makers.items()}
     for name, part in parts.items():
         _fill(name, part, model, weights)
-    if device is not None:
-        parts = {name: part.to(device) for name, part in parts.items()}
-    return StableDiffusionXLPipeline(**parts, **others, add_watermarker=False)
+    return _pipeline_on(device, StableDiffusionXLPipeline)(**parts, **others, add_watermarker=False)
+
+
+def _pipeline_on(device: str, kind: Any) -> Any:
+    """A class of pipelines that compute on that device, wherever their parts are at the moment."""
+    import torch
+
+    where = property(lambda _: torch.device(device))
+    return type(kind.__name__, (kind,), {"_execution_device": where, "__module__": kind.__module__})
 
 
 def _make_empty(make: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
@@ -159,7 +176,8 @@ def _count_positions(model: Any) -> None:
     for module in model.modules():
         positions = getattr(module, "position_ids", None)
         if positions is not None and positions.is_meta:
-            module.register_buffer("position_ids", torch.arange(positions.shape[-1])[None], persistent=False)
+            positions = torch.arange(positions.shape[-1], device=next(module.parameters()).device)[None]
+            module.register_buffer("position_ids", positions, persistent=False)
 
 
 def _forbid_network_and_code() -> None:

@@ -5,7 +5,8 @@ A DoRA keeps a magnitude m for each row, or each column, of the weight W (Liu et
 m · (W + D) / ‖W + D‖ − W, where D is already scaled. A user's weight multiplies the whole sum, as in A1111 and ComfyUI.
 
 The sums are computed whenever the LoRAs change, from W₀ as the model's files hold it: a step of a picture costs no more
-with LoRAs, no LoRA leaves a trace once it is removed, and without LoRAs the weights are bit by bit those of the files.
+with LoRAs, no LoRA leaves a trace once it is removed, and without LoRAs the weights are bit by bit those of the files. They are
+computed on the device that renders, wherever the weights wait: another device may round the last bit otherwise.
 """
 
 from __future__ import annotations
@@ -169,10 +170,12 @@ class _Term:
 class LoraWeights:
     """Holds a pipeline's UNet and text encoders at the model's weights plus those of the LoRAs in use.
 
-    `base` are the files that the pipeline was loaded from.
+    `base` are the files that the pipeline was loaded from. `before_writing` has to have the weights where they wait.
     """
 
-    def __init__(self, pipeline: Any, base: WeightFiles) -> None:
+    def __init__(self, pipeline: Any, base: WeightFiles, before_writing: Callable[[], None] = lambda: None) -> None:
+        self._before_writing = before_writing
+        self._pipeline = pipeline
         self._parts = {component: getattr(pipeline, component) for component in LORA_COMPONENTS}
         self._names = {
             (component, name.removeprefix(TEXT_MODEL)): name
@@ -224,10 +227,11 @@ class LoraWeights:
 
         recipes = {place: _recipe(found) for place, found in terms.items()}
         stale = [place for place in {*self._held, *recipes} if self._held.get(place, ()) != recipes.get(place, ())]
+        if stale:
+            self._before_writing()
         with torch.inference_mode():
             try:
                 for place in sorted(stale):
-                    self._held[place] = None
                     self._write(place, terms.get(place, []), files)
                     self._held[place] = recipes.get(place, ())
             except BaseException:
@@ -237,14 +241,20 @@ class LoraWeights:
     def _write(self, place: _Place, terms: Sequence[_Term], files: Mapping[str, TensorFile]) -> None:
         import torch
 
+        is_own = self._held.get(place, ()) == ()
+        self._held[place] = None
         parameter = self._parts[place[0]].get_parameter(self._names[place])
         if not terms:
             parameter.copy_(self._base.read(*place).to(parameter.dtype))
             return
-        base = self._base.read(*place).to(parameter.device).float()
+        device = self._pipeline._execution_device
+        stored = self._base.dtype(*place)
+        is_exact = stored == parameter.dtype or (parameter.dtype == torch.float32 and stored.itemsize < 4)
+        source = parameter if is_own and is_exact else self._base.read(*place)
+        base = source.to(device, torch.float32, copy=True)
         total = base if len(terms) == 1 else base.clone()
         for term in terms:
-            total.add_(delta(term.change, _reader(term, files, parameter.device), base), alpha=term.weight)
+            total.add_(delta(term.change, _reader(term, files, device), base), alpha=term.weight)
         low, high = total.aminmax()
         largest = torch.finfo(parameter.dtype).max
         if not (-largest <= low and high <= largest):  # also true for NaN
@@ -258,7 +268,6 @@ class LoraWeights:
         self._in_use, self._text_key = None, ()
         for place, recipe in self._held.items():
             if recipe != ():
-                self._held[place] = None
                 self._write(place, [], {})
                 self._held[place] = ()
         self._in_use = ()
@@ -279,7 +288,7 @@ def _summed(loras: Sequence[Choice]) -> list[Choice]:
 def _reader(term: _Term, files: Mapping[str, TensorFile], device: Any) -> Callable[[str], Any]:
     """A function that reads a part of the term's module to a device, in fp32."""
     file, parts = files[term.lora.sha256], term.change.module.parts
-    return lambda part: file.read(parts[part]).float().to(device)
+    return lambda part: file.read(parts[part]).to(device).float()
 
 
 def _recipe(terms: Sequence[_Term]) -> _Recipe:

@@ -14,6 +14,7 @@ from darkroom.engine.decode import Codec
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.late_start import Start
 from darkroom.engine.picture_files import PictureFiles
+from darkroom.engine.placement import Placement
 from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import UsedAsset
 from darkroom.engine.upscalers import Upscalers
@@ -38,6 +39,7 @@ class Parts:
     assets: Assets
     codec: Codec
     upscalers: Upscalers
+    placement: Placement
 
 
 @dataclass(slots=True)
@@ -141,6 +143,7 @@ class Passes:
             _log_tokens(prompt.embeddings.prompt_tokens)
         self.watch.decode = self._preview
         self.watch.stage = name
+        parts.placement.bring(parts.pipeline.unet)
         latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start)
         made = prompt.embeddings
         facts.tokens = facts.tokens or (made.prompt_tokens, made.negative_tokens, made.chunks)
@@ -160,6 +163,8 @@ class Passes:
             return self._parts.codec.decode(self.vae, latents)[0]
         except NanImageError:
             return None
+        finally:
+            self._parts.placement.bring(self._parts.pipeline.unet)
 
 
 def _log_tokens(count: int) -> None:

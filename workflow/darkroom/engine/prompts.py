@@ -7,6 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from darkroom.engine.placement import Placement
 from darkroom.prompting import PromptEmbeddings, encode_prompt
 from darkroom.prompting.editing import Timeline
 from darkroom.prompting.embeddings import Embedding
@@ -50,8 +51,9 @@ class Conditioning:
 class Prompts:
     """Encodes with a pipeline's tokenizers and text encoders. A result depends on the arguments alone."""
 
-    def __init__(self, pipeline: Any) -> None:
+    def __init__(self, pipeline: Any, placement: Placement) -> None:
         self._pipeline = pipeline
+        self._placement = placement
         self._known: OrderedDict[Hashable, PromptEmbeddings] = OrderedDict()
         self._bytes = 0
 
@@ -90,6 +92,7 @@ class Prompts:
         texts, texts_2 = zip(*_filled(prompts, count), strict=True)
         negative_texts, negative_texts_2 = zip(*_filled(negatives, count), strict=True)
         parts = self._pipeline
+        self._placement.bring(parts.text_encoder, parts.text_encoder_2)
         return encode_prompt(
             (parts.tokenizer, parts.tokenizer_2),
             (parts.text_encoder, parts.text_encoder_2),

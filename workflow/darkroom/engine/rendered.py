@@ -40,6 +40,7 @@ class RenderFacts:
     `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
     made. `processor` is the device's model, or the instructions that torch uses of a CPU; `threads` how many computed, None
     where it isn't a CPU. `origin` is what the model was converted from and how (`darkroom.checkpoint.audit.ORIGIN`).
+    `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
     """
 
     prompt_tokens: int
@@ -61,6 +62,7 @@ class RenderFacts:
     processor: str = ""
     threads: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    arithmetic: dict[str, Any] | None = None
 
     @property
     def made_on(self) -> dict[str, Any]:

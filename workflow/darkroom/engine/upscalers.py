@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from darkroom.base.hashing import autov2
-from darkroom.engine.devices import MemoryPlan, release_memory, torch_dtype, with_coded_errors
+from darkroom.engine.devices import release_memory, torch_dtype, with_coded_errors
 from darkroom.engine.enlarge import TileWatch, enlarge
 from darkroom.engine.library import Asset, Library
+from darkroom.engine.placement import Placement
 from darkroom.engine.rendered import UsedAsset
 from darkroom.errors import RequestError
 from darkroom.request.assets import LANCZOS, NEAREST
@@ -37,11 +38,11 @@ class Upscalers:
     A CPU computes in fp32. A GPU takes the engine's number format if the model's architecture is known to stand it.
     """
 
-    def __init__(self, library: Library, device: str, dtype: str, plan: MemoryPlan) -> None:
+    def __init__(self, library: Library, dtype: str, placement: Placement) -> None:
         self._library = library
-        self._device = device
+        self._device = placement.device
         self._dtype = dtype
-        self._plan = plan
+        self._placement = placement
         self._loaded: tuple[str, Upscaler] | None = None
 
     def used(self, name: str) -> UsedAsset | None:
@@ -119,21 +120,12 @@ class Upscalers:
         counts = [[len(cut(length + 2 * context, tile, context)) for length in each] for each in sizes]
         watch = TileWatch(cancelled, on_tile, sum(columns * rows for columns, rows in counts))
         pixels = np.asarray(image.convert("RGB"))
-        with self._at_hand(upscaler), _own_noise(self._device):
+        model = upscaler.descriptor.model
+        model.to(torch_dtype(self._number_format(upscaler)))
+        with self._placement.turn(model), _own_noise(self._device):
             for _ in sizes:
                 pixels = enlarge(pixels, upscaler, tile, watch)
         return Images.fromarray(pixels)
-
-    @contextmanager
-    def _at_hand(self, upscaler: Upscaler) -> Iterator[None]:
-        """Move a model to the device, in the number format that it computes in there, and with offloading away again."""
-        model = upscaler.descriptor
-        model.model.to(self._device, torch_dtype(self._number_format(upscaler)))
-        try:
-            yield
-        finally:
-            if self._plan.mode == "offload":
-                model.model.to("cpu")
 
     def _number_format(self, upscaler: Upscaler) -> str:
         model = upscaler.descriptor

@@ -118,6 +118,12 @@ class WeightFiles:
         file, info = self._base[component, tensor]
         return file.read(info)
 
+    def dtype(self, component: str, tensor: str) -> Any:
+        """The number format in which the files hold a tensor."""
+        import torch
+
+        return getattr(torch, _DTYPES[self._base[component, tensor][1].dtype])
+
     def check(self) -> None:
         """Raise ModelError (E-MODEL) if a file was written to since the model was loaded: its old contents are gone."""
         if any(file.stamp() != file.opened for file in self._files.values()):
@@ -139,11 +145,15 @@ class WeightFiles:
 class WeightReader:
     """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`).
 
+    Each tensor goes to `device` as soon as it is read: the machine's memory holds a tensor for each thread, not the model.
     `on_read` is called in these threads, by one at a time.
     """
 
-    def __init__(self, files: WeightFiles, dtypes: Mapping[str, str], on_read: OnRead | None = None) -> None:
+    def __init__(
+        self, files: WeightFiles, dtypes: Mapping[str, str], on_read: OnRead | None = None, device: str = "cpu"
+    ) -> None:
         self._on_read = on_read
+        self._device = device
         self._done = 0
         self._dtypes = {component: torch_dtype(dtype) for component, dtype in dtypes.items()}
         self._read: dict[str, dict[str, Any]] = {component: {} for component in COMPONENTS}
@@ -156,9 +166,9 @@ class WeightReader:
         pool.shutdown(wait=False)
 
     def take(self, component: str) -> dict[str, Any]:
-        """A component's tensors on the CPU by their classic names, once all are read; each component can be taken once.
+        """A component's tensors by their classic names, once all are read; each component can be taken once.
 
-        Raises OSError and FormatError (E-FORMAT) for a file that can't be read to its end.
+        Raises OSError and FormatError (E-FORMAT) for a file that can't be read to its end, and torch.OutOfMemoryError.
         """
         for thread in self._threads:
             thread.result()
@@ -174,7 +184,8 @@ class WeightReader:
             if left is None:
                 return
             component, name, file, info = left
-            self._read[component][name] = file.read_as(info, self._dtypes[component], buffer)
+            tensor = file.read_as(info, self._dtypes[component], buffer)
+            self._read[component][name] = tensor.to(self._device)
             if self._on_read is not None:
                 with self._lock:
                     self._done += info.end - info.start

@@ -86,6 +86,7 @@ def encode(
         "made_on": made.made_on,
         **({"origin": dict(made.origin)} if made.origin else {}),
         **({} if made_from is None else {"made_from": made_from}),
+        **({} if made.arithmetic is None else {"arithmetic": made.arithmetic}),
     }
     png = PNG.encode(picture.image, write_texts(request, infotext, known, metadata, source_of(request, files)))
     width, height = request.sizes[-1]

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.base.logs import configure_log
 from darkroom.base.text import format_percent, format_progress
 from darkroom.config_output import MetadataConfig
+from darkroom.engine.machine import machine_line
 from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
@@ -95,6 +96,7 @@ class EngineProcess:
         match message["op"]:
             case "configure":
                 options = EngineOptions.from_message(message)
+                logger.info("%s", machine_line(options.device))
                 self._engines = Engines(options, self._load, self._wait_for_finishing, self._on_read)
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WORKING_BYTES = 2 * 10**9
-"""Memory to leave free for the picture itself: about what 1024 x 1024 pixels need."""
+WORKING_BYTES = 4 * 10**9
+"""Memory to leave free for the picture itself: what decoding 1024 x 1024 pixels in fp32 takes, and a step of the next one."""
 PROBE_PIXELS = 64
 
 OnRead = Callable[[int, int], None]
@@ -126,8 +126,9 @@ class Engines:
         engine.close()
 
     def _fits(self, files: ModelFiles) -> bool:
-        free = free_for_models(self._options)
-        return free is None or free >= weights_bytes(files.model_dir, self._options) + WORKING_BYTES
+        weights = weights_bytes(files.model_dir, self._options)
+        free = free_for_models(self._options, weights)
+        return free is None or free >= weights + WORKING_BYTES
 
 
 def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
@@ -140,12 +141,13 @@ def weights_bytes(model_dir: Path, options: EngineOptions) -> int:
     return round(size * {(True, False): 2, (False, True): 0.5}.get((is_half, is_loaded_half), 1))
 
 
-def free_for_models(options: EngineOptions) -> int | None:
-    """Free bytes where weights stay between pictures: on the device or, with offloading, in the machine's memory."""
-    from darkroom.engine.devices import decide, free_memory, resolve_device, total_memory
+def free_for_models(options: EngineOptions, weights: int) -> int | None:
+    """Free bytes where so many bytes of weights stay between pictures: on the device or, with offloading, in the machine's memory."""
+    from darkroom.engine.devices import free_memory, resolve_device, total_memory
+    from darkroom.engine.memory import decide
 
     device = resolve_device(options.device)
-    plan = decide(device.partition(":")[0], total_memory(device), options.memory)
+    plan = decide(device.partition(":")[0], total_memory(device), options.memory, weights)
     return free_memory("cpu" if plan.mode == "offload" else device)
 
 

@@ -62,7 +62,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", dest="devices", action="append", help="may be repeated: one engine each")
     text = "the number format while rendering; auto is fp16 on a GPU and fp32 on a CPU"
     parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"), help=text)
-    text = "keep the model on the GPU, or move its parts in and out; auto keeps it from 20 GB of GPU memory on"
+    text = "keep the model on the GPU, or move its parts in and out; auto keeps it where it fits: SDXL from 12 GB of GPU memory on"
     parser.add_argument("--memory", choices=("auto", "resident", "offload"), help=text)
     text = "the log's lines: text, or a JSON object each; DARKROOM_LOG_FORMAT or text if not given"
     parser.add_argument("--log-format", choices=FORMATS, help=text)

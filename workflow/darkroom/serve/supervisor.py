@@ -16,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from darkroom.errors import CudaError, DarkroomError, ServerDiedError, ServerError
+from darkroom.errors import ConfigError, CudaError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered
 from darkroom.serve.channel import receive
@@ -131,8 +131,8 @@ class Supervisor:
 
     `loaded` names the models in its memory, `pictures` counts the pictures it has finished, `resources` are those in use at the
     last one (see `engine_process`); `read` are the bytes of a model that have been read and those there are, while it is loaded. An engine is broken, and isn't
-    started again, if it dies more than three times in a row without finishing a picture, or before it has loaded its
-    first model. One that doesn't react within its limits is killed, which counts as a death.
+    started again, if it dies more than three times in a row without finishing a picture, before it has loaded its
+    first model, or if its device can't be used. One that doesn't react within its limits is killed, which counts as a death.
     """
 
     def __init__(
@@ -186,8 +186,7 @@ class Supervisor:
             return "broken"
         if not self._is_ready or not self.loaded:
             return "starting"
-        given_up = [self._timers[job.id].when() for job in self._jobs.values() if job.id in self._timers]
-        if given_up:
+        if given_up := [self._timers[job.id].when() for job in self._jobs.values() if job.id in self._timers]:
             since = asyncio.get_running_loop().time() - (min(given_up) - self._limits.cancel_s)
             return "hung" if since > _SLOW_S else "cancelling"
         if not self._jobs:
@@ -223,8 +222,7 @@ class Supervisor:
             try:
                 code = await self._run_once()
             except TimeoutError:  # of the kernel: a driver that hangs; a second engine would fight it for the device
-                why = "its process can't be killed"
-                self._failure = ServerError("engine on", self.device, why, "restart the machine")
+                self._failure = ServerError("engine on", self.device, "can't be killed", "restart the machine")
                 self._was_ready = False
             except (FrameError, OSError) as error:
                 if isinstance(error, OSError) and error.errno in _OUT_OF_DESCRIPTORS:
@@ -321,8 +319,10 @@ class Supervisor:
                         waiting.on_change()
             case "failed" if job is None:
                 self._expect_no_more(_LOAD)
-                self._is_ready, self.is_broken = self._was_ready, not self._was_ready
-                self._owner.on_load_failed(self, DarkroomError.from_dict(message["error"]))
+                error = DarkroomError.from_dict(message["error"])
+                self.is_broken = not self._was_ready or isinstance(error, ConfigError)  # its device would fail all jobs
+                self._is_ready = not self.is_broken
+                self._owner.on_load_failed(self, error)
             case "stage" if job is not None:
                 job.move_to(message["stage"])
                 if job.is_over:  # given up while its model was loaded

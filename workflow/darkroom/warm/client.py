@@ -16,7 +16,7 @@ from pathlib import Path
 from darkroom.base.files import disk_errors, write_together
 from darkroom.base.job_notes import note
 from darkroom.base.processes import is_alive
-from darkroom.errors import BusyError, DarkroomError, RequestError, ServerDiedError, ServerError
+from darkroom.errors import BusyError, ConfigError, CudaError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
 from darkroom.warm.connection import Connection, ConnectionLost
 from darkroom.warm.lease import current_lease
@@ -148,14 +148,39 @@ def _fetch_picture(spec: EngineSpec, message: Message, files: Files) -> tuple[Me
     _check_lease(lease)
     slots = _make_slots(spec, lease)
     deadline = time.monotonic() + spec.render_timeout_s
-    try:
-        with take_slot(slots, lease, deadline, spec.start_timeout_s, lambda: _check_lease(lease)) as slot:
-            timeout_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
-            return _use_slot(spec, slot, lease, (message, files), timeout_s)
-    except NoFreeSlot:
-        why = f"no device was free for it within {spec.render_timeout_s:g} s"
-        hint = "raise engine.render_timeout_s in the config"
-        raise ServerError("engine for", spec.model_dir, why, hint) from None
+    failed: dict[Slot, DarkroomError] = {}
+    while True:
+        usable = [slot for slot in slots if slot not in failed and slot.lost_by is None]
+        if not usable:
+            raise _all_lost(slots, failed)
+        try:
+            with take_slot(usable, lease, deadline, spec.start_timeout_s, lambda: _check_lease(lease)) as slot:
+                timeout_s = max(_RETRY_PAUSE_S, deadline - slot.taken_at)
+                made = _use_slot(spec, slot, lease, (message, files), timeout_s)
+        except NoFreeSlot:
+            why = f"no device was free for it within {spec.render_timeout_s:g} s"
+            hint = "raise engine.render_timeout_s in the config"
+            raise ServerError("engine for", spec.model_dir, why, hint) from None
+        except (ConfigError, CudaError) as error:
+            if len(slots) == 1:
+                raise
+            failed[slot] = error
+            if isinstance(error, ConfigError):  # the device can't be used at all; other faults may be the picture's
+                slot.lose(error)
+            print(f"{slot.device.name} failed: {error}", file=sys.stderr, flush=True)
+        else:
+            for lost, fault in failed.items():
+                lost.lose(fault)
+            return made
+
+
+def _all_lost(slots: Sequence[Slot], failed: Mapping[Slot, DarkroomError]) -> DarkroomError:
+    """The last error of a picture that no device could make, with what became of the other devices."""
+    errors = {slot.device.name: failed.get(slot) or slot.lost_by for slot in slots}
+    *others, last = ((name, error) for name, error in errors.items() if error is not None)
+    for name, error in others:
+        last[1].add_note(f"{name}: {error}")
+    return last[1]
 
 
 def _check_lease(lease: str | None) -> None:
@@ -193,7 +218,7 @@ def _try_engine(
     with connection:
         try:
             left = max(0.0, deadline - time.monotonic())
-            news = _tell_loading(spec) if is_mine else None
+            news = _tell_loading(spec, slot) if is_mine else None
             answer, _ = connection.ask({"op": "hello", "lease": lease}, timeout_s=left, on_loading=news)
         except ConnectionLost:
             if not is_mine:
@@ -216,8 +241,15 @@ def _try_engine(
     return answer, made
 
 
-def _tell_loading(spec: EngineSpec) -> Callable[[int, int], None]:
-    """Prints how far loading the model is; by the client that started the engine, so that it's told once."""
+def _tell_loading(spec: EngineSpec, slot: Slot) -> Callable[[int, int], None]:
+    """Prints how far loading the model is; by the client that started the engine, so that it's told once.
+
+    The run's first engine on a device also has the machine told.
+    """
+    if slot.is_first:
+        from darkroom.engine.machine import machine_line
+
+        print(machine_line(slot.device.name, slot.device.environment or os.environ), file=sys.stderr, flush=True)
 
     def tell(done: int, total: int) -> None:
         from darkroom.base.text import format_percent, format_progress

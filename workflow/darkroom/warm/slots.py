@@ -1,7 +1,7 @@
 """A run's devices, and the choice of one for a picture: one engine of the run at a time on each. Standard library only.
 
-Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, and each client of
-that engine has a seat, a locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
+Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, `.lost` the error by which
+the run has lost the device, and each client of that engine has a seat, a locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
 A client that replaces the engine takes all seats first, so that no other client uses it. Choices are made one at a time,
 under another lock that is held for microseconds.
 """
@@ -9,14 +9,16 @@ under another lock that is held for microseconds.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from darkroom.base.processes import is_alive
-from darkroom.errors import ConfigError, ServerError
+from darkroom.errors import ConfigError, DarkroomError, ServerError
 from darkroom.warm.connection import Connection, ConnectionLost
 from darkroom.warm.paths import ServerFiles, runtime_folder, server_files, slot_file
 
@@ -63,7 +65,11 @@ def _make_device(name: str, copy: int) -> Device:
     if given is None:
         return Device(name, copy, f"{_CUDA}0", str(number))
     # Numbers count within what this process may use, as everywhere in CUDA; the variable may also hold UUIDs.
-    usable = [each.strip() for each in given.split(",") if each.strip() not in ("", "-1")]
+    # What isn't a GPU ends the list, and of a list that names one twice CUDA uses none.
+    names = [each.strip() for each in given.split(",")]
+    usable = list(takewhile(lambda each: each not in ("", "-1"), names))
+    if len(set(usable)) < len(usable):
+        raise ConfigError("engine device", name, f"{VISIBLE} is '{given}', which names a GPU twice", "name each once")
     if number >= len(usable):
         raise ConfigError("engine device", name, f"{VISIBLE} is '{given}'", "name fewer devices, or set it otherwise")
     return Device(name, copy, f"{_CUDA}0", usable[number])
@@ -80,11 +86,27 @@ class Slot:
         self.files = server_files(key)
         self.title = "engine for" if is_only else f"engine on {device.name} for"
         self.taken_at = 0.0
+        self.is_first = False
+        """Whether the engine that this client needs is the run's first one on the device."""
         self._key = key
         self._file = slot_file(lease, device.name, device.copy)
         self._seats = [self._file.with_suffix(f".seat{number}") for number in range(1 if is_only else AT_ONCE)]
         self._how = fcntl.LOCK_SH if is_only else fcntl.LOCK_EX
         self._held: list[int] = []
+        self._lost = self._file.with_suffix(".lost") if lease and not is_only else None
+
+    @property
+    def lost_by(self) -> DarkroomError | None:
+        """The error by which the run has lost this device, one of several; None if it hasn't."""
+        try:
+            return None if self._lost is None else DarkroomError.from_dict(json.loads(self._lost.read_bytes()))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def lose(self, error: DarkroomError) -> None:
+        """Have the run leave this device alone from now on: each picture that came to it would fail."""
+        if self._lost is not None:
+            self._lost.write_text(json.dumps(error.as_dict()), encoding="utf-8")
 
     @property
     def key(self) -> str | None:
@@ -162,6 +184,7 @@ def take_slot(
         if not slot.has_wanted:
             if key := slot.key:
                 end_engine(slot.device, server_files(key), lease, end_timeout_s)
+            slot.is_first = not key
             slot.settle()
         yield slot
     finally:
@@ -245,5 +268,5 @@ def _forget_ended_runs() -> None:
     """Delete the files of runs that have ended; their names begin with the leases."""
     for path in runtime_folder().iterdir():
         pid, start, *_ = [*path.stem.split("-"), ""]
-        if path.suffix.startswith((".slot", ".seat")) and pid.isdecimal() and not is_alive(f"{pid}:{start}"):
+        if path.suffix.startswith((".slot", ".seat", ".lost")) and pid.isdecimal() and not is_alive(f"{pid}:{start}"):
             path.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from darkroom.engine.devices import decide
 from darkroom.engine.load import load_pipeline, prepare
+from darkroom.engine.memory import decide
 from darkroom.engine.weights import WeightFiles
 from darkroom.loras import LoraFile, read_lora
 from tests.fixtures.loras import Tensors, layers_of, write_lora_file

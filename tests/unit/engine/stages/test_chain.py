@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from darkroom.engine import Cancelled, Engine, Previews
-from darkroom.engine.devices import MemoryPlan
+from darkroom.engine.memory import MemoryPlan
 from darkroom.errors import NanImageError, RequestError
 from darkroom.request.stages import STAGES
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, noisy_picture, on_picture, request_of

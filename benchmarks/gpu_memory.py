@@ -1,0 +1,151 @@
+"""What SDXL needs of a GPU's memory, stage by stage: arithmetic on tensors without numbers, from the model's own configs.
+
+    python -m benchmarks.gpu_memory
+
+Each stage is run on torch's meta device, and the bytes of the tensors that live at once are counted, in blocks of 512 bytes as
+CUDA's allocator counts them. Attention is counted as its fused kernels work, without a matrix of all pairs. Not counted: the
+CUDA context, cuDNN's and cuBLAS's workspaces, and what the allocator loses between blocks; see `OVERHEAD` in darkroom/engine/memory.py.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from darkroom.checkpoint.architectures import ARCHITECTURES
+from darkroom.engine.decode import set_tiling
+
+GB = 10**9
+BLOCK = 512
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2", "vae")
+TOKENS = 77
+CONTEXT_WIDTH = 2048
+POOLED_WIDTH = 1280
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside that live at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        given = {
+            leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+        }
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor):
+                self._add(leaf.untyped_storage(), given)
+        return made
+
+    def _add(self, storage: Any, given: set[int]) -> None:
+        key = storage._cdata
+        if key in self._known or key in given:
+            return
+        size = -(-storage.nbytes() // BLOCK) * BLOCK
+        self._known.add(key)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, key, size)
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.now -= size
+
+
+def _fused_attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+    return torch.empty_like(query)
+
+
+@contextmanager
+def counting() -> Iterator[Live]:
+    """Count what lives, with attention as a fused kernel."""
+    live = Live()
+    with torch.inference_mode(), patch("torch.nn.functional.scaled_dot_product_attention", _fused_attention), live:
+        yield live
+
+
+def make(component: str, dtype: Any) -> Any:
+    """A component of SDXL base without numbers."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers.models.clip.configuration_clip import CLIPTextConfig
+    from transformers.models.clip.modeling_clip import CLIPTextModel, CLIPTextModelWithProjection
+
+    config = json.loads((ARCHITECTURES / "sdxl-base" / component / "config.json").read_text())
+    makers: dict[str, Callable[[], Any]] = {
+        "unet": lambda: UNet2DConditionModel.from_config(config),
+        "vae": lambda: AutoencoderKL.from_config(config),
+        "text_encoder": lambda: CLIPTextModel(CLIPTextConfig.from_dict(config)),
+        "text_encoder_2": lambda: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
+    }
+    with torch.device("meta"):
+        return makers[component]().to(dtype).eval().requires_grad_(False)
+
+
+def weights(part: Any) -> int:
+    """Bytes of a component's weights."""
+    return sum(-(-tensor.nbytes // BLOCK) * BLOCK for tensor in part.parameters())
+
+
+def text_encoding(part: Any, chunks: int) -> int:
+    """Bytes that encoding so many chunks at once takes beside the weights."""
+    with counting() as live:
+        part(torch.zeros((chunks, TOKENS), dtype=torch.int64, device="meta"), output_hidden_states=True)
+    return live.peak
+
+
+def denoising(unet: Any, width: int, height: int, chunks: int = 1) -> int:
+    """Bytes that a step with classifier-free guidance takes beside the weights."""
+    with counting() as live:
+        like = {"device": "meta", "dtype": unet.dtype}
+        latents = torch.empty((2, 4, height // 8, width // 8), **like)
+        context = torch.empty((2, TOKENS * chunks, CONTEXT_WIDTH), **like)
+        added = {"text_embeds": torch.empty((2, POOLED_WIDTH), **like), "time_ids": torch.empty((2, 6), **like)}
+        unet(latents, torch.tensor(1.0, device="meta"), context, added_cond_kwargs=added, return_dict=False)
+    return live.peak
+
+
+def decoding(vae: Any, width: int, height: int, tile: int | None) -> int:
+    """Bytes that decoding takes beside the weights."""
+    set_tiling(vae, tile)
+    with counting() as live:
+        vae.decode(torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype), return_dict=False)
+    return live.peak
+
+
+def encoding(vae: Any, width: int, height: int, tile: int | None) -> int:
+    """Bytes that encoding a picture takes beside the weights."""
+    set_tiling(vae, tile)
+    with counting() as live:
+        vae.encode(torch.empty((1, 3, height, width), device="meta", dtype=vae.dtype), return_dict=False)
+    return live.peak
+
+
+def table() -> str:
+    """The table of docs/explanation/gpu.md, in GB of 10^9 bytes."""
+    parts = {name: make(name, torch.float32 if name == "vae" else torch.float16) for name in COMPONENTS}
+    first, second, unet, vae = (parts[name] for name in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    rows = [("weights: both text encoders, fp16", weights(first) + weights(second))]
+    rows += [("weights: UNet, fp16", weights(unet)), ("weights: VAE, fp32", weights(vae))]
+    rows += [("encoding two chunks of a prompt", text_encoding(first, 2) + text_encoding(second, 2))]
+    rows += [(f"a step at {edge} × {edge}", denoising(unet, edge, edge)) for edge in (1024, 1536, 2048)]
+    rows += [(f"decoding {edge} × {edge} in one piece", decoding(vae, edge, edge, None)) for edge in (1024, 1536, 2048)]
+    rows += [(f"decoding 2048 × 2048 in tiles of {tile}", decoding(vae, 2048, 2048, tile)) for tile in (1024, 512)]
+    rows += [("encoding a picture of 1024 × 1024 in one piece", encoding(vae, 1024, 1024, None))]
+    return "\n".join(["| | GB |", "| --- | --- |", *(f"| {what} | {size / GB:.2f} |" for what, size in rows)])
+
+
+if __name__ == "__main__":
+    print(table())

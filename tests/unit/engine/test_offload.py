@@ -1,0 +1,170 @@
+"""Components that take turns on a device: what is moved, equal bytes, and nothing left behind, tried on a device in memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from darkroom.engine import Cancelled, Engine, Library, Previews
+from darkroom.engine import engine as engine_module
+from darkroom.engine.memory import MemoryPlan
+from darkroom.errors import OutOfMemoryError
+from darkroom.request.render_request import RenderRequest
+from tests.fixtures import fake_device
+from tests.fixtures.assets import write_embedding, write_lora, write_vae
+from tests.fixtures.upscalers import compact, write_upscaler
+
+REQUEST = RenderRequest(prompt="a fox", width=64, height=64, steps=2, seed=7)
+Loader = Callable[[str], Engine]
+
+
+@pytest.fixture(scope="module")
+def load(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loader]:
+    """Loads engines on the device, `resident` or `offload`, or on the CPU, with assets."""
+    fake_device.install()
+    folder = tmp_path_factory.mktemp("assets")
+    write_lora(folder / "loras/lines.safetensors")
+    write_embedding(folder / "embeddings/easy.safetensors")
+    write_vae(folder / "vaes/other.safetensors", seed=5)
+    write_upscaler(folder / "upscalers/double.safetensors", compact(2))
+
+    def make(mode: str) -> Engine:
+        if mode == "cpu":
+            return Engine.load(model_dir, device="cpu", library=Library(folder))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine_module, "resolve_device", lambda device: device)
+            patch.setattr(engine_module, "resolve_dtype", lambda *_: "fp32")
+            plan = MemoryPlan(mode, "for a test", None)  # type: ignore[arg-type]
+            patch.setattr(engine_module, "decide", lambda *_: plan)
+            return Engine.load(model_dir, device=fake_device.DEVICE, library=Library(folder))
+
+    yield make
+
+
+@pytest.fixture(scope="module")
+def engines(load: Loader) -> dict[str, Engine]:
+    return {mode: load(mode) for mode in ("cpu", "resident", "offload")}
+
+
+def sizes(engine: Engine) -> dict[str, int]:
+    """The bytes of each component."""
+    parts = ("unet", "vae", "text_encoder", "text_encoder_2")
+    return {
+        name: sum(tensor.nbytes for tensor in getattr(engine._pipeline, name).state_dict().values()) for name in parts
+    }
+
+
+def is_all_out(engine: Engine) -> bool:
+    parts = (
+        engine._pipeline.unet,
+        engine._pipeline.vae,
+        engine._pipeline.text_encoder,
+        engine._pipeline.text_encoder_2,
+    )
+    return all(tensor.device.type == "cpu" for part in parts for tensor in part.state_dict().values())
+
+
+PICTURE = Image.effect_noise((64, 64), 80).convert("RGB")
+_BUFFER = BytesIO()
+PICTURE.save(_BUFFER, "PNG")
+GIVEN = {hashlib.sha256(_BUFFER.getvalue()).hexdigest(): _BUFFER.getvalue()}
+IMAGE = next(iter(GIVEN))
+DRESSED: dict[str, Any] = {"prompt": "easy fox <lora:lines:1>", "embeddings": ("easy",), "vae": "other"}
+CASES: dict[str, dict[str, Any]] = {
+    "a prompt": {},
+    "assets": DRESSED,
+    "a picture": {"image": IMAGE, "stages": [{"img2img": {"denoising_strength": 0.9}}]},
+    "a chain": {
+        "stages": [
+            {"hires": {"scale": 1.5, "upscaler": "double", "denoising_strength": 0.6}},
+            {"tile": {"scale": 1.25, "tile": 96, "overlap": 32, "denoising_strength": 0.5}},
+        ]
+    },
+    "latents": {"stages": [{"hires": {"scale": 1.5, "upscaler": "Latent", "denoising_strength": 0.6}}]},
+}
+
+
+def render(engine: Engine, changes: dict[str, Any], **options: Any) -> bytes:
+    request = RenderRequest.model_validate({**REQUEST.model_dump(exclude_unset=True), **changes})
+    pictures = GIVEN if "image" in changes else {}
+    return engine.render(request, pictures=pictures, **options).image.tobytes()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_taking_turns_changes_no_byte(engines: dict[str, Engine], case: str) -> None:
+    expected, there, in_turns = (render(engines[mode], CASES[case]) for mode in ("cpu", "resident", "offload"))
+    assert in_turns == there
+    assert max(abs(one - other) for one, other in zip(there, expected, strict=True)) <= 2, (
+        "another picture than the CPU's"
+    )
+    assert is_all_out(engines["offload"])
+
+
+def test_each_component_is_copied_to_the_device_once_a_picture_and_never_back(load: Loader) -> None:
+    engine = load("offload")
+    own = sizes(engine)
+    with fake_device.recording() as first:
+        render(engine, {})
+    assert sum(own.values()) <= sum(first.to_device) < sum(own.values()) + 10_000
+    with fake_device.recording() as second:
+        render(engine, {"seed": 8})
+    assert own["unet"] + own["vae"] <= sum(second.to_device) < own["unet"] + own["vae"] + 10_000, "the prompt is known"
+    for log in (first, second):
+        assert sum(log.to_host) < 64 * 64 * 3 + 100, "more than the picture and whether each step was finite"
+
+
+def test_only_those_in_use_are_there(load: Loader) -> None:
+    engine = load("offload")
+    there: list[set[str]] = []
+    parts = {name: getattr(engine._pipeline, name) for name in sizes(engine)}
+
+    def note(*_: Any) -> None:
+        there.append({name for name, part in parts.items() if next(part.parameters()).device.type != "cpu"})
+
+    for part in (parts["unet"], parts["vae"].decoder, parts["vae"].encoder, parts["text_encoder"]):
+        part.register_forward_pre_hook(note)
+    render(engine, CASES["a picture"])
+    assert there == [{"vae"}, {"text_encoder", "text_encoder_2"}, {"unet"}, {"unet"}, {"vae"}]
+
+
+def test_previews_give_the_unet_its_place_back(engines: dict[str, Engine]) -> None:
+    seen: list[Image.Image] = []
+    for mode in ("resident", "offload"):
+        engine = engines[mode]
+        done = engine.decode(engine.denoise(REQUEST, previews=Previews(1, seen.append)))
+        assert done.image.tobytes() == render(engines["resident"], {})
+    assert seen[0].tobytes() == seen[1].tobytes()
+
+
+def test_a_cancelled_picture_leaves_nothing_on_the_device(engines: dict[str, Engine]) -> None:
+    engine = engines["offload"]
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        render(engine, {}, cancelled=lambda: bool(steps), on_step=lambda done, _: steps.append(done))
+    assert is_all_out(engine)
+    assert render(engine, {}) == render(engines["resident"], {})
+
+
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.9])
+def test_memory_that_ends_on_the_way_to_the_device_costs_one_picture(engines: dict[str, Engine], share: float) -> None:
+    engine = engines["offload"]
+    limit = int(share * sum(sizes(engine).values()))
+    with fake_device.recording(limit), pytest.raises(OutOfMemoryError, match="E-OOM picture '64x64'"):
+        render(engine, {"prompt": f"a fox and {share}"})
+    assert is_all_out(engine)
+    for changes in ({}, DRESSED):
+        assert render(engine, changes) == render(engines["resident"], changes)
+
+
+def test_loras_find_the_weights_where_they_wait(engines: dict[str, Engine]) -> None:
+    """Between two stages with other LoRAs the UNet is on the device."""
+    hires = {"scale": 1.5, "upscaler": "Latent", "denoising_strength": 0.6, "prompt": "a fox <lora:lines:1>"}
+    chain = {"stages": [{"hires": hires}]}
+    assert render(engines["offload"], chain) == render(engines["resident"], chain)
+    assert render(engines["offload"], {}) == render(engines["resident"], {})
