@@ -124,7 +124,7 @@ def test_what_is_left_out_has_the_servers_defaults(server: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "named"),
     [
-        ({"enable_hr": True, "hr_checkpoint_name": "other"}, "E-UNSUPPORTED", "hr_checkpoint_name"),
+        ({"enable_hr": True, "hr_checkpoint_name": "nowhere"}, "E-UNKNOWN", "hr_checkpoint_name"),
         ({"enable_hr": True, "hr_upscaler": "R-ESRGAN 4x+"}, "E-REQUEST", "hr_upscaler"),
         ({"restore_faces": True}, "E-UNSUPPORTED", "restore_faces"),
         ({"styles": ["photo"]}, "E-UNSUPPORTED", "styles"),
@@ -147,7 +147,7 @@ def test_what_cannot_be_done_is_an_error_with_a_code(
     with pytest.raises(RuntimeError) as caught:
         api.txt2img(**{**QUICK, **arguments, "alwayson_scripts": {}})
     status, error = refusal(caught)
-    assert (status, error["code"]) == (422, code)
+    assert (status, error["code"]) == (404 if code == "E-UNKNOWN" else 422, code)
     assert named in error["message"]
 
 
