@@ -347,7 +347,8 @@ def test_a_link_that_names_other_labels_says_so(browser: Any, study: Study) -> N
 def test_gallery_and_page_are_linked(page: Any, study: Study) -> None:
     page.find_element(By.LINK_TEXT, "Gallery").click()
     wait(page, lambda p: p.title == "Studies")
-    find(page, ".group h2 a")[0].click()
+    wait(page, lambda p: p.find_elements(By.LINK_TEXT, "Table"))
+    page.find_element(By.LINK_TEXT, "Table").click()
     wait(page, lambda p: p.title == "study")
     assert page.current_url == study.page.as_uri()
 
