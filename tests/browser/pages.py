@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="the Python package selenium is not installed")
+from selenium.webdriver.common.action_chains import ActionChains  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
@@ -41,3 +42,19 @@ def text(page: Any, name: str) -> str:
 
 def press(page: Any, key: str) -> None:
     page.switch_to.active_element.send_keys(key)
+
+
+def send_keys(page: Any, *keys: str) -> None:
+    """As a keyboard does: to whatever is in focus, one after another."""
+    for key in keys:
+        ActionChains(page).send_keys(key).perform()
+
+
+def is_open(page: Any, name: str) -> bool:
+    """Whether the dialog with this id is open."""
+    return bool(page.execute_script("return document.getElementById(arguments[0])?.open", name))
+
+
+def ready(page: Any) -> None:
+    """Wait until a gallery or a study's page has drawn what is in sight."""
+    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))

@@ -21,7 +21,7 @@ from darkroom.pictures.infotext import read_infotext
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.read import load_pictures
 from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
-from tests.browser.pages import needs_chromium, text, wait
+from tests.browser.pages import is_open, needs_chromium, ready, send_keys, text, wait
 from tests.fixtures.pictures import make_picture
 
 HOSTILE = 'it\'s a "café", 漢字 🦊 ${age} $(id) `id` \\ # x: y\nsecond line\u0085\u2028, <b>'
@@ -62,19 +62,6 @@ def page(browser: Any, results: Path) -> Iterator[Any]:
     assert browser.get_log("browser") == []
 
 
-def ready(page: Any) -> None:
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
-
-
-def press(page: Any, *keys: str) -> None:
-    for key in keys:
-        ActionChains(page).send_keys(key).perform()
-
-
-def is_open(page: Any, name: str) -> bool:
-    return bool(page.execute_script("return document.getElementById(arguments[0])?.open", name))
-
-
 def card(page: Any, number: int) -> Any:
     return next(each for each in page.find_elements(By.CSS_SELECTOR, ".card") if f"scene-{number:02}" in each.text)
 
@@ -87,8 +74,8 @@ def focus(page: Any, number: int) -> None:
 def open_comparer(page: Any, *numbers: int) -> None:
     for number in numbers:
         focus(page, number)
-        press(page, "m")
-    press(page, "c")
+        send_keys(page, "m")
+    send_keys(page, "c")
     wait(page, lambda p: is_open(p, "comparer"))
 
 
@@ -106,7 +93,7 @@ def test_pictures_are_zoomed_and_moved_together(page: Any) -> None:
     open_comparer(page, 0, 1)  # of 64 and of 128 pixels
     one, other = boxes(page)
     assert one == pytest.approx(other, abs=0.01) and one["x"] == pytest.approx(0.5, abs=0.01)
-    press(page, "+", "+", Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
+    send_keys(page, "+", "+", Keys.ARROW_RIGHT, Keys.ARROW_DOWN)
     zoomed, other_zoomed = boxes(page)
     assert zoomed == pytest.approx(other_zoomed, abs=0.01)
     assert zoomed["width"] == pytest.approx(one["width"] * 2.25, abs=1)
@@ -115,9 +102,9 @@ def test_pictures_are_zoomed_and_moved_together(page: Any) -> None:
     ActionChains(page).move_to_element(stage).click_and_hold().move_by_offset(60, 20).release().perform()
     moved, other_moved = boxes(page)
     assert moved == pytest.approx(other_moved, abs=0.01) and moved["x"] < zoomed["x"]
-    press(page, "1")
+    send_keys(page, "1")
     assert text(page, "comparer").count("100 %") == 1
-    press(page, "0")
+    send_keys(page, "0")
     assert boxes(page)[0]["width"] == pytest.approx(one["width"], abs=1)
 
 
@@ -150,14 +137,14 @@ def test_the_settings_that_differ_are_listed(page: Any) -> None:
     rows = {row.text.split(" ")[0] for row in page.find_elements(By.CSS_SELECTOR, ".compare-table tbody th")}
     assert rows == {"ID", "Seed", "Prompt", "CFG"}
     assert page.find_elements(By.CSS_SELECTOR, ".compare-table mark")
-    press(page, "a")
+    send_keys(page, "a")
     assert "Sampler" in text(page, "comparer")
 
 
 def test_slider_and_blink_by_keyboard(page: Any) -> None:
     open_comparer(page, 0, 1)
     assert "is-side" in page.find_element(By.CSS_SELECTOR, ".compare-stage").get_attribute("class")
-    press(page, "l")
+    send_keys(page, "l")
     handle = page.find_element(By.CSS_SELECTOR, "[role=slider]")
     cover = page.find_element(By.CSS_SELECTOR, ".is-over")
     assert handle.get_attribute("aria-valuenow") == "50"
@@ -174,7 +161,7 @@ def test_slider_and_blink_by_keyboard(page: Any) -> None:
     held = shown()
     ActionChains(page).key_up("b").perform()
     assert held.startswith("B: ") and shown().startswith("A: ") and held != shown()
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     assert not is_open(page, "comparer")
     wait(page, lambda p: p.execute_script("return document.activeElement.className").startswith("card"))
 
@@ -188,14 +175,14 @@ def test_more_than_two_and_the_address(page: Any) -> None:
     page.get(address)
     wait(page, lambda p: is_open(p, "comparer"))
     assert text(page, "comparer-name") == "Compare 3 pictures"
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     assert "compare=" not in page.current_url
 
 
 def test_one_picture_is_nothing_to_compare(page: Any) -> None:
     card(page, 0).click()
     wait(page, lambda p: is_open(p, "viewer"))
-    press(page, "c")
+    send_keys(page, "c")
     answer = page.find_element(By.CSS_SELECTOR, "#viewer .answer")
     assert answer.text == "Mark another picture first (M), then compare this one with it."
     assert not is_open(page, "comparer")
@@ -204,17 +191,17 @@ def test_one_picture_is_nothing_to_compare(page: Any) -> None:
 def copied(page: Any, number: int, kind: str, *, has_seed: bool = True) -> str:
     """What the dialog shows and copies."""
     focus(page, number)
-    press(page, "y")
+    send_keys(page, "y")
     wait(page, lambda p: is_open(p, "copier"))
     if has_seed != page.find_element(By.ID, "copier-seed").is_selected():
-        press(page, "s")
+        send_keys(page, "s")
     page.find_element(By.ID, f"copy-{kind}").click()
     wait(page, lambda p: "Copied" in p.find_element(By.CSS_SELECTOR, ".copier-said").text)
     page.set_permissions("clipboard-read", "granted")
     found = page.execute_async_script(
         "navigator.clipboard.readText().then(arguments[0], (e) => arguments[0](String(e)))"
     )
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     return str(found)
 
 
@@ -297,9 +284,9 @@ def test_two_runs_are_compared_on_a_page_from_disk(
     wait(browser, lambda p: is_open(p, "comparer"))
     rows = [row.text for row in browser.find_elements(By.CSS_SELECTOR, ".compare-table tbody tr")]
     assert rows == ["steps 20 25"]
-    press(browser, "n")
+    send_keys(browser, "n")
     assert text(browser, "comparer-name") == "shapes/alpha/scene-01-101"
-    press(browser, Keys.ESCAPE)
+    send_keys(browser, Keys.ESCAPE)
     wait(browser, lambda p: p.execute_script("return document.activeElement.dataset.place") == "1")
     assert browser.get_log("browser") == []
 
@@ -315,9 +302,9 @@ def test_comparing_and_copying_are_accessible(page: Any, scheme: str, width: int
         for mode in ("side", "slider", "blink"):
             page.find_element(By.ID, f"compare-{mode}").click()
             assert find_violations(page) == []
-        press(page, Keys.ESCAPE)
+        send_keys(page, Keys.ESCAPE)
         wait(page, lambda p: p.execute_script("return document.activeElement.className").startswith("card"))
-        press(page, "y")
+        send_keys(page, "y")
         wait(page, lambda p: is_open(p, "copier"))
         assert find_violations(page) == []
         assert page.execute_script("return document.documentElement.scrollWidth <= innerWidth")

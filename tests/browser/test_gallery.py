@@ -14,7 +14,7 @@ from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.gallery import build_gallery
 from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
-from tests.browser.pages import needs_chromium, press, text, wait
+from tests.browser.pages import needs_chromium, press, ready, text, wait
 from tests.fixtures.pictures import AUDIT, make_picture
 
 COUNT = 12
@@ -45,7 +45,7 @@ def open_page(browser: Any, results: Path, fragment: str = "") -> None:
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get((results / "index.html").as_uri() + fragment)
-    wait(browser, lambda b: b.execute_script("return document.documentElement.dataset.ready"))
+    ready(browser)
 
 
 def shown(page: Any) -> list[Any]:
@@ -272,7 +272,7 @@ def test_an_address_shows_the_same_again_and_the_back_button_returns(page: Any, 
     open_picture(page, 103)
     address = page.current_url
     page.refresh()
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+    ready(page)
     wait(page, lambda p: text(p, "viewer-name") == "scene-03, seed 103")
     page.get("about:blank")
     page.get(address)

@@ -16,7 +16,7 @@ from darkroom.pictures import gallery, gallery_data
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
 from tests.browser.accessibility import reset_look, set_look
-from tests.browser.pages import needs_chromium, press, text, wait
+from tests.browser.pages import needs_chromium, press, ready, text, wait
 from tests.browser.test_gallery import fragment, open_page, type_filter, wait_count
 from tests.fixtures.gallery_page import read_head
 from tests.fixtures.pictures import make_picture
@@ -127,7 +127,7 @@ def test_heads_stay_in_sight_and_a_sheet_can_be_jumped_to(page: Any) -> None:
     wait(page, lambda p: fragment(p).startswith("#at=sheet-1/alpha/"))
     at = fragment(page)
     page.refresh()
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+    ready(page)
     wait(page, lambda p: (p.execute_script(head) or "").startswith("sheet-1 alpha"))
     assert fragment(page) == at
 

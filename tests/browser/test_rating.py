@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
@@ -23,7 +22,7 @@ from darkroom.pictures.picture import GalleryPicture
 from darkroom.sheets.pair_strengths import strengths_of
 from darkroom.sheets.ratings import Ratings, read_ratings
 from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
-from tests.browser.pages import CHROMEDRIVER, CHROMIUM, FLAGS, needs_chromium, text, wait
+from tests.browser.pages import CHROMEDRIVER, CHROMIUM, FLAGS, is_open, needs_chromium, ready, send_keys, text, wait
 from tests.fixtures.pictures import make_picture
 
 NOTE = '=1+1, a "note"; 漢字'
@@ -69,16 +68,7 @@ def reload(page: Any) -> None:
     address = page.current_url.partition("#")[0]
     page.get("about:blank")
     page.get(address)
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
-
-
-def press(page: Any, *keys: str) -> None:
-    for key in keys:
-        ActionChains(page).send_keys(key).perform()
-
-
-def is_open(page: Any, name: str) -> bool:
-    return bool(page.execute_script("return document.getElementById(arguments[0])?.open", name))
+    ready(page)
 
 
 def focus(page: Any, seed: int) -> None:
@@ -108,7 +98,7 @@ def download(page: Any, folder: Path) -> Path:
     button.click()
     path = folder / "shapes.ratings.csv"
     wait(page, lambda _: path.exists())
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     return path
 
 
@@ -127,26 +117,26 @@ def test_keys_rate_and_the_workflow_reads_the_file(page: Any, tmp_path: Path) ->
     assert badges(page) == {"100": "★ 4"}
     assert not unsaved_warns(page)
     focus(page, 101)
-    press(page, "5")
+    send_keys(page, "5")
     assert text(page, "said") == "" or "rated 5" in page.find_element(By.ID, "said").get_attribute("textContent")
     focus(page, 102)
-    press(page, "x")
+    send_keys(page, "x")
     focus(page, 100)
-    press(page, "0")
+    send_keys(page, "0")
     assert badges(page) == {"101": "★ 5", "102": "✕"}
     assert text(page, "ratings-open") == "Ratings (3 unsaved)"
     assert unsaved_warns(page)
-    press(page, Keys.ENTER)
+    send_keys(page, Keys.ENTER)
     wait(page, lambda p: is_open(p, "viewer"))
     note = page.find_element(By.CSS_SELECTOR, "#viewer .note")
     assert note.get_attribute("value") == "fine"
     note.clear()
     note.send_keys(NOTE, Keys.TAB)
     note.send_keys("5")  # in a text a digit is no rating
-    press(page, Keys.TAB)
-    press(page, Keys.ARROW_RIGHT, "3")
+    send_keys(page, Keys.TAB)
+    send_keys(page, Keys.ARROW_RIGHT, "3")
     assert "rated 3" in page.find_element(By.CSS_SELECTOR, ".rating-status").text
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     wait(page, lambda p: not is_open(p, "viewer"))
     path = download(page, tmp_path)
     assert path.read_bytes().startswith(b"picture,rating,against,note\r\n")
@@ -165,20 +155,20 @@ def test_what_the_browser_keeps_wins_until_it_is_saved(
     page: Any, pictures: tuple[Path, list[GalleryPicture]], tmp_path: Path
 ) -> None:
     focus(page, 101)
-    press(page, "5")
+    send_keys(page, "5")
     reload(page)
     assert badges(page) == {"100": "★ 4", "101": "★ 5"}
     assert text(page, "ratings-open") == "Ratings (1 unsaved)"
     saved = as_built(download(page, tmp_path))
     focus(page, 102)
-    press(page, "2")
+    send_keys(page, "2")
     saved["shapes"]["pictures"]["alpha/scene-00-101"] = ["1", "edited by hand"]
     build(pictures, saved)
     reload(page)
     assert badges(page) == {"100": "★ 4", "101": "★ 1", "102": "★ 2"}
     assert text(page, "ratings-open") == "Ratings (1 unsaved)"
     focus(page, 101)
-    press(page, "5", "1")  # as the page was built: nothing to save
+    send_keys(page, "5", "1")  # as the page was built: nothing to save
     assert text(page, "ratings-open") == "Ratings (1 unsaved)"
 
 
@@ -186,11 +176,11 @@ def test_pages_of_other_folders_have_ratings_of_their_own(
     page: Any, pictures: tuple[Path, list[GalleryPicture]], tmp_path: Path
 ) -> None:
     focus(page, 101)
-    press(page, "5")
+    send_keys(page, "5")
     other = [make_picture(tmp_path / "results", 1)]
     build_gallery(tmp_path / "results", other, {}, title="Other", thumbnail_px=64)
     page.get((tmp_path / "results/index.html").as_uri())
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+    ready(page)
     assert badges(page) == {}
     assert text(page, "ratings-open") == "Ratings"
 
@@ -204,7 +194,7 @@ def test_a_file_is_loaded_back_and_one_with_mistakes_is_not(page: Any, tmp_path:
         said = page.find_element(By.CSS_SELECTOR, ".ratings-said")
         wait(page, lambda _: said.text)
         found = str(said.text)
-        press(page, Keys.ESCAPE)
+        send_keys(page, Keys.ESCAPE)
         return found
 
     good = 'picture;rating;against;note\r\nalpha/scene-00-101.png;2;;"a ""b""\r\nc"\r\nalpha/scene-00-101;tie;alpha/scene-00-102;\r\n'
@@ -232,15 +222,15 @@ def test_pairs_are_rated_by_keys_and_sort_the_pictures(page: Any, tmp_path: Path
         return [int(each.text.rpartition(" ")[2]) for each in labels]
 
     before = seeds()
-    press(page, "n")
+    send_keys(page, "n")
     wait(page, lambda _: seeds() != before)
-    press(page, "u")
+    send_keys(page, "u")
     wait(page, lambda _: seeds() == before)
     rated = 0
     while rated < 6:  # the larger seed is better, but 100 and 101 are a tie
         left, right = seeds()
         key = Keys.ARROW_DOWN if {left, right} == {100, 101} else Keys.ARROW_LEFT if left > right else Keys.ARROW_RIGHT
-        press(page, key)
+        send_keys(page, key)
         rated += 1
         wait(page, lambda p, rated=rated: not is_open(p, "comparer") or place.text.startswith(f"{rated} of 6"))
         wait(page, lambda p, pair=(left, right): not is_open(p, "comparer") or tuple(seeds()) != pair)
@@ -264,14 +254,14 @@ def test_unrated_pictures_are_rated_one_after_the_other(page: Any) -> None:
     reload_at = page.current_url
     page.get("about:blank")
     page.get(reload_at)
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+    ready(page)
     assert text(page, "count") == "4 of 5 pictures"
     page.find_elements(By.CSS_SELECTOR, ".card")[0].click()
     wait(page, lambda p: is_open(p, "viewer"))
     for _ in range(4):
-        press(page, "3", Keys.ARROW_RIGHT)
+        send_keys(page, "3", Keys.ARROW_RIGHT)
     assert "4 of 4" in text(page, "viewer-place")
-    press(page, Keys.ESCAPE)
+    send_keys(page, Keys.ESCAPE)
     wait(page, lambda p: text(p, "count") == "0 of 5 pictures")
 
 
@@ -291,13 +281,13 @@ def test_without_a_store_the_page_says_so_and_saves(
             {"source": 'Object.defineProperty(window, "localStorage", {get() { throw new DOMException("no"); }});'},
         )
         page.get((pictures[0] / "index.html").as_uri())
-        wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+        ready(page)
         focus(page, 101)
-        press(page, "5")
+        send_keys(page, "5")
         assert badges(page)["101"] == "★ 5" and unsaved_warns(page)
         page.find_element(By.ID, "ratings-open").click()
         assert "This browser keeps no ratings for this page" in text(page, "ratings")
-        press(page, Keys.ESCAPE)
+        send_keys(page, Keys.ESCAPE)
         rows = list(csv.reader(StringIO(download(page, tmp_path).read_text("utf-8"))))
         assert ["alpha/scene-00-101", "5", "", ""] in rows
 
@@ -314,10 +304,10 @@ def test_rating_is_accessible(page: Any, scheme: str, width: int) -> None:
     reload(page)
     try:
         focus(page, 101)
-        press(page, "5", Keys.ENTER)
+        send_keys(page, "5", Keys.ENTER)
         wait(page, lambda p: is_open(p, "viewer"))
         assert find_violations(page) == []
-        press(page, Keys.ESCAPE)
+        send_keys(page, Keys.ESCAPE)
         wait(page, lambda p: not is_open(p, "viewer"))
         page.find_element(By.ID, "ratings-open").click()
         assert find_violations(page) == []

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.gallery import build_gallery
 from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
-from tests.browser.pages import needs_chromium, press, text, wait
+from tests.browser.pages import needs_chromium, press, ready, text, wait
 from tests.fixtures.study_pages import Study, make_measures, make_study
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">"
@@ -67,7 +67,7 @@ def open_page(browser: Any, path: Path, fragment: str = "") -> None:
     browser.get("about:blank")
     browser.get_log("browser")
     browser.get(path.as_uri() + fragment)
-    wait(browser, lambda b: b.execute_script("return document.documentElement.dataset.ready"))
+    ready(browser)
 
 
 def find(page: Any, selector: str) -> list[Any]:
@@ -330,7 +330,7 @@ def test_a_view_survives_a_reload_and_can_be_linked(page: Any, study: Study) -> 
     seen = (labels(page, "row"), labels(page, "column"), source(page, 2, 1), cell(page, 2, 1).text, fragment(page))
     assert "hide:age=young" in seen[-1]
     page.refresh()
-    wait(page, lambda p: p.execute_script("return document.documentElement.dataset.ready"))
+    ready(page)
     again = (labels(page, "row"), labels(page, "column"), source(page, 2, 1), cell(page, 2, 1).text, fragment(page))
     assert again == seen
     open_page(page, study.page, "#at:cfg_scale=7&at:age=young&large=1")

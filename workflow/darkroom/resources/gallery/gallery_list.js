@@ -63,15 +63,7 @@ function makeList({ open }) {
     draw();
   }
 
-  function groupAt(y) {
-    let low = 0, high = groups.length;
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (tops[middle] <= y) low = middle;
-      else high = middle;
-    }
-    return low;
-  }
+  const groupAt = (y) => findRow(tops, groups.length, y);
 
   const barHeight = () => (getComputedStyle(byId("bar")).position === "sticky" ? byId("bar").offsetHeight : 0);
   const listTop = () => list.getBoundingClientRect().top; // of the window

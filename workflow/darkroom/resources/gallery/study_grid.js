@@ -64,15 +64,7 @@ function makeGrid({ table, model, state, ratio, fillCell, fillHead }) {
     draw();
   }
 
-  function rowAt(y) {
-    let low = 0, high = rows.length;
-    while (high - low > 1) {
-      const middle = (low + high) >> 1;
-      if (tops[middle] <= y) low = middle;
-      else high = middle;
-    }
-    return low;
-  }
+  const rowAt = (y) => findRow(tops, rows.length, y);
 
   function inSight() {
     const left = table.scrollLeft, top = table.scrollTop, { cell } = sizes;
