@@ -39,10 +39,11 @@ from darkroom.pictures.formats import PNG
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.infotext import write_infotext
 from darkroom.pictures.picture import GalleryPicture
-from darkroom.pictures.png import IEND, SIGNATURE, encode_png
+from darkroom.pictures.png import IEND, SIGNATURE
 from darkroom.pictures.records import CHUNKS, FOLDER, INDEX
 from darkroom.pictures.thumbnails import make_thumbnail
 from darkroom.request.render_request import RenderRequest
+from tests.fixtures.pngs import encode_png
 
 sys.path.insert(0, str(ROOT))  # demo/ is not installed
 from demo.pictures import draw, make_scene

@@ -14,9 +14,9 @@ from darkroom import __version__
 from darkroom.cli.command import main
 from darkroom.pictures.formats import FORMATS, convert_png
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.pictures import make_picture
+from tests.fixtures.pngs import encode_png
 
 CONFIG = """\
 checkpoints:

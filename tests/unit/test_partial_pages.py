@@ -15,12 +15,12 @@ from darkroom.config import parse_config
 from darkroom.pictures.damage import ResultsCheck
 from darkroom.pictures.formats import check_picture
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.run import lifecycle
 from darkroom.run.lifecycle import Lifecycle
 from darkroom.run.partial_pages import make_partial_pages
 from darkroom.run.plan import Plan
 from darkroom.sheets.read import PlannedPicture, load_pictures
+from tests.fixtures.pngs import encode_png
 
 SHEET = """\
 prompts: [{id: cat, prompt: a cat, seeds: [1]}]

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from darkroom.cluster.earlier_attempts import keep_picture, restore_picture
-from darkroom.pictures.png import encode_png
+from tests.fixtures.pngs import encode_png
 
 
 @pytest.fixture

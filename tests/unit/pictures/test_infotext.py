@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from darkroom.engine.rendered import UsedAsset
 from darkroom.pictures.infotext import read_infotext, write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
+from tests.fixtures.pngs import encode_png
 
 REQUEST = RenderRequest(
     prompt="a red fox, snow",

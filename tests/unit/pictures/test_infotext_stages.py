@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from darkroom.pictures.infotext import read_infotext, write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
+from tests.fixtures.pngs import encode_png
 
 BASE = {"prompt": "a red fox", "negative_prompt": "blurry", "width": 832, "height": 1216, "steps": 20, "seed": 42}
 MASK, PHOTO = "a" * 64, "b" * 64

@@ -11,17 +11,10 @@ from PIL import Image
 
 from darkroom.errors import ImageError
 from darkroom.pictures.formats import check_picture
-from darkroom.pictures.png import (
-    IEND,
-    SIGNATURE,
-    decode_png,
-    encode_png,
-    is_whole,
-    library_versions,
-    read_png_text,
-)
+from darkroom.pictures.png import IEND, SIGNATURE, decode_png, is_whole, library_versions, read_png_text
 from darkroom.request.render_request import RenderRequest
 from demo.pictures import draw, make_scene
+from tests.fixtures.pngs import encode_png
 
 REQUEST = RenderRequest(prompt="a fox\0 in the snow — 雪", seed=7)
 

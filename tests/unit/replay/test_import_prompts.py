@@ -11,11 +11,11 @@ from PIL import Image
 from darkroom.cli.command import main
 from darkroom.config import load_config
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.sheets.read import load_pictures
 from tests.fixtures.foreign_pictures import GRAPH, INFOTEXT, SWARM, graph, save_exif, save_png, user_comment
 from tests.fixtures.pictures import make_picture
+from tests.fixtures.pngs import encode_png
 
 CONFIG = """\
 checkpoints:

@@ -16,7 +16,6 @@ from darkroom.config import ServeConfig
 from darkroom.errors import LimitError, RequestError
 from darkroom.pictures.formats import AVIF, JPEG, WEBP, PictureFormat, convert_png, read_texts
 from darkroom.pictures.infotext import write_infotext
-from darkroom.pictures.png import encode_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.a1111 import read_png_info, read_progress, write_answer
 from darkroom.serve.a1111_schemas import Txt2Img
@@ -27,6 +26,7 @@ from darkroom.serve.openai_schemas import ImageGeneration
 from darkroom.serve.output_files import read_output
 from darkroom.serve.service import Progress
 from tests.fixtures.pictures import MODEL_HASH, make_picture
+from tests.fixtures.pngs import encode_png
 
 LIMITS = ServeConfig()
 

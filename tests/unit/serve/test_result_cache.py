@@ -18,13 +18,14 @@ from darkroom.engine.library import Library
 from darkroom.pictures.embedded import left_out
 from darkroom.pictures.formats import read_texts
 from darkroom.pictures.marking import GENERATED, XMP, find_source
-from darkroom.pictures.png import encode_png, text_of_png
+from darkroom.pictures.png import text_of_png
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import result_cache
 from darkroom.serve.answers import Rendered
 from darkroom.serve.catalog import Model
 from darkroom.serve.engines import ModelFiles
 from darkroom.serve.result_cache import LIFETIME_S, LinkedPictures, ResultCache
+from tests.fixtures.pngs import encode_png
 
 MODEL = Model("demo", ModelFiles(Path("demo")), "0123456789", None)
 REQUEST = RenderRequest(prompt="a fox", width=64, height=64, loras=("outline",), vae="soft")

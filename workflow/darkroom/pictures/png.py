@@ -22,7 +22,7 @@ from darkroom.pictures.marking import XMP
 
 TYPE_CHECKING = False  # as in typing, whose import every picture of a cluster's job would pay for
 if TYPE_CHECKING:
-    from typing import Any, BinaryIO
+    from typing import BinaryIO
 
     from PIL import Image
 
@@ -38,20 +38,6 @@ _MAX_TEXT = 2**22  # of all chunks together; a compressed one can be a thousand 
 # Level 1 takes two thirds of level 6's time on a noisy 1024 x 1024 picture (112 against 178 ms) and half on a flat one;
 # the noisy file is a tenth larger.
 _COMPRESS_LEVEL = 1
-
-
-def encode_png(
-    image: Image.Image, infotext: str, request_json: str, *, facts: Mapping[str, Any] | None = None, xmp: str = ""
-) -> bytes:
-    """A PNG with its text chunks; the same arguments give the same bytes under the same Pillow.
-
-    `request_json` is `RenderRequest.to_json()`. `facts` (`model`, `model_hash`, `origin`, `assets`, `warnings`, `versions`,
-    `revision`, `made_on`) go into the `darkroom` chunk with the request; they must not differ between two equal renders. `xmp` is an XMP
-    packet.
-    """
-    chunk = {"request": json.loads(request_json), **(facts or {})}
-    texts = {"parameters": infotext, "darkroom": json.dumps(chunk, ensure_ascii=True, separators=(",", ":"))}
-    return encode_texts(image, texts | ({XMP: xmp} if xmp else {}))
 
 
 def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
