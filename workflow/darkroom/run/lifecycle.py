@@ -179,7 +179,7 @@ def lifecycle_of(plan: Plan, snakemake: SnakemakeRun) -> Lifecycle:
 
 def _announce_prompts(plan: Plan) -> None:
     """Say how many pictures of earlier runs hold prompts that the configuration leaves out: they aren't made again."""
-    found, there = count_with_prompts(Path("results"), plan.sheets)
+    found, there = count_with_prompts(RESULTS, plan.sheets)
     if found:
         line = f"metadata.prompt is false, and {found:,} of {there:,} pictures that are there hold their prompts."
         print(f"{line} `darkroom metadata results` takes them out; nothing is rendered.", file=sys.stderr, flush=True)
