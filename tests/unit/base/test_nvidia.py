@@ -135,6 +135,8 @@ def test_the_build_is_read_without_torch(tmp_path: Path) -> None:
     build = read_build(tmp_path)
     assert build == TorchBuild("2.13.0+cu126", "12.6")
     assert (build.release, build.cuda_major, build.title) == ("2.13.0", 12, "torch 2.13.0+cu126 (CUDA 12.6)")
+    (tmp_path / "version.py").write_text("raise SystemExit")
+    assert read_build(tmp_path) is None, "the file of an installation that may be broken isn't run"
     rocm = TorchBuild("2.13.0+rocm7.1", hip="7.1")
     assert (rocm.cuda_major, rocm.title) == (None, "torch 2.13.0+rocm7.1 (AMD's ROCm 7.1)")
     url = "https://download.pytorch.org/whl/cu126"

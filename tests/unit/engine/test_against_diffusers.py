@@ -18,8 +18,6 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import DRAWN_SCHEDULES, SAMPLERS
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
-# diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 SDE = {"algorithm_type": "sde-dpmsolver++"}
 CLASSES: dict[str, tuple[str, dict[str, Any]]] = {
     "Euler": ("EulerDiscreteScheduler", {}),

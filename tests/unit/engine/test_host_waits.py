@@ -43,7 +43,6 @@ def record(engine: Engine, sampler: str, steps: int) -> Log:
 
 
 @pytest.mark.full
-@pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 @pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
 def test_steps_of_a_sampler(engine: Engine, sampler: str) -> None:
     few, many = record(engine, sampler, 3), record(engine, sampler, 5)

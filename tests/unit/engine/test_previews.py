@@ -14,7 +14,6 @@ from darkroom.engine.schedulers import build
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import SAMPLERS
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # NumPy's, of diffusers' KDPM2
 CONFIG: dict[str, Any] = {
     "beta_schedule": "scaled_linear",
     "beta_start": 0.00085,

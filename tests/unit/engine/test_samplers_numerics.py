@@ -21,9 +21,6 @@ from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.plain import make_marked_model
 from tests.fixtures.tiers import pairwise_first
 
-# diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-
 CASES = [(sampler.name, schedule) for sampler in SAMPLERS for schedule in sampler.schedules]
 SDXL: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",

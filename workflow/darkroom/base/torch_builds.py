@@ -6,7 +6,9 @@ there are, and for which GPUs: torch/cuda/__init__.py of torch 2.13, PYTORCH_REL
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +55,23 @@ def read_build(folder: Path | None = None) -> TorchBuild | None:
         if spec is None or spec.origin is None:
             return None
         folder = Path(spec.origin).parent
-    said: dict[str, object] = {}
     try:
-        exec(compile((folder / "version.py").read_bytes(), "version.py", "exec"), said)
-    except (OSError, SyntaxError):
+        said = dict(_values((folder / "version.py").read_text("utf-8")))
+    except (OSError, ValueError, SyntaxError):
         return None
     version, cuda, hip = (said.get(name) for name in ("__version__", "cuda", "hip"))
+    if not version:
+        return None
     return TorchBuild(str(version), str(cuda) if cuda else None, str(hip) if hip else None)
+
+
+def _values(source: str) -> Iterator[tuple[str, object]]:
+    """The names that a module sets to plain values, without running it."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Constant):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield target.id, node.value.value
 
 
 def choose_build(found: Nvidia) -> str | None:

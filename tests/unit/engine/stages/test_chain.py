@@ -16,9 +16,6 @@ from darkroom.errors import NanImageError, RequestError
 from darkroom.request.stages import STAGES
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, noisy_picture, on_picture, request_of
 
-# diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-
 MASK = file_of(box_mask(128, 128, (32, 32, 90, 90)))
 CHAIN: tuple[dict[str, Any], ...] = (
     {"hires": {"upscaler": "Latent (bicubic antialiased)", "steps": 2, "sampler": "Heun"}},

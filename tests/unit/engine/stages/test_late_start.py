@@ -24,9 +24,6 @@ from darkroom.request.samplers import EDM_SCHEDULES, SAMPLERS, Sampler, find_sam
 from darkroom.request.stages import Hires, Img2Img
 from tests.fixtures.tiers import pairwise_first
 
-# diffusers gives NumPy a tensor in DPM2, and NumPy is the one that warns.
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
-
 STEPS = 10
 SDXL: dict[str, Any] = {
     "_class_name": "EulerDiscreteScheduler",

@@ -17,7 +17,6 @@ from darkroom.request.render_request import RenderRequest
 from tests.fixtures.plain import plain_pipeline
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, on_picture, request_of
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")
 STEPS = 5
 
 
