@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from benchmarks.full_size_checkpoint import write_checkpoint
-from benchmarks.measure import ROOT, Row, run_python
+from benchmarks.measure import ROOT, Median, Row, run_python
 from darkroom.checkpoint.header import Header, read_header
 from darkroom.checkpoint.keymap import COMPONENTS
 
@@ -146,7 +146,7 @@ def time_copy(source: Path, target: Path) -> float:
 
 def describe(case: Case, size: int, figures: Figures) -> Row:
     """The row of a case: medians of the seconds, the largest of the memories."""
-    ours = statistics.median(seconds for seconds, _ in figures.ours)
+    ours = Median(seconds for seconds, _ in figures.ours)
     memory = max(peak for _, peak in figures.ours)
     met = "" if memory <= case.memory_mb else ", **missed**"
     notes = [f"peak memory {memory:.0f} MB (bar {case.memory_mb:g} MB{met})"]
@@ -158,7 +158,7 @@ def describe(case: Case, size: int, figures: Figures) -> Row:
     if figures.failure:
         notes.append(figures.failure)
     what = f"convert {size / 1e9:.2f} GB, {case.label}"
-    return Row(what, ours, "`cp` and fsync", statistics.median(figures.copies), case.bar, "; ".join(notes))
+    return Row(what, ours, "`cp` and fsync", Median(figures.copies), case.bar, "; ".join(notes))
 
 
 def compare_folders(ours: Path, theirs: Path) -> int:

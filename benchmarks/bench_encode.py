@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import importlib.util
 import re
-import statistics
 import tempfile
 import time
 import warnings
@@ -24,7 +23,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.measure import CHECKPOINT, ROOT, Row
+from benchmarks.measure import CHECKPOINT, ROOT, Median, Row
 from darkroom.checkpoint import convert
 from darkroom.prompting import encode_prompt
 
@@ -181,7 +180,7 @@ def _measure(
             seconds[name].append((time.perf_counter() - begun) / case.repeats)
             busy[name] += time.process_time() - begun_busy
             print(f"  {case.name}, {name}: {seconds[name][-1]:.3f} s", flush=True)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = {name: Median(values) for name, values in seconds.items()}
     notes = [f"{busy['ours'] / busy['community']:.2f} in processor time", f"largest difference {difference:.1g}"]
     if "compel" in medians:
         notes.append(f"compel {medians['compel']:.2f} s, ratio {medians['ours'] / medians['compel']:.2f}")

@@ -20,7 +20,6 @@ import hashlib
 import json
 import random
 import shutil
-import statistics
 import struct
 import sys
 import tempfile
@@ -34,7 +33,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.bench_study_page import start_browser
-from benchmarks.measure import ROOT, Row
+from benchmarks.measure import ROOT, Median, Row
 from darkroom.pictures.formats import PNG
 from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.infotext import write_infotext
@@ -167,7 +166,7 @@ def _measure_build(results: Path, pictures: list[GalleryPicture], rounds: int, f
         f"processor time; {len(sample[0]) / 1000:.0f} KB a picture; with thumbnails to make {first_s:.0f} s, of which decoding, "
         f"scaling and encoding are {each_s * len(pictures):.0f} s; {kept / len(pictures):.0f} bytes of data a picture"
     )
-    times = statistics.median(ours), statistics.median(reading)
+    times = Median(ours), Median(reading)
     return Row(
         f"gallery of {len(pictures):,} pictures", times[0], "reading and hashing them", times[1], BUILD_BAR, note
     )
@@ -181,7 +180,7 @@ def _measure_edit(results: Path, pictures: list[GalleryPicture], rounds: int) ->
         path.write_bytes(data[: -len(IEND)] + _text(b"round", str(number)) + IEND)
         seconds.append(processor_s(lambda: build(results, pictures)))
     what = f"gallery, one of {len(pictures):,} edited"
-    return Row(what, statistics.median(seconds), "the bar's two seconds", EDIT_BAR_S, 1, "processor time")
+    return Row(what, Median(seconds), "the bar's two seconds", EDIT_BAR_S, 1, "processor time")
 
 
 def _measure_page(results: Path, count: int, rounds: int) -> Row:
@@ -193,7 +192,7 @@ def _measure_page(results: Path, count: int, rounds: int) -> Row:
         finally:
             driver.quit()
         print(f"  gallery page: {opened[-1]}", flush=True)
-    paint, ready, heap, cards, longest, middle = (statistics.median(values) for values in zip(*opened, strict=True))
+    paint, ready, heap, cards, longest, middle = (Median(values) for values in zip(*opened, strict=True))
     note = (
         f"first paint; cards after {ready:.2f} s; heap {heap / 1e6:.1f} MB; {cards:.0f} cards in the document; "
         f"scrolling a quarter of the window a frame, longest frame {longest:.0f} ms, median {middle:.0f} ms"

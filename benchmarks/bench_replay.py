@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import CHECKPOINT, Row
+from benchmarks.measure import CHECKPOINT, Median, Row
 
 CASES = ("replay",)
 BAR_S = 0.2
@@ -84,7 +84,7 @@ def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
             Engine.load, Engine.render = load, render  # type: ignore[method-assign]
     walls, processors = zip(*found[1:], strict=True)  # the first one imports what compares pictures
     note = f"{statistics.median(processors):.3f} s of processor time; the first one {found[0][0]:.2f} s, with imports"
-    return [Row("a replay beside rendering", statistics.median(walls), "the bar's 0.2 s", BAR_S, 1.0, note)]
+    return [Row("a replay beside rendering", Median(walls), "the bar's 0.2 s", BAR_S, 1.0, note)]
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ import itertools
 import json
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Row, make_project, measure, prompts, snakemake, write_sheet
+from benchmarks.measure import ROOT, Median, Row, make_project, measure, prompts, snakemake, write_sheet
 
 SIZES = (1000, 5000)
 ACTIONS = ("plan", "unchanged", "edited", "run")
@@ -250,7 +249,7 @@ print(time.perf_counter() - begun)
     with tempfile.TemporaryDirectory() as temporary:
         make_project(Path(temporary, "ours"), size)
         command = [sys.executable, "-c", code, str(Path(temporary, "ours"))]
-        seconds = statistics.median(float(run_command(command)) for _ in range(rounds))
+        seconds = Median(float(run_command(command)) for _ in range(rounds))
     return Row(f"reading sheets of {size:,} pictures", seconds, "the bar's second", SHEETS_BAR_S, 1)
 
 

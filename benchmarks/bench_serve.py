@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.full_size_checkpoint import write_checkpoint
-from benchmarks.measure import CHECKPOINT, ROOT, Row, prompts, run_python
+from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, prompts, run_python
 
 PICTURES = 200
 CASES = ("ready-demo", "ready-full", "http")
@@ -68,10 +68,10 @@ def measure_ready(model_dir: Path, rounds: int, label: str) -> Row:
         print(
             f"  {label}: imports {imports[-1]:.2f} s, weights {weights[-1]:.2f} s, ready {ours[-1]:.2f} s", flush=True
         )
-    parts = {"imports alone": statistics.median(imports), "reading the weights alone": statistics.median(weights)}
+    parts = {"imports alone": Median(imports), "reading the weights alone": Median(weights)}
     larger = max(parts, key=lambda name: parts[name])
     note = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items() if name != larger)
-    return Row(f"serve, ready, {label}", statistics.median(ours), larger, parts[larger], READY_BAR, note)
+    return Row(f"serve, ready, {label}", Median(ours), larger, parts[larger], READY_BAR, note)
 
 
 def _warm(model_dir: Path) -> None:
@@ -147,7 +147,7 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
         def over_http() -> float:
             connection = server.connect()
             begun = time.perf_counter()
-            costs.extend(_ask(connection, each) for each in settings)
+            costs.append(statistics.median(_ask(connection, each) for each in settings))
             connection.close()
             return time.perf_counter() - begun
 
@@ -156,22 +156,21 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
                 (ours if work is over_http else reference).append(work())
             print(f"  {count} pictures: over HTTP {ours[-1]:.2f} s, engine alone {reference[-1]:.2f} s", flush=True)
     engine.close()
-    cost = statistics.median(costs)
     return [
         Row(
             f"{count} demo pictures over HTTP",
-            statistics.median(ours),
+            Median(ours),
             "the engine alone",
-            statistics.median(reference),
+            Median(reference),
             HTTP_BAR,
         ),
         Row(
             "a request outside model and PNG",
-            cost,
+            Median(costs),
             "the bar's 5 ms",
             COST_BAR_MS / 1000,
             1.0,
-            f"median of {len(costs)}",
+            f"medians of {count}",
         ),
     ]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import statistics
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from pathlib import Path
 import yaml
 
 from benchmarks.bench_scale import BAR, Floor, Ours, run_command
-from benchmarks.measure import Row, make_project, measure
+from benchmarks.measure import Median, Row, make_project, measure
 
 EDGE = 100
 CELLS = EDGE * EDGE
@@ -101,7 +100,7 @@ def _plan(rounds: int) -> dict[str, Row]:
         seconds: dict[Path, list[float]] = {study: [], plain: []}
         for folder in [study, plain] * rounds:
             seconds[folder].append(float(run_command([sys.executable, "-c", _READ, str(folder), str(CELLS)])))
-    ours, beside = (statistics.median(each) for each in seconds.values())
+    ours, beside = (Median(each) for each in seconds.values())
     note = "processor time"
     return {
         "planning": Row(f"planning {CELLS:,} cells", ours, f"{CELLS:,} prompts", beside, PLANNING_BAR, note),

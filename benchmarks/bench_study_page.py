@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import ROOT, Row
+from benchmarks.measure import ROOT, Median, Row
 from darkroom.pictures.infotext import write_infotext
 from darkroom.pictures.measures import Measures
 from darkroom.pictures.picture import GalleryPicture
@@ -147,7 +147,7 @@ def run(rounds: int) -> list[Row]:
                 driver.quit()
             print(f"  {name}: {opened[name][-1]}", flush=True)
         size = pages["large"].stat().st_size
-    paint = {name: statistics.median(each.paint_s for each in found) for name, found in opened.items()}
+    paint = {name: Median(each.paint_s for each in found) for name, found in opened.items()}
     if paint["large"] > FIRST_PAINT_S:
         print(f"  the first paint is later than {FIRST_PAINT_S:g} s", flush=True)
     return [

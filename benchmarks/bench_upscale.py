@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks.measure import Row
+from benchmarks.measure import Median, Row
 from darkroom.checkpoint.header import encode_header
 
 FEATURES, LAYERS = 32, 8
@@ -94,7 +93,7 @@ def run(rounds: int) -> list[Row]:
     difference = int(np.abs(tiled - whole).max())
     if difference > 1:
         raise SystemExit(f"the tiled picture differs by {difference} of 255 from the untiled one")
-    ours, reference = (statistics.median(each) for each in seconds.values())
+    ours, reference = (Median(each) for each in seconds.values())
     note = f"peak memory {memory['tiled']:.0f} MB (bar {MEMORY_MB} MB), untiled {memory['whole']:.0f} MB"
     note += f"; largest difference {difference} of 255"
     return [Row("upscale 2048² to 4096²", ours, "the model untiled", reference, BAR, note)]

@@ -1,15 +1,17 @@
-"""Timing whole commands in turn, and the working folders that they run in."""
+"""Timing whole commands in turn, how busy the machine is meanwhile, and the working folders that they run in."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import yaml
 
@@ -24,9 +26,25 @@ COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "pink")
 SHAPES = ("circle", "square", "triangle", "star", "ring", "diamond", "heart", "cross")
 
 
+class Median(float):
+    """The median of a figure's rounds, which it keeps in `rounds`, in their order."""
+
+    rounds: tuple[float, ...]
+
+    def __new__(cls, rounds: Iterable[float]) -> Self:
+        values = tuple(rounds)
+        median = super().__new__(cls, statistics.median(values))
+        median.rounds = values
+        return median
+
+
 @dataclass(frozen=True)
 class Row:
-    """One bar: our median seconds, the reference's, and the largest ratio allowed."""
+    """One bar: our median seconds, the reference's, and the largest ratio allowed.
+
+    `ours_s` is a Median, and `reference_s` too unless it is the bar itself. `others` is how many processors other processes
+    used. Raises TypeError for seconds that don't say from which rounds they are.
+    """
 
     what: str
     ours_s: float
@@ -34,15 +52,32 @@ class Row:
     reference_s: float
     bar: float
     note: str = ""
+    others: float | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.ours_s, Median):
+            raise TypeError(f"the seconds of {self.what!r} are no Median of their rounds")
 
     @property
     def ratio(self) -> float:
         return self.ours_s / self.reference_s
 
 
+def processors_of_others(seconds: float = 3.0) -> float:
+    """How many processors are in use, other guests' included, while this process waits: none of it is the benchmark's."""
+
+    def used() -> int:
+        fields = list(map(int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]))
+        return sum(fields) - fields[3] - fields[4]  # idle, and idle while it waits for a disk
+
+    before, begun = used(), time.perf_counter()
+    time.sleep(seconds)
+    return (used() - before) / os.sysconf("SC_CLK_TCK") / (time.perf_counter() - begun)
+
+
 def measure(
     commands: Mapping[str, Sequence[str]], rounds: int, *, before: Callable[[str], None] = lambda name: None
-) -> dict[str, float]:
+) -> dict[str, Median]:
     """Median wall seconds of each command, run in turn A B A B; `before` resets what the run will make."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
@@ -54,7 +89,7 @@ def measure(
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stdout}")
             print(f"  {name}: {seconds[name][-1]:.2f} s", flush=True)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+    return {name: Median(values) for name, values in seconds.items()}
 
 
 def run_python(code: str, *arguments: object) -> tuple[float, float]:
