@@ -19,14 +19,14 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.measure import CHECKPOINT, Median, Row
-from darkroom.serve.supervisor import ENVIRONMENT
+from darkroom.engine.machine import waiting_of_threads
 
 CASES = ("waiting-alone", "waiting-beside")
 ALONE_BAR, BESIDE_BAR = 1.05, 2.0
 OURS, DEFAULTS = "Darkroom's setting", "PyTorch's defaults"
 WAYS: dict[str, Mapping[str, str]] = {
     DEFAULTS: {},
-    OURS: ENVIRONMENT,
+    OURS: waiting_of_threads({}),
     "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
     "`OMP_NUM_THREADS=1`": {"OMP_NUM_THREADS": "1"},
 }
@@ -44,6 +44,14 @@ render(0)
 print("ready", flush=True)
 for line in sys.stdin:
     print(render(int(line)), flush=True)
+"""
+
+BUSY = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(100_000):
+        pass
 """
 
 
@@ -80,8 +88,8 @@ class _Engine:
 
 @contextmanager
 def busy_process() -> Iterator[None]:
-    """One process that does nothing but use a processor."""
-    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    """One process that does nothing but use a processor; it ends with this one, however that ends."""
+    process = subprocess.Popen([sys.executable, "-c", BUSY])
     try:
         yield
     finally:

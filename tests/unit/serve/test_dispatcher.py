@@ -293,16 +293,17 @@ def test_how_far_loading_is_gets_told(tmp_path: Path, caplog: pytest.LogCaptureF
     run(tmp_path, use)
 
 
-@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
-def test_threads_of_engines_wait_passively_unless_the_environment_says_otherwise(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, expected: str
+@pytest.mark.parametrize("given", ["", "OMP_WAIT_POLICY=ACTIVE", "GOMP_SPINCOUNT=7"])
+def test_threads_of_engines_spin_shortly_unless_the_environment_says_how_they_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
 ) -> None:
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    if given is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    if given:
+        monkeypatch.setenv(*given.split("="))
 
     async def use(bench: Bench) -> None:
-        assert bench.noted("waits") == [expected]
+        assert bench.noted("waits") == ([given] if given else ["GOMP_SPINCOUNT=10000", "OMP_WAIT_POLICY=PASSIVE"])
 
     run(tmp_path, use)
 

@@ -154,7 +154,8 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
     for name, pid in (("engines", os.getpid()), ("loads", os.getppid())):
         with (folder / name).open("a") as file:
             file.write(f"{pid}\n")
-    (folder / "waits").write_text(os.environ.get("OMP_WAIT_POLICY", ""))
+    waits = [f"{name}={os.environ[name]}" for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY") if name in os.environ]
+    (folder / "waits").write_text("\n".join(waits))
     behaviour = folder / "behaviour.txt"
     if behaviour.read_text() == "hang":
         wait_for(folder / "go", lambda: False)

@@ -89,10 +89,10 @@ def _render_once(arguments: argparse.Namespace) -> str:
     settings = {"prompt": "", **merge_layers({"picture": of_stages, "render": asked})}
     request = settle(RenderRequest.from_settings(settings, "render"), library.names())
     from darkroom.base.files import write_bytes
+    from darkroom.engine.machine import waiting_of_threads
     from darkroom.pictures.formats import convert_png
-    from darkroom.serve.supervisor import ENVIRONMENT
 
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    os.environ.update(waiting_of_threads())
     made = render_stages.render_legs(arguments, request, pictures, library, metadata)
     assert made.rendered is not None
     write_bytes(arguments.output, convert_png(made.rendered.png, kind))

@@ -55,11 +55,11 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Render, compare or write the sheet; returns the exit code. Raises the first of all mistakes, before anything is rendered."""
     _check_options(arguments)
+    from darkroom.engine.machine import waiting_of_threads
     from darkroom.replay.archive import is_archive
     from darkroom.replay.exported import check_export
     from darkroom.replay.find_files import GivenFiles
     from darkroom.replay.rendering import Options
-    from darkroom.serve.supervisor import ENVIRONMENT
 
     archives = [path for path in arguments.pictures if is_archive(path)]
     pictures = [path for path in arguments.pictures if path not in archives]
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     outputs = _find_outputs(pictures, arguments.output)
     options = Options(arguments.device, arguments.dtype, arguments.threads)
     found = _find_all(pictures, finder, files)
-    os.environ.update({name: value for name, value in ENVIRONMENT.items() if name not in os.environ})
+    os.environ.update(waiting_of_threads())
     is_equal = True
     for replayed in _render(found, files, options, finder):
         is_equal = _finish(replayed, outputs, is_checked=arguments.check) and is_equal

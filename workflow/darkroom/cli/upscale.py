@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,9 +119,11 @@ def _open(arguments: argparse.Namespace) -> tuple[Upscalers, str]:
     from darkroom.engine.arithmetic import make_deterministic
     from darkroom.engine.devices import check_gpu, resolve_device, resolve_dtype
     from darkroom.engine.library import Library
+    from darkroom.engine.machine import waiting_of_threads
     from darkroom.engine.placement import Placement
     from darkroom.engine.upscalers import Upscalers
 
+    os.environ.update(waiting_of_threads())
     library, name = Library(arguments.models_dir), arguments.model
     if Path(name).suffix.lower() in (".safetensors", ".pth", ".pt", ".ckpt", ".bin"):
         name = Path(arguments.model).stem

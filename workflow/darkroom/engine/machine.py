@@ -34,6 +34,19 @@ _NVIDIA_ID, _DISPLAY_CLASS = "0x10de", "0x03"
 _TO_CPU = "or set engine.device to cpu (--device cpu)"
 Find = Callable[[], Nvidia]
 
+_WAITING = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "PASSIVE"}
+"""10,000 turns of libgomp's waiting loop, 0.1 to 0.5 ms by the processor, where it would wait 300,000; other OpenMP libraries
+know the policy alone (GCC's libgomp manual, section 4.23; OpenMP 5.2, section 21.1.6)."""
+
+
+def waiting_of_threads(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What the environment lacks for threads on a CPU to wait well, before torch is imported; nothing if it says how they wait.
+
+    A thread that waits for another one spins as long as most operations of a model take, then sleeps: one that spins longer keeps
+    the processor from the thread that it waits for, if another process has that one's. No bit of a picture depends on it.
+    """
+    return {} if any(name in environment for name in _WAITING) else _WAITING
+
 
 def are_hidden(environment: Mapping[str, str]) -> bool:
     """True if CUDA_VISIBLE_DEVICES hides all GPUs, which is to ask for the CPU."""

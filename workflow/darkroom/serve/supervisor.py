@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from darkroom.engine.machine import waiting_of_threads
 from darkroom.errors import ConfigError, CudaError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered
@@ -26,9 +27,6 @@ from darkroom.serve.limits import count_steps
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Of engines, unless the server's own says otherwise: threads of OpenMP that wait actively take the processors from other
-processes, and get nothing done where there are more of them than processors (OpenMP 5.2, section 21.1.6)."""
 DEFAULT_COMMAND = (sys.executable, "-m", "darkroom.serve.engine_process")
 MAX_DEATHS = 3
 _PAUSES_S = (0.0, 1.0, 5.0)
@@ -245,7 +243,7 @@ class Supervisor:
                     *command,
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    env={**ENVIRONMENT, **os.environ},
+                    env={**waiting_of_threads(), **os.environ},
                 )
             except OSError:
                 ours.close()
