@@ -56,6 +56,11 @@ def test_planning_imports_nothing_that_converts_renders_or_serves(entrance: str)
     assert working <= LIGHT
 
 
+def test_the_parser_of_all_verbs_imports_nothing_that_only_one_needs() -> None:
+    found = modules_after("from darkroom.cli.command import make_parser; make_parser()")
+    assert not found & {*HEAVY, "pydantic", "yaml", "darkroom.request"}
+
+
 @pytest.mark.parametrize("package", PUBLIC)
 def test_a_packages_public_names_are_imported_when_they_are_used(package: str) -> None:
     name = f"darkroom.{package}"

@@ -6,10 +6,12 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import ImageError
-from darkroom.pictures.infotext import DIGEST, Infotext, read_infotext
+
+if TYPE_CHECKING:
+    from darkroom.pictures.infotext import Infotext
 
 
 def add_arguments(sub: argparse.ArgumentParser) -> None:
@@ -24,6 +26,8 @@ def run(arguments: argparse.Namespace) -> str:
     if "parameters" not in texts:
         hint = "use the file that was made first: programs that edit or send pictures leave it out"
         raise ImageError("picture", arguments.picture, "has no prompt and settings in its metadata", hint)
+    from darkroom.pictures.infotext import DIGEST, read_infotext
+
     infotext = read_infotext(texts["parameters"])
     made, study = _read_json(texts.get("darkroom")), _read_json(texts.get("study"))
     if arguments.json:
