@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 _PEER_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid (unix(7), SO_PEERCRED)
+_SEND_BYTES = 2**22
 
 
 def listen_privately(path: Path, backlog: int) -> socket.socket:
@@ -20,6 +21,15 @@ def listen_privately(path: Path, backlog: int) -> socket.socket:
         os.umask(mask)
     listener.listen(backlog)
     return listener
+
+
+def send_pictures_whole(*connections: socket.socket) -> None:
+    """Let the system hold a picture that is sent until the other side has read it (socket(7): SO_SNDBUF, up to `wmem_max`).
+
+    With the usual 208 KiB the two sides take turns, and each turn waits for a processor.
+    """
+    for connection in connections:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
 
 
 def read_peer(connection: socket.socket) -> tuple[int, int] | None:

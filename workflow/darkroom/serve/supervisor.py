@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from darkroom.base.sockets import send_pictures_whole
 from darkroom.engine.machine import waiting_of_threads
 from darkroom.errors import ConfigError, CudaError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
@@ -236,6 +237,7 @@ class Supervisor:
         Raises OSError if it can't be started, FrameError if it sends something that isn't a frame.
         """
         ours, theirs = socket.socketpair()
+        send_pictures_whole(ours, theirs)
         command = [*self._command, str(theirs.fileno())]
         with theirs:
             try:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from darkroom.base.sockets import read_peer
+from darkroom.base.sockets import read_peer, send_pictures_whole
 from darkroom.errors import SocketError
 from darkroom.serve.frames import HEAD, NO_FILES, FrameError, Message, pack_files, read_files, read_head, read_text
 from darkroom.warm.paths import foreign
@@ -31,6 +31,7 @@ class Connection:
 
     def __init__(self, path: Path, connected: socket.socket) -> None:
         self._socket = connected
+        send_pictures_whole(connected)
         self.server_pid = _check_peer(path, connected)
 
     @classmethod

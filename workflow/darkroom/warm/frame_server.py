@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
-from darkroom.base.sockets import is_own_peer
+from darkroom.base.sockets import is_own_peer, send_pictures_whole
 from darkroom.config_output import MetadataConfig
 from darkroom.errors import BusyError, CancellationError
 from darkroom.request.render_request import RenderRequest
@@ -194,9 +194,11 @@ class FrameServer:
 
     async def _serve_client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one client's frames until either side closes the connection."""
-        if not is_own_peer(cast(socket.socket, writer.get_extra_info("socket"))):
+        connection = cast(socket.socket, writer.get_extra_info("socket"))
+        if not is_own_peer(connection):
             writer.transport.abort()
             return
+        send_pictures_whole(connection)
         self._clients.add(writer)
         try:
             while (frame := await receive(reader, max_text=MAX_MESSAGE_BYTES, max_payload=MAX_FILES_BYTES)) is not None:
