@@ -19,17 +19,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.measure import CHECKPOINT, Median, Row
-from darkroom.engine.machine import waiting_of_threads
 
 CASES = ("waiting-alone", "waiting-beside")
 ALONE_BAR, BESIDE_BAR = 1.05, 2.0
 OURS, DEFAULTS = "Darkroom's setting", "PyTorch's defaults"
-WAYS: dict[str, Mapping[str, str]] = {
-    DEFAULTS: {},
-    OURS: waiting_of_threads({}),
-    "`OMP_WAIT_POLICY=PASSIVE`": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "`OMP_NUM_THREADS=1`": {"OMP_NUM_THREADS": "1"},
-}
+OTHERS = ("OMP_WAIT_POLICY=PASSIVE", "OMP_NUM_THREADS=1")
 ENGINE = """
 import sys, time
 from darkroom.engine import Engine
@@ -97,6 +91,13 @@ def busy_process() -> Iterator[None]:
         process.wait()
 
 
+def own_ways() -> dict[str, Mapping[str, str]]:
+    """What engines are started with, beside nothing."""
+    from darkroom.engine.machine import waiting_of_threads
+
+    return {DEFAULTS: {}, OURS: waiting_of_threads({})}
+
+
 def measure_ways(
     ways: Mapping[str, Mapping[str, str]], rounds: int, size: int = 128, steps: int = 20
 ) -> dict[str, tuple[Median, Median]]:
@@ -121,7 +122,7 @@ def measure_ways(
 
 def run(rounds: int, cases: tuple[str, ...] = CASES) -> list[Row]:
     """The rows of these cases."""
-    found = measure_ways({name: WAYS[name] for name in (DEFAULTS, OURS)}, rounds)
+    found = measure_ways(own_ways(), rounds)
     (alone, beside), (usual, _) = found[OURS], found[DEFAULTS]
     rows = {
         "waiting-alone": Row("a demo picture, as threads wait", alone, DEFAULTS, usual, ALONE_BAR),
@@ -137,7 +138,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--setting", action="append", default=[], help="environment of one more way")
     options = parser.parse_args()
-    ways = WAYS | {f"`{each}`": dict([each.split("=", 1)]) for each in options.setting}
+    ways = own_ways() | {f"`{each}`": dict([each.split("=", 1)]) for each in (*OTHERS, *options.setting)}
     for name, medians in measure_ways(ways, options.rounds, options.size, options.steps).items():
         spread = (f"{each:.2f} s ({min(each.rounds):.2f} to {max(each.rounds):.2f})" for each in medians)
         print(f"| {name} | {' | '.join(spread)} |", flush=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -22,12 +23,14 @@ def compare(revisions: Sequence[str], only: Sequence[str], rounds: int, folder: 
     One revision is compared with the working tree; `folder` holds the full-size checkpoints. Raises SystemExit for a
     revision that git doesn't know, or on which a row can't be measured.
     """
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # so that no work tree stays behind
     seconds: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory() as temporary, _trees(revisions, Path(temporary)) as trees:
         for number in range(rounds):
             for name, tree in list(trees.items())[:: -1 if number % 2 else 1]:
                 for what, measured in _measure(tree, only, folder).items():
                     seconds.setdefault(what, {}).setdefault(name, []).append(measured)
+                    print(f"  {what}, {name}: {measured:.4g} s", flush=True)
         others = processors_of_others()
         for what, of_trees in seconds.items():
             print(describe(what, {name: of_trees.get(name, []) for name in trees}))
