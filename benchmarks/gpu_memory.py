@@ -125,6 +125,20 @@ def decoding(vae: Any, width: int, height: int, tile: int | None) -> int:
     return live.peak
 
 
+def decoding_again(vae: Any, width: int, height: int, tile: int | None) -> int:
+    """Bytes of decoding in half precision and, because that gave NaN, once more in fp32, with the weights in fp32."""
+    set_tiling(vae, tile)
+    dtype = vae.dtype
+    with counting() as live:
+        for _ in range(2):
+            latents = torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype)
+            made = vae.decode(latents, return_dict=False)[0]
+            del made
+            torch.nn.Module.to(vae, torch.float32)
+    torch.nn.Module.to(vae, dtype)
+    return live.peak
+
+
 def encoding(vae: Any, width: int, height: int, tile: int | None) -> int:
     """Bytes that encoding a picture takes beside the weights."""
     set_tiling(vae, tile)
@@ -137,12 +151,25 @@ def table() -> str:
     """The table of docs/explanation/gpu.md, in GB of 10^9 bytes."""
     parts = {name: make(name, torch.float32 if name == "vae" else torch.float16) for name in COMPONENTS}
     first, second, unet, vae = (parts[name] for name in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    half = make("vae", torch.float16)
     rows = [("weights: both text encoders, fp16", weights(first) + weights(second))]
     rows += [("weights: UNet, fp16", weights(unet)), ("weights: VAE, fp32", weights(vae))]
     rows += [("encoding two chunks of a prompt", text_encoding(first, 2) + text_encoding(second, 2))]
     rows += [(f"a step at {edge} × {edge}", denoising(unet, edge, edge)) for edge in (1024, 1536, 2048)]
     rows += [(f"decoding {edge} × {edge} in one piece", decoding(vae, edge, edge, None)) for edge in (1024, 1536, 2048)]
     rows += [(f"decoding 2048 × 2048 in tiles of {tile}", decoding(vae, 2048, 2048, tile)) for tile in (1024, 512)]
+    rows += [
+        (
+            f"decoding {edge} × {edge} again in fp32{where}, with the VAE's weights",
+            decoding_again(half, edge, edge, tile),
+        )
+        for edge, tile, where in (
+            (1024, None, ""),
+            (1024, 512, " in tiles of 512"),
+            (2048, None, ""),
+            (2048, 1024, " in tiles of 1024"),
+        )
+    ]
     rows += [("encoding a picture of 1024 × 1024 in one piece", encoding(vae, 1024, 1024, None))]
     return "\n".join(["| | GB |", "| --- | --- |", *(f"| {what} | {size / GB:.2f} |" for what, size in rows)])
 

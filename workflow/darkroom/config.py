@@ -56,7 +56,7 @@ def _each_once(devices: list[str]) -> list[str]:
     return devices
 
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9]\d*))?)$")]
 Devices = Annotated[list[Device], AfterValidator(_each_once)]
 
 

@@ -161,3 +161,7 @@ def test_the_numbers_are_those_of_the_models_configs() -> None:
         assert near(pixel, rel=0.001) == memory.DECODE_PIXEL_BYTES
     tiled = gpu_memory.decoding(parts["vae"], 2048, 2048, memory.TILE)
     assert tiled < 1.05 * memory.DECODE_PIXEL_BYTES * memory.TILE**2
+    half = gpu_memory.make("vae", torch.float16)
+    for edge, tile in ((1024, None), (1024, memory.SMALL_TILE), (2048, None), (2048, memory.TILE)):
+        planned = memory.VAE_BYTES + 1.05 * memory.DECODE_PIXEL_BYTES * (tile or edge) ** 2
+        assert gpu_memory.decoding_again(half, edge, edge, tile) < planned, "NaN is decoded again in what the plan has"

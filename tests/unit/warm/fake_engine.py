@@ -144,6 +144,15 @@ def is_listed(folder: Path, name: str) -> bool:
     return path.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") in path.read_text().splitlines()
 
 
+def is_lost_once(folder: Path) -> bool:
+    """Whether this process is the first to ask: its GPU can't be used from now on."""
+    try:
+        (folder / "lost once").unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngine:
     """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
@@ -161,7 +170,7 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
     while behaviour.read_text() == "load slowly" and not (folder / "go").exists():
         on_read(41 * 10**7, 10**9)
         time.sleep(POLL_S)
-    if is_listed(folder, "lost"):
+    if is_listed(folder, "lost") or is_lost_once(folder):
         raise ConfigError("engine.device", options.device, "GPU 1 has fallen off the bus", "restart the machine")
     if behaviour.read_text() == "fail":
         raise ModelError("model folder", folder, "Diffusers format missing: no model_index.json", "run it again")

@@ -34,7 +34,7 @@ from darkroom.base.logs import configure_log
 from darkroom.base.text import format_percent, format_progress
 from darkroom.config_output import MetadataConfig
 from darkroom.engine.machine import machine_line
-from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
+from darkroom.errors import ConfigError, CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
 from darkroom.serve.channel import Channel
@@ -236,7 +236,7 @@ class EngineProcess:
 
     def _fail(self, about: Message, error: DarkroomError) -> None:
         self._drop({"event": "failed", **about, "error": error.as_dict()})
-        if isinstance(error, CudaError):
+        if isinstance(error, CudaError | ConfigError):  # a fault of the device, or one that can't be used any more
             logger.error("%s", error)
             leave(EXIT_POISONED)
 
