@@ -32,15 +32,16 @@ POOLED_WIDTH = 1280
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the tensors made inside that live at once."""
+    """Counts the bytes of the tensors made inside that live at once, and the operations that compute or copy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.operations = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        self.operations += not func.is_view and "empty" not in func.name()
         given = {
             leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
         }
@@ -108,21 +109,31 @@ def text_encoding(part: Any, chunks: int) -> int:
 
 def denoising(unet: Any, width: int, height: int, chunks: int = 1) -> int:
     """Bytes that a step with classifier-free guidance takes beside the weights."""
+    return run_step(unet, width, height, chunks).peak
+
+
+def run_step(unet: Any, width: int, height: int, chunks: int = 1) -> Live:
+    """A step with classifier-free guidance."""
     with counting() as live:
         like = {"device": "meta", "dtype": unet.dtype}
         latents = torch.empty((2, 4, height // 8, width // 8), **like)
         context = torch.empty((2, TOKENS * chunks, CONTEXT_WIDTH), **like)
         added = {"text_embeds": torch.empty((2, POOLED_WIDTH), **like), "time_ids": torch.empty((2, 6), **like)}
         unet(latents, torch.tensor(1.0, device="meta"), context, added_cond_kwargs=added, return_dict=False)
-    return live.peak
+    return live
 
 
 def decoding(vae: Any, width: int, height: int, tile: int | None) -> int:
     """Bytes that decoding takes beside the weights."""
+    return run_decoder(vae, width, height, tile).peak
+
+
+def run_decoder(vae: Any, width: int, height: int, tile: int | None) -> Live:
+    """A decoding, in tiles or in one piece."""
     set_tiling(vae, tile)
     with counting() as live:
         vae.decode(torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype), return_dict=False)
-    return live.peak
+    return live
 
 
 def decoding_again(vae: Any, width: int, height: int, tile: int | None) -> int:
@@ -174,5 +185,12 @@ def table() -> str:
     return "\n".join(["| | GB |", "| --- | --- |", *(f"| {what} | {size / GB:.2f} |" for what, size in rows)])
 
 
+def operations() -> str:
+    """A line about how many operations a step and a decoding are."""
+    step = run_step(make("unet", torch.float16), 1024, 1024).operations
+    decoded = run_decoder(make("vae", torch.float32), 1024, 1024, None).operations
+    return f"At 1024 × 1024 a step is {step} operations, a decoding in one piece {decoded}."
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), operations(), sep="\n\n")

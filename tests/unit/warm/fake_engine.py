@@ -49,7 +49,6 @@ class FakeEngine:
     device = "cpu"
     dtype = "fp32"
     memory = "cpu, fp32"
-    overlaps = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -109,6 +108,9 @@ class FakeEngine:
         facts = RenderFacts(212, 8, 3, *times, "cpu", "fp32", "cpu, fp32", self.name, self.model_hash, (), ())
         self._note("finished", request.prompt)
         return RenderedImage(image, request, facts, latents=LATENTS if denoised.keep_latents else None)
+
+    def overlaps(self, _: Denoised) -> bool:
+        return True
 
     def close(self) -> None:
         self._note("closed", self.name)

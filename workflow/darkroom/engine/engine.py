@@ -212,14 +212,9 @@ class Engine:
         """
         return self._guarded(denoised.request, lambda: self._decode(denoised))
 
-    @property
-    def overlaps(self) -> bool:
-        """True if a picture should be decoded in another thread while the next one is denoised.
-
-        Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice
-        as many OpenMP threads, which then sleep between operations.
-        """
-        return self._plan.mode == "resident"
+    def overlaps(self, denoised: Denoised) -> bool:
+        """True if this picture should be decoded in another thread while the next one is denoised."""
+        return self._plan.overlaps(*max(denoised.request.sizes, key=math.prod))
 
     def startup_lines(self) -> list[str]:
         """The memory policy's decisions, for a server's log."""

@@ -157,7 +157,7 @@ class EngineProcess:
         else:
             self._stage(task, "decoding")
             self._wait_for_finishing()  # more than one waiting picture would only hold memory
-            if engine.overlaps:
+            if engine.overlaps(denoised):
                 self._free(task)  # before its picture is sent: between the two the server would see no work
                 self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
                 return
