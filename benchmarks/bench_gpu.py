@@ -80,6 +80,14 @@ def _channels_last(model: Path, device: str, scale: Scale) -> Iterator[Result]:
         yield _time(engine, "resident, channels_last, 30 steps", scale.edge, 30, scale.rounds)
 
 
+def _compiled(model: Path, device: str, scale: Scale) -> Iterator[Result]:
+    with _engine(model, device, "resident", compile="regional") as engine:
+        begun = time.perf_counter()
+        _render(engine, scale.edge, 1)
+        yield {"what": "compiled: the first picture, 1 step", "seconds": time.perf_counter() - begun}
+        yield _time(engine, "resident, compiled, 30 steps", scale.edge, 30, scale.rounds)
+
+
 def _batches(model: Path, device: str, scale: Scale) -> Iterator[Result]:
     """Seconds for each picture of a step for several pictures at once, with classifier-free guidance: what batches would save."""
     import torch
@@ -137,6 +145,7 @@ PARTS = (
     Part("tests", 180, _tests),
     Part("speed", 95, _speed),
     Part("channels_last", 65, _channels_last),
+    Part("compiled", 110, _compiled),
     Part("batches", 35, _batches),
     Part("offload", 50, _offload),
     Part("large", 30, _large),

@@ -68,6 +68,12 @@ def test_a_name_of_no_model_is_refused_when_the_server_starts(folder: Path, serv
     assert (caught.value.what, caught.value.value) == (f"{key} =", "othr")
 
 
+def test_what_is_compiled_is_an_option_and_in_the_configuration(folder: Path) -> None:
+    assert read(folder).engine.compile == "off"
+    assert read(folder, "engine: {compile: regional}").engine.compile == "regional"
+    assert read(folder, options=["--compile", "regional"]).engine.compile == "regional"
+
+
 @pytest.mark.parametrize("devices", [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cuda:0", "cuda:00")])
 def test_two_engines_on_one_gpu_are_refused_however_it_is_named(folder: Path, devices: tuple[str, ...]) -> None:
     options = [option for device in devices for option in ("--device", device)]

@@ -162,6 +162,7 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
         hold_device(visible, folder)
     with (folder / "devices").open("a") as file:
         file.write(f"{options.device} of {visible}\n")
+    (folder / "compile").write_text(options.compile)
     for name, pid in (("engines", os.getpid()), ("loads", os.getppid())):
         with (folder / name).open("a") as file:
             file.write(f"{pid}\n")
