@@ -83,7 +83,7 @@ class EngineConfig(Section):
     memory: Literal["auto", "resident", "offload"] = "auto"
     """Keep the model on the GPU, or move its parts in and out. `auto` keeps it where it fits: SDXL on GPUs with 12 GB or more."""
     compile: Literal["off", "regional"] = "off"
-    """`regional`: torch compiles the UNet's transformer blocks, which takes a minute at the first picture and makes each step quicker on a GPU. The pictures' last bits differ, and finished ones are not rendered again for it."""
+    """`regional`: torch compiles the UNet's transformer blocks, which the first picture waits for and which is meant for GPUs and many pictures. Their last bits differ, and finished ones are not rendered again for it."""
     start_timeout_s: float = Field(900, gt=0)
     """How long the engine may take to load a model before the jobs that wait for it fail."""
     render_timeout_s: float = Field(3600, gt=0)
