@@ -70,6 +70,46 @@ def _speed(model: Path, device: str, scale: Scale) -> Iterator[Result]:
             yield _time(engine, f"resident, {steps} steps", scale.edge, steps, scale.rounds)
 
 
+def _channels_last(model: Path, device: str, scale: Scale) -> Iterator[Result]:
+    """UNet and VAE with their weights in the order that convolutions on tensor cores take."""
+    import torch
+
+    with _engine(model, device, "resident") as engine:
+        for part in (engine._pipeline.unet, engine._pipeline.vae):
+            part.to(memory_format=torch.channels_last)
+        yield _time(engine, "resident, channels_last, 30 steps", scale.edge, 30, scale.rounds)
+
+
+def _compiled(model: Path, device: str, scale: Scale) -> Iterator[Result]:
+    with _engine(model, device, "resident", compile="regional") as engine:
+        begun = time.perf_counter()
+        _render(engine, scale.edge, 1)
+        yield {"what": "compiled: the first picture, 1 step", "seconds": time.perf_counter() - begun}
+        yield _time(engine, "resident, compiled, 30 steps", scale.edge, 30, scale.rounds)
+
+
+def _batches(model: Path, device: str, scale: Scale) -> Iterator[Result]:
+    """Seconds for each picture of a step for several pictures at once, with classifier-free guidance: what batches would save."""
+    import torch
+
+    with _engine(model, device, "resident") as engine, torch.inference_mode():
+        unet = engine._pipeline.unet
+        like = {"device": unet.device, "dtype": unet.dtype}
+        width, pooled = unet.config.cross_attention_dim, engine._pipeline.text_encoder_2.config.projection_dim
+        for pictures in (1, 2, 4):
+            latents = torch.randn((2 * pictures, 4, scale.edge // 8, scale.edge // 8)).to(**like)
+            texts = torch.randn((2 * pictures, 77, width)).to(**like)
+            added = {"text_embeds": torch.randn((2 * pictures, pooled)).to(**like)}
+            added["time_ids"] = torch.zeros((2 * pictures, 6), **like)
+            seconds = []
+            for _ in range(1 + scale.rounds):
+                begun = time.perf_counter()
+                unet(latents, 500, texts, added_cond_kwargs=added, return_dict=False)[0].sum().item()
+                seconds.append(time.perf_counter() - begun)
+            each = statistics.median(seconds[1:]) / pictures
+            yield {"what": f"a step, {pictures} at once, for each", "edge": scale.edge, "seconds": each}
+
+
 def _offload(model: Path, device: str, scale: Scale) -> Iterator[Result]:
     with _engine(model, device, "offload") as engine:
         yield _time(engine, "offload, 8 steps", scale.edge, 8, scale.rounds)
@@ -81,36 +121,45 @@ def _large(model: Path, device: str, scale: Scale) -> Iterator[Result]:
 
 
 def _lora(model: Path, device: str, scale: Scale) -> Iterator[Result]:
+    """What it takes to change LoRAs in fp16, beside rendering: from none to one, to another one, and back."""
     from darkroom.engine import Library
+    from darkroom.request.render_request import RenderRequest
 
     folder = ROOT / "build/gpu/assets"
     for number in (1, 2):
         _write_lora(folder / f"loras/lora{number}.safetensors", model, number)
-    with _engine(model, device, "resident", Library(folder)) as engine:
+    with _engine(model, device, "resident", library=Library(folder), dtype="fp16") as engine:
         plain = _render(engine, scale.edge, 1)
         for text in ("<lora:lora1:0.3>", "<lora:lora2:0.3>", ""):
-            made = _render(engine, scale.edge, 1, f"a red circle {text}")
-            yield {"what": f"LoRAs changed to {text or 'none'}", "seconds": made.facts.apply_s}
+            request = RenderRequest(prompt=f"a red circle {text}")
+            begun, spent = time.perf_counter(), time.process_time()
+            engine._assets.prepare(request)
+            engine._pipeline.unet.conv_out.bias.sum().item()  # waits for the device
+            seconds, spent = time.perf_counter() - begun, time.process_time() - spent
+            yield {"what": f"LoRAs changed to {text or 'none'}", "seconds": seconds, "processor_s": spent}
         again = _render(engine, scale.edge, 1)
         yield {"what": "LoRAs leave no trace", "passed": plain.image.tobytes() == again.image.tobytes()}
 
 
 PARTS = (
-    Part("tests", 210, _tests),
-    Part("speed", 150, _speed),
-    Part("offload", 90, _offload),
-    Part("large", 60, _large),
-    Part("lora", 90, _lora),
+    Part("tests", 180, _tests),
+    Part("speed", 95, _speed),
+    Part("channels_last", 65, _channels_last),
+    Part("compiled", 110, _compiled),
+    Part("batches", 35, _batches),
+    Part("offload", 50, _offload),
+    Part("large", 30, _large),
+    Part("lora", 35, _lora),
 )
 
 
 class _engine:
     """An engine for one part, closed at its end."""
 
-    def __init__(self, model: Path, device: str, memory: str, library: Any = None) -> None:
+    def __init__(self, model: Path, device: str, memory: str, **options: Any) -> None:
         from darkroom.engine import Engine
 
-        self._made = Engine.load(model, device=device, memory=memory, library=library)
+        self._made = Engine.load(model, device=device, memory=memory, **options)
 
     def __enter__(self) -> Any:
         return self._made
@@ -257,7 +306,7 @@ def table(lines: list[Result]) -> str:
 
     head = ["| what | edge | seconds | outside the UNet | denoising | decoding | reserved |", "|" + " --- |" * 7]
     rows = [
-        f"| {line['what']} | {line.get('edge', '')} | {line['seconds']:.2f} "
+        f"| {line['what']} | {line.get('edge', '')} | {line['seconds']:.3g} "
         f"| {format(line['outside_unet'], '.0%') if 'outside_unet' in line else ''} "
         f"| {memory(line, 'denoise_bytes')} | {memory(line, 'decode_bytes')} | {memory(line, 'reserved_bytes')} |"
         for line in lines

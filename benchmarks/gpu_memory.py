@@ -32,15 +32,16 @@ POOLED_WIDTH = 1280
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of the tensors made inside that live at once."""
+    """Counts the bytes of the tensors made inside that live at once, and the operations that compute or copy."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = self.peak = 0
+        self.now = self.peak = self.operations = 0
         self._known: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
+        self.operations += not func.is_view and "empty" not in func.name()
         given = {
             leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
         }
@@ -108,20 +109,44 @@ def text_encoding(part: Any, chunks: int) -> int:
 
 def denoising(unet: Any, width: int, height: int, chunks: int = 1) -> int:
     """Bytes that a step with classifier-free guidance takes beside the weights."""
+    return run_step(unet, width, height, chunks).peak
+
+
+def run_step(unet: Any, width: int, height: int, chunks: int = 1) -> Live:
+    """A step with classifier-free guidance."""
     with counting() as live:
         like = {"device": "meta", "dtype": unet.dtype}
         latents = torch.empty((2, 4, height // 8, width // 8), **like)
         context = torch.empty((2, TOKENS * chunks, CONTEXT_WIDTH), **like)
         added = {"text_embeds": torch.empty((2, POOLED_WIDTH), **like), "time_ids": torch.empty((2, 6), **like)}
         unet(latents, torch.tensor(1.0, device="meta"), context, added_cond_kwargs=added, return_dict=False)
-    return live.peak
+    return live
 
 
 def decoding(vae: Any, width: int, height: int, tile: int | None) -> int:
     """Bytes that decoding takes beside the weights."""
+    return run_decoder(vae, width, height, tile).peak
+
+
+def run_decoder(vae: Any, width: int, height: int, tile: int | None) -> Live:
+    """A decoding, in tiles or in one piece."""
     set_tiling(vae, tile)
     with counting() as live:
         vae.decode(torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype), return_dict=False)
+    return live
+
+
+def decoding_again(vae: Any, width: int, height: int, tile: int | None) -> int:
+    """Bytes of decoding in half precision and, because that gave NaN, once more in fp32, with the weights in fp32."""
+    set_tiling(vae, tile)
+    dtype = vae.dtype
+    with counting() as live:
+        for _ in range(2):
+            latents = torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype)
+            made = vae.decode(latents, return_dict=False)[0]
+            del made
+            torch.nn.Module.to(vae, torch.float32)
+    torch.nn.Module.to(vae, dtype)
     return live.peak
 
 
@@ -137,15 +162,35 @@ def table() -> str:
     """The table of docs/explanation/gpu.md, in GB of 10^9 bytes."""
     parts = {name: make(name, torch.float32 if name == "vae" else torch.float16) for name in COMPONENTS}
     first, second, unet, vae = (parts[name] for name in ("text_encoder", "text_encoder_2", "unet", "vae"))
+    half = make("vae", torch.float16)
     rows = [("weights: both text encoders, fp16", weights(first) + weights(second))]
     rows += [("weights: UNet, fp16", weights(unet)), ("weights: VAE, fp32", weights(vae))]
     rows += [("encoding two chunks of a prompt", text_encoding(first, 2) + text_encoding(second, 2))]
     rows += [(f"a step at {edge} × {edge}", denoising(unet, edge, edge)) for edge in (1024, 1536, 2048)]
     rows += [(f"decoding {edge} × {edge} in one piece", decoding(vae, edge, edge, None)) for edge in (1024, 1536, 2048)]
     rows += [(f"decoding 2048 × 2048 in tiles of {tile}", decoding(vae, 2048, 2048, tile)) for tile in (1024, 512)]
+    rows += [
+        (
+            f"decoding {edge} × {edge} again in fp32{where}, with the VAE's weights",
+            decoding_again(half, edge, edge, tile),
+        )
+        for edge, tile, where in (
+            (1024, None, ""),
+            (1024, 512, " in tiles of 512"),
+            (2048, None, ""),
+            (2048, 1024, " in tiles of 1024"),
+        )
+    ]
     rows += [("encoding a picture of 1024 × 1024 in one piece", encoding(vae, 1024, 1024, None))]
     return "\n".join(["| | GB |", "| --- | --- |", *(f"| {what} | {size / GB:.2f} |" for what, size in rows)])
 
 
+def operations() -> str:
+    """A line about how many operations a step and a decoding are."""
+    step = run_step(make("unet", torch.float16), 1024, 1024).operations
+    decoded = run_decoder(make("vae", torch.float32), 1024, 1024, None).operations
+    return f"At 1024 × 1024 a step is {step} operations, a decoding in one piece {decoded}."
+
+
 if __name__ == "__main__":
-    print(table())
+    print(table(), operations(), sep="\n\n")

@@ -76,9 +76,10 @@ def test_a_lora_is_added_up_to_the_same_wherever_the_weights_wait(model_dir: Pat
 def test_a_picture_says_how_the_gpu_computed(model_dir: Path) -> None:
     import torch
 
-    how = Engine.load(model_dir, device="cuda").render(REQUEST).facts.arithmetic
-    assert how is not None
-    assert how["gpu"] == torch.cuda.get_device_name() and how["cudnn"] and how["cublas_workspace"]
+    facts = Engine.load(model_dir, device="cuda").render(REQUEST).facts
+    how = facts.arithmetic
+    assert facts.made_on["processor"] == torch.cuda.get_device_name()
+    assert how is not None and how["cudnn"] and how["cublas_workspace"]
     assert not how["tf32"] and how["deterministic"] and "cudnn" not in how["attention"]
 
 

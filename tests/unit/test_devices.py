@@ -33,6 +33,7 @@ def test_devices_that_can_be(section: str, devices: list[str]) -> None:
         (["cuda:1", "cuda:1"], "names cuda:1 more than once"),
         (["cuda:0", "cuda"], "names cuda:0 more than once"),
         (["mps", "mps"], "names mps more than once"),
+        (["cuda:0", "cuda:00"], "cuda:00"),
         (["auto", "cuda:1"], "names auto beside others"),
         (["gpu:1"], "gpu:1"),
     ],

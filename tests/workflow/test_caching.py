@@ -81,12 +81,11 @@ def test_order_and_comments_render_nothing(project: Project) -> None:
     assert project.rendered_by(project.run) == set()
 
 
-def test_identical_bytes_elsewhere_and_another_device_rebuild_nothing(project: Project) -> None:
+def test_identical_bytes_elsewhere_another_device_and_compiling_rebuild_nothing(project: Project) -> None:
     shutil.copyfile(project.checkpoint, project.folder / "elsewhere.safetensors")  # which is also newer
     project.checkpoint.unlink()
-    project.configure(
-        checkpoints={"tiny": {"source": "elsewhere.safetensors"}}, engine={"device": "cpu", "idle_timeout_s": 60}
-    )
+    engine = {"device": "cpu", "idle_timeout_s": 60, "compile": "regional"}
+    project.configure(checkpoints={"tiny": {"source": "elsewhere.safetensors"}}, engine=engine)
     assert nothing_to_do(project)
 
 

@@ -56,7 +56,7 @@ def _each_once(devices: list[str]) -> list[str]:
     return devices
 
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:(0|[1-9]\d*))?)$")]
 Devices = Annotated[list[Device], AfterValidator(_each_once)]
 
 
@@ -82,6 +82,8 @@ class EngineConfig(Section):
     """The number format while rendering: `auto` is fp16 on a GPU and fp32 on a CPU."""
     memory: Literal["auto", "resident", "offload"] = "auto"
     """Keep the model on the GPU, or move its parts in and out. `auto` keeps it where it fits: SDXL on GPUs with 12 GB or more."""
+    compile: Literal["off", "regional"] = "off"
+    """`regional`: torch compiles the UNet's transformer blocks, which the first picture waits for and which is meant for GPUs and many pictures. Their last bits differ, and finished ones are not rendered again for it."""
     start_timeout_s: float = Field(900, gt=0)
     """How long the engine may take to load a model before the jobs that wait for it fail."""
     render_timeout_s: float = Field(3600, gt=0)

@@ -52,6 +52,26 @@ def test_each_card_keeps_the_model_where_it_fits_and_decodes_usual_sizes_in_one_
     assert total > memory.UNET_BYTES + memory.STEP_BYTES + 0.4 * GB
 
 
+@pytest.mark.parametrize(
+    ("kind", "gigabytes", "requested", "overlapping"),
+    [
+        ("cuda", 8, "auto", []),
+        ("cuda", 8, "resident", []),
+        ("cuda", 12.6, "auto", [512]),
+        ("cuda", 16.8, "auto", [512, 1024, 2048]),  # that one in tiles
+        ("cuda", 24, "auto", [512, 1024, 1472, 2048]),
+        ("cuda", 24, "offload", []),
+        ("mps", 0, "auto", [512, 1024, 1472, 2048]),
+        ("cpu", 0, "auto", []),
+    ],
+)
+def test_a_picture_is_decoded_beside_the_next_ones_steps_where_both_fit(
+    kind: str, gigabytes: float, requested: str, overlapping: list[int]
+) -> None:
+    plan = decide(kind, int(gigabytes * GB), requested)
+    assert [edge for edge in (512, 1024, 1472, 2048) if plan.overlaps(edge, edge)] == overlapping
+
+
 @pytest.mark.parametrize("card", [12 * GB, 24 * GB, 48 * GB])
 def test_some_megabytes_more_or_less_change_nothing(card: int) -> None:
     assert len({decide("cuda", card + change * 10**6, "auto").tiled_from for change in range(0, 400, 40)}) == 1
@@ -161,3 +181,7 @@ def test_the_numbers_are_those_of_the_models_configs() -> None:
         assert near(pixel, rel=0.001) == memory.DECODE_PIXEL_BYTES
     tiled = gpu_memory.decoding(parts["vae"], 2048, 2048, memory.TILE)
     assert tiled < 1.05 * memory.DECODE_PIXEL_BYTES * memory.TILE**2
+    half = gpu_memory.make("vae", torch.float16)
+    for edge, tile in ((1024, None), (1024, memory.SMALL_TILE), (2048, None), (2048, memory.TILE)):
+        planned = memory.VAE_BYTES + 1.05 * memory.DECODE_PIXEL_BYTES * (tile or edge) ** 2
+        assert gpu_memory.decoding_again(half, edge, edge, tile) < planned, "NaN is decoded again in what the plan has"

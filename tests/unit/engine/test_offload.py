@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from darkroom.engine import Cancelled, Engine, Library, Previews
 from darkroom.engine import engine as engine_module
+from darkroom.engine.decode import Codec
+from darkroom.engine.load import load_vae, prepare
 from darkroom.engine.memory import MemoryPlan
+from darkroom.engine.placement import Placement
 from darkroom.errors import OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures import fake_device
-from tests.fixtures.assets import write_embedding, write_lora, write_vae
+from tests.fixtures.assets import write_embedding, write_lora, write_loud_vae, write_vae
 from tests.fixtures.upscalers import compact, write_upscaler
 
 REQUEST = RenderRequest(prompt="a fox", width=64, height=64, steps=2, seed=7)
@@ -168,3 +172,31 @@ def test_loras_find_the_weights_where_they_wait(engines: dict[str, Engine]) -> N
     chain = {"stages": [{"hires": hires}]}
     assert render(engines["offload"], chain) == render(engines["resident"], chain)
     assert render(engines["offload"], {}) == render(engines["resident"], {})
+
+
+@pytest.mark.parametrize("tile", [None, 64])
+def test_a_vae_that_overflows_decodes_again_in_fp32(model_dir: Path, tmp_path: Path, tile: int | None) -> None:
+    """In one piece and in tiles, on the device for good and in turns: the same bytes, and the weights are what they were."""
+    fake_device.install()
+    model = prepare(model_dir)
+    path = write_loud_vae(tmp_path / "loud.safetensors")
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    own = load_vae(path, model, "fp16").state_dict()
+    made = {}
+    for mode in ("cpu", "resident", "offload"):
+        vae = load_vae(path, model, "fp16")
+        assert vae.dtype == torch.float16
+        place = Placement("cpu" if mode == "cpu" else fake_device.DEVICE, takes_turns=mode == "offload")
+        plan = MemoryPlan(mode, "for a test", tile and 1, tile or 1024)  # type: ignore[arg-type]
+        with torch.inference_mode():
+            image, is_retried = Codec(place, plan).decode(vae, latents.to(place.device))
+        place.clear()
+        made[mode] = image.tobytes()
+        assert is_retried
+        where = "cpu" if mode != "resident" else "fake"
+        for name, tensor in vae.state_dict().items():
+            assert (tensor.device.type, tensor.dtype) == (where, torch.float16)
+            assert tensor.cpu().equal(own[name])
+    assert made["offload"] == made["resident"]
+    assert max(abs(one - other) for one, other in zip(made["resident"], made["cpu"], strict=True)) <= 2
+    assert len(set(made["cpu"])) > 2

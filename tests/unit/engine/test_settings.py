@@ -14,8 +14,8 @@ from darkroom.engine import Engine, Library
 from darkroom.engine.denoise import slerp
 from darkroom.errors import DarkroomError, KeysError, LoraError, NanImageError, RequestError
 from darkroom.request.render_request import RenderRequest
-from tests.fixtures.assets import write_embedding, write_lora, write_vae
-from tests.fixtures.checkpoints import random_tensors, write_tensors
+from tests.fixtures.assets import write_embedding, write_lora, write_loud_vae, write_vae
+from tests.fixtures.checkpoints import write_tensors
 from tests.fixtures.plain import plain_output, plain_pipeline
 
 
@@ -124,19 +124,10 @@ def test_a_file_that_is_no_vae_is_refused_and_the_engine_works_on(
     assert pixels(engine, request_) == expected
 
 
-def overflowing_vae(path: Path) -> Path:
-    """A VAE whose numbers are right but pass through values beyond half precision, as SDXL's own do."""
-    prefix = "first_stage_model."
-    tensors = {k.removeprefix(prefix): v for k, v in random_tensors().items() if k.startswith(prefix)}
-    for name in ("decoder.conv_in.weight", "decoder.conv_in.bias"):
-        tensors[name] = tensors[name] * np.float32(3e5)
-    return write_tensors(path, tensors, "F32")
-
-
 def test_fault_43_nan_of_a_half_precision_vae_is_decoded_again_in_fp32(
     model_dir: Path, tmp_path: Path, request_: RenderRequest
 ) -> None:
-    overflowing_vae(tmp_path / "vaes/loud.safetensors")
+    write_loud_vae(tmp_path / "vaes/loud.safetensors")
     loud = changed(request_, vae="loud")
     engine = Engine.load(model_dir, device="cpu", dtype="fp16", library=Library(tmp_path))
     before = pixels(engine, request_)

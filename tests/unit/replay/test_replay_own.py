@@ -189,6 +189,24 @@ def test_it_computes_with_the_pictures_number_of_threads(
     assert f"plain.png: bitwise equal, {usual} thread" in capsys.readouterr().out
 
 
+def test_what_was_compiled_is_compiled_again(
+    models: Path,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    monkeypatch.setattr("darkroom.engine.engine.compile_blocks", lambda _, device: compiled.append(device))
+    other = rewrite(pictures / "plain.png", tmp_path / "a.png", lambda made: made["made_on"].update(compile="regional"))
+    foreign = tmp_path / "b.png"
+    rewrite(other, foreign, lambda made: made["made_on"].update(device="cuda"), pixel=1)
+    assert replay(models, pictures / "plain.png", other, foreign, "--check") == 3
+    assert compiled == ["cpu"], "for the picture that was compiled on a device of this kind"
+    lines = capsys.readouterr().out.splitlines()
+    assert ["compile was regional, is none" in line for line in lines] == [False, False, True]
+
+
 def test_a_picture_that_was_enlarged_afterwards_is_enlarged_again(
     models: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from darkroom.errors import BusyError, DarkroomError, ServerDiedError, ServerError
+from darkroom.errors import BusyError, ConfigError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import supervisor
 from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
@@ -375,6 +375,31 @@ def test_a_gpu_that_is_lost_takes_no_more_pictures(tmp_path: Path, monkeypatch: 
         assert len(bench.noted("engines")) == 3
 
     run(tmp_path, use, engines=2)
+
+
+@pytest.mark.parametrize("engines", [2, 1])
+def test_a_gpu_that_is_lost_while_another_model_is_loaded_takes_no_more_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engines: int
+) -> None:
+    """The picture is made by another engine, of whatever model; with none left its error names the device."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+    async def use(bench: Bench) -> None:
+        folder = bench.folders["b"]
+        (folder / "lost once").touch()
+        await until(lambda: bench.states == ["idle"] * engines)
+        (job,) = bench.submit("p0", model="b")
+        if engines == 1:
+            assert str(await bench.dispatcher.broken).startswith("E-CONFIG engine.device")
+            with pytest.raises(ConfigError, match="fallen off the bus"):
+                await job.done
+            return
+        await finish([job, *bench.submit("p1"), *bench.submit("p2", model="b")])
+        assert sorted(bench.states) == ["broken", "idle"]
+        assert bench.noted("renders", "b") == ["p0", "p2"]
+        assert len(bench.noted("engines")) == 2, "the first model is not loaded on that device again"
+
+    run(tmp_path, use, engines=engines)
 
 
 @pytest.mark.parametrize(

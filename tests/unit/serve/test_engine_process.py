@@ -36,7 +36,7 @@ class GatedEngine:
     name, model_hash, device, dtype, memory = "gated", None, "cpu", "fp32", "cpu, fp32"
 
     def __init__(self, overlaps: bool = True) -> None:
-        self.overlaps = overlaps
+        self._overlaps = overlaps
         self.gates = {stage: threading.Semaphore(0) for stage in ("denoise", "decode")}
         self.refusals: dict[str, int] = {}
         self.begun: list[str] = []
@@ -47,6 +47,9 @@ class GatedEngine:
         self.given.append(given)
         self._pass("denoise", request)
         return request
+
+    def overlaps(self, _: RenderRequest) -> bool:
+        return self._overlaps
 
     def decode(self, request: RenderRequest) -> RenderedImage:
         self._pass("decode", request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def read(folder: Path, more: str = "") -> Setup:
+def read(folder: Path, more: str = "", options: Sequence[str] = ()) -> Setup:
     (folder / "serve.yaml").write_text(CONFIG + more)
     parser = argparse.ArgumentParser()
     add_serve(parser)
-    return read_setup(parser.parse_args(["--config", "serve.yaml"]))
+    return read_setup(parser.parse_args(["--config", "serve.yaml", *options]))
 
 
 def test_a_server_needs_no_sheets(folder: Path) -> None:
@@ -65,3 +66,17 @@ def test_a_name_of_no_model_is_refused_when_the_server_starts(folder: Path, serv
     with pytest.raises(ConfigError, match="tiny, other") as caught:
         read(folder, serve)
     assert (caught.value.what, caught.value.value) == (f"{key} =", "othr")
+
+
+def test_what_is_compiled_is_an_option_and_in_the_configuration(folder: Path) -> None:
+    assert read(folder).engine.compile == "off"
+    assert read(folder, "engine: {compile: regional}").engine.compile == "regional"
+    assert read(folder, options=["--compile", "regional"]).engine.compile == "regional"
+
+
+@pytest.mark.parametrize("devices", [("cuda", "cuda:0"), ("cuda:1", "cuda:1"), ("cuda:0", "cuda:00")])
+def test_two_engines_on_one_gpu_are_refused_however_it_is_named(folder: Path, devices: tuple[str, ...]) -> None:
+    options = [option for device in devices for option in ("--device", device)]
+    with pytest.raises(ConfigError, match="devices"):
+        read(folder, options=options)
+    assert read(folder, options=["--device", "cuda:0", "--device", "cuda:1"]).serve.devices == ["cuda:0", "cuda:1"]

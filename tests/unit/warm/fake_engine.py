@@ -49,7 +49,6 @@ class FakeEngine:
     device = "cpu"
     dtype = "fp32"
     memory = "cpu, fp32"
-    overlaps = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -110,6 +109,9 @@ class FakeEngine:
         self._note("finished", request.prompt)
         return RenderedImage(image, request, facts, latents=LATENTS if denoised.keep_latents else None)
 
+    def overlaps(self, _: Denoised) -> bool:
+        return True
+
     def close(self) -> None:
         self._note("closed", self.name)
 
@@ -144,6 +146,15 @@ def is_listed(folder: Path, name: str) -> bool:
     return path.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") in path.read_text().splitlines()
 
 
+def is_lost_once(folder: Path) -> bool:
+    """Whether this process is the first to ask: its GPU can't be used from now on."""
+    try:
+        (folder / "lost once").unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngine:
     """`engines` gets the engine's own process number, then `loads` the server's: who sees the one finds the other."""
     folder = files.model_dir
@@ -151,6 +162,7 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
         hold_device(visible, folder)
     with (folder / "devices").open("a") as file:
         file.write(f"{options.device} of {visible}\n")
+    (folder / "compile").write_text(options.compile)
     for name, pid in (("engines", os.getpid()), ("loads", os.getppid())):
         with (folder / name).open("a") as file:
             file.write(f"{pid}\n")
@@ -162,7 +174,7 @@ def load(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> FakeEngi
     while behaviour.read_text() == "load slowly" and not (folder / "go").exists():
         on_read(41 * 10**7, 10**9)
         time.sleep(POLL_S)
-    if is_listed(folder, "lost"):
+    if is_listed(folder, "lost") or is_lost_once(folder):
         raise ConfigError("engine.device", options.device, "GPU 1 has fallen off the bus", "restart the machine")
     if behaviour.read_text() == "fail":
         raise ModelError("model folder", folder, "Diffusers format missing: no model_index.json", "run it again")

@@ -14,7 +14,15 @@ from darkroom.warm import paths
 
 
 def key(folder: Path, **changes: object) -> str:
-    values = {"verified": None, "device": "auto", "dtype": "auto", "memory": "auto", "slot": 0, **changes}
+    values = {
+        "verified": None,
+        "device": "auto",
+        "dtype": "auto",
+        "memory": "auto",
+        "compile": "off",
+        "slot": 0,
+        **changes,
+    }
     return paths.server_key(folder, **values)  # type: ignore[arg-type]
 
 
@@ -67,6 +75,7 @@ def test_key_tells_engines_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         key(tmp_path, verified=receipt),
         key(tmp_path, device="cpu"),
         key(tmp_path, dtype="fp16"),
+        key(tmp_path, compile="regional"),
         key(tmp_path, memory="offload"),
         key(tmp_path, slot=1),
     ]

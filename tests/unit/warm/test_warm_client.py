@@ -14,7 +14,7 @@ import pytest
 
 from darkroom.errors import DiskError, RequestError
 from darkroom.pictures.png import read_png_text
-from tests.unit.warm.bench import LIMIT_S, Bench, processes_naming, request
+from tests.unit.warm.bench import LIMIT_S, Bench, change, processes_naming, request
 
 SUMMARY = (
     "prompt 212 tokens in 3 chunks | model fake [0123456789] | cpu, fp32 | "
@@ -71,6 +71,14 @@ def test_same_request_gives_the_same_bytes(bench: Bench) -> None:
     first = bench.output.read_bytes()
     bench.render()
     assert bench.output.read_bytes() == first
+
+
+def test_what_is_compiled_is_an_engine_of_its_own(bench: Bench) -> None:
+    for asked in ("off", "regional"):
+        bench.spec = change(bench.spec, compile=asked)
+        bench.render()
+        assert bench.noted("compile") == [asked]
+    assert len(set(bench.noted("engines"))) == 2
 
 
 def test_wrong_request_comes_back_as_the_error_that_names_it(bench: Bench) -> None:

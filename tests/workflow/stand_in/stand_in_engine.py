@@ -48,7 +48,7 @@ def install() -> None:
 class StandIn:
     """The part of `darkroom.engine.Engine`'s interface that a server uses."""
 
-    device, dtype, memory, overlaps = "cpu", "fp32", "stand-in", False
+    device, dtype, memory = "cpu", "fp32", "stand-in"
 
     def __init__(self, model_dir: Path, library: Library) -> None:
         self.name, self.model_hash = read_identity(model_dir)
@@ -93,6 +93,9 @@ class StandIn:
             if cancelled():
                 raise Cancelled
         return request, models, used, made_from, keep_latents
+
+    def overlaps(self, _: Denoised) -> bool:
+        return False
 
     def decode(self, denoised: Denoised) -> RenderedImage:
         request, models, used, made_from, keep_latents = denoised

@@ -57,6 +57,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 or mps")
     text = "the number format while rendering; auto is fp16 on a GPU and fp32 on a CPU"
     sub.add_argument("--dtype", default="auto", choices=("auto", "fp16", "fp32", "bf16"), help=text)
+    text = "regional: compile the transformer blocks, for many pictures at once; other last bits"
+    sub.add_argument("--compile", default="off", choices=("off", "regional"), help=text)
     sub.add_argument("--verified", type=Path, help="with --request: the verified receipt the folder must still match")
     sub.add_argument("--engine", default="{}", help="with --request: the configuration's engine section as JSON")
     sub.add_argument(

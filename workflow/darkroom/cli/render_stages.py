@@ -107,7 +107,7 @@ def render_legs(
     def folder_of(model: str | None) -> Path:
         return arguments.model_dir if model is None else find_folder(library, model)
 
-    chain = Chain(request.of_checkpoint(name), name, folder_of, arguments.dtype, lambda _: pictures)
+    chain = Chain(request.of_checkpoint(name), name, folder_of, arguments.dtype, lambda _: pictures, arguments.compile)
     ((made, _),) = render_chains([chain], library, arguments.device, metadata)
     return made
 

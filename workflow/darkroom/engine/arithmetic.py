@@ -50,7 +50,6 @@ def describe_arithmetic(device: str) -> dict[str, Any] | None:
         return None
     backends = torch.backends
     return {
-        "gpu": torch.cuda.get_device_name(device),
         "cuda": torch.version.cuda or torch.version.hip,
         "cudnn": backends.cudnn.version(),
         "tf32": backends.cuda.matmul.allow_tf32 or backends.cudnn.allow_tf32,

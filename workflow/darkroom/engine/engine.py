@@ -14,6 +14,7 @@ from darkroom.engine.arithmetic import describe_arithmetic, make_deterministic
 from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
 from darkroom.engine.chain_models import ChainModels, find_models, read_model
+from darkroom.engine.compiling import Compile, compile_blocks, with_compile_errors
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
@@ -65,13 +66,21 @@ class Engine:
     """
 
     def __init__(
-        self, pipeline: Any, files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, library: Library
+        self,
+        pipeline: Any,
+        files: WeightFiles,
+        device: str,
+        dtype: str,
+        plan: MemoryPlan,
+        library: Library,
+        compile: Compile = "off",
     ) -> None:
         self._folder = files.model.folder
         self._models = read_model(self._folder)
         self.name, self.model_hash = self._models.name, self._models.model_hash
         self.device = device
         self.dtype = dtype
+        self._compile = compile
         self.memory = plan.describe(dtype)
         self.library = library
         self._placement = Placement(device, takes_turns=plan.mode == "offload")
@@ -99,10 +108,11 @@ class Engine:
         device: str = "auto",
         dtype: str = "auto",
         memory: str = "auto",
+        compile: Compile = "off",
         library: Library | None = None,
         on_read: OnRead | None = None,
     ) -> Engine:
-        """Load a verified model, or a model folder by its path. `device`, `dtype`, `memory` are the config's values.
+        """Load a verified model, or a model folder by its path. `device`, `dtype`, `memory`, `compile` are the config's values.
 
         `library` holds the LoRAs, embeddings and VAEs that requests name; by default it is the models folder MODELS of
         a model in MODELS/diffusers/NAME. `on_read` is called with the bytes of weights read so far and in all.
@@ -129,7 +139,9 @@ class Engine:
             folder.name,
             "use a smaller one",
         )
-        return cls(pipeline, files, device, dtype, plan, library or Library(folder.parent.parent))
+        if compile == "regional":
+            compile_blocks(pipeline, device)
+        return cls(pipeline, files, device, dtype, plan, library or Library(folder.parent.parent), compile)
 
     def render(
         self,
@@ -212,14 +224,9 @@ class Engine:
         """
         return self._guarded(denoised.request, lambda: self._decode(denoised))
 
-    @property
-    def overlaps(self) -> bool:
-        """True if a picture should be decoded in another thread while the next one is denoised.
-
-        Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice
-        as many OpenMP threads, which then sleep between operations.
-        """
-        return self._plan.mode == "resident"
+    def overlaps(self, denoised: Denoised) -> bool:
+        """True if this picture should be decoded in another thread while the next one is denoised."""
+        return self._plan.overlaps(*max(denoised.request.sizes, key=math.prod))
 
     def startup_lines(self) -> list[str]:
         """The memory policy's decisions, for a server's log."""
@@ -233,7 +240,7 @@ class Engine:
 
         def in_turn() -> T:
             try:
-                return work()
+                return work() if self._compile == "off" else with_compile_errors(work)
             finally:
                 self._placement.clear()
 
@@ -290,5 +297,6 @@ class Engine:
             processor=processor_of(self.device),
             threads=threads_of(self.device),
             origin=models.origin,
+            compile=None if self._compile == "off" else self._compile,
             arithmetic=describe_arithmetic(self.device),
         )

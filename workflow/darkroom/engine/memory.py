@@ -43,16 +43,32 @@ Mode = Literal["resident", "offload", "cpu"]
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where the model is kept, why, from how many pixels on the VAE decodes in tiles (None: never), and their edge in pixels."""
+    """Where the model is kept, why, from how many pixels on the VAE decodes in tiles (None: never), and their edge in pixels.
+
+    `room` are the bytes beside a model that stays on a GPU; None where they aren't limited, or the components take turns.
+    """
 
     mode: Mode
     reason: str
     tiled_from: int | None
     tile: int = TILE
+    room: int | None = None
 
     def is_tiled(self, width: int, height: int) -> bool:
         """True if a picture of this size in pixels is decoded in tiles."""
         return self.tiled_from is not None and width * height >= self.tiled_from
+
+    def overlaps(self, width: int, height: int) -> bool:
+        """True if a picture of this size may be decoded while another one of its size is denoised.
+
+        Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice as many
+        OpenMP threads, which then sleep between operations.
+        """
+        if self.mode != "resident" or self.room is None:
+            return self.mode == "resident"
+        pixels = width * height
+        decoded = self.tile**2 if self.is_tiled(width, height) else pixels
+        return decoded * DECODE_PIXEL_BYTES + pixels * STEP_BYTES // USUAL_PIXELS <= self.room
 
     def describe(self, dtype: str) -> str:
         """One line for the log, such as `offload (GPU of 8.6 GB is below 12 GB), fp16, VAE tiling from 2.0 MP`."""
@@ -106,7 +122,8 @@ def decide(device_kind: str, total_bytes: int, requested: str, weights: int = SD
     else:
         mode, reason = "offload", f"{size} is below {needed / GB:g} GB"
     pixels = _pixels_beside(weights if mode == "resident" else VAE_BYTES, known)
-    return MemoryPlan(mode, reason, min(pixels, TILED_PIXELS), TILE if pixels >= TILE * TILE else SMALL_TILE)
+    room = known - OVERHEAD - weights if mode == "resident" else None
+    return MemoryPlan(mode, reason, min(pixels, TILED_PIXELS), TILE if pixels >= TILE * TILE else SMALL_TILE, room)
 
 
 def check_fits(name: str, sizes: Mapping[str, int], device: str, total_bytes: int) -> None:

@@ -40,7 +40,7 @@ class RenderFacts:
     `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
     made. `processor` is the device's model, or the instructions that torch uses of a CPU; `threads` how many computed, None
     where it isn't a CPU. `origin` is what the model was converted from and how (`darkroom.checkpoint.audit.ORIGIN`).
-    `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
+    `compile` says which parts of the model were compiled, None if none was. `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
     """
 
     prompt_tokens: int
@@ -62,6 +62,7 @@ class RenderFacts:
     processor: str = ""
     threads: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+    compile: str | None = None
     arithmetic: dict[str, Any] | None = None
 
     @property
@@ -69,6 +70,7 @@ class RenderFacts:
         """What of the machine and of the number format decides a picture's last bits, for its metadata."""
         kind = self.device.partition(":")[0]
         found = {"device": kind, "processor": self.processor, "dtype": self.dtype, "threads": self.threads}
+        found["compile"] = self.compile
         return {name: value for name, value in found.items() if value}
 
 

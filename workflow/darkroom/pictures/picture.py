@@ -4,7 +4,7 @@ A line of results/manifest.jsonl is a JSON object with the keys sheet, checkpoin
 results folder), sha256 (of the file), model_hash (AutoV2 as the picture itself states it, or null), warnings and
 request (as RenderRequest), for a study's picture, or one that goes on with such, study, its cell, with configured scores scores, by their names, and for a
 picture that a stage made stage, its number and name. versions are those of the libraries that made the picture, made_on the
-kind of device, its processor, dtype and, on a CPU, threads, as far as the picture says. Nothing else in it depends on when or where the run was made.
+kind of device, its processor, dtype, what was compiled (compile) and, on a CPU, threads, as far as the picture says. Nothing else in it depends on when or where the run was made.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from darkroom.engine import Engine, Library
+    from darkroom.engine.compiling import Compile
 
 _OWN = "(own)"
 """What an engine's library calls a picture's own checkpoint. No configured one has such a name."""
@@ -78,6 +79,13 @@ def _dtype(recipe: Recipe, device: str, options: Options) -> str:
     return str(options.dtype or own or "auto")
 
 
+def _compile(recipe: Recipe, device: str) -> Compile:
+    """What was compiled when the picture was made, on a device of its kind."""
+    made_on = recipe.made_by.made_on
+    is_same_kind = made_on.get("device") == device.partition(":")[0]
+    return "regional" if is_same_kind and made_on.get("compile") == "regional" else "off"
+
+
 def _set_threads(recipe: Recipe, device: str, options: Options) -> list[str]:
     """Compute with the picture's number of threads, where the machine has as many processors; returns what to say of it."""
     if device != "cpu":
@@ -126,7 +134,7 @@ def _make_chain(
     def folder_of(model: str | None) -> Path:
         return place.model if model is None else place.assets[CHECKPOINTS, model]
 
-    return Chain(recipe.request, _OWN, folder_of, _dtype(recipe, device, options), prepare)
+    return Chain(recipe.request, _OWN, folder_of, _dtype(recipe, device, options), prepare, _compile(recipe, device))
 
 
 def _finish(chain: Chain, engine: Engine, recipe: Recipe, notes: list[str]) -> Replayed:

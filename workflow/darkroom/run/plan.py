@@ -218,7 +218,7 @@ class Plan:
 
     @cached_property
     def engine_flags(self) -> list[str]:
-        """How and where to render, and what is written into pictures. Only `dtype` changes them, and it is one of the rule's params."""
+        """How and where to render, and what is written into pictures. `dtype` and `compile` change them; `dtype` is one of the rule's params, and `compile` makes no picture stale."""
         left_out = self.config.metadata.model_dump_json(exclude_defaults=True)
         about = [] if left_out == "{}" else ["--metadata", left_out]
         return ["--engine", self.config.engine.model_dump_json(), *about]
@@ -231,6 +231,7 @@ class Plan:
             return None
         request = self.picture(wildcards).request
         parts = [request.to_json(), made_of, self.config.engine.dtype, render_revision(request), __version__]
+        parts += [] if self.config.engine.compile == "off" else [self.config.engine.compile]
         parts += filter(None, [self.picture(wildcards).study, self.config.metadata.model_dump(exclude_defaults=True)])
         return str(earlier_attempts.FOLDER / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()}{PNG.suffix}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from darkroom.config_output import WHOLE_METADATA, MetadataConfig
+from darkroom.engine.compiling import Compile
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered, encode
 from darkroom.serve.legs import Leg, legs_of
@@ -17,8 +18,8 @@ from darkroom.serve.legs import Leg, legs_of
 if TYPE_CHECKING:
     from darkroom.engine import Engine, Library, RenderedImage
 
-Place = tuple[Path, str]
-"""A model folder and a number format: what an engine is loaded with."""
+Place = tuple[Path, str, Compile]
+"""A model folder, a number format and what is compiled: how an engine is loaded."""
 
 
 @dataclass(slots=True, eq=False)
@@ -35,6 +36,7 @@ class Chain:
     folder_of: Callable[[str | None], Path]
     dtype: str
     prepare: Callable[[Library], Mapping[str, bytes]]
+    compile: Compile = "off"
     image: RenderedImage | None = None
     rendered: Rendered | None = None
     warnings: tuple[str, ...] = ()
@@ -46,7 +48,7 @@ class Chain:
     @property
     def places(self) -> list[Place]:
         """Where the legs are made that are still to be made, in their order."""
-        return [(self.folder_of(leg.model), self.dtype) for leg in self._legs]
+        return [(self.folder_of(leg.model), self.dtype, self.compile) for leg in self._legs]
 
     def go_on(self, engine: Engine, metadata: MetadataConfig) -> None:
         """Make the next leg by the engine of its place. Raises what `Engine.render` raises."""
@@ -83,8 +85,8 @@ def render_chains(
         if engine is None or place != loaded:
             if engine is not None:
                 engine.close()  # not the last one: freeing its memory would take as long as all else beside rendering
-            (folder, dtype), loaded = place, place
-            engine = Engine.load(folder, device=device, dtype=dtype, library=library)
+            (folder, dtype, compiled), loaded = place, place
+            engine = Engine.load(folder, device=device, dtype=dtype, compile=compiled, library=library)
         due = waiting.pop(place)
         while due:
             chain = due.popleft()

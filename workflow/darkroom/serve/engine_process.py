@@ -34,7 +34,7 @@ from darkroom.base.logs import configure_log
 from darkroom.base.text import format_percent, format_progress
 from darkroom.config_output import MetadataConfig
 from darkroom.engine.machine import machine_line
-from darkroom.errors import CudaError, DarkroomError, OutOfMemoryError
+from darkroom.errors import ConfigError, CudaError, DarkroomError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import as_error, encode
 from darkroom.serve.channel import Channel
@@ -157,7 +157,7 @@ class EngineProcess:
         else:
             self._stage(task, "decoding")
             self._wait_for_finishing()  # more than one waiting picture would only hold memory
-            if engine.overlaps:
+            if engine.overlaps(denoised):
                 self._free(task)  # before its picture is sent: between the two the server would see no work
                 self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
                 return
@@ -236,7 +236,7 @@ class EngineProcess:
 
     def _fail(self, about: Message, error: DarkroomError) -> None:
         self._drop({"event": "failed", **about, "error": error.as_dict()})
-        if isinstance(error, CudaError):
+        if isinstance(error, CudaError | ConfigError):  # a fault of the device, or one that can't be used any more
             logger.error("%s", error)
             leave(EXIT_POISONED)
 

@@ -15,6 +15,7 @@ from darkroom.errors import OutOfMemoryError
 
 if TYPE_CHECKING:
     from darkroom.engine import Engine
+    from darkroom.engine.compiling import Compile
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +38,7 @@ class ModelFiles:
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """The models by name, and how they are loaded; `device`, `dtype` and `memory` are the config's `engine` values.
+    """The models by name, and how they are loaded; `device`, `dtype`, `memory` and `compile` are the config's `engine` values.
 
     `models_dir` holds the LoRAs, embeddings and VAEs (None: the model's own models folder). With `probe`, a model counts
     as loaded once it has rendered one step.
@@ -47,6 +48,7 @@ class EngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     memory: str = "auto"
+    compile: Compile = "off"
     models_dir: Path | None = None
     probe: bool = False
 
@@ -66,7 +68,7 @@ class EngineOptions:
         return cls(models=models, **plain, **_paths({"models_dir": message["models_dir"]}))
 
 
-_PLAIN = ("device", "dtype", "memory", "probe")
+_PLAIN = ("device", "dtype", "memory", "compile", "probe")
 
 
 def _paths(texts: dict[str, str | None]) -> dict[str, Any]:
@@ -182,7 +184,13 @@ def load_engine(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> E
         logger.info(worker_words.WAS_CONVERTED)
     library = None if options.models_dir is None else Library(options.models_dir)
     engine = Engine.load(
-        model, device=options.device, dtype=options.dtype, memory=options.memory, library=library, on_read=on_read
+        model,
+        device=options.device,
+        dtype=options.dtype,
+        memory=options.memory,
+        compile=options.compile,
+        library=library,
+        on_read=on_read,
     )
     logger.info(worker_words.LOADED)
     logger.info(worker_words.UNLIMITED)

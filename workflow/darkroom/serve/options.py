@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from darkroom.serve.setup import Setup
 
 _SERVE_KEYS = ("host", "port", "devices", "results", "public_url")
-_ENGINE_KEYS = ("dtype", "memory")
+_ENGINE_KEYS = ("dtype", "memory", "compile")
 _VALUES = {
     "test_input": "a job as JSON, in place of the file test_input.json",
     "rp_api_port": "the port of that API",
@@ -64,6 +64,8 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("auto", "fp16", "fp32", "bf16"), help=text)
     text = "keep the model on the GPU, or move its parts in and out; auto keeps it where it fits: SDXL from 12 GB of GPU memory on"
     parser.add_argument("--memory", choices=("auto", "resident", "offload"), help=text)
+    text = "regional: compile the model's transformer blocks at the first picture, for GPUs and many pictures; other last bits"
+    parser.add_argument("--compile", choices=("off", "regional"), help=text)
     text = "the log's lines: text, or a JSON object each; DARKROOM_LOG_FORMAT or text if not given"
     parser.add_argument("--log-format", choices=FORMATS, help=text)
 

@@ -77,7 +77,15 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
     """The service of a set-up, not started yet; to be called in the event loop that will run it."""
     engine, models = setup.engine, setup.models
     options = [
-        EngineOptions(dict(models.files), device, engine.dtype, engine.memory, models_dir=models.models_dir, probe=True)
+        EngineOptions(
+            dict(models.files),
+            device,
+            engine.dtype,
+            engine.memory,
+            engine.compile,
+            models_dir=models.models_dir,
+            probe=True,
+        )
         for device in setup.serve.devices or [engine.device]
     ]
     dispatcher = Dispatcher(

@@ -131,7 +131,7 @@ class Supervisor:
     `loaded` names the models in its memory, `pictures` counts the pictures it has finished, `resources` are those in use at the
     last one (see `engine_process`); `read` are the bytes of a model that have been read and those there are, while it is loaded. An engine is broken, and isn't
     started again, if it dies more than three times in a row without finishing a picture, before it has loaded its
-    first model, or if its device can't be used. One that doesn't react within its limits is killed, which counts as a death.
+    first model, or if its device can't be used, whichever model it loads. One that doesn't react within its limits is killed, which counts as a death.
     """
 
     def __init__(
@@ -356,7 +356,7 @@ class Supervisor:
     def _fail(self, job: Job, error: DarkroomError) -> None:
         if job.stage == "loading":
             self._expect_no_more(_LOAD)
-        if isinstance(error, CudaError):
+        if isinstance(error, CudaError | ConfigError):  # of the device: no picture can be made there now
             self._failure = error  # the engine dies of it, and the job is tried again
         else:
             self._drop(job).fail(error)
@@ -366,7 +366,7 @@ class Supervisor:
         jobs, self._jobs = list(self._jobs.values()), {}
         self.loaded, self._denoising, self._failure = [], None, None
         self._deaths += 1
-        self.is_broken = not self._was_ready or self._deaths > MAX_DEATHS
+        self.is_broken = not self._was_ready or self._deaths > MAX_DEATHS or isinstance(error, ConfigError)
         logger.error("the engine on %s died: %s", self.device, error)
         self._owner.on_death(self, jobs, error)
         if self.is_broken:

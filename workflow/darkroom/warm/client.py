@@ -53,6 +53,7 @@ class EngineSpec:
         devices: Sequence[str] = (),
         dtype: str = "auto",
         memory: str = "auto",
+        compile: str = "off",
         start_timeout_s: float = 900,
         render_timeout_s: float = 3600,
         idle_timeout_s: float = 300,
@@ -64,6 +65,7 @@ class EngineSpec:
         self.devices = devices
         self.dtype = dtype
         self.memory = memory
+        self.compile = compile
         self.start_timeout_s = start_timeout_s
         self.render_timeout_s = render_timeout_s
         self.idle_timeout_s = idle_timeout_s
@@ -193,7 +195,7 @@ def _make_slots(spec: EngineSpec, lease: str | None) -> list[Slot]:
     devices = make_devices(spec.devices or [spec.device])
     slots = []
     for device in devices:
-        key = server_key(spec.model_dir, spec.verified, device.name, spec.dtype, spec.memory, device.copy)
+        key = server_key(spec.model_dir, spec.verified, device.name, spec.dtype, spec.memory, spec.compile, device.copy)
         slots.append(Slot(device, key, lease, is_only=len(devices) == 1))
     return slots
 
@@ -298,6 +300,7 @@ def _command(spec: EngineSpec, slot: Slot, lease: str | None) -> list[str]:
         "device_name": None if slot.device.visible is None else slot.device.name,
         "dtype": spec.dtype,
         "memory": spec.memory,
+        "compile": spec.compile,
         "start_timeout_s": spec.start_timeout_s,
         "idle_timeout_s": spec.idle_timeout_s,
         "lease": lease,

@@ -58,7 +58,7 @@ async def serve(
     """Serve clients until the engine is no longer needed; returns the exit code. `remove_socket` is called first at the end."""
     name = options.model_dir.name
     files = {name: ModelFiles(options.model_dir, options.verified)}
-    engine = EngineOptions(files, options.device, options.dtype, options.memory)
+    engine = EngineOptions(files, options.device, options.dtype, options.memory, options.compile)
     loads = Loads()
     dispatcher = Dispatcher(
         [engine],

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class ServerOptions:
     device_name: str | None = None
     dtype: str = "auto"
     memory: str = "auto"
+    compile: Literal["off", "regional"] = "off"
     start_timeout_s: float = 900
     idle_timeout_s: float = 300
     lease: str | None = None

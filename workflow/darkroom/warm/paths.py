@@ -81,7 +81,9 @@ def foreign(path: Path, uid: int) -> SocketError:
     return SocketError("engine socket", path, why, "set XDG_RUNTIME_DIR to a folder of your own")
 
 
-def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, memory: str, slot: int = 0) -> str:
+def server_key(
+    model_dir: Path, verified: Path | None, device: str, dtype: str, memory: str, compile: str = "off", slot: int = 0
+) -> str:
     """A short name for an engine's model and options: jobs with the same key share one engine.
 
     The content of the verified receipt is part of it, so that a rebuilt model gets a new engine. Raises ModelError
@@ -97,7 +99,7 @@ def server_key(model_dir: Path, verified: Path | None, device: str, dtype: str, 
     parts = [
         os.path.realpath(model_dir),
         hashlib.sha256(receipt).hexdigest(),
-        *(device, dtype, memory, slot),
+        *(device, dtype, memory, compile, slot),
         *(__version__, RENDER),
         *_allocation(),
     ]
