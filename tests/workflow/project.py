@@ -22,6 +22,7 @@ import yaml
 
 from darkroom.base.files import TEMPORARY_PREFIX
 from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.workflow.fork_server import run_snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -95,9 +96,8 @@ class Project:
 
     def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
         """`snakemake --cores N ARGUMENTS`, to its end."""
-        process = self.start(*(arguments or ("results/",)), cores=cores)
-        output, _ = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, output)
+        given = ["--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores), *(arguments or ("results/",))]
+        return run_snakemake(given, self.folder, self.environment())
 
     def environment(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
