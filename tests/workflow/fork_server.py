@@ -79,6 +79,7 @@ def serve(requests: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # imports asked for it, and TMPDIR may be another now
     sys.argv[1:] = arguments
     sys.path[0] = folder
 

@@ -37,6 +37,13 @@ prompts:
     prompt: a green star
     steps: 3
 """
+STUDY_SHEET = """\
+prompts:
+  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
+axes:
+  age: [young, old]
+  cfg_scale: [3, 8]
+"""
 
 
 @dataclass

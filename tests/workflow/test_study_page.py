@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,29 +13,7 @@ import pytest
 from darkroom.pictures.records import read_study_seal
 from tests.workflow.project import Project
 
-SHEET = """\
-prompts:
-  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
-axes:
-  age: [young, old]
-  cfg_scale: [3, 8]
-"""
 PAGE = "first/study.html"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A finished study of four cells, and a sheet that is none. Not to be changed: take `study`."""
-    with Project(tmp_path_factory.mktemp("study")) as project:
-        project.write("prompts/plain.yaml", "- {id: star, prompt: a green star}\n")
-        project.set_up(SHEET, sheets=["prompts/first.yaml", "prompts/plain.yaml"])
-        yield project
-
-
-@pytest.fixture
-def study(made: Project, tmp_path: Path) -> Iterator[Project]:
-    with made.copy(tmp_path / "project") as project:
-        yield project
 
 
 def run(project: Project, *targets: str) -> str:
@@ -59,10 +37,10 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(made: Project) -> None:
-    assert read_study_seal((made.results / PAGE).read_bytes()) is not None
-    assert not (made.results / "plain/study.html").exists()
-    index = (made.results / "index.html").read_text()
+def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(finished_study: Project) -> None:
+    assert read_study_seal((finished_study.results / PAGE).read_bytes()) is not None
+    assert not (finished_study.results / "plain/study.html").exists()
+    index = (finished_study.results / "index.html").read_text()
     assert index.count('"first/study.html"') == 1
     assert "plain/study.html" not in index
 
