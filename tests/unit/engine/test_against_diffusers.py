@@ -16,7 +16,6 @@ from darkroom.engine import Engine
 from darkroom.engine.schedulers import build
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import DRAWN_SCHEDULES, SAMPLERS
-from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 SDE = {"algorithm_type": "sde-dpmsolver++"}
@@ -63,7 +62,6 @@ for number, name in enumerate(CLASSES):
     possible = list(POSSIBLE.get(name, OPTIONS))
     QUICK.add((name, possible[number % len(possible)]))
 MARKERS: dict[str, dict[str, list[float]]] = {
-    "none": {},
     "v": {"v_pred": []},
     "ztsnr": {"v_pred": [], "ztsnr": []},
     "playground": {"edm_mean": [-1.6574, 1.886, -1.383, 2.5155], "edm_std": [8.4927, 5.9022, 6.5498, 5.2299]},
@@ -107,13 +105,17 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
-    """Models of few channels by the marker they have: a usual one, and others that predict v or have another noise."""
+def pair(model_dir: Path, engine: Engine) -> Pair:
+    return Pair(model_dir, engine)
+
+
+@pytest.fixture(scope="module")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Pair]]:
+    """Models that predict something else than epsilon, or have another noise."""
     folder = tmp_path_factory.mktemp("marked")
-    architecture = shrink_architecture("darkroom-demo", folder / "architecture")
     pairs = {}
     for name, markers in MARKERS.items():
-        model = make_marked_model(folder, name, markers, architecture)
+        model = make_marked_model(folder, name, markers)
         pairs[name] = Pair(model, Engine.load(model, device="cpu"))
     yield pairs
     for made in pairs.values():
@@ -128,13 +130,9 @@ def with_sampler(request: RenderRequest, sampler: str, schedule: str) -> RenderR
     ("sampler", "schedule"),
     [case if case in QUICK else pytest.param(*case, marks=pytest.mark.full) for case in CASES],
 )
-def test_pixels_equal_a_plain_pipelines(
-    pairs: dict[str, Pair], request_: RenderRequest, sampler: str, schedule: str
-) -> None:
+def test_pixels_equal_a_plain_pipelines(pair: Pair, request_: RenderRequest, sampler: str, schedule: str) -> None:
     scheduler, options = CLASSES[sampler]
-    pairs["none"].assert_same_pixels(
-        with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]}
-    )
+    pair.assert_same_pixels(with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]})
 
 
 def test_every_sampler_and_schedule_of_diffusers_is_compared() -> None:
@@ -147,18 +145,18 @@ def test_every_sampler_and_schedule_of_diffusers_is_compared() -> None:
 
 @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DDIM"])
 def test_one_step_equals_a_plain_pipelines_with_trailing_spacing(
-    pairs: dict[str, Pair], request_: RenderRequest, sampler: str
+    pair: Pair, request_: RenderRequest, sampler: str
 ) -> None:
     request = with_sampler(request_, sampler, "Automatic").model_copy(update={"steps": 1})
-    pairs["none"].assert_same_pixels(request, CLASSES[sampler][0], {"timestep_spacing": "trailing"})
+    pair.assert_same_pixels(request, CLASSES[sampler][0], {"timestep_spacing": "trailing"})
 
 
 @pytest.mark.parametrize(("model", "sampler", "schedule"), MARKED_CASES)
 def test_models_that_predict_v_are_sampled_as_plain_diffusers_samples_them(
-    pairs: dict[str, Pair], request_: RenderRequest, model: str, sampler: str, schedule: str
+    marked: dict[str, Pair], request_: RenderRequest, model: str, sampler: str, schedule: str
 ) -> None:
     scheduler, options = CLASSES[sampler]
-    pairs[model].assert_same_pixels(
+    marked[model].assert_same_pixels(
         with_sampler(request_, sampler, schedule), scheduler, {**options, **OPTIONS[schedule]}
     )
 
@@ -176,7 +174,7 @@ def test_models_that_predict_v_are_sampled_as_plain_diffusers_samples_them(
     ],
 )
 def test_edm_noise_is_sampled_as_plain_diffusers_samples_it(
-    pairs: dict[str, Pair],
+    marked: dict[str, Pair],
     request_: RenderRequest,
     model: str,
     sampler: str,
@@ -184,7 +182,7 @@ def test_edm_noise_is_sampled_as_plain_diffusers_samples_it(
     schedule: str,
     options: dict[str, Any],
 ) -> None:
-    pairs[model].assert_same_pixels(with_sampler(request_, sampler, schedule), scheduler, options)
+    marked[model].assert_same_pixels(with_sampler(request_, sampler, schedule), scheduler, options)
 
 
 def test_each_scheduler_is_fresh_and_knows_what_the_model_predicts() -> None:

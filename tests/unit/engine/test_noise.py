@@ -13,7 +13,6 @@ from darkroom.engine import Engine
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
-from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.plain import make_marked_model, plain_output, plain_pipeline
 
 MARKERS: dict[str, dict[str, list[float]]] = {
@@ -49,10 +48,9 @@ class Loaded:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loaded]]:
     folder = tmp_path_factory.mktemp("noise")
-    architecture = shrink_architecture("darkroom-demo", folder / "architecture")
     loaded = {}
     for name, markers in MARKERS.items():
-        model: Path = make_marked_model(folder, name, markers, architecture)
+        model: Path = make_marked_model(folder, name, markers)
         plain = plain_pipeline(model)
         loaded[name] = Loaded(Engine.load(model, device="cpu"), plain, plain.scheduler)
     yield loaded
