@@ -86,8 +86,7 @@ class Project:
         write_random_checkpoint(self.checkpoint)
         self.configure(**changes)
         self.write("prompts/first.yaml", sheet)
-        done = self.run(*targets)
-        assert done.returncode == 0, done.stdout
+        self.make(*targets)
 
     def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
@@ -105,6 +104,12 @@ class Project:
         """`snakemake --cores N ARGUMENTS`, to its end."""
         given = ["--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores), *(arguments or ("results/",))]
         return run_snakemake(given, self.folder, self.environment())
+
+    def make(self, *targets: str) -> str:
+        """What a run says that has to succeed."""
+        done = self.run(*targets)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def environment(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}

@@ -24,12 +24,6 @@ def measured(project: Project) -> str:
     return (project.folder / "logs/gallery/first.study.log").read_text().splitlines()[-1].partition(": ")[2]
 
 
-def run(project: Project, *targets: str) -> str:
-    done = project.run(*targets)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 def test_a_study_gets_a_table_and_another_sheet_none(finished_study: Project) -> None:
     rows = table(finished_study)
     assert [Path(row["file"]).stem for row in rows] == [
@@ -47,14 +41,14 @@ def test_a_study_gets_a_table_and_another_sheet_none(finished_study: Project) ->
 
 def test_only_cells_that_are_new_or_compared_with_new_ones_are_measured(study: Project) -> None:
     study.write("prompts/first.yaml", STUDY_SHEET.replace("[3, 8]", "[3, 8, 9]"))
-    run(study)
+    study.make()
     assert measured(study) == "6 pictures, 2 of them measured"
     assert len(table(study)) == 6
     study.write(
         "prompts/first.yaml",
         STUDY_SHEET.replace("  cfg_scale: [3, 8]\n", "  cfg_scale: [3, 8]\nexclude: [{age: old, cfg_scale: 8}]\n"),
     )
-    run(study)
+    study.make()
     assert measured(study) == "3 pictures, 0 of them measured"
 
 
@@ -67,14 +61,14 @@ def cut(path: Path) -> None:
 def test_a_damaged_table_is_made_again(path: str, damage: Callable[[Path], None], study: Project) -> None:
     before = (study.results / path).read_bytes()
     damage(study.results / path)
-    run(study, *(["results/first/study.csv"] if damage is cut else []))
+    study.make(*(["results/first/study.csv"] if damage is cut else []))
     assert (study.results / path).read_bytes() == before
     again = "0" if path.endswith(".csv") else "4"
     assert measured(study) == f"4 pictures, {again} of them measured"
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 def test_the_target_of_a_sheet_makes_its_table_too(study: Project) -> None:
     (study.results / "first/study.csv").unlink()
-    run(study, "results/first/")
+    study.make("results/first/")
     assert len(table(study)) == 4

@@ -16,12 +16,6 @@ from tests.workflow.project import Project
 PAGE = "first/study.html"
 
 
-def run(project: Project, *targets: str) -> str:
-    done = project.run(*targets)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
 def verify(project: Project) -> str:
     command = [sys.executable, "-m", "darkroom.cli", "verify", "results"]
     return subprocess.run(command, cwd=project.folder, capture_output=True, text=True).stdout
@@ -46,7 +40,7 @@ def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(finis
 
 
 def test_a_second_run_does_nothing(study: Project) -> None:
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +56,7 @@ def test_a_damaged_page_is_made_again_and_nothing_else(study: Project, damage: C
     assert page.read_bytes() == before
     assert table.stat().st_mtime_ns == measured
     assert str(Path("results", PAGE)) not in verify(study)
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.full
@@ -71,11 +65,11 @@ def test_the_page_follows_its_pictures(study: Project) -> None:
     before = page.read_bytes()
     text = study.folder.joinpath("prompts/first.yaml").read_text()
     study.write("prompts/first.yaml", text.replace("[3, 8]", "[3, 5, 8]"))
-    run(study)
+    study.make()
     assert page.read_bytes() != before
     assert '"labels":["3","5","8"]' in page.read_text()
     study.write("prompts/first.yaml", text)
-    run(study)
+    study.make()
     assert '"labels":["3","8"]' in page.read_text()
 
 
@@ -88,21 +82,21 @@ def test_after_a_failed_run_the_page_shows_what_is_there_and_the_next_run_replac
     assert "results/first/study.html: 2 pictures, 2 missing" in failed.stdout
     assert '"cells":4' in (study.results / PAGE).read_text()
     study.write("prompts/first.yaml", text.replace("cfg_scale: [3, 8]", "clip_skip: [2]"))
-    run(study)
+    study.make()
     assert '"cells":2' in (study.results / PAGE).read_text()
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.full
 def test_each_target_makes_what_it_shows(study: Project) -> None:
     shutil.rmtree(study.results)
-    run(study, "results/first/study.html")
+    study.make("results/first/study.html")
     assert (study.results / PAGE).exists() and not (study.results / "index.html").exists()
     (study.results / PAGE).unlink()
-    run(study, "results/index.html")
+    study.make("results/index.html")
     assert (study.results / PAGE).exists()
     (study.results / PAGE).unlink()
-    run(study, "results/first/")
+    study.make("results/first/")
     assert (study.results / PAGE).exists()
 
 
@@ -143,5 +137,5 @@ def test_a_study_over_a_stage_shows_its_last_pictures(tmp_path: Path) -> None:
         assert all(file.endswith(".1-upscale.png") for file in files)
         assert (project.results / "first/grid.png").exists()
         assert read_study_seal((project.results / PAGE).read_bytes()) is not None
-        assert "Nothing to be done" in run(project)
+        assert "Nothing to be done" in project.make()
         assert verify(project).count("6 pictures") == 1
