@@ -183,7 +183,9 @@ def test_a_failing_page_leaves_the_pages_before_it(made: Project, tmp_path: Path
         assert failed.returncode == 1
         sheet, index = (page.read_bytes() for page in pages)
         assert sheet == before[0]
-        assert index == before[1] or b'id="progress"' in index  # which a run writes that is slow to come to its pictures
+        assert (
+            index == before[1] or b'id="progress"' in index
+        )  # which a run writes that is slow to come to its pictures
         assert len((project.results / "manifest.jsonl").read_text().splitlines()) == 4
         thumbnail.rmdir()
         done = project.run()
