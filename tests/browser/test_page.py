@@ -15,48 +15,22 @@ from selenium.webdriver.support.ui import Select
 
 from darkroom.pictures.png import text_of_png
 from tests.browser.accessibility import LOOKS, find_violations, needs_axe, reset_look, set_look
-from tests.browser.pages import needs_chromium, press, text, wait
-from tests.fixtures.serving import make_site, serve, wait_for
+from tests.browser.pages import element, make_page_site, needs_chromium, open_page, press, text, wait
+from tests.fixtures.serving import serve, wait_for
 
 HOSTILE = "</textarea></script><img src=x onerror=\"document.title='owned'\">"
 KEY = "a-key-of-this-test-only"
-CONFIG = """
-render: {width: 64, height: 64, steps: 3, cfg_scale: 4, negative_prompt: fog}
-serve: {max_steps: 1000}
-"""
 MOST_TABS = 40
 
 pytestmark = needs_chromium
 
 
-@pytest.fixture(scope="module")
-def address(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(configure(make_site(tmp_path_factory.mktemp("site"), model_dir))) as url:
-        yield url
-
-
 @pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    open_page(browser, address)
-    yield browser
-    log = [entry["message"] for entry in browser.get_log("browser")]
+def page(page: Any) -> Iterator[Any]:
+    """The same, and requests may be refused."""
+    yield page
+    log = [entry["message"] for entry in page.get_log("browser")]
     assert [message for message in log if "responded with a status of 4" not in message] == []  # Chromium's own words
-
-
-def configure(site: Path) -> Path:
-    with (site / "config.yaml").open("a") as file:
-        file.write(CONFIG)
-    return site
-
-
-def open_page(browser: Any, address: str) -> None:
-    browser.get(address)
-    browser.get_log("browser")
-    wait(browser, lambda b: element(b, "form").is_displayed() or element(b, "key-form").is_displayed())
-
-
-def element(page: Any, name: str) -> Any:
-    return page.find_element(By.ID, name)
 
 
 def fill(page: Any, **fields: object) -> None:
@@ -379,7 +353,7 @@ def test_nothing_from_elsewhere_is_fetched_or_run(browser: Any, address: str) ->
 
 
 def test_headers_and_what_needs_no_key(model_dir: Path, tmp_path: Path, browser: Any) -> None:
-    with serve(configure(make_site(tmp_path, model_dir)), environment={"DARKROOM_API_KEY": KEY}) as address:
+    with serve(make_page_site(tmp_path, model_dir), environment={"DARKROOM_API_KEY": KEY}) as address:
         for path in ("/", "/page/page.js", "/page/page.css", "/page/tokens.css"):
             with urllib.request.urlopen(address + path) as answer:
                 headers = answer.headers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,15 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from tests.browser.pages import needs_chromium, text, wait
+from tests.browser.pages import element, needs_chromium, text, wait
 from tests.browser.test_page import (
-    configure,
     download,
-    element,
     fill,
-    open_page,
     render,
     settings,
     values,
     wait_for_error,
 )
-from tests.fixtures.serving import make_site, serve
 
 WIDE = (96, 64)
 DROP = """
@@ -38,19 +33,6 @@ document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles:
 """
 
 pytestmark = needs_chromium
-
-
-@pytest.fixture(scope="module")
-def address(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve(configure(make_site(tmp_path_factory.mktemp("site"), model_dir))) as url:
-        yield url
-
-
-@pytest.fixture
-def page(browser: Any, address: str) -> Iterator[Any]:
-    open_page(browser, address)
-    yield browser
-    assert [entry["message"] for entry in browser.get_log("browser")] == []
 
 
 @pytest.fixture(scope="module")

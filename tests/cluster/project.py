@@ -56,11 +56,15 @@ class ClusterProject(Project):
             text=True,
         )
 
-    def run_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """The same run on this machine, without the cluster."""
-        process = super().start(*arguments)
+    def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
+        """To its end, by a process that is found by its environment."""
+        process = self.start(*arguments, cores=cores)
         output, _ = process.communicate()
         return subprocess.CompletedProcess(process.args, process.returncode, output)
+
+    def run_here(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The same run on this machine, without the cluster."""
+        return super().run(*arguments)
 
     def environment(self) -> dict[str, str]:
         return super().environment() | self.slurm.environment

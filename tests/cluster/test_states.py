@@ -6,11 +6,11 @@ The stand-in runs a job when it is submitted, and says of the first one whatever
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -61,9 +61,9 @@ class StandInProject(Project):
         environment = super().environment()
         return environment | {"PATH": f"{self.commands.folder}:{environment['PATH']}"}
 
-    def start(self, *arguments: str, **options: Any) -> Any:
+    def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
         profile = ("--workflow-profile", "slurm", "--seconds-between-status-checks", "1", "--latency-wait", "1")
-        return super().start(*arguments, *profile, "--set-threads", "render_picture=1", **options)
+        return super().run(*arguments, *profile, "--set-threads", "render_picture=1", cores=cores)
 
     def clusterfy(self, end: str, busy: int = 0) -> Commands:
         """The first job ends so; as many tries to submit it are refused before."""

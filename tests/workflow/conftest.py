@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.project import DEMO_SHEET, Project
+from tests.workflow.project import DEMO_SHEET, STUDY_SHEET, Project
 
 
 @pytest.fixture(scope="session")
@@ -33,4 +33,20 @@ def empty(tmp_path: Path, finished: Project) -> Iterator[Project]:
         project.checkpoint.hardlink_to(finished.checkpoint)
         project.configure()
         project.write("prompts/first.yaml", DEMO_SHEET)
+        yield project
+
+
+@pytest.fixture(scope="session")
+def finished_study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A finished study of four cells, and a sheet that is none. Not to be changed: take `study`."""
+    with Project(tmp_path_factory.mktemp("study")) as project:
+        project.write("prompts/plain.yaml", "- {id: star, prompt: a green star}\n")
+        project.set_up(STUDY_SHEET, sheets=["prompts/first.yaml", "prompts/plain.yaml"])
+        yield project
+
+
+@pytest.fixture
+def study(finished_study: Project, tmp_path: Path) -> Iterator[Project]:
+    """A copy of the finished study, to edit and run again."""
+    with finished_study.copy(tmp_path / "project") as project:
         yield project

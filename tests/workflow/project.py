@@ -22,6 +22,7 @@ import yaml
 
 from darkroom.base.files import TEMPORARY_PREFIX
 from tests.fixtures.checkpoints import write_random_checkpoint
+from tests.workflow.fork_server import run_snakemake
 
 ROOT = Path(__file__).resolve().parents[2]
 STAND_IN = Path(__file__).with_name("stand_in")
@@ -35,6 +36,13 @@ prompts:
   - id: star
     prompt: a green star
     steps: 3
+"""
+STUDY_SHEET = """\
+prompts:
+  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
+axes:
+  age: [young, old]
+  cfg_scale: [3, 8]
 """
 
 
@@ -78,8 +86,7 @@ class Project:
         write_random_checkpoint(self.checkpoint)
         self.configure(**changes)
         self.write("prompts/first.yaml", sheet)
-        done = self.run(*targets)
-        assert done.returncode == 0, done.stdout
+        self.make(*targets)
 
     def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
@@ -95,9 +102,14 @@ class Project:
 
     def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
         """`snakemake --cores N ARGUMENTS`, to its end."""
-        process = self.start(*(arguments or ("results/",)), cores=cores)
-        output, _ = process.communicate()
-        return subprocess.CompletedProcess(process.args, process.returncode, output)
+        given = ["--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores), *(arguments or ("results/",))]
+        return run_snakemake(given, self.folder, self.environment())
+
+    def make(self, *targets: str) -> str:
+        """What a run says that has to succeed."""
+        done = self.run(*targets)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
 
     def environment(self) -> dict[str, str]:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}

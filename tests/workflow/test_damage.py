@@ -181,7 +181,11 @@ def test_a_failing_page_leaves_the_pages_before_it(made: Project, tmp_path: Path
         before = [page.read_bytes() for page in pages]
         failed = project.run()
         assert failed.returncode == 1
-        assert [page.read_bytes() for page in pages] == before
+        sheet, index = (page.read_bytes() for page in pages)
+        assert sheet == before[0]
+        assert (
+            index == before[1] or b'id="progress"' in index
+        )  # which a run writes that is slow to come to its pictures
         assert len((project.results / "manifest.jsonl").read_text().splitlines()) == 4
         thumbnail.rmdir()
         done = project.run()

@@ -15,6 +15,7 @@ import yaml
 from darkroom.base.strict_yaml import load_yaml
 from darkroom.config import parse_config
 from tests.fixtures.tiers import full_except
+from tests.workflow.fork_server import run_snakemake
 from tests.workflow.project import ROOT, Project
 
 MODULE = """\
@@ -50,15 +51,7 @@ DOCUMENTED = re.search(r"```python\n(.*?)```", (ROOT / "docs/how-to/project.md")
 
 def snakemake(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`snakemake --cores 1 ARGUMENTS` in the project's folder, with whatever Snakefile Snakemake finds there."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", *arguments]
-    return subprocess.run(
-        command,
-        cwd=project.folder,
-        env=project.environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    return run_snakemake(["--cores", "1", *arguments], project.folder, project.environment())
 
 
 def init(folder: Path) -> subprocess.CompletedProcess[str]:

@@ -141,19 +141,19 @@ def test_started_together_again_and_again_there_is_one_conversion(pair: Pair) ->
 
 
 def test_after_another_everything_is_there_and_pictures_are_all_there_is_to_do(pair: Pair, finished: Project) -> None:
-    finish(pair.a.start("results/"))
+    pair.a.make("results/")
     before = pair.state()
-    finish(pair.b.start("results/"))
+    pair.b.make("results/")
     assert jobs(pair.b) == set()
     assert pair.state() == before
     assert pair.b.pictures() == finished.pictures()
     for project in (pair.a, pair.b):
-        assert "Nothing to be done" in finish(project.start("results/"))
+        assert "Nothing to be done" in project.make("results/")
 
 
 @pytest.mark.parametrize("other", ["dtype", pytest.param("bytes", marks=pytest.mark.full)])
 def test_another_thing_of_the_same_name_is_refused_and_never_built_back_and_forth(pair: Pair, other: str) -> None:
-    finish(pair.a.start("models/"))
+    pair.a.make("models/")
     before = pair.state()
     if other == "dtype":
         pair.configure(pair.b, **FP32)
@@ -169,17 +169,17 @@ def test_another_thing_of_the_same_name_is_refused_and_never_built_back_and_fort
     assert line.endswith(f"delete {stale}.")
     assert pair.state() == before
     assert pair.b.pictures() == {}
-    assert "Nothing to be done" in finish(pair.a.start("models/"))
+    assert "Nothing to be done" in pair.a.make("models/")
     # What the hint says hands it over; then it is the other one's turn to be refused.
     stale.unlink()
-    finish(pair.b.start("models/"))
+    pair.b.make("models/")
     refused(pair.a, "E-SHARED", 2)
     pair.assert_nothing_is_left()
 
 
 @pytest.mark.full
 def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair: Pair) -> None:
-    finish(pair.a.start("models/"))
+    pair.a.make("models/")
     with pair.b_renders():
         before = pair.state()
         pair.configure(pair.a, **FP32)
@@ -187,13 +187,13 @@ def test_own_settings_may_change_but_not_while_another_run_works_with_them(pair:
         assert str(pair.b.folder) in line
         assert pair.state() == before
     pair.configure(pair.a, **FP32)
-    finish(pair.a.start("models/"))
+    pair.a.make("models/")
     refused(pair.b, "E-SHARED", 2)
 
 
 @pytest.mark.full
 def test_forcing_what_another_run_works_with_is_refused(pair: Pair) -> None:
-    finish(pair.a.start("models/"))
+    pair.a.make("models/")
     with pair.b_renders():
         before = pair.state()
         forced = pair.a.run("--force", str(pair.models / "diffusers/tiny"))
@@ -214,7 +214,7 @@ def test_one_killed_while_it_converts_is_taken_over_from_and_then_goes_on(pair: 
         read_until(second, "somebody else is making it, waiting")
     finish(second)
     before = pair.state()
-    output = finish(pair.a.start("results/"))
+    output = pair.a.make("results/")
     assert "Job stats" in output
     assert "convert" not in output
     assert pair.state() == before
@@ -226,19 +226,19 @@ def test_one_killed_while_it_converts_is_taken_over_from_and_then_goes_on(pair: 
 def test_settings_that_changed_after_snakemake_lost_its_memory_are_seen(project: Project) -> None:
     shutil.rmtree(project.folder / ".snakemake")
     project.configure(**FP32)
-    finish(project.start("models/"))
+    project.make("models/")
     assert json.loads((project.folder / "models/verified/tiny.json").read_bytes())["dtype"] == "fp32"
 
 
 @pytest.mark.full
 def test_a_receipt_of_the_folder_before_is_made_anew(pair: Pair) -> None:
-    finish(pair.a.start("models/"))
+    pair.a.make("models/")
     verified = pair.models / "verified/tiny.json"
     right = verified.read_bytes()
     receipt = json.loads(right)
     receipt["files"]["unet/config.json"]["sha256"] = "0" * 64
     verified.write_text(json.dumps(receipt))
-    finish(pair.b.start("models/"))
+    pair.b.make("models/")
     assert verified.read_bytes() == right
     assert jobs(pair.b) == {"verify"}
 
@@ -249,10 +249,10 @@ def test_what_another_fetched_stands_in_the_own_lock_file_too(pair: Pair) -> Non
         server.add("/easy.safetensors", Resource(embedding_bytes(3)))
         for project in (pair.a, pair.b):
             pair.configure(project, embeddings={"easy": {"source": server.url("/easy.safetensors")}})
-        finish(pair.a.start("models/"))
+        pair.a.make("models/")
         asked = len(server.requests())
-        finish(pair.b.start("models/"))
+        pair.b.make("models/")
         assert len(server.requests()) == asked
     locks = [(project.folder / "config/checkpoints.lock.yaml").read_bytes() for project in (pair.a, pair.b)]
     assert locks[0] == locks[1]
-    assert "Nothing to be done" in finish(pair.b.start("models/"))
+    assert "Nothing to be done" in pair.b.make("models/")

@@ -4,36 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.workflow.project import Project
+from tests.workflow.project import STUDY_SHEET, Project
 
-SHEET = """\
-prompts:
-  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
-axes:
-  age: [young, old]
-  cfg_scale: [3, 8]
-"""
 CELLS = {f"sailor.age-{age}.cfg_scale-{cfg}-1" for age in ("young", "old") for cfg in (3, 8)}
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A finished study of four cells, and a sheet that is none. Not to be changed: take `study`."""
-    with Project(tmp_path_factory.mktemp("study")) as project:
-        project.write("prompts/plain.yaml", "- {id: star, prompt: a green star}\n")
-        project.set_up(SHEET, sheets=["prompts/first.yaml", "prompts/plain.yaml"])
-        yield project
-
-
-@pytest.fixture
-def study(made: Project, tmp_path: Path) -> Iterator[Project]:
-    with made.copy(tmp_path / "project") as project:
-        yield project
 
 
 def table(project: Project) -> list[dict[str, str]]:
@@ -46,14 +24,8 @@ def measured(project: Project) -> str:
     return (project.folder / "logs/gallery/first.study.log").read_text().splitlines()[-1].partition(": ")[2]
 
 
-def run(project: Project, *targets: str) -> str:
-    done = project.run(*targets)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
-
-
-def test_a_study_gets_a_table_and_another_sheet_none(made: Project) -> None:
-    rows = table(made)
+def test_a_study_gets_a_table_and_another_sheet_none(finished_study: Project) -> None:
+    rows = table(finished_study)
     assert [Path(row["file"]).stem for row in rows] == [
         "sailor.age-young.cfg_scale-3-1",
         "sailor.age-young.cfg_scale-8-1",
@@ -61,26 +33,22 @@ def test_a_study_gets_a_table_and_another_sheet_none(made: Project) -> None:
         "sailor.age-old.cfg_scale-8-1",
     ]
     assert [(row["age"], row["cfg_scale"]) for row in rows[1:3]] == [("young", "8"), ("old", "3")]
-    assert not (made.results / "plain/study.csv").exists()
-    assert not (made.results / "thumbnails/plain/_measures.json").exists()
-    entries = [json.loads(line) for line in (made.results / "manifest.jsonl").read_text().splitlines()]
+    assert not (finished_study.results / "plain/study.csv").exists()
+    assert not (finished_study.results / "thumbnails/plain/_measures.json").exists()
+    entries = [json.loads(line) for line in (finished_study.results / "manifest.jsonl").read_text().splitlines()]
     assert {row["sha256"] for row in rows} == {entry["sha256"] for entry in entries if entry["sheet"] == "first"}
 
 
-def test_a_second_run_measures_nothing(study: Project) -> None:
-    assert "Nothing to be done" in run(study)
-
-
 def test_only_cells_that_are_new_or_compared_with_new_ones_are_measured(study: Project) -> None:
-    study.write("prompts/first.yaml", SHEET.replace("[3, 8]", "[3, 8, 9]"))
-    run(study)
+    study.write("prompts/first.yaml", STUDY_SHEET.replace("[3, 8]", "[3, 8, 9]"))
+    study.make()
     assert measured(study) == "6 pictures, 2 of them measured"
     assert len(table(study)) == 6
     study.write(
         "prompts/first.yaml",
-        SHEET.replace("  cfg_scale: [3, 8]\n", "  cfg_scale: [3, 8]\nexclude: [{age: old, cfg_scale: 8}]\n"),
+        STUDY_SHEET.replace("  cfg_scale: [3, 8]\n", "  cfg_scale: [3, 8]\nexclude: [{age: old, cfg_scale: 8}]\n"),
     )
-    run(study)
+    study.make()
     assert measured(study) == "3 pictures, 0 of them measured"
 
 
@@ -93,14 +61,14 @@ def cut(path: Path) -> None:
 def test_a_damaged_table_is_made_again(path: str, damage: Callable[[Path], None], study: Project) -> None:
     before = (study.results / path).read_bytes()
     damage(study.results / path)
-    run(study, *(["results/first/study.csv"] if damage is cut else []))
+    study.make(*(["results/first/study.csv"] if damage is cut else []))
     assert (study.results / path).read_bytes() == before
     again = "0" if path.endswith(".csv") else "4"
     assert measured(study) == f"4 pictures, {again} of them measured"
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 def test_the_target_of_a_sheet_makes_its_table_too(study: Project) -> None:
     (study.results / "first/study.csv").unlink()
-    run(study, "results/first/")
+    study.make("results/first/")
     assert len(table(study)) == 4

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,35 +13,7 @@ import pytest
 from darkroom.pictures.records import read_study_seal
 from tests.workflow.project import Project
 
-SHEET = """\
-prompts:
-  - {id: sailor, prompt: "a ${age} sailor", seeds: [1]}
-axes:
-  age: [young, old]
-  cfg_scale: [3, 8]
-"""
 PAGE = "first/study.html"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A finished study of four cells, and a sheet that is none. Not to be changed: take `study`."""
-    with Project(tmp_path_factory.mktemp("study")) as project:
-        project.write("prompts/plain.yaml", "- {id: star, prompt: a green star}\n")
-        project.set_up(SHEET, sheets=["prompts/first.yaml", "prompts/plain.yaml"])
-        yield project
-
-
-@pytest.fixture
-def study(made: Project, tmp_path: Path) -> Iterator[Project]:
-    with made.copy(tmp_path / "project") as project:
-        yield project
-
-
-def run(project: Project, *targets: str) -> str:
-    done = project.run(*targets)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
 
 
 def verify(project: Project) -> str:
@@ -59,16 +31,16 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(made: Project) -> None:
-    assert read_study_seal((made.results / PAGE).read_bytes()) is not None
-    assert not (made.results / "plain/study.html").exists()
-    index = (made.results / "index.html").read_text()
+def test_a_study_gets_a_page_that_the_gallery_links_and_another_sheet_none(finished_study: Project) -> None:
+    assert read_study_seal((finished_study.results / PAGE).read_bytes()) is not None
+    assert not (finished_study.results / "plain/study.html").exists()
+    index = (finished_study.results / "index.html").read_text()
     assert index.count('"first/study.html"') == 1
     assert "plain/study.html" not in index
 
 
 def test_a_second_run_does_nothing(study: Project) -> None:
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.parametrize(
@@ -84,7 +56,7 @@ def test_a_damaged_page_is_made_again_and_nothing_else(study: Project, damage: C
     assert page.read_bytes() == before
     assert table.stat().st_mtime_ns == measured
     assert str(Path("results", PAGE)) not in verify(study)
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.full
@@ -93,11 +65,11 @@ def test_the_page_follows_its_pictures(study: Project) -> None:
     before = page.read_bytes()
     text = study.folder.joinpath("prompts/first.yaml").read_text()
     study.write("prompts/first.yaml", text.replace("[3, 8]", "[3, 5, 8]"))
-    run(study)
+    study.make()
     assert page.read_bytes() != before
     assert '"labels":["3","5","8"]' in page.read_text()
     study.write("prompts/first.yaml", text)
-    run(study)
+    study.make()
     assert '"labels":["3","8"]' in page.read_text()
 
 
@@ -110,21 +82,21 @@ def test_after_a_failed_run_the_page_shows_what_is_there_and_the_next_run_replac
     assert "results/first/study.html: 2 pictures, 2 missing" in failed.stdout
     assert '"cells":4' in (study.results / PAGE).read_text()
     study.write("prompts/first.yaml", text.replace("cfg_scale: [3, 8]", "clip_skip: [2]"))
-    run(study)
+    study.make()
     assert '"cells":2' in (study.results / PAGE).read_text()
-    assert "Nothing to be done" in run(study)
+    assert "Nothing to be done" in study.make()
 
 
 @pytest.mark.full
 def test_each_target_makes_what_it_shows(study: Project) -> None:
     shutil.rmtree(study.results)
-    run(study, "results/first/study.html")
+    study.make("results/first/study.html")
     assert (study.results / PAGE).exists() and not (study.results / "index.html").exists()
     (study.results / PAGE).unlink()
-    run(study, "results/index.html")
+    study.make("results/index.html")
     assert (study.results / PAGE).exists()
     (study.results / PAGE).unlink()
-    run(study, "results/first/")
+    study.make("results/first/")
     assert (study.results / PAGE).exists()
 
 
@@ -165,5 +137,5 @@ def test_a_study_over_a_stage_shows_its_last_pictures(tmp_path: Path) -> None:
         assert all(file.endswith(".1-upscale.png") for file in files)
         assert (project.results / "first/grid.png").exists()
         assert read_study_seal((project.results / PAGE).read_bytes()) is not None
-        assert "Nothing to be done" in run(project)
+        assert "Nothing to be done" in project.make()
         assert verify(project).count("6 pictures") == 1

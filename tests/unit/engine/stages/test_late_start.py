@@ -22,7 +22,7 @@ from darkroom.engine.late_start import Start
 from darkroom.engine.schedulers import build
 from darkroom.request.samplers import EDM_SCHEDULES, SAMPLERS, Sampler, find_sampler
 from darkroom.request.stages import Hires, Img2Img
-from tests.fixtures.tiers import pairwise_first
+from tests.fixtures.tiers import pairwise_rows
 
 STEPS = 10
 SDXL: dict[str, Any] = {
@@ -64,14 +64,14 @@ def is_possible(sampler: Sampler, schedule: str, config: str) -> bool:
     return config != "zero SNR" or (sampler.name in OF_ZERO_SNR and schedule != "Align Your Steps")
 
 
-CASES = [
+CASES = pairwise_rows(
     (sampler.name, schedule, config, run)
     for sampler in SAMPLERS
     for schedule in sampler.schedules
     for config in CONFIGS
     for run in (1, 2, 3, STEPS)
     if is_possible(sampler, schedule, config)
-]
+)
 
 
 def tensors() -> tuple[torch.Tensor, torch.Tensor]:
@@ -105,7 +105,7 @@ def begin(sampler: str, schedule: str, config: str, run: int, **options: Any) ->
     return scheduler, Start(latents, STEPS, run, **options).begin(scheduler, noise, "cpu")
 
 
-@pytest.mark.parametrize(("sampler", "schedule", "config", "run"), pairwise_first(CASES))
+@pytest.mark.parametrize(("sampler", "schedule", "config", "run"), CASES)
 def test_the_last_steps_are_those_of_the_whole_schedule(sampler: str, schedule: str, config: str, run: int) -> None:
     whole = build(sampler, schedule, CONFIGS[config], STEPS)
     whole.set_timesteps(STEPS)
@@ -128,7 +128,7 @@ def test_the_last_steps_are_those_of_the_whole_schedule(sampler: str, schedule: 
     torch.testing.assert_close(noisy, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("sampler", "schedule", "config", "run"), pairwise_first(CASES))
+@pytest.mark.parametrize(("sampler", "schedule", "config", "run"), CASES)
 def test_latents_outside_of_a_mask_are_kept(sampler: str, schedule: str, config: str, run: int) -> None:
     latents, _ = tensors()
     anew = torch.zeros(1, 1, 4, 4)
