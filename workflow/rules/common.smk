@@ -56,6 +56,7 @@ wildcard_constraints:
     embedding=one_of(plan.sources.stems("embeddings")),
     score=one_of(plan.sources.stems("scores")),
     upscaler=one_of(plan.sources.stems("upscalers")),
+    controlnet=one_of(plan.sources.stems("controlnets")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
@@ -63,7 +64,7 @@ wildcard_constraints:
 
 
 def get_kind(wildcards):
-    """checkpoint, vae, lora, embedding, upscaler or score."""
+    """checkpoint, vae, lora, embedding, upscaler, controlnet or score."""
     return plan.sources.kind(wildcards)
 
 

@@ -153,7 +153,7 @@ def _title(name: str, model_hash: str | None) -> str:
 
 
 def _hashes(model_hash: str | None, others: Sequence[tuple[str, str]], assets: Sequence[UsedAsset]) -> dict[str, str]:
-    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers and for the checkpoints of stages,
+    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers, ControlNets and for the checkpoints of stages,
     `others`: theirs are made alike.
     """
     hashes = {"model": model_hash} if model_hash else {}
@@ -161,7 +161,13 @@ def _hashes(model_hash: str | None, others: Sequence[tuple[str, str]], assets: S
     for asset in assets:
         if asset.kind == "checkpoints":
             continue
-        kind = {"vaes": "vae", "loras": "lora", "embeddings": "embed", "upscalers": "upscaler"}[asset.kind]
+        kind = {
+            "vaes": "vae",
+            "loras": "lora",
+            "embeddings": "embed",
+            "upscalers": "upscaler",
+            "controlnets": "controlnet",
+        }[asset.kind]
         hashes[kind if kind == "vae" else f"{kind}:{asset.name}"] = autov2(asset.sha256)
     return hashes
 

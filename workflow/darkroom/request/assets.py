@@ -1,4 +1,4 @@
-"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs, embeddings and upscalers, by their configured names.
+"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs, embeddings, upscalers and ControlNets, by their configured names.
 
 They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and so on; some
 characters of a name stand there as `%XX` (`darkroom.base.text.file_stem`). A request holds names only: never a path, never a URL.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.base.text import did_you_mean, file_stem, name_of_stem
-from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
+from darkroom.errors import ControlError, DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import DenoisingStage, Stage
@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "loras": ("LoRA", LoraError),
     "embeddings": ("embedding", EmbeddingError),
     "upscalers": ("upscaler", UpscalerError),
+    "controlnets": ("ControlNet", ControlError),
 }
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
@@ -41,6 +42,7 @@ class AssetNames:
     loras: Collection[str] = ()
     embeddings: Collection[str] = ()
     upscalers: Collection[str] = ()
+    controlnets: Collection[str] = ()
 
     @classmethod
     def of_folder(cls, models_dir: Path) -> AssetNames:
