@@ -69,7 +69,8 @@ def used_assets(request: RenderRequest) -> list[tuple[str, str]]:
     loras = dict.fromkeys(("loras", use.name) for each in passes for use in each.all_loras)
     embeddings = [("embeddings", name) for name in request.embeddings]
     upscalers = dict.fromkeys(("upscalers", name) for name in map(_upscaler_of, request.stages) if name)
-    return [*vaes, *loras, *embeddings, *upscalers]
+    controls = dict.fromkeys(("controlnets", control.model) for control in request.controls_after(0))
+    return [*vaes, *loras, *embeddings, *upscalers, *controls]
 
 
 def _passes(request: RenderRequest) -> list[RenderRequest]:
@@ -98,9 +99,11 @@ def _upscaler_of(stage: Stage) -> str | None:
 def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     """The request with the embeddings of its prompts listed in `embeddings`, so that it alone decides its picture.
 
-    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) for an unknown name, with the
-    nearest known ones, and what `RenderRequest.timelines` raises.
+    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER), ControlError (E-CONTROL) or
+    RequestError (E-REQUEST) for an unknown name, with the nearest known ones, what `RenderRequest.timelines` raises, and
+    ControlError (E-CONTROL) for controls that can't act.
     """
+    check_controls(request)
     found, usable = set(request.embeddings), tuple(names.embeddings)
     timelines = [timeline for each in _passes(request) for timeline in each.timelines if timeline]
     for text in {text for timeline in timelines for text in timeline.texts}:
@@ -112,6 +115,18 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
         if name not in known:
             raise unknown_asset(kind, name, known)
     return request
+
+
+def check_controls(request: RenderRequest) -> None:
+    """Raise ControlError (E-CONTROL) for a control of a first pass without a picture, and for controls without a pass."""
+    if request.image is None:
+        for number, control in enumerate(request.control, 1):
+            if control.image is None:
+                why = f"has no image (control {number}), and a first pass begins with none that could be taken"
+                raise ControlError("control", control.model, why, "give it an image, or write it into a stage")
+    elif request.control and not any(isinstance(stage, DenoisingStage) for stage in request.stages):
+        why = "acts on nothing: no stage denoises the picture"
+        raise ControlError("control", request.control[0].model, why, "leave control out")
 
 
 def is_built_in(upscaler: str) -> bool:

@@ -17,7 +17,7 @@ from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest, separate_schedule
 from darkroom.request.samplers import find_preset
 
-_NO_SETTINGS = ("prompt", "embeddings", "image", "stages")
+_NO_SETTINGS = ("prompt", "control", "embeddings", "image", "stages")
 SETTING_KEYS = [*(key for key in RenderRequest.model_fields if key not in _NO_SETTINGS), "seeds", "preset"]
 """What a layer may set."""
 RIVALS = (("seed", "seeds"),)
