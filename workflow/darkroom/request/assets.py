@@ -119,14 +119,25 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
 
 def check_controls(request: RenderRequest) -> None:
     """Raise ControlError (E-CONTROL) for a control of a first pass without a picture, and for controls without a pass."""
+    if not _has_use(request):
+        why = "acts on nothing: no pass without controls of its own denoises the picture"
+        raise ControlError("control", request.control[0].model, why, "leave control out")
     if request.image is None:
         for number, control in enumerate(request.control, 1):
             if control.image is None:
                 why = f"has no image (control {number}), and a first pass begins with none that could be taken"
                 raise ControlError("control", control.model, why, "give it an image, or write it into a stage")
-    elif request.control and not any(isinstance(stage, DenoisingStage) for stage in request.stages):
-        why = "acts on nothing: no stage denoises the picture"
-        raise ControlError("control", request.control[0].model, why, "leave control out")
+
+
+def without_idle_controls(request: RenderRequest) -> RenderRequest:
+    """The request without controls that act in none of its passes, as may be in the first ones of a chain."""
+    return request if _has_use(request) else request.model_copy(update={"control": ()})
+
+
+def _has_use(request: RenderRequest) -> bool:
+    """True if there are no controls, or a pass takes them."""
+    passes = (stage for stage in request.stages if isinstance(stage, DenoisingStage))
+    return not request.control or request.image is None or any(stage.control is None for stage in passes)
 
 
 def is_built_in(upscaler: str) -> bool:

@@ -92,3 +92,7 @@ class Control(StrictModel):
         """The thresholds for canny."""
         low, high = self.low_threshold, self.high_threshold
         return 100 if low is None else low, 200 if high is None else high
+
+
+CONTROLS_SCHEMA: dict[str, Any] = {"type": "array", "items": Control.model_json_schema(), "maxItems": MAX_CONTROLS}
+"""The JSON Schema of a list of controls, which schemas of stages can hold: without definitions of its own."""

@@ -21,7 +21,7 @@ from darkroom.base.text import shorten
 from darkroom.base.validation import StrictModel, first_problem
 from darkroom.errors import LoraError, RequestError
 from darkroom.prompting.editing import Timeline, check_size, read_timeline, refuse_and
-from darkroom.request.control import MAX_CONTROLS, Control, Sha256
+from darkroom.request.control import CONTROLS_SCHEMA, MAX_CONTROLS, Control, Sha256
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
     LoraUse,
@@ -130,7 +130,7 @@ class RenderRequest(StrictModel):
     """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
     freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
     """FreeU's factors; `true` for the usual ones."""
-    control: tuple[Control, ...] = Field((), max_length=MAX_CONTROLS)
+    control: Annotated[tuple[Control, ...], WithJsonSchema(CONTROLS_SCHEMA)] = Field((), max_length=MAX_CONTROLS)
     """ControlNets and the pictures that they are given, for every pass that has none of its own."""
     image: Sha256 | None = None
     """The SHA-256 of the picture's file that the stages begin with, in place of a first pass from noise."""

@@ -6,12 +6,12 @@ by the SHA-256 of their files' bytes. Names and defaults are A1111's where it ha
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, field_validator
 
 from darkroom.base.validation import StrictModel
-from darkroom.request.control import MAX_CONTROLS, Control
+from darkroom.request.control import CONTROLS_SCHEMA, MAX_CONTROLS, Control
 from darkroom.request.samplers import find_schedule, split_sampler
 
 MAX_TEXT = 30_000
@@ -61,7 +61,9 @@ class DenoisingStage(Stage):
     """Another CFG scale for this stage."""
     checkpoint: str | None = Field(None, min_length=1, max_length=200)
     """Another checkpoint for this stage, by its name; the picture's own if left out."""
-    control: tuple[Control, ...] | None = Field(None, max_length=MAX_CONTROLS)
+    control: Annotated[tuple[Control, ...] | None, WithJsonSchema({"anyOf": [CONTROLS_SCHEMA, {"type": "null"}]})] = (
+        Field(None, max_length=MAX_CONTROLS)
+    )
     """Other controls for this stage; an empty list for none."""
 
     @field_validator("sampler")
