@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.validation import lines_of
 from darkroom.config import parse_config
@@ -138,3 +140,12 @@ def test_a_wrong_axis_is_told(read: Read, axis: str, error: str) -> None:
 def test_controls_that_nothing_takes_are_refused(read: Read) -> None:
     with pytest.raises(DarkroomError, match=r"E-CONTROL .*control 'lines': acts on nothing"):
         read("from: run.png\ndefaults: {control: [{model: lines}], then: [upscale]}\nprompts: [{prompt: a cat}]\n")
+
+
+def test_a_given_pictures_own_controls_are_its_own(read: Read) -> None:
+    led = read(CAT + LED)[0].request
+    info = PngInfo()
+    info.add_text("darkroom", json.dumps({"request": led.model_dump(mode="json")}))
+    Image.new("RGB", (64, 64)).save("led.png", pnginfo=info)
+    (picture,) = read("from: led.png\ndefaults: {then: [img2img]}\nprompts: [{prompt: a cat}]\n")
+    assert picture.request.control == () and picture.request.steps == led.steps
