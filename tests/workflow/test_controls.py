@@ -41,6 +41,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
+@pytest.mark.full
 def test_what_each_edit_renders(project: Project) -> None:
     assert set(project.pictures()) == {CAT, HIRES, DOG}
     texts = PNG.read_text((project.results / CAT).read_bytes(), CAT)
