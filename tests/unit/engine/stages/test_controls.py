@@ -12,8 +12,9 @@ from PIL import Image, ImageDraw
 from darkroom import errors
 from darkroom.engine import Engine
 from darkroom.engine.control_pictures import View, canny, make_control_picture, preprocess
-from darkroom.engine.controls import scales_of
+from darkroom.engine.controls import Active, ControlNets, scales_of
 from darkroom.engine.memory import has_room
+from darkroom.engine.picture_files import PictureFiles
 from darkroom.request.control import Control
 from tests.fixtures.controlnets import write_control
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, noisy_picture, on_picture, request_of
@@ -123,6 +124,31 @@ def test_factors_of_the_modes() -> None:
 def test_cards_that_have_room_for_a_controlnet_beside_sdxl() -> None:
     sdxl, control = 7_105_000_000, 2_503_000_000
     assert [has_room(sdxl + control, size * 10**9) for size in (12, 16, 24, 80)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("gigabytes", [2, 12])
+def test_models_take_turns_where_there_is_no_room_and_are_refused_where_they_never_fit(
+    small: Engine, controlnets: Path, guide: bytes, gigabytes: int
+) -> None:
+    """The device is a CPU that is told to have so much memory, with a gigabyte of other weights on it."""
+    request, files = request_of(control=[{"model": "edges", "image": digest(guide)}]), {digest(guide): guide}
+    unet, total = small._pipeline.unet, gigabytes * 10**9
+    nets = ControlNets(small.library, unet, "fp32", "cpu", 10**9, total, is_offloaded=True)
+
+    def prepare() -> list[Active]:
+        return nets.prepare(request.control, PictureFiles(request, files, 0), View.of_all((64, 64)))
+
+    if gigabytes == 2:
+        with pytest.raises(
+            errors.OutOfMemoryError, match=r"E-OOM ControlNet 'edges': .* takes 2\.8 GB, and there are 2\.0"
+        ):
+            prepare()
+        return
+    (active,) = prepare()
+    own = [parameter.data_ptr() for parameter in active.model.parameters()]
+    nets.end()
+    assert [parameter.data_ptr() for parameter in active.model.parameters()] == own
+    assert prepare()[0].model is active.model and nets.drop() and not nets.drop()
 
 
 def square() -> Image.Image:
