@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from darkroom.base.hashing import autov2
@@ -83,6 +84,7 @@ class ControlNets:
         self._total_bytes = total_bytes
         self._is_offloaded = is_offloaded
         self._loaded: dict[str, Any] = {}
+        self._headers: dict[tuple[str, Path, str], ControlFile] = {}
         self._turns = Placement(device, takes_turns=True)
 
     def used(self, controls: Sequence[Control]) -> tuple[UsedAsset, ...]:
@@ -99,7 +101,7 @@ class ControlNets:
         """
         acting = [each for each in controls if each.weight]
         assets = {each.model: self._library.find("controlnets", each.model) for each in acting}
-        read = {name: read_control_file(asset.path, name) for name, asset in assets.items()}
+        read = {name: self._read(asset) for name, asset in assets.items()}
         for control in acting:
             _check_type(control, read[control.model])
         wanted = {asset.sha256 for asset in assets.values()}
@@ -129,6 +131,12 @@ class ControlNets:
             model.to(self._device if stays else "cpu")
         if not stays:
             self._turns.bring(*models)
+
+    def _read(self, asset: Asset) -> ControlFile:
+        key = (asset.name, asset.path, asset.sha256)
+        if key not in self._headers:
+            self._headers[key] = read_control_file(asset.path, asset.name)
+        return self._headers[key]
 
     def _model(self, asset: Asset, file: ControlFile) -> Any:
         if asset.sha256 not in self._loaded:
