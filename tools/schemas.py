@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
 
 from darkroom.config import Config
+from darkroom.request.control import CONTROLS_SCHEMA
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import PRESETS
 from darkroom.request.stages import STAGES
@@ -61,8 +63,9 @@ def stage_schema() -> dict[str, Any]:
     for name, stage in STAGES.items():
         schema = stage.model_json_schema()
         for about in schema["properties"].values():
-            if about.get("pattern"):
-                del about["pattern"]
+            about.pop("pattern", None)
+        if "control" in schema["properties"]:
+            schema["properties"]["control"] = control_schema()
         stages[name] = {"oneOf": [schema, {"type": "null"}]}
     one = {
         "type": "object",
@@ -76,6 +79,16 @@ def stage_schema() -> dict[str, Any]:
         "description": "What is made of each picture then, each stage of the picture before.",
         "items": {"oneOf": [{"enum": list(STAGES)}, one]},
     }
+
+
+def control_schema() -> dict[str, Any]:
+    """The schema of `control`: a list of controls, whose pictures are given by their paths."""
+    schema = copy.deepcopy(CONTROLS_SCHEMA)
+    schema["items"]["properties"]["image"] = {
+        "type": "string",
+        "description": schema["items"]["properties"]["image"]["description"],
+    }
+    return {**schema, "description": "ControlNets and the pictures that they are given."}
 
 
 _RATING = {"type": ["integer", "string"], "pattern": "^((>=|<=|>|<|) *[1-5]|reject)$", "minimum": 1, "maximum": 5}
@@ -132,6 +145,7 @@ def sheet_schema() -> dict[str, Any]:
         "id": {"type": "string", "description": "The picture's file name."},
         "prompt": text,
         "checkpoints": names,
+        "control": control_schema(),
         "from": FROM,
         "styles": names,
         "then": stage_schema(),
@@ -140,7 +154,7 @@ def sheet_schema() -> dict[str, Any]:
     known = own | setting_schemas()
     prompt = {"type": "object", "minProperties": 1, "properties": known, "additionalProperties": False}
     prompts = {"type": "array", "minItems": 1, "items": {"oneOf": [{"type": "string"}, prompt]}}
-    more = {"styles": names, "then": stage_schema()}
+    more = {"control": control_schema(), "styles": names, "then": stage_schema()}
     defaults = {"type": "object", "properties": setting_schemas() | more, "additionalProperties": False}
     parts = {
         "checkpoints": names,

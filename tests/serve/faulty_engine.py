@@ -34,10 +34,10 @@ def choose_failure(request: RenderRequest) -> Callable[[int, int], None] | None:
 
 
 def denoise_or_fail(
-    pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch, start: Any = None
+    pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch, start: Any = None, controls: Any = ()
 ) -> Any:
     watch.on_step = choose_failure(request) or watch.on_step
-    return denoise(pipeline, config, request, prompt, watch, start)
+    return denoise(pipeline, config, request, prompt, watch, start, controls)
 
 
 if __name__ == "__main__":

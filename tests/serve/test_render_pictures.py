@@ -190,3 +190,23 @@ def test_pictures_come_to_the_engine_by_their_sha256(fake: Stand) -> None:
     name = made_of(answer)["image"]
     assert fake.noted("files")[-1].startswith(name[:12])
     assert hashlib.sha256(png(form="JPEG")).hexdigest() != name  # it was decoded and stored anew, without metadata
+
+
+def test_a_controls_picture_is_sent_under_a_name(fake: Stand) -> None:
+    controlnets = fake.folder / "models/controlnets"
+    controlnets.mkdir(exist_ok=True)
+    (controlnets / "lines.safetensors").touch()
+    size = {"width": 64, "height": 64}
+    hires = {"hires": {"control": [{"model": "lines", "image": "edges"}]}}
+    settings = {**size, "control": [{"model": "lines", "image": "pose"}], "stages": [hires]}
+    answer = ask(fake, settings, {"pose": in_base64(png()), "edges": in_base64(png(70))})
+    assert answer.status_code == 200, answer.text
+    made = made_of(answer)
+    own, later = made["control"][0]["image"], made["stages"][0]["hires"]["control"][0]["image"]
+    assert len(own) == len(later) == 64 and own != later
+    first = ask(fake, {**settings, "stages": []}, {"pose": in_base64(png())})
+    assert first.status_code == 200 and made_of(first)["control"][0]["image"] == own
+    unknown = ask(fake, {**size, "control": [{"model": "line", "image": "pose"}]}, {"pose": in_base64(png())})
+    assert unknown.status_code == 422 and "E-CONTROL" in unknown.text and "did you mean 'lines'" in unknown.text
+    unsent = ask(fake, {**size, "control": [{"model": "lines", "image": "pose"}]})
+    assert unsent.status_code == 422 and "E-REQUEST request: control: image 'pose'" in unsent.text

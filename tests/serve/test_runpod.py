@@ -123,6 +123,19 @@ def test_a_picture_in_image_url_gets_the_refiners_pass(api: str) -> None:
     assert "Denoising strength: 0.5" in text_of_png(pngs[0], "answer")["parameters"]
 
 
+def test_a_controls_picture_is_taken_out_of_the_job_and_checked(api: str) -> None:
+    """The server has no ControlNet, so a picture that is right leads to the name that isn't."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(buffer, "PNG")
+    for image, error in (
+        (data_uri(buffer.getvalue()), "E-CONTROL"),
+        ("https://example.com/x.png", "E-SSRF"),
+        ("bm90aGluZw==", "E-REQUEST input: control.0.image"),
+    ):
+        job = {"input": {**JOB, "control": [{"model": "lines", "image": image}]}}
+        assert error in str(post(api, "/runsync", job))
+
+
 def test_run_and_status_give_the_same(api: str) -> None:
     begun = post(api, "/run", {"input": JOB})
     answer = post(api, f"/status/{begun['id']}")

@@ -33,6 +33,7 @@ ORDER = [
     "loras",  # LoRA files, read against a model's layers
     "scores",  # finished pictures are scored by models
     "upscalers",  # upscaler files, and how pictures are cut for them
+    "controlnets",  # ControlNet files, read against their architecture
     "sources",  # bytes in: checks files of every kind above
     "engine",  # a model that renders requests
     "pictures",  # bytes out: files, pages, the manifest

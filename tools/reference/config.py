@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from darkroom.config import Config, CostsConfig, EngineConfig, FetchConfig, GalleryConfig, ServeConfig
 from darkroom.config_output import C2paConfig, MetadataConfig, OutputConfig
-from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Upscaler, Vae
+from darkroom.config_sources import Checkpoint, ControlNet, Embedding, Lora, Score, Upscaler, Vae
 from tools.reference.markdown import code, table, type_of, value
 
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -17,6 +17,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "embeddings.NAME": Embedding,
     "scores.NAME": Score,
     "upscalers.NAME": Upscaler,
+    "controlnets.NAME": ControlNet,
     "fetch": FetchConfig,
     "engine": EngineConfig,
     "output": OutputConfig,

@@ -37,6 +37,7 @@ ACTIONS = {
     "E-EMBEDDING": "Correct the name, or use an embedding with vectors for both text encoders.",
     "E-SCORE": "Use a file of the kind that the message asks for, or name the CLIP that it was trained on.",
     "E-UPSCALER": "Correct the name, or use a model that enlarges RGB pictures, of an architecture that spandrel knows.",
+    "E-CONTROL": "Correct the name or the control, or use a ControlNet for SDXL, single or Union.",
     "E-CHECKPOINT": "Use another file.",
     "E-NOTWEIGHTS": "Download the file itself instead of its page or its LFS pointer.",
     "E-PICKLE": "Use a safetensors file.",

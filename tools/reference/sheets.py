@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic.fields import FieldInfo
 
+from darkroom.request.control import Control
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import STAGES, DenoisingStage, Stage
 from darkroom.sheets.read import PROMPT_KEYS, SHEET_KEYS
@@ -46,6 +47,7 @@ _PROMPT = {
     "id": ("text", "made from the prompt", "The picture's file name, followed by its seed."),
     "prompt": ("text", "required, or `from`", str(RenderRequest.model_fields["prompt"].description)),
     "checkpoints": ("text or list", "the sheet's", "The checkpoints that render this prompt, by name."),
+    "control": ("list", "`defaults`", "ControlNets and the pictures that they are given: see [controls](#controls)."),
     "from": ("path, list or mapping", "the sheet's", "Pictures that the stages begin with, in place of first passes."),
     "styles": ("text or list", "`[]`", "Styles of `styles_file` by name, in the order in which they are applied."),
     "then": ("list", "`defaults`", "Stages: what is made of each picture then."),
@@ -62,6 +64,7 @@ def make_parts() -> dict[str, str]:
         "prompt": table(head, [(code(key), *_PROMPT[key]) for key in own]),
         "settings": setting_table(),
         "stages": stage_tables(),
+        "controls": control_table(),
     }
 
 
@@ -73,7 +76,12 @@ def stage_tables() -> str:
     return "\n\n".join([*parts, f"{head}\n\n{_stage_table(DenoisingStage, {'denoising_strength'})}"])
 
 
-def _stage_table(stage: type[Stage], left_out: Collection[str]) -> str:
+def control_table() -> str:
+    """A row for each setting of a control."""
+    return _stage_table(Control, ())
+
+
+def _stage_table(stage: type[Stage] | type[Control], left_out: Collection[str]) -> str:
     about = stage.model_json_schema()["properties"]
     rows = [
         (code(key), _type_of_stage(about[key]), _default_of(field), str(about[key]["description"]))

@@ -19,7 +19,7 @@ from darkroom.base.text import UTF_16_MARKS, file_stem, read_text, shorten
 from darkroom.base.validation import Mistakes, all_problems
 from darkroom.config_mistakes import describe_problems, no_mapping, unknown_reference, without_wrong_values
 from darkroom.config_output import C2paConfig, MetadataConfig, OutputConfig
-from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Section, Upscaler, Vae
+from darkroom.config_sources import Checkpoint, ControlNet, Embedding, Lora, Score, Section, Upscaler, Vae
 from darkroom.errors import BadNameError, ConfigError
 from darkroom.request.assets import is_built_in
 
@@ -33,12 +33,14 @@ SECTIONS = {
     "loras": "lora",
     "embeddings": "embedding",
     "upscalers": "upscaler",
+    "controlnets": "controlnet",
     "scores": "score",
 }
 """The sections that name sources, which are also folders of the models folder, and the kind of source in each."""
 
-FREE_NAMES = ("loras", "embeddings", "upscalers")
+FREE_NAMES = ("loras", "embeddings", "upscalers", "controlnets")
 """The sections whose names may hold any characters, most of them for prompts, and whose entries may be folders."""
+_ONLY_IN_SHEETS = ("upscalers", "controlnets")
 MAX_STEM_BYTES = 200
 _NOT_IN_TAGS = re.compile(r"[<>:\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 
@@ -174,6 +176,8 @@ class Config(Section):
     """Models that score each finished picture, by the name that the manifest and study.csv use."""
     upscalers: dict[Name, Upscaler] = Field(default_factory=dict)
     """Models that enlarge pictures, by the name that the option `--model` of `darkroom upscale` takes, such as `4x-UltraSharp`."""
+    controlnets: dict[Name, ControlNet] = Field(default_factory=dict)
+    """ControlNets, by the name that `control` in the settings takes, such as `union-promax`."""
     models_dir: str = "models"
     """Where checkpoints and converted models are kept; may be on another volume, and several projects may share it."""
     render: dict[str, Any] = Field(default_factory=dict)
@@ -299,7 +303,7 @@ def check_prompt_names(section: str, names: Iterable[str], place_of: Callable[[s
     for name in names:
         stem = file_stem(name)
         if not name.strip() or name != name.strip() or _NOT_IN_TAGS.search(name):
-            why = f"can't be written in a {'sheet' if section == 'upscalers' else 'prompt'} ({place_of(name)})"
+            why = f"can't be written in a {'sheet' if section in _ONLY_IN_SHEETS else 'prompt'} ({place_of(name)})"
             hint = "leave out '<', '>', ':', line breaks, and spaces at its ends"
             raise BadNameError(SECTIONS[section], shorten(name), why, hint)
         if section == "upscalers" and is_built_in(name):
@@ -351,6 +355,7 @@ def _known_keys(parents: list[str]) -> list[str]:
         "embeddings": Embedding,
         "scores": Score,
         "upscalers": Upscaler,
+        "controlnets": ControlNet,
     }
     if parents and parents[0] in named:
         return list(named[parents[0]].model_fields)

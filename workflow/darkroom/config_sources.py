@@ -1,4 +1,4 @@
-"""The configuration's sections that name sources: checkpoints, VAEs, LoRAs, embeddings, upscalers and scores."""
+"""The configuration's sections that name sources: checkpoints, VAEs, LoRAs, embeddings, upscalers, ControlNets and scores."""
 
 from __future__ import annotations
 
@@ -102,5 +102,14 @@ class Upscaler(_FileOrFolder):
     """Where the upscaler comes from: a path to a safetensors file, or `civitai:…`, `hf:…`, `https://…`."""
     folder: str = ""
     """In place of `source`: a folder on this machine. Each safetensors file in it and below it is an upscaler by the file's name."""
+    sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
+    """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""
+
+
+class ControlNet(_FileOrFolder):
+    source: str = ""
+    """Where the ControlNet comes from: a path to a safetensors file or to a Diffusers folder with one, or `civitai:…`, `hf:…`, `https://…`. Single ones and Union, for SDXL."""
+    folder: str = ""
+    """In place of `source`: a folder on this machine. Each safetensors file in it and below it is a ControlNet by the file's name."""
     sha256: str | None = Field(None, pattern="^[0-9a-fA-F]{64}$")
     """The file's SHA256. If given, other bytes are refused, whatever the lock file says."""

@@ -19,7 +19,8 @@ DarkroomError
 │   ├── LoraError         E-LORA        a LoRA is unknown, of a kind that can't be applied, or doesn't fit the model
 │   ├── EmbeddingError    E-EMBEDDING   a textual inversion is unknown, broken or of another base
 │   ├── ScoreError        E-SCORE       a file that should score pictures is of another kind, or doesn't fit its CLIP
-│   └── UpscalerError     E-UPSCALER    an upscaler is unknown, of no known architecture, or doesn't enlarge RGB pictures
+│   ├── UpscalerError     E-UPSCALER    an upscaler is unknown, of no known architecture, or doesn't enlarge RGB pictures
+│   └── ControlError      E-CONTROL     a ControlNet is unknown, of another kind or family, or used in a way that it can't be
 ├── CheckpointError       the file given as a checkpoint can't be used
 │   ├── NotWeightsError   E-NOTWEIGHTS  HTML, JSON or an LFS pointer instead of weights
 │   ├── PickleError       E-PICKLE      a pickle, whatever its ending
@@ -170,6 +171,10 @@ class ScoreError(InputError):
 
 class UpscalerError(InputError):
     code = "E-UPSCALER"
+
+
+class ControlError(InputError):
+    code = "E-CONTROL"
 
 
 class CheckpointError(DarkroomError):

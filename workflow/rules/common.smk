@@ -56,6 +56,7 @@ wildcard_constraints:
     embedding=one_of(plan.sources.stems("embeddings")),
     score=one_of(plan.sources.stems("scores")),
     upscaler=one_of(plan.sources.stems("upscalers")),
+    controlnet=one_of(plan.sources.stems("controlnets")),
     sheet=one_of(plan.sheets),
     picture=r"[a-z0-9][a-z0-9_.-]*",
     seed=r"[0-9]+",
@@ -63,7 +64,7 @@ wildcard_constraints:
 
 
 def get_kind(wildcards):
-    """checkpoint, vae, lora, embedding, upscaler or score."""
+    """checkpoint, vae, lora, embedding, upscaler, controlnet or score."""
     return plan.sources.kind(wildcards)
 
 
@@ -149,7 +150,8 @@ def get_engine(wildcards, output):
     latent = output.get("latent")
     kept = plan.kept_path(wildcards) if this_run.is_remote else None
     flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
-    return [plan.model_dir(plan.picture(wildcards).renderer), *flags, *(["--latent", latent] if latent else [])]
+    flags += [*(["--latent", latent] if latent else []), *plan.given_pictures(wildcards)]
+    return [plan.model_dir(plan.picture(wildcards).renderer), *flags]
 
 
 def get_before(wildcards):

@@ -1,10 +1,10 @@
-"""Fetches each configured checkpoint, VAE, LoRA, embedding, upscaler and score into the models folder, with a receipt of its identity.
+"""Fetches each configured checkpoint, VAE, LoRA, embedding, upscaler, ControlNet and score into the models folder, with a receipt of its identity.
 
 REQUIRED INPUTS: the configured sources: safetensors files, or Diffusers folders for checkpoints. For a remote source
                  its pin, .snakemake/darkroom/pins/SECTION/NAME.json, which holds the wanted SHA256.
 OUTPUTS:         MODELS/checkpoints/NAME.safetensors or the folder MODELS/checkpoints/NAME/; NAME.safetensors in
-                 MODELS/vaes/, MODELS/loras/, MODELS/embeddings/, MODELS/upscalers/ and MODELS/scores/; beside each a
-                 NAME.receipt.json (size, SHA256). Later rules depend on the receipts only.
+                 MODELS/vaes/, MODELS/loras/, MODELS/embeddings/, MODELS/upscalers/, MODELS/controlnets/ and MODELS/scores/;
+                 beside each a NAME.receipt.json (size, SHA256). Later rules depend on the receipts only.
 """
 
 
@@ -90,6 +90,17 @@ use rule fetch_checkpoint as fetch_upscaler with:
     localrule: True
     message:
         "fetch the upscaler {wildcards.upscaler}"
+
+
+use rule fetch_checkpoint as fetch_controlnet with:
+    output:
+        fetched=f"{plan.models_dir}/controlnets/{{controlnet}}.safetensors",
+        receipt=f"{plan.models_dir}/controlnets/{{controlnet}}.receipt.json",
+    log:
+        "logs/fetch/controlnets/{controlnet}.log",
+    localrule: True
+    message:
+        "fetch the ControlNet {wildcards.controlnet}"
 
 
 use rule fetch_checkpoint as fetch_score with:

@@ -106,6 +106,16 @@ def component_entries(component: str, config: Mapping[str, Any]) -> list[Entry]:
 def unet_entries(config: UNetConfig) -> list[Entry]:
     """Every tensor of the UNet."""
     walk = Walk(UNET_PREFIX)
+    walk_unet_encoder(walk, config)
+    first = config.block_out_channels[0]
+    _up_blocks(walk, config, first * 4)
+    walk.norm("conv_norm_out", "out.0", first)
+    walk.conv("conv_out", "out.2", first, config.out_channels)
+    return walk.entries
+
+
+def walk_unet_encoder(walk: Walk, config: UNetConfig) -> None:
+    """The UNet's embeddings, input blocks and middle block, which ControlNets have a copy of."""
     first, embedding = config.block_out_channels[0], config.block_out_channels[0] * 4
     walk.linear("time_embedding.linear_1", "time_embed.0", first, embedding)
     walk.linear("time_embedding.linear_2", "time_embed.2", embedding, embedding)
@@ -114,10 +124,6 @@ def unet_entries(config: UNetConfig) -> list[Entry]:
     walk.conv("conv_in", "input_blocks.0.0", config.in_channels, first)
     _down_blocks(walk, config, embedding)
     _middle_block(walk, config, embedding)
-    _up_blocks(walk, config, embedding)
-    walk.norm("conv_norm_out", "out.0", first)
-    walk.conv("conv_out", "out.2", first, config.out_channels)
-    return walk.entries
 
 
 def vae_entries(config: VaeConfig) -> list[Entry]:

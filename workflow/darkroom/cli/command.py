@@ -143,7 +143,7 @@ def make_parser() -> argparse.ArgumentParser:
     init.add_arguments(add("init", init.run, text))
     text = "Tell every mistake in the configuration and its prompt sheets, without running anything."
     check.add_arguments(add("check", check.run, text))
-    text = "Fetch a checkpoint, VAE, LoRA, embedding, upscaler or Diffusers folder, from a path or over the network."
+    text = "Fetch a checkpoint, VAE, LoRA, embedding, upscaler, ControlNet or Diffusers folder, from a path or over the network."
     fetch.add_arguments(add("fetch", fetch.run, text))
     text = "Convert a single-file checkpoint to a Diffusers folder; a source that already is such a folder is verified and linked."
     convert.add_arguments(add("convert", convert.run, text))

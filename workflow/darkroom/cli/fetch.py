@@ -28,7 +28,7 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     sub.set_defaults(refuse=sub.error)
     sub.add_argument("source", nargs="?", metavar="SOURCE", help="a path, civitai:…, hf:… or https://…")
     sub.add_argument("dest", nargs="?", type=Path, metavar="DEST", help="where it goes")
-    kinds = ("checkpoint", "vae", "lora", "embedding", "upscaler", "score")
+    kinds = ("checkpoint", "vae", "lora", "embedding", "upscaler", "controlnet", "score")
     sub.add_argument("--kind", choices=kinds, default=kinds[0], help="what the source is")
     sub.add_argument("--receipt", type=Path, help="DEST.receipt.json, without .safetensors, if not given")
     sub.add_argument("--sha256", help="refuse other bytes; of a folder this is its content digest")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from darkroom.request.stages.stage import ResizeMode, next_multiple_of_8
+from darkroom.request.control import ResizeMode
+from darkroom.request.stages.stage import next_multiple_of_8
 
 if TYPE_CHECKING:
     from PIL.Image import Image

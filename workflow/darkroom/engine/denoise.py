@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from darkroom.engine.controls import Active, guided
 from darkroom.engine.decode import check_latents
 from darkroom.engine.late_start import Start
 from darkroom.engine.previews import Estimates, Previews
@@ -117,8 +118,9 @@ def denoise(
     prompt: Conditioning,
     watch: Watch,
     start: Start | None = None,
+    controls: Sequence[Active] = (),
 ) -> Any:
-    """Latents (1, 4, h/8, w/8) after the last step, from noise or from what `start` gives.
+    """Latents (1, 4, h/8, w/8) after the last step, from noise or from what `start` gives, led by `controls`.
 
     Raises Cancelled, RequestError (E-REQUEST) for a sampler that the model can't follow, NanImageError (E-NANIMAGE).
     """
@@ -134,7 +136,7 @@ def denoise(
     latents = starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype)
     if start is not None:
         latents = start.begin(pipeline.scheduler, latents, pipeline._execution_device)
-    with _freeu(pipeline, request.freeu):
+    with _freeu(pipeline, request.freeu), guided(pipeline, controls):
         latents = pipeline(
             **prompt.at_call(0),
             width=request.width,

@@ -15,6 +15,7 @@ from darkroom.engine.assets import Assets
 from darkroom.engine.chain import run_chain
 from darkroom.engine.chain_models import ChainModels, find_models, read_model
 from darkroom.engine.compiling import Compile, compile_blocks, with_compile_errors
+from darkroom.engine.controls import ControlNets
 from darkroom.engine.decode import Codec, is_uniform
 from darkroom.engine.denoise import Watch
 from darkroom.engine.devices import (
@@ -87,6 +88,12 @@ class Engine:
         self.upscalers = Upscalers(library, dtype, self._placement)
         self._pipeline = pipeline
         self._plan = plan
+        sizes = weight_bytes(files.model, dtype)
+        is_offloaded = plan.mode == "offload"
+        beside = sizes["unet"] if is_offloaded else sum(sizes.values())
+        self._controlnets = ControlNets(
+            library, pipeline.unet, dtype, device, beside, total_memory(device), is_offloaded=is_offloaded
+        )
         self._scheduler_config = files.model.configs.scheduler
         self._prompts = Prompts(pipeline, self._placement)
         self._assets = Assets(pipeline, files, dtype, library, self._placement)
@@ -97,6 +104,7 @@ class Engine:
             self._assets,
             Codec(self._placement, plan),
             self.upscalers,
+            self._controlnets,
             self._placement,
         )
 
@@ -247,7 +255,7 @@ class Engine:
         try:
             return with_coded_errors(in_turn, self.device, "picture", size, hint)
         except OutOfMemoryError:
-            if not self.upscalers.drop():
+            if not (self.upscalers.drop() | self._controlnets.drop()):
                 raise
         return with_coded_errors(in_turn, self.device, "picture", size, hint)
 
@@ -258,6 +266,7 @@ class Engine:
         self._pipeline = None
         del self._prompts, self._assets, self._parts  # they hold parts of the pipeline
         self.upscalers.drop()
+        self._controlnets.drop()
         release_memory(self.device)
 
     def _decode(self, denoised: Denoised) -> RenderedImage:

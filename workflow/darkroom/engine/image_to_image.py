@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, cut_to, fit, pad_for_latents
+from darkroom.engine.control_pictures import View
 from darkroom.engine.passes import Passes
 from darkroom.request.stages import Hires, Img2Img, Upscale
 
@@ -54,7 +55,8 @@ def img2img(stage: Img2Img, before: Made, passes: Passes) -> Made:
     if not stage.denoising_strength:
         return Made(size, image)
     padded = pad_for_latents(image)
-    return Made(size, latents=passes.denoise(stage, padded.size, passes.encode(padded)))
+    view = View.of_all(padded.size, lambda: padded)
+    return Made(size, latents=passes.denoise(stage, view, passes.encode(padded)))
 
 
 def hires(stage: Hires, before: Made, passes: Passes) -> Made:
@@ -67,13 +69,14 @@ def hires(stage: Hires, before: Made, passes: Passes) -> Made:
             known = passes.encode(pad_for_latents(before.picture(passes.decode)))
         latents = _enlarged(known, whole, stage.upscaler)
         latents = latents[..., top : top + size[1] // 8, left : left + size[0] // 8]
+        view = View.of_all(size, lambda: fit(before.picture(passes.decode), size, "crop"))
     else:
         image = passes.upscale(before.picture(passes.decode), stage.upscaler, whole)
         image = image.crop((left * 8, top * 8, left * 8 + size[0], top * 8 + size[1]))
         if not stage.denoising_strength:
             return Made(size, image)
-        latents = passes.encode(image)
-    return Made(size, latents=passes.denoise(stage, size, latents) if stage.denoising_strength else latents)
+        latents, view = passes.encode(image), View.of_all(size, lambda: image)
+    return Made(size, latents=passes.denoise(stage, view, latents) if stage.denoising_strength else latents)
 
 
 def upscale(stage: Upscale, before: Made, passes: Passes) -> Made:

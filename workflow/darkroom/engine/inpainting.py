@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, cut_to, extend, fit, pad_for_latents
+from darkroom.engine.control_pictures import View
 from darkroom.engine.image_to_image import Made
 from darkroom.engine.masks import blurred, doubled, filled, inverted, latent_mask, part_around, rounded
 from darkroom.engine.passes import Passes
@@ -50,7 +51,8 @@ def _whole(stage: Inpaint | Outpaint, image: Image, mask: Image, overlay: Image,
     """The picture with what is white in `mask` made anew, and pasted through `overlay`."""
     from PIL import Image as Images
 
-    latents = _denoise(stage, pad_for_latents(image), pad_for_latents(mask), passes)
+    padded = pad_for_latents(image)
+    latents = _denoise(stage, padded, pad_for_latents(mask), View.of_all(padded.size, lambda: padded), passes)
     return Made(
         image.size,
         latents=latents,
@@ -64,7 +66,8 @@ def _part(stage: Inpaint, image: Image, mask: Image, passes: Passes) -> Made:
 
     work = stage.work_size(*image.size)
     box = part_around(mask, stage.padding, work)
-    latents = _denoise(stage, fit(image.crop(box), work, "fill"), fit(mask.crop(box), work, "fill"), passes)
+    part, around = fit(image.crop(box), work, "fill"), fit(mask.crop(box), work, "fill")
+    latents = _denoise(stage, part, around, View(work, image.size, box, lambda: image), passes)
 
     def finish(made: Image) -> Image:
         pasted = image.copy()
@@ -74,7 +77,7 @@ def _part(stage: Inpaint, image: Image, mask: Image, passes: Passes) -> Made:
     return Made(image.size, latents=latents, finish=finish)
 
 
-def _denoise(stage: Inpaint | Outpaint, image: Image, mask: Image, passes: Passes) -> Any:
+def _denoise(stage: Inpaint | Outpaint, image: Image, mask: Image, view: View, passes: Passes) -> Any:
     """Latents of the picture, whose edges are multiples of 8, with what is white in the mask made anew."""
     import torch
 
@@ -86,7 +89,7 @@ def _denoise(stage: Inpaint | Outpaint, image: Image, mask: Image, passes: Passe
     if content == "latent noise":  # the seed's, which is the noise that is added as well
         generator = torch.Generator("cpu").manual_seed(passes.request.seed)
         latents = latents + torch.randn(latents.shape, generator=generator).to(latents.device) * anew
-    return passes.denoise(stage, image.size, latents, anew=anew)
+    return passes.denoise(stage, view, latents, anew=anew)
 
 
 def _new_part(old: Size, sides: tuple[int, int, int, int], blur: int) -> Image:

@@ -1,4 +1,4 @@
-"""The VAEs, LoRAs, embeddings and upscalers that an engine can use: files in the models folder, found by name, known by hash."""
+"""The VAEs, LoRAs, embeddings, upscalers and ControlNets that an engine can use: files in the models folder, found by name, known by hash."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class Library:
     def find(self, kind: str, name: str) -> Asset:
         """The file of that name.
 
-        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER) or RequestError (E-REQUEST) if there is none or it can't
-        be read.
+        Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER), ControlError (E-CONTROL) or RequestError (E-REQUEST)
+        if there is none or it can't be read.
         """
         known = getattr(self.names(), kind)
         if name not in known:  # a look into the folder's list: nothing in a name can lead out of it

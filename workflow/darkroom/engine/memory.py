@@ -126,6 +126,12 @@ def decide(device_kind: str, total_bytes: int, requested: str, weights: int = SD
     return MemoryPlan(mode, reason, min(pixels, TILED_PIXELS), TILE if pixels >= TILE * TILE else SMALL_TILE, room)
 
 
+def has_room(weights: int, total_bytes: int) -> bool:
+    """True if so many bytes of weights may stay on a GPU: every picture that isn't decoded in tiles anyway then is in one piece."""
+    known = max((least for least in CLASSES if least <= total_bytes), default=total_bytes)
+    return _pixels_beside(weights, known) >= TILED_PIXELS
+
+
 def check_fits(name: str, sizes: Mapping[str, int], device: str, total_bytes: int) -> None:
     """Raise OutOfMemoryError (E-OOM) for a model of which a component, with a step, is larger than the whole device.
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.base import worker_words
 from darkroom.engine.assets import Assets
+from darkroom.engine.control_pictures import View
+from darkroom.engine.controls import ControlNets
 from darkroom.engine.decode import Codec
 from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.late_start import Start
@@ -39,6 +41,7 @@ class Parts:
     assets: Assets
     codec: Codec
     upscalers: Upscalers
+    controlnets: ControlNets
     placement: Placement
 
 
@@ -83,20 +86,19 @@ class Passes:
 
     def first(self) -> Any:
         """The latents (1, 4, h/8, w/8) of the request's own first picture."""
-        return self._denoise(self.request.model_copy(update={"image": None, "stages": ()}), None)
+        request = self.request.model_copy(update={"image": None, "stages": ()})
+        return self._denoise(request, None, View.of_all((request.width, request.height)))
 
-    def denoise(
-        self, stage: DenoisingStage, size: tuple[int, int], latents: Any, *, number: int = 0, **options: Any
-    ) -> Any:
-        """The latents that a stage makes of `latents`; `size` (width, height) is theirs in pixels.
+    def denoise(self, stage: DenoisingStage, view: View, latents: Any, *, number: int = 0, **options: Any) -> Any:
+        """The latents that a stage makes of `latents`, whose place in the picture is the view's.
 
         `number` is added to the seed; `options` are further fields of `Start`. Raises what `denoise` raises.
         """
-        effective = self.request.for_stage(stage, *size)
+        effective = self.request.for_stage(stage, *view.size)
         effective = effective.model_copy(update={"seed": (effective.seed + number) % (MAX_SEED + 1)})
         total, run = stage.split_steps(effective.steps)
         try:
-            return self._denoise(effective, Start(latents, total, run, **options), stage.name)
+            return self._denoise(effective, Start(latents, total, run, **options), view, stage.name)
         except RequestError as error:
             if total == effective.steps or error.what != "steps":
                 raise
@@ -131,7 +133,7 @@ class Passes:
         self._note((used,) if used else ())
         return self._parts.upscalers.upscale(image, name, size=size, cancelled=self.watch.cancelled)
 
-    def _denoise(self, request: RenderRequest, start: Start | None, name: str = "") -> Any:
+    def _denoise(self, request: RenderRequest, start: Start | None, view: View, name: str = "") -> Any:
         parts, facts, started = self._parts, self.facts, time.perf_counter()
         prepared = parts.assets.prepare(request)
         self._vae = prepared.vae
@@ -143,8 +145,12 @@ class Passes:
             _log_tokens(prompt.embeddings.prompt_tokens)
         self.watch.decode = self._preview
         self.watch.stage = name
-        parts.placement.bring(parts.pipeline.unet)
-        latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start)
+        try:
+            controls = parts.controlnets.prepare(request.control, self.files, view)
+            parts.placement.bring(parts.pipeline.unet)
+            latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start, controls)
+        finally:
+            parts.controlnets.end()
         made = prompt.embeddings
         facts.tokens = facts.tokens or (made.prompt_tokens, made.negative_tokens, made.chunks)
         facts.apply_s += applied - started
@@ -152,6 +158,7 @@ class Passes:
         facts.denoise_s += time.perf_counter() - encoded
         facts.is_prompt_known &= is_known
         self._note(prepared.used)
+        self._note(parts.controlnets.used(request.control))
         _warn_about_weights(request, facts)
         return latents
 

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, pad_for_latents
+from darkroom.engine.control_pictures import View
 from darkroom.engine.denoise import starting_noise
 from darkroom.engine.image_to_image import Made
 from darkroom.engine.passes import Passes
@@ -34,9 +35,11 @@ def tile(stage: Tile, before: Made, passes: Passes) -> Made:
     places = stage.places(*before.size)
     quilt = Quilt(padded.size, work, places, stage.overlap)
     for number, (left, top) in enumerate(places):
-        latents = passes.encode(padded.crop((left, top, left + work[0], top + work[1])))
+        box = (left, top, left + work[0], top + work[1])
+        latents = passes.encode(padded.crop(box))
         own = noise[..., top // 8 : (top + work[1]) // 8, left // 8 : (left + work[0]) // 8]
-        made = passes.denoise(stage, work, latents, number=number, noise=own)  # samplers add other noise in each tile
+        view = View(work, padded.size, box, lambda: padded)
+        made = passes.denoise(stage, view, latents, number=number, noise=own)  # samplers add other noise in each tile
         quilt.add(passes.decode(made), left, top)
     return Made(size, quilt.picture(size))
 

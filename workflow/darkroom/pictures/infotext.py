@@ -15,6 +15,7 @@ from typing import Protocol, TypedDict
 from darkroom.base.hashing import autov2
 from darkroom.errors import DarkroomError, ImageError
 from darkroom.pictures.infotext_stages import tell_stages, write_number, written_schedule
+from darkroom.request.control import Control
 from darkroom.request.lora_tags import name_weights, write_tag
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
@@ -87,6 +88,7 @@ def write_infotext(
     for vae in _of_kind(assets, "vaes"):
         settings |= {"VAE hash": vae.short, "VAE": vae.name}
     settings |= _special_settings(request, told.strength)
+    settings |= _tell_controls(request.control, assets)
     settings |= {"RNG": "CPU", **told.settings}
     for key, kind in (("Lora hashes", "loras"), ("TI hashes", "embeddings")):
         if found := _of_kind(assets, kind):
@@ -143,6 +145,37 @@ def _special_settings(request: RenderRequest, strength: float | None) -> dict[st
     return settings
 
 
+_PREPROCESSORS = {
+    "lineart": "lineart_standard (from white bg & black line)",
+    "blur": "blur_gaussian",
+    "invert": "invert (from white bg & black line)",
+}
+_RESIZE_MODES = {"stretch": "Just Resize", "crop": "Crop and Resize", "fill": "Resize and Fill"}
+_CONTROL_MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+
+
+def _tell_controls(controls: Sequence[Control], assets: Sequence[UsedAsset]) -> dict[str, str]:
+    """A field for each control as sd-webui-controlnet writes it (scripts/infotext.py)."""
+    shorts = {asset.name: asset.short for asset in _of_kind(assets, "controlnets")}
+    told = {}
+    for number, control in enumerate(controls):
+        module = _PREPROCESSORS.get(control.preprocessor, control.preprocessor)
+        short = shorts.get(control.model)
+        fields = {"Module": module, "Model": f"{control.model} [{short}]" if short else control.model}
+        fields |= {"Weight": write_number(control.weight), "Resize Mode": _RESIZE_MODES[control.resize_mode]}
+        if control.preprocessor == "canny":
+            fields |= dict(zip(("Threshold A", "Threshold B"), map(str, control.thresholds), strict=True))
+        fields |= {"Guidance Start": write_number(control.start), "Guidance End": write_number(control.end)}
+        fields |= {"Pixel Perfect": "True", "Control Mode": _CONTROL_MODES[control.mode]}
+        fields |= {"Union Type": control.type} if control.type else {}
+        told[f"ControlNet {number}"] = ", ".join(f"{key}: {value.replace(',', '')}" for key, value in fields.items())
+    return told
+
+
 def _of_kind(assets: Sequence[UsedAsset], kind: str) -> list[UsedAsset]:
     return [asset for asset in assets if asset.kind == kind]
 
@@ -153,7 +186,7 @@ def _title(name: str, model_hash: str | None) -> str:
 
 
 def _hashes(model_hash: str | None, others: Sequence[tuple[str, str]], assets: Sequence[UsedAsset]) -> dict[str, str]:
-    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers and for the checkpoints of stages,
+    """AutoV2 hashes under the keys of Civitai's extension, which has none for upscalers, ControlNets and for the checkpoints of stages,
     `others`: theirs are made alike.
     """
     hashes = {"model": model_hash} if model_hash else {}
@@ -161,7 +194,13 @@ def _hashes(model_hash: str | None, others: Sequence[tuple[str, str]], assets: S
     for asset in assets:
         if asset.kind == "checkpoints":
             continue
-        kind = {"vaes": "vae", "loras": "lora", "embeddings": "embed", "upscalers": "upscaler"}[asset.kind]
+        kind = {
+            "vaes": "vae",
+            "loras": "lora",
+            "embeddings": "embed",
+            "upscalers": "upscaler",
+            "controlnets": "controlnet",
+        }[asset.kind]
         hashes[kind if kind == "vae" else f"{kind}:{asset.name}"] = autov2(asset.sha256)
     return hashes
 

@@ -16,8 +16,8 @@ from darkroom.pictures.infotext import DIGEST, read_infotext
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 
-_NOT_TAKEN = ("embeddings", "image", "stages", "width", "height")
-"""What a request says of the picture's own making: its size, its stages, and what settling finds anew."""
+_NOT_TAKEN = ("control", "embeddings", "image", "stages", "width", "height")
+"""What a request says of the picture's own making: its size, its controls and stages, and what settling finds anew."""
 _PROMPTS = ("prompt", "negative_prompt", "prompt_2", "negative_prompt_2")
 """What a picture doesn't say whose prompts were left out."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm", "comfy": "comfy"}

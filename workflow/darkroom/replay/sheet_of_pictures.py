@@ -22,6 +22,7 @@ from darkroom.errors import DarkroomError, SheetError
 from darkroom.replay.foreign import ForeignPicture, ModelReference
 from darkroom.replay.model_matching import ModelMatch, checkpoint_of, with_matches
 from darkroom.request.render_request import RenderRequest
+from darkroom.sheets.control_settings import CONTROL
 from darkroom.sheets.settings import SETTING_KEYS
 from darkroom.sheets.study import TEXTS
 from darkroom.sheets.then import STAGE_TEXTS, THEN
@@ -154,21 +155,32 @@ def _with_paths(entry: SheetEntry) -> dict[str, Any]:
     if image := made.pop("image", None):
         made = {key: value for key, value in made.items() if key not in ("width", "height")}
         made["from"] = _shown(entry.files[image])
-    if _masks(made):
-        made[THEN] = [
-            {name: {**given, "mask": _shown(entry.files[given["mask"]])} if "mask" in given else given}
-            for stage in made[THEN]
-            for name, given in stage.items()
+    if _pictures(made):
+        if THEN in made:
+            made[THEN] = [{name: _named(given, entry.files)} for stage in made[THEN] for name, given in stage.items()]
+        made = _named(made, entry.files)
+    return made
+
+
+def _named(settings: Mapping[str, Any], files: Mapping[str, Path]) -> dict[str, Any]:
+    """The settings of a picture or a stage with the paths of its mask and its control pictures."""
+    made = {**settings, "mask": _shown(files[settings["mask"]])} if "mask" in settings else dict(settings)
+    if made.get(CONTROL):
+        made[CONTROL] = [
+            {**control, "image": _shown(files[control["image"]])} if control.get("image") else control
+            for control in made[CONTROL]
         ]
     return made
 
 
-def _masks(settings: Mapping[str, Any]) -> list[str]:
+def _pictures(settings: Mapping[str, Any]) -> list[str]:
+    """The SHA-256 of the masks and control pictures that settings and their stages name."""
     then = settings.get(THEN)
     stages = [stage for stage in then if isinstance(stage, Mapping)] if isinstance(then, list) else []
-    return [
-        given["mask"] for stage in stages for given in stage.values() if isinstance(given, Mapping) and "mask" in given
-    ]
+    layers = [settings, *(given for stage in stages for given in stage.values() if isinstance(given, Mapping))]
+    masks = [layer["mask"] for layer in layers if "mask" in layer]
+    controls = [control for layer in layers for control in layer.get(CONTROL) or ()]
+    return [*masks, *(control["image"] for control in controls if control.get("image"))]
 
 
 def _shown(path: Path) -> str:
@@ -179,13 +191,13 @@ def _shown(path: Path) -> str:
 def _why_not(entry: SheetEntry) -> str | None:
     """Why settings can't be in a sheet, whatever is configured; None if they can."""
     settings = entry.settings
-    plain = {key: value for key, value in settings.items() if key in (*SETTING_KEYS, "prompt")}
+    plain = {key: value for key, value in settings.items() if key in (*SETTING_KEYS, "prompt", CONTROL)}
     seeds = plain.pop("seeds", None) or [plain.get("seed", 0)]
     then = settings.get(THEN)
     if settings.get("image") and settings["image"] not in entry.files:
         return "it begins with another picture, known by its hash only"
-    if any(mask not in entry.files for mask in _masks(settings)):
-        return "a stage has a mask, known by its hash only"
+    if any(sha256 not in entry.files for sha256 in _pictures(settings)):
+        return "it has a mask or a control picture, known by its hash only"
     preset = plain.pop("preset", None)
     try:
         given = {**plain, "seed": seeds[0], **({"stages": then} if then and isinstance(then, list) else {})}

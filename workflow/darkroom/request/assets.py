@@ -1,4 +1,4 @@
-"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs, embeddings and upscalers, by their configured names.
+"""Assets, which pictures use in addition to a checkpoint: VAEs, LoRAs, embeddings, upscalers and ControlNets, by their configured names.
 
 They are in the models folder as `vaes/NAME.safetensors`, `loras/NAME.safetensors` and so on; some
 characters of a name stand there as `%XX` (`darkroom.base.text.file_stem`). A request holds names only: never a path, never a URL.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from darkroom.base.text import did_you_mean, file_stem, name_of_stem
-from darkroom.errors import DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
+from darkroom.errors import ControlError, DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import DenoisingStage, Stage
@@ -23,6 +23,7 @@ _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
     "loras": ("LoRA", LoraError),
     "embeddings": ("embedding", EmbeddingError),
     "upscalers": ("upscaler", UpscalerError),
+    "controlnets": ("ControlNet", ControlError),
 }
 ASSETS = tuple(_KINDS)
 """The kinds: sections of the configuration, and folders of the models folder."""
@@ -41,6 +42,7 @@ class AssetNames:
     loras: Collection[str] = ()
     embeddings: Collection[str] = ()
     upscalers: Collection[str] = ()
+    controlnets: Collection[str] = ()
 
     @classmethod
     def of_folder(cls, models_dir: Path) -> AssetNames:
@@ -67,7 +69,8 @@ def used_assets(request: RenderRequest) -> list[tuple[str, str]]:
     loras = dict.fromkeys(("loras", use.name) for each in passes for use in each.all_loras)
     embeddings = [("embeddings", name) for name in request.embeddings]
     upscalers = dict.fromkeys(("upscalers", name) for name in map(_upscaler_of, request.stages) if name)
-    return [*vaes, *loras, *embeddings, *upscalers]
+    controls = dict.fromkeys(("controlnets", control.model) for control in request.controls_after(0))
+    return [*vaes, *loras, *embeddings, *upscalers, *controls]
 
 
 def _passes(request: RenderRequest) -> list[RenderRequest]:
@@ -96,9 +99,11 @@ def _upscaler_of(stage: Stage) -> str | None:
 def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     """The request with the embeddings of its prompts listed in `embeddings`, so that it alone decides its picture.
 
-    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING) or RequestError (E-REQUEST) for an unknown name, with the
-    nearest known ones, and what `RenderRequest.timelines` raises.
+    Raises LoraError (E-LORA), EmbeddingError (E-EMBEDDING), UpscalerError (E-UPSCALER), ControlError (E-CONTROL) or
+    RequestError (E-REQUEST) for an unknown name, with the nearest known ones, what `RenderRequest.timelines` raises, and
+    ControlError (E-CONTROL) for controls that can't act.
     """
+    check_controls(request)
     found, usable = set(request.embeddings), tuple(names.embeddings)
     timelines = [timeline for each in _passes(request) for timeline in each.timelines if timeline]
     for text in {text for timeline in timelines for text in timeline.texts}:
@@ -110,6 +115,29 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
         if name not in known:
             raise unknown_asset(kind, name, known)
     return request
+
+
+def check_controls(request: RenderRequest) -> None:
+    """Raise ControlError (E-CONTROL) for a control of a first pass without a picture, and for controls without a pass."""
+    if not _has_use(request):
+        why = "acts on nothing: no pass without controls of its own denoises the picture"
+        raise ControlError("control", request.control[0].model, why, "leave control out")
+    if request.image is None:
+        for number, control in enumerate(request.control, 1):
+            if control.image is None:
+                why = f"has no image (control {number}), and a first pass begins with none that could be taken"
+                raise ControlError("control", control.model, why, "give it an image, or write it into a stage")
+
+
+def without_idle_controls(request: RenderRequest) -> RenderRequest:
+    """The request without controls that act in none of its passes, as may be in the first ones of a chain."""
+    return request if _has_use(request) else request.model_copy(update={"control": ()})
+
+
+def _has_use(request: RenderRequest) -> bool:
+    """True if there are no controls, or a pass takes them."""
+    passes = (stage for stage in request.stages if isinstance(stage, DenoisingStage))
+    return not request.control or request.image is None or any(stage.control is None for stage in passes)
 
 
 def is_built_in(upscaler: str) -> bool:

@@ -21,6 +21,7 @@ from darkroom.base.text import shorten
 from darkroom.base.validation import StrictModel, first_problem
 from darkroom.errors import LoraError, RequestError
 from darkroom.prompting.editing import Timeline, check_size, read_timeline, refuse_and
+from darkroom.request.control import CONTROLS_SCHEMA, MAX_CONTROLS, Control, Sha256
 from darkroom.request.lora_tags import (
     SHORT_FORMS_SCHEMA,
     LoraUse,
@@ -30,13 +31,13 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
-from darkroom.request.stages import STAGES, DenoisingStage, Hires, Sha256, Stage, read_stage, write_stage
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
 MAX_EDGE = 16_384
 """The longest edge of a picture after its stages, in pixels."""
-_LATER = ("eta", "image", "stages")
+_LATER = ("eta", "control", "image", "stages")
 MAX_PROMPT_CHARACTERS = 30_000
 MAX_PROMPT_BYTES = 100_000  # of all prompts together: one shell argument of a job may hold 128 KiB
 
@@ -129,6 +130,8 @@ class RenderRequest(StrictModel):
     """How far guidance is scaled back to the contrast without it (Lin et al., arXiv:2305.08891)."""
     freeu: Annotated[FreeU | None, WithJsonSchema(_FREEU_SCHEMA)] = None
     """FreeU's factors; `true` for the usual ones."""
+    control: Annotated[tuple[Control, ...], WithJsonSchema(CONTROLS_SCHEMA)] = Field((), max_length=MAX_CONTROLS)
+    """ControlNets and the pictures that they are given, for every pass that has none of its own."""
     image: Sha256 | None = None
     """The SHA-256 of the picture's file that the stages begin with, in place of a first pass from noise."""
     stages: Annotated[tuple[Stages, ...], WithJsonSchema(_STAGES_SCHEMA)] = ()
@@ -242,8 +245,16 @@ class RenderRequest(StrictModel):
     def pictures_after(self, stages_done: int) -> tuple[str, ...]:
         """Those of them that the stages after the first `stages_done` are made from."""
         first = [self.image] if self.image and not stages_done else []
+        controls = [each.image for each in self.controls_after(stages_done) if each.image]
         of_stages = (digest for stage in self.stages[stages_done:] for digest in stage.pictures)
-        return tuple(dict.fromkeys([*first, *of_stages]))
+        return tuple(dict.fromkeys([*first, *controls, *of_stages]))
+
+    def controls_after(self, stages_done: int) -> tuple[Control, ...]:
+        """The controls of all passes after the first `stages_done` stages, each once."""
+        own = self.control if self.image is None and not stages_done else ()
+        passes = (each for each in self.stages[stages_done:] if isinstance(each, DenoisingStage))
+        later = (one for each in passes for one in (self.control if each.control is None else each.control))
+        return tuple(dict.fromkeys([*own, *later]))
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

@@ -1,4 +1,6 @@
-"""Folders of LoRAs, embeddings and upscalers in the configuration: each safetensors file in one is a source by the file's name.
+"""Folders of LoRAs, embeddings, upscalers and ControlNets in the configuration: each safetensors file in one is a source by the file's name.
+
+The `source` of a ControlNet may be the folder that diffusers saves one to; it stands for the weights in it.
 
 Folders below are searched too, links followed, as A1111 does; names that begin with a dot are left out. Nothing is read but
 the names: a file counts once a picture uses it. Where the folder is not visible, as on a cluster's node, what was fetched
@@ -18,6 +20,8 @@ from darkroom.errors import BadNameError, SourceError
 from darkroom.sources import FetchReceipt
 
 SUFFIX = ".safetensors"
+_SAVED = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.safetensors")
+"""The weights in a folder of diffusers, of which the first one that is there counts."""
 
 
 def expand_folders(config: Config) -> Config:
@@ -36,6 +40,8 @@ def is_from_folder(given: Any) -> bool:
 
 def _expand(section: str, config: Config) -> dict[str, Any]:
     sources: dict[str, Any] = getattr(config, section)
+    if section == "controlnets":
+        sources = {name: _from_saved_folder(given, f"{section}.{name}.source") for name, given in sources.items()}
     found = {name: given for name, given in sources.items() if not given.folder}
     places: dict[str, object] = {name: f"{section}.{name}" for name in found}
     for key, given in sources.items():
@@ -49,6 +55,17 @@ def _expand(section: str, config: Config) -> dict[str, Any]:
             found[name], places[name] = given.model_copy(update={"source": str(path)}), path
     check_prompt_names(section, found, places.__getitem__)
     return found
+
+
+def _from_saved_folder(given: Any, key: str) -> Any:
+    folder = Path(given.source).expanduser()
+    if not given.source or not folder.is_dir():
+        return given
+    path = next((folder / name for name in _SAVED if (folder / name).is_file()), None)
+    if path is None:
+        why = f"is a folder without {_SAVED[-1]}"
+        raise SourceError("source", given.source, why, f"give the path of the ControlNet's file as {key}")
+    return given.model_copy(update={"source": str(path)})
 
 
 def _files_in(folder: str, fetched: Path, key: str) -> list[Path]:

@@ -135,6 +135,12 @@ class Plan:
         given = {name: score.model_dump(include={"clip", "activation"}) for name, score in self.config.scores.items()}
         return json.dumps(given)
 
+    def given_pictures(self, wildcards: Any) -> list[str]:
+        """The options of `darkroom render` that name the control pictures of a first pass; those of stages are their jobs'."""
+        picture = self.picture(wildcards)
+        needed = () if picture.request.stages else picture.request.pictures
+        return [part for sha256 in needed for part in ("--picture", f"{sha256}={picture.files[sha256]}")]
+
     def stage_job(self, wildcards: Any) -> StageJob:
         """The job of a picture that a stage makes."""
         picture = self.picture(wildcards)

@@ -21,7 +21,7 @@ from darkroom.base.files import write_bytes
 from darkroom.base.hashing import check_sha256
 from darkroom.base.text import file_stem, name_of_stem
 from darkroom.config import SECTIONS, Config
-from darkroom.config_sources import Checkpoint, Embedding, Lora, Score, Upscaler, Vae
+from darkroom.config_sources import Checkpoint, ControlNet, Embedding, Lora, Score, Upscaler, Vae
 from darkroom.errors import ConfigError, SourceError
 from darkroom.request.assets import ASSETS, asset_path
 from darkroom.revisions import CONVERT
@@ -35,7 +35,7 @@ _LONG_AGO_S = 10**9
 
 Key = tuple[str, str]
 """A section of the configuration that names sources, and a name in it."""
-Given = Checkpoint | Vae | Lora | Embedding | Score | Upscaler
+Given = Checkpoint | Vae | Lora | Embedding | Score | Upscaler | ControlNet
 _GIVEN_BY_FOLDER = ("architecture", "prediction", "vae", "extract_ema")
 
 
@@ -125,7 +125,7 @@ class Sources:
         return [file_stem(name) for name in getattr(self.config, section)]
 
     def kind(self, wildcards: Any) -> str:
-        """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora`, `embedding`, `upscaler` or `score`."""
+        """What a rule fetches: the name of its wildcard, `checkpoint`, `vae`, `lora`, `embedding`, `upscaler`, `controlnet` or `score`."""
         return SECTIONS[self._key(wildcards)[0]]
 
     def source(self, wildcards: Any) -> tuple[str, SourceState]:
@@ -164,7 +164,7 @@ class Sources:
 
     @property
     def has_assets(self) -> bool:
-        """Whether the configuration names any VAE, LoRA, embedding or upscaler."""
+        """Whether the configuration names any VAE, LoRA, embedding, upscaler or ControlNet."""
         return any(section in ASSETS for section, _ in self.states)
 
     def asset_receipt(self, section: str, name: str) -> str:
@@ -181,7 +181,7 @@ class Sources:
         return self._paths(name, ".receipt.json", ".receipt.json")
 
     def usable(self) -> list[str]:
-        """All that pictures can be made and scored with: models, their verified receipts, VAEs, LoRAs, embeddings, upscalers, scores."""
+        """All that pictures can be made and scored with: models, their verified receipts, VAEs, LoRAs, embeddings, upscalers, ControlNets, scores."""
         models = self.config.models_dir
         folders = [f"{models}/diffusers/{name}" for name in self.config.checkpoints]
         verified = [f"{models}/verified/{name}.json" for name in self.config.checkpoints]

@@ -58,5 +58,5 @@ def check_pictures(request: RenderRequest, given: Collection[str], stages_done: 
     known = {*request.pictures, *({BEFORE, BEFORE_LATENT} if stages_done or request.image is None else ())}
     for name in sorted(needed - set(given)):
         raise RequestError("picture", name, "is needed by the request, and was not given", "give its file")
-    for name in sorted(set(given) - (known if request.stages else set())):
+    for name in sorted(set(given) - (known if request.stages else set(request.pictures))):
         raise RequestError("picture", name, "is none that the request names", "leave it out")

@@ -59,7 +59,7 @@ class RenderBody(BaseModel):
     pictures: dict[Annotated[str, Field(max_length=_LONGEST_NAME)], str] | None = Field(
         None,
         max_length=MAX_FILES,
-        description="Pictures in base64 or as `data:` URIs, by the names that `image` and `mask` in the settings say.",
+        description="Pictures in base64 or as `data:` URIs, by the names that `image`, `mask` and the `image` of controls in the settings say.",
     )
 
     previews: int = Field(
@@ -154,14 +154,27 @@ async def _resolve(body: RenderBody, given: Mapping[str, str | bytes], reader: I
                 why = f"the stages begin with a picture of {begun['width']}x{begun['height']}"
                 raise RequestError(f"request: {edge}", shorten(order.settings[edge]), why, f"leave {edge} out")
         order.settings |= begun
+
+    async def find_controls(settings: Mapping[str, Any]) -> None:
+        controls = settings.get("control")
+        for control in controls if isinstance(controls, list) else ():
+            if isinstance(control, dict) and control.get("image") is not None:
+                control["image"] = (await find(control["image"], "control: image", "picture")).sha256
+
+    await find_controls(order.settings)
     stages = order.settings.get("stages")
     for stage in stages if isinstance(stages, list) else ():
         for settings in stage.values() if isinstance(stage, dict) else ():
             if isinstance(settings, dict) and "mask" in settings:
                 settings["mask"] = (await find(settings["mask"], "mask", "mask")).sha256
+            if isinstance(settings, dict):
+                await find_controls(settings)
     for name in given.keys() - used:
         why = "is a picture that the settings don't name"
         raise RequestError(
-            "request: pictures", shorten(name), why, "say its name as `image` or `mask`, or leave it out"
+            "request: pictures",
+            shorten(name),
+            why,
+            "say its name as `image`, `mask` or a control's `image`, or leave it out",
         )
     return order

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from darkroom.request.control import ResizeMode
 from darkroom.request.render_request import MAX_SEED
 from darkroom.request.stages.inpaint import MaskedContent
-from darkroom.request.stages.stage import ResizeMode
 from darkroom.serve.adapters import SETTINGS, describe_wishes, refuse_unknown
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from darkroom.errors import ConfigError, DarkroomError, ServerError
+from darkroom.serve.images import refuse_place
 from darkroom.serve.options import sdk_options
 from darkroom.serve.runpod_schema import data_uri, make_output, read_input
 
@@ -72,13 +73,30 @@ class Worker:
             answer: dict[str, Any] = {"error": error_body(as_error(error))["error"]["message"]}
             return {**answer, "refresh_worker": True} if self._service.is_broken else answer
 
+    async def _take_control_pictures(self, given: Any) -> tuple[Any, dict[str, bytes]]:
+        """A job's input with the SHA-256 of the pictures that its `control` holds in base64, and these pictures."""
+        controls, pictures = given.get("control") if isinstance(given, dict) else None, dict[str, bytes]()
+        if not isinstance(controls, list):
+            return given, pictures
+        taken = []
+        for number, control in enumerate(controls):
+            if isinstance(control, dict) and isinstance(control.get("image"), str):
+                where = f"control.{number}.image"
+                refuse_place(control["image"], f"input: {where}")
+                picture = await self._service.images.read(control["image"], where, where="input")
+                pictures[picture.sha256] = picture.png
+                control = {**control, "image": picture.sha256}
+            taken.append(control)
+        return {**given, "control": taken}, pictures
+
     async def _answer(self, job: RunpodJob) -> dict[str, Any]:
-        wanted = read_input(job.get("input"), self._service.config)
+        given, controls = await self._take_control_pictures(job.get("input"))
+        wanted = read_input(given, self._service.config)
         if wanted.image is not None:
             wanted = wanted.with_picture(await self._service.images.read(wanted.image, "image_url", where="input"))
         report = None if self._send_progress is None else _every_second(partial(self._send_progress, job))
         making = self._service.make_pictures(
-            wanted.settings, model=wanted.model, pictures=wanted.pictures, on_progress=report
+            wanted.settings, model=wanted.model, pictures={**wanted.pictures, **controls}, on_progress=report
         )
         pictures = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(making, self._loop))
         files, kind = await wanted.output.encode_all(picture.png for picture in pictures), wanted.output.kind

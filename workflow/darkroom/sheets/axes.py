@@ -24,7 +24,7 @@ from typing import Any
 
 from darkroom.base.text import did_you_mean
 from darkroom.errors import BadNameError, SheetError
-from darkroom.sheets.then import THEN, is_stage_key, setting_of
+from darkroom.sheets.then import THEN, is_part_key, is_stage_key, setting_of
 
 Place = Callable[[Sequence[str | int]], str]
 """`FILE:LINE` of the keys that lead to a value."""
@@ -80,7 +80,7 @@ class Axis:
     @property
     def in_file(self) -> str:
         """Its name in the names of files."""
-        return (setting_of(self.name) if is_stage_key(self.name) else self.name).lower()
+        return (setting_of(self.name) if is_part_key(self.name) else self.name).lower()
 
     def keys(self) -> set[str]:
         """What its values set: names of settings, `${name}` for variables, and the texts that are swapped."""
@@ -141,8 +141,8 @@ class Names:
         return "variable" if name in self.variables else None
 
     def is_setting(self, name: object) -> bool:
-        """True for a setting of a picture or of one of its stages."""
-        return name in self.settings or is_stage_key(name)
+        """True for a setting of a picture, of one of its stages or of one of its controls."""
+        return name in self.settings or is_part_key(name)
 
 
 def read_axes(data: Any, names: Names, place: Place) -> Iterator[Axis | SheetError | BadNameError]:
@@ -162,7 +162,7 @@ def read_axes(data: Any, names: Names, place: Place) -> Iterator[Axis | SheetErr
 def _read_axis(name: str, data: Any, names: Names, place: Place) -> Axis:
     keys: list[str | int] = ["axes", name]
     where = place(keys)
-    if not (AXIS_NAME.fullmatch(name) or is_stage_key(name)) or name.lower() in RESERVED:
+    if not (AXIS_NAME.fullmatch(name) or is_part_key(name)) or name.lower() in RESERVED:
         raise BadNameError("axis", name, f"can't be an axis' name ({where})", "use letters, digits, '-' and '_'")
     kind = names.kind(name)
     if kind is None and name != "swap" and isinstance(data, Mapping) and len(data) == 1:

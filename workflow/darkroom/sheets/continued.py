@@ -16,7 +16,7 @@ from darkroom.sheets.study import TEXTS
 from darkroom.sheets.templates import escape_dynamic_prompt, escape_template
 from darkroom.sheets.then import THEN
 
-_OF_STAGES = ("prompt", "negative_prompt", "steps", "sampler", "schedule", "cfg_scale")
+_OF_STAGES = ("prompt", "negative_prompt", "steps", "sampler", "schedule", "cfg_scale", "control")
 """The settings that every stage which denoises may have of its own."""
 _SIZE = ("width", "height")
 

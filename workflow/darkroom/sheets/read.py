@@ -81,7 +81,7 @@ def read_render(config: Config, mistakes: Mistakes) -> dict[str, Any]:
 
 
 def _assets(config: Config) -> AssetNames:
-    return AssetNames(config.vaes, config.loras, config.embeddings, config.upscalers)
+    return AssetNames(config.vaes, config.loras, config.embeddings, config.upscalers, config.controlnets)
 
 
 class _Sheets:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from darkroom.sheets.continued import (
     continued_requests,
     file_layer,
 )
+from darkroom.sheets.control_settings import CONTROL, build_controls, check_controls
 from darkroom.sheets.names import derive_id, make_id
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, PromptCount, prompt_id
 from darkroom.sheets.settings import (
@@ -36,22 +38,22 @@ from darkroom.sheets.settings import (
 )
 from darkroom.sheets.sheet_file import SheetFile
 from darkroom.sheets.study import TEXTS, Cell, Expansion, Study, merge_lora_weights
-from darkroom.sheets.study_keys import STUDY_KEYS, read_study, read_variables
+from darkroom.sheets.study_keys import STUDY_KEYS, read_study, read_variables, texts_of_axes
 from darkroom.sheets.styles import Style, apply_styles, read_styles
 from darkroom.sheets.then import (
     THEN,
     Known,
     build_stages,
-    check_stage_key,
+    check_part_key,
     check_then,
-    is_stage_key,
+    is_part_key,
     texts_of,
     unknown_checkpoint,
 )
 
 SHEET_KEYS = ["checkpoints", "defaults", FROM, "prompts", "styles_file", *STUDY_KEYS]
-PROMPT_KEYS = ["id", "prompt", "checkpoints", FROM, "styles", THEN, "variables", *SETTING_KEYS]
-_NO_SETTINGS = ("styles", THEN)
+PROMPT_KEYS = ["id", "prompt", "checkpoints", CONTROL, FROM, "styles", THEN, "variables", *SETTING_KEYS]
+_NO_SETTINGS = ("styles", CONTROL, THEN)
 """What a layer may have in addition to settings of a picture."""
 
 
@@ -123,14 +125,14 @@ class SheetReader:
         return {**plain, **self.check_stages(others, "defaults")}
 
     def check_stages(self, layer: Mapping[str, Any], *keys: str | int) -> dict[str, Any]:
-        """The layer with the stages of its `then` that can be; what is wrong is told with its line."""
-        if layer.get(THEN) is None:
-            return {key: value for key, value in layer.items() if key != THEN}
-
-        def locate(*below: str | int) -> str:
-            return self.file.locate(*keys, THEN, *below)
-
-        return {**layer, THEN: check_then(layer[THEN], locate, self.context.known, self.mistakes)}
+        """The layer with the stages of its `then` and the controls that can be; what is wrong is told with its line."""
+        found = {key: value for key, value in layer.items() if key not in (CONTROL, THEN)}
+        if (given := layer.get(THEN)) is not None:
+            found[THEN] = check_then(given, partial(self.file.locate, *keys, THEN), self.context.known, self.mistakes)
+        if (given := layer.get(CONTROL)) is not None:
+            locate = partial(self.file.locate, *keys, CONTROL)
+            found[CONTROL] = check_controls(given, locate, self.context.inputs, self.mistakes)
+        return found
 
     def texts(self) -> list[str]:
         """All texts of the sheet that may have places to fill."""
@@ -138,22 +140,24 @@ class SheetReader:
         layers = [self.context.settings, self.defaults, *entries]
         found = [layer[key] for layer in layers for key in TEXTS if isinstance(layer.get(key), str)]
         found += [text for layer in layers for text in texts_of(layer.get(THEN))]
-        found += _texts_of_axes(self.file.data.get("axes"))
+        found += texts_of_axes(self.file.data.get("axes"))
         return [*found, *(text for style in self.styles.values() for text in (style.prompt, style.negative_prompt))]
 
     def is_wrong(self, value: Value) -> bool:
         """True for an axis' value whose settings can't be, whatever the prompt; told here once, not for each cell."""
         before = len(self.mistakes.errors)
-        patch = {key: given for key, given in value.patch.settings.items() if not is_stage_key(key)}
+        patch = {key: given for key, given in value.patch.settings.items() if not is_part_key(key)}
         known = self.context.known
         with self.mistakes.collect():
+            if CONTROL in patch:
+                check_controls(patch.pop(CONTROL), lambda *_: value.place, known.inputs, self.mistakes)
             if "checkpoints" in patch:
                 self.known_checkpoints(patch.pop("checkpoints"), value.place)
             if THEN in patch:
                 check_then(patch.pop(THEN), lambda *_: value.place, known, self.mistakes)
             for key in value.patch.settings.keys() - patch.keys():
-                if is_stage_key(key):
-                    check_stage_key(key, value.patch.settings[key], value.place, known, self.mistakes)
+                if is_part_key(key):
+                    check_part_key(key, value.patch.settings[key], value.place, known, self.mistakes)
             where = f"axis value {value.label} ({value.place})"
             patch = apply_styles(patch, self.styles, where) if "styles" in patch else patch
             patch = merge_lora_weights(patch, where)
@@ -264,9 +268,12 @@ class SheetReader:
             check_chain(given, merged, prompt.beginning)
         picture = None if prompt.beginning is None else prompt.beginning.picture
         assets, known = self.context.assets, self.context.known
+        control_files: dict[str, str] = {}
         if picture is None:
             stages, files = build_stages(given, {}, where, known)
-            chains = make_chains({**merged, **({"stages": stages} if stages else {})}, assets, where)
+            controls, control_files = build_controls(merged.pop(CONTROL, None) or [], where, known.inputs)
+            more = {name: made for name, made in (("stages", stages), (CONTROL, controls)) if made}
+            chains = make_chains({**merged, **more}, assets, where)
         else:
             check_use(merged, given, where)
             stages, files = build_stages(given, merged, where, known)
@@ -275,7 +282,7 @@ class SheetReader:
         for checkpoint in chosen:
             for chain in chains:
                 requests = [request.of_checkpoint(checkpoint) for request in chain]
-                start = _start(cell.stem, requests[-1].seed, prompt.beginning)
+                start = _start(cell.stem, requests[-1].seed, prompt.beginning, control_files)
                 ends.append(self.files.add(make_chain(self.name, checkpoint, start, requests, files, cell, facts)))
         return ends
 
@@ -336,11 +343,11 @@ _Counted = tuple[Expansion, list[list[PlannedPicture]]]
 """The cells of a prompt, and the pictures at the ends of each cell's chains."""
 
 
-def _start(stem: str, seed: int, beginning: Beginning | None) -> Start:
+def _start(stem: str, seed: int, beginning: Beginning | None, files: Mapping[str, str]) -> Start:
     if beginning is None:
-        return Start(stem, seed)
+        return Start(stem, seed, files=files)
     if beginning.picture is None:
-        return Start(stem, seed, files=beginning.files)
+        return Start(stem, seed, files={**beginning.files, **files})
     return Start.of_picture(beginning.picture, beginning.id)
 
 
@@ -350,19 +357,6 @@ def _apart(layer: Any) -> tuple[Any, dict[str, Any]]:
         return layer, {}
     others = {key: value for key, value in layer.items() if key in _NO_SETTINGS}
     return {key: value for key, value in layer.items() if key not in others}, others
-
-
-def _texts_of_axes(axes: object) -> list[str]:
-    """The texts of stages in the axes' values."""
-    values = [each for axis in axes.values() for each in _values(axis)] if isinstance(axes, dict) else []
-    found = [text for value in values for text in texts_of(value)]
-    patches = [value for value in values if isinstance(value, dict)]
-    found += [text for patch in patches for key, text in patch.items() if is_stage_key(key) and isinstance(text, str)]
-    return found
-
-
-def _values(axis: object) -> list[Any]:
-    return list(axis.values()) if isinstance(axis, dict) else axis if isinstance(axis, list) else []
 
 
 def _count(slug: str, prompts: Sequence[_Counted]) -> PromptCount:

@@ -13,11 +13,11 @@ from typing import Any
 from darkroom.base.validation import Mistakes
 from darkroom.config_mistakes import unknown_key
 from darkroom.errors import ConfigError, InputError, RequestError
-from darkroom.request.assets import AssetNames, settle
+from darkroom.request.assets import AssetNames, check_controls, settle, without_idle_controls
 from darkroom.request.render_request import RenderRequest, separate_schedule
 from darkroom.request.samplers import find_preset
 
-_NO_SETTINGS = ("prompt", "embeddings", "image", "stages")
+_NO_SETTINGS = ("prompt", "control", "embeddings", "image", "stages")
 SETTING_KEYS = [*(key for key in RenderRequest.model_fields if key not in _NO_SETTINGS), "seeds", "preset"]
 """What a layer may set."""
 RIVALS = (("seed", "seeds"),)
@@ -59,7 +59,7 @@ def check_keys(data: object, known: list[str], section: str, locate: Locate) -> 
 
 def _hint_for_other_name(key: str, value: object, known: list[str]) -> str | None:
     if "steps" not in known:
-        return "write it below defaults:" if key in (*SETTING_KEYS, "then") else None
+        return "write it below defaults:" if key in (*SETTING_KEYS, "control", "then") else None
     plain = re.sub(r"[ -]", "_", key.lower())
     if plain == "size":
         size = _SIZE.fullmatch(str(value).strip())
@@ -178,7 +178,8 @@ def links_of(request: RenderRequest, assets: AssetNames, where: str, *, first: i
     if not request.stages:
         return [_settle(request, assets, where)]
     counts = range(max(first, 0 if request.image is None else 1), len(request.stages) + 1)
-    parts = [request.model_copy(update={"stages": request.stages[:count]}) for count in counts]
+    check_controls(request)
+    parts = [without_idle_controls(request.model_copy(update={"stages": request.stages[:count]})) for count in counts]
     return [_settle(part, assets, where) for part in parts]
 
 

@@ -20,6 +20,7 @@ from darkroom.base.validation import Mistakes
 from darkroom.errors import SheetError
 from darkroom.request.lora_tags import read_short_forms, take_out_loras
 from darkroom.sheets.axes import LORA_WEIGHT, Axis, Value
+from darkroom.sheets.control_settings import apply_control_patches
 from darkroom.sheets.templates import Filling, Template, parse_dynamic_prompt, parse_template
 from darkroom.sheets.then import (
     STAGE_TEXTS,
@@ -291,7 +292,7 @@ class Study:
         self, merged: Mapping[str, Any], swaps: Sequence[tuple[str, str]], filling: Filling, where: str
     ) -> dict[str, Any]:
         """The settings with their texts filled and swapped, one LoRA's weights among the others, and `then` patched."""
-        merged = apply_patches(merged, where)
+        merged = apply_control_patches(apply_patches(merged, where), where)
         texts = {key: str(merged[key]) for key in TEXTS if merged.get(key)}
         stages = merged.get(THEN) or []
         for old, new in swaps:

@@ -15,15 +15,16 @@ from darkroom.base.validation import Mistakes
 from darkroom.errors import BadNameError, SheetError
 from darkroom.request.render_request import MAX_SEED, separate_schedule
 from darkroom.sheets.axes import LORA_WEIGHT, Axis, Names, Value, label_of, read_axes
+from darkroom.sheets.control_settings import CONTROL
 from darkroom.sheets.settings import RIVALS, SETTING_KEYS, placed
 from darkroom.sheets.study import DYNAMIC_PROMPTS, OTHER_DIMENSIONS, Assignment, Locate, Study
 from darkroom.sheets.templates import NAME, Template, parse_dynamic_prompt, parse_template
-from darkroom.sheets.then import THEN, is_stage_key
+from darkroom.sheets.then import THEN, is_part_key, is_stage_key, texts_of
 from darkroom.sheets.wildcards import Entry, check_entries, read_entry
 
 MAX_DRAWS = 10_000
 STUDY_KEYS = ["axes", "draw", "exclude", "grid", "include", "limit", "template", "variables", "wildcards"]
-AXIS_SETTINGS = [*SETTING_KEYS, "prompt", "checkpoints", "styles", THEN]
+AXIS_SETTINGS = [*SETTING_KEYS, "prompt", "checkpoints", "styles", CONTROL, THEN]
 """What an axis may set."""
 
 
@@ -164,7 +165,7 @@ def _shared(one: Axis, other: Axis) -> str | None:
         if "loras" in here:
             both |= {key for key in there if key.startswith(LORA_WEIGHT)}
         if THEN in here:
-            both |= {key for key in there if is_stage_key(key)}
+            both |= {key for key in there if is_part_key(key)}
     return min(both, default=None)
 
 
@@ -326,3 +327,16 @@ def _read_include(data: Any, axes: Sequence[Axis], locate: Locate, mistakes: Mis
                     why = f"is missing ({locate('include', number)})"
                     raise SheetError("include: axis", axis.name, why, hint)
             yield tuple(found)
+
+
+def texts_of_axes(axes: object) -> list[str]:
+    """The texts of stages in the axes' values."""
+    values = [each for axis in axes.values() for each in _values_of(axis)] if isinstance(axes, dict) else []
+    found = [text for value in values for text in texts_of(value)]
+    patches = [value for value in values if isinstance(value, dict)]
+    found += [text for patch in patches for key, text in patch.items() if is_stage_key(key) and isinstance(text, str)]
+    return found
+
+
+def _values_of(axis: object) -> list[Any]:
+    return list(axis.values()) if isinstance(axis, dict) else axis if isinstance(axis, list) else []

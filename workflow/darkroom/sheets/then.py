@@ -20,9 +20,17 @@ from pydantic import ValidationError
 from darkroom.base.text import did_you_mean, shorten
 from darkroom.base.validation import Mistakes, Problem, all_problems
 from darkroom.config_mistakes import unknown_key
-from darkroom.errors import ConfigError, ImageError, InputError, SheetError
+from darkroom.errors import ConfigError, InputError, SheetError
 from darkroom.pictures.inputs import InputPictures
 from darkroom.request.stages import STAGES, Stage
+from darkroom.sheets.control_settings import (
+    CONTROL,
+    build_controls,
+    check_control_key,
+    check_controls,
+    is_control_key,
+    read_file,
+)
 
 THEN = "then"
 STAGE_TEXTS = ("prompt", "negative_prompt")
@@ -51,8 +59,13 @@ def is_stage_key(name: object) -> bool:
     return isinstance(name, str) and _KEY.fullmatch(name) is not None
 
 
+def is_part_key(name: object) -> bool:
+    """True for a setting of one stage or of one control, as axes name it."""
+    return is_stage_key(name) or is_control_key(name)
+
+
 def setting_of(key: str) -> str:
-    """The setting in `then.NAME.SETTING`."""
+    """The setting in `then.NAME.SETTING` or `control.SETTING`."""
     return key.rpartition(".")[2]
 
 
@@ -111,6 +124,11 @@ def _wrong_settings(
             read_file(path, f"stage {name}: {key}", place(key), known.inputs)
         except SheetError as error:
             yield key, error
+    if CONTROL in settings and CONTROL in STAGES[name].model_fields:
+        mistakes = Mistakes()
+        check_controls(settings[CONTROL], lambda *_: place(CONTROL), known.inputs, mistakes)
+        yield from ((CONTROL, error) for error in mistakes.errors if isinstance(error, InputError))
+        settings = {key: value for key, value in settings.items() if key != CONTROL}
     checkpoint = settings.get(_CHECKPOINT) if _CHECKPOINT in STAGES[name].model_fields else None
     if isinstance(checkpoint, str) and checkpoint not in known.checkpoints:
         yield _CHECKPOINT, unknown_checkpoint(checkpoint, known.checkpoints, place(_CHECKPOINT))
@@ -139,18 +157,11 @@ def unknown_checkpoint(name: str, known: Collection[str], place: str) -> ConfigE
     return ConfigError("checkpoint", name, f"is none that the configuration knows ({place})", hint)
 
 
-def read_file(path: object, what: str, place: str, inputs: InputPictures) -> tuple[str, str]:
-    """SHA256 and path of a picture that a sheet names. Raises SheetError (E-SHEET) for one that can't be used."""
-    if not isinstance(path, str) or not path.strip():
-        raise SheetError(what, shorten(path), f"is no path of a picture ({place})", "write the file's path")
-    try:
-        return inputs.read(path).sha256, path
-    except ImageError as error:
-        raise SheetError(what, path, f"{error.why} ({place})", error.hint) from None
-
-
-def check_stage_key(key: str, value: Any, place: str, known: Known, mistakes: Mistakes) -> None:
-    """Add to `mistakes` what is wrong with an axis' value for `then.NAME.SETTING`, whatever the prompt's stages are."""
+def check_part_key(key: str, value: Any, place: str, known: Known, mistakes: Mistakes) -> None:
+    """Add to `mistakes` what is wrong with an axis' value for `then.NAME.SETTING`, or for `control.SETTING`, whatever the prompt has."""
+    if is_control_key(key):
+        check_control_key(key, value, place, known.inputs, mistakes)
+        return
     found = _KEY.fullmatch(key)
     assert found is not None
     _, name, setting = found.groups()
@@ -239,6 +250,9 @@ def build_stages(
             if key in settings and key in fields:
                 settings[key], path = read_file(settings[key], f"{where}: {name}: {key}", "then", known.inputs)
                 paths[settings[key]] = path
+        if CONTROL in settings and CONTROL in fields:
+            settings[CONTROL], own_files = build_controls(settings[CONTROL], f"{where}: {name}", known.inputs)
+            paths |= own_files
         try:
             stages.append(STAGES[name].model_validate(settings))
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Sources: checkpoints, VAEs, LoRAs, embeddings and upscalers from this machine, Civitai, the Hugging Face Hub or the web.
+"""Sources: checkpoints, VAEs, LoRAs, embeddings, upscalers and ControlNets from this machine, Civitai, the Hugging Face Hub or the web.
 
 Takes a reference as the configuration has it. Gives the file or Diffusers folder at its destination, checked and
 complete, and a receipt of its identity; while a workflow is planned, the state of a source.
@@ -60,14 +60,14 @@ def fetch(
 ) -> FetchReceipt:
     """Bring the safetensors file or Diffusers folder `source` to `dest`, and write its receipt if a path is given.
 
-    `kind` is `checkpoint`, `vae`, `lora`, `embedding`, `upscaler` or `score`; a file that can't be that is refused. For a remote source,
+    `kind` is `checkpoint`, `vae`, `lora`, `embedding`, `upscaler`, `controlnet` or `score`; a file that can't be that is refused. For a remote source,
     `downloads` is the folder of the store (else one beside `dest`, deleted once everything is there), `lock` the lock
     file, `dtype` the preferred weights of a folder; `update` asks the source even if everything is here. `dates` is the
     JSON file of the days on which bytes were first fetched. `report` gets lines for people; with `has_bar` there is a
     progress bar on stderr.
 
     Raises SourceError (E-SOURCE), the CheckpointErrors, HashError (E-HASH) if the content is not that of `sha256`,
-    LoraError, EmbeddingError, UpscalerError, ScoreError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
+    LoraError, EmbeddingError, UpscalerError, ControlError, ScoreError, ConfigError (E-CONFIG) for a broken sidecar or lock file, DiskError (E-DISK); for a folder
     ModelError, IndexFileError and BadNameError too; for a remote source AuthError (E-AUTH) and the FetchErrors.
     What was at `dest` before stays if anything fails.
     """
@@ -106,7 +106,7 @@ def fetch(
 
 
 def _check_of(kind: str, source: str) -> Callable[[Path], object]:
-    """What a file of that kind must pass, by its header; an upscaler by loading it, checkpoints and VAEs when they are converted."""
+    """What a file of that kind must pass, by its header; an upscaler by loading it, a ControlNet by its numbers too, checkpoints and VAEs when they are converted."""
     name = Path(source).name
     if kind == "lora":
         from darkroom.loras import read_lora  # here, as below, since planning fetches nothing
@@ -124,4 +124,8 @@ def _check_of(kind: str, source: str) -> Callable[[Path], object]:
         from darkroom.upscalers import load_upscaler
 
         return lambda path: load_upscaler(path, name)
+    if kind == "controlnet":
+        from darkroom.controlnets import check_control_file
+
+        return lambda path: check_control_file(path, name)
     return lambda _: None

@@ -39,6 +39,7 @@ _MODEL_TYPES = {
     "embedding": ("TextualInversion",),
     "score": ("Other",),
     "upscaler": ("Upscaler",),
+    "controlnet": ("Controlnet",),
 }
 _FILE_TYPES = ("Model", "Pruned Model")
 _PLACES = {
@@ -49,6 +50,7 @@ _PLACES = {
     "DoRA": "loras",
     "TextualInversion": "embeddings",
     "Upscaler": "upscalers",
+    "Controlnet": "controlnets",
 }
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pickle", ".pkl")
 _USAGE = ("allowNoCredit", "allowCommercialUse", "allowDerivatives", "allowDifferentLicense")

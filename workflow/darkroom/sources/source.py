@@ -82,7 +82,7 @@ class Resolved:
 
 
 class Source(Protocol):
-    """Where a checkpoint, VAE, LoRA, embedding or upscaler comes from."""
+    """Where a checkpoint, VAE, LoRA, embedding, upscaler or ControlNet comes from."""
 
     @classmethod
     def parse(cls, text: str) -> Self | None:

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PIL.Image import Image
+from PIL.Image import Image, Transpose
 
 from darkroom.engine import Engine
 from tests.fixtures.checkpoints import shrink_architecture
+from tests.fixtures.controlnets import write_control
 from tests.fixtures.loras import layers_of, lora_tensors, write_lora_file
 from tests.fixtures.plain import make_marked_model
-from tests.unit.engine.stages.pictures import noisy_picture
+from tests.unit.engine.stages.pictures import file_of, noisy_picture
+
+UNIONS = {"union": 6, "promax": 8}
+"""Unions by name, with their number of types."""
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +38,21 @@ def small(small_model: Path) -> Iterator[Engine]:
 def picture() -> Image:
     """64 × 64 pixels, of which no two neighbours are alike."""
     return noisy_picture(64, 64)
+
+
+@pytest.fixture(scope="session")
+def controlnets(small_model: Path) -> Path:
+    """The folder of the ControlNets that the engine finds by these names."""
+    models = small_model.parent.parent
+    folder = models / "controlnets"
+    write_control(folder / "edges.safetensors", architecture=models / "architecture", seed=1)
+    write_control(folder / "depths.safetensors", architecture=models / "architecture", layout="ldm", seed=2)
+    write_control(folder / "plain-depths.safetensors", architecture=models / "architecture", seed=2)
+    for name, types in UNIONS.items():
+        write_control(folder / f"{name}.safetensors", architecture=models / "architecture", types=types, seed=3)
+    return folder
+
+
+@pytest.fixture
+def guide() -> bytes:
+    return file_of(noisy_picture(64, 64).transpose(Transpose.ROTATE_90))

@@ -16,14 +16,14 @@ from darkroom.base.validation import first_problem
 from darkroom.request.stages.hires import Hires
 from darkroom.request.stages.img2img import Img2Img
 from darkroom.request.stages.inpaint import Inpaint, Outpaint
-from darkroom.request.stages.stage import DenoisingStage, Sha256, Stage
+from darkroom.request.stages.stage import DenoisingStage, Stage
 from darkroom.request.stages.upscale import Tile, Upscale
 
-__all__ = ["STAGES", "DenoisingStage", "Hires", "Img2Img", "Inpaint", "Outpaint", "Sha256", "Stage", "Tile", "Upscale"]
+__all__ = ["STAGES", "DenoisingStage", "Hires", "Img2Img", "Inpaint", "Outpaint", "Stage", "Tile", "Upscale"]
 
 STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Hires, Img2Img, Inpaint, Outpaint, Upscale, Tile)}
 
-_LATER = ("checkpoint",)
+_LATER = ("checkpoint", "control")
 
 
 def read_stage(given: Any) -> Stage:

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from darkroom.request.stages.stage import DenoisingStage, ResizeMode
+from darkroom.request.control import ResizeMode
+from darkroom.request.stages.stage import DenoisingStage
 
 
 class Img2Img(DenoisingStage):

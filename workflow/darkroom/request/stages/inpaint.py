@@ -6,7 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from darkroom.request.stages.stage import DenoisingStage, ResizeMode, Sha256, next_multiple_of_8
+from darkroom.request.control import ResizeMode, Sha256
+from darkroom.request.stages.stage import DenoisingStage, next_multiple_of_8
 
 MaskedContent = Literal["fill", "original", "latent noise", "latent nothing"]
 """What the masked part holds before noise is added, by A1111's names."""

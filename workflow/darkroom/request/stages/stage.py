@@ -6,17 +6,14 @@ by the SHA-256 of their files' bytes. Names and defaults are A1111's where it ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, field_validator
 
 from darkroom.base.validation import StrictModel
+from darkroom.request.control import CONTROLS_SCHEMA, MAX_CONTROLS, Control
 from darkroom.request.samplers import find_schedule, split_sampler
 
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-"""The SHA-256 of a picture file's bytes, 64 hex digits."""
-ResizeMode = Literal["stretch", "crop", "fill"]
-"""How a picture is brought to another shape: A1111's "Just resize", "Crop and resize" and "Resize and fill"."""
 MAX_TEXT = 30_000
 ALMOST_ALL = 0.999
 """A1111's largest denoising strength."""
@@ -64,6 +61,10 @@ class DenoisingStage(Stage):
     """Another CFG scale for this stage."""
     checkpoint: str | None = Field(None, min_length=1, max_length=200)
     """Another checkpoint for this stage, by its name; the picture's own if left out."""
+    control: Annotated[tuple[Control, ...] | None, WithJsonSchema({"anyOf": [CONTROLS_SCHEMA, {"type": "null"}]})] = (
+        Field(None, max_length=MAX_CONTROLS)
+    )
+    """Other controls for this stage; an empty list for none."""
 
     @field_validator("sampler")
     @classmethod
@@ -91,7 +92,7 @@ class DenoisingStage(Stage):
 
     def settings(self) -> dict[str, Any]:
         """The request's settings that it changes."""
-        names = ("prompt", "negative_prompt", "sampler", "schedule", "cfg_scale")
+        names = ("prompt", "negative_prompt", "sampler", "schedule", "cfg_scale", "control")
         found = {name: value for name in names if (value := getattr(self, name)) is not None}
         return {**found, **({"steps": self.steps} if self.steps else {})}
 
