@@ -4,6 +4,8 @@
   after one prompt of all was edited; `run`: a run that makes everything, pages too.
 - `watched`: the same run beside one without hooks, which has no numbers and no page while pictures are made.
 - `sheets`: reading the prompt sheet and building its requests, against a second.
+- `engine`: from the first of 200 pictures to the last, by a stand-in that takes 250 or 50 ms a picture and no processor, against
+  that time alone.
 
 A stand-in engine, started beforehand, answers each request at once with a small picture: what is measured is the workflow.
 
@@ -26,11 +28,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Row, make_project, measure, prompts, snakemake, write_sheet
+from benchmarks.measure import ROOT, Row, make_project, measure, prompts, seconds_between, snakemake, write_sheet
 
 SIZES = (1000, 5000)
 ACTIONS = ("plan", "unchanged", "edited", "run")
-CASES = tuple(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets"))
+ENGINES = {"engine-250-ms": (0.25, 1.03), "engine-50-ms": (0.05, 1.25)}
+"""Seconds that a stand-in takes for a picture, and the bar."""
+ENGINE_PICTURES = 200
+CASES = (*(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets")), *ENGINES)
 BAR = 1.3
 WATCHED_BAR = 1.05
 SHEETS_BAR_S = 1.0
@@ -126,8 +131,13 @@ class Ours:
         """How many pictures there are."""
         return len(list(self.folder.glob("results/many/demo/*.png")))
 
+    def seconds_between(self) -> float:
+        """From the end of the first picture to that of the last."""
+        return seconds_between(self.folder.glob("results/many/demo/*.png"))
+
     @contextmanager
-    def engine(self) -> Iterator[None]:
+    def engine(self, seconds: float = 0) -> Iterator[None]:
+        """`seconds` is how long it takes for a picture."""
         from darkroom.warm.lease import make_lease
         from darkroom.warm.paths import server_files, server_key
 
@@ -136,6 +146,7 @@ class Ours:
         behaviour = self.folder / "engine/behaviour.txt"
         behaviour.parent.mkdir()
         behaviour.write_text("ok")
+        behaviour.with_name("seconds").write_text(str(seconds))
         options = {"model_dir": str(behaviour.parent), "socket": str(socket), "lease": make_lease(os.getpid())}
         command = [sys.executable, str(_STAND_IN), json.dumps(options)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
@@ -190,6 +201,7 @@ def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
             rows.append(_watch(size, rounds))
         if f"sheets-{size}" in cases:
             rows.append(_read_sheets(size, rounds))
+    rows += [_wait_for_engine(*ENGINES[case], rounds) for case in ENGINES if case in cases]
     return rows
 
 
@@ -233,6 +245,22 @@ def _watch(size: int, rounds: int) -> Row:
             seconds = measure(commands, rounds, before=lambda _: ours.clear())
     what = f"{size:,} pictures with numbers and a page on the way"
     return Row(what, seconds["watched"], "the same without", seconds["alone"], WATCHED_BAR)
+
+
+def _wait_for_engine(seconds: float, bar: float, rounds: int) -> Row:
+    """How much longer pictures take than their engine."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary, "ours"), ENGINE_PICTURES)
+        taken = []
+        with ours.engine(seconds):
+            for _ in range(rounds):
+                ours.clear()
+                run_command(ours.command("results/"))
+                taken.append(ours.seconds_between())
+                print(f"  ours: {taken[-1]:.2f} s", flush=True)
+    what = f"{ENGINE_PICTURES} pictures of {1000 * seconds:g} ms, after the first"
+    alone = (ENGINE_PICTURES - 1) * seconds
+    return Row(what, statistics.median(taken), "the engine alone", alone, bar)
 
 
 def _read_sheets(size: int, rounds: int) -> Row:
