@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import snakemake.api  # else its modules import each other in the wrong order
+from snakemake.executors.local import Executor
 from snakemake.io import IOFile
+from snakemake.jobs import AbstractJob
 from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
@@ -26,7 +28,7 @@ from snakemake.settings.types import (
 )
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun, in_place_of
+from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, SnakemakeRun, in_place_of
 
 TRIED = "9.27"
 
@@ -110,6 +112,20 @@ def test_hooks_are_functions_of_the_log() -> None:
 def test_the_scheduler_knows_the_failed_jobs() -> None:
     installed(isinstance(Workflow.scheduler, property), "Workflow.scheduler is no property any more")
     installed("self.failed.add(job)" in inspect.getsource(JobScheduler), "JobScheduler.failed is gone")
+
+
+def test_the_scheduler_looks_at_a_set_of_ready_jobs_that_can_be_replaced() -> None:
+    installed(
+        "list(self.workflow.dag.ready_jobs)" in inspect.getsource(JobScheduler), "DAG.ready_jobs is not all it sees"
+    )
+    installed("self._ready_jobs -= jobs" in inspect.getsource(DAG.register_running), "DAG._ready_jobs is no set")
+    installed("self.running.update(run)" in inspect.getsource(JobScheduler), "JobScheduler.running is gone")
+
+
+def test_what_a_job_takes_is_kept_with_it() -> None:
+    source = inspect.getsource(AbstractJob._get_scheduler_resources)
+    installed("if self._scheduler_resources is None" in source, "a job's scheduler_resources aren't kept")
+    installed(f"cores + {SPARE_WORKERS}" in inspect.getsource(Executor), "the local executor has other spare workers")
 
 
 @pytest.mark.parametrize(
