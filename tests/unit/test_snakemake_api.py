@@ -19,6 +19,7 @@ from snakemake.executors.local import Executor, run_wrapper
 from snakemake.io import IOFile
 from snakemake.jobs import AbstractJob
 from snakemake.modules import WorkflowModifier
+from snakemake.parser import Shell
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -130,6 +131,9 @@ def test_what_a_job_takes_is_kept_with_it() -> None:
     source = inspect.getsource(AbstractJob._get_scheduler_resources)
     installed("if self._scheduler_resources is None" in source, "a job's scheduler_resources aren't kept")
     installed("run = job_rule.run_func" in inspect.getsource(run_wrapper), "a job's function isn't its rule's run_func")
+    installed(
+        Shell.end_func == "shell" and "threads" in inspect.signature(run_wrapper).parameters, "rules call no `shell`"
+    )
     names = re.findall(r'envvars\["(\w+_THREADS)"\]', inspect.getsource(shell))
     installed(set(names) == set(THREAD_VARIABLES), "a shell's commands have other numbers of threads")
     installed(f"cores + {SPARE_WORKERS}" in inspect.getsource(Executor), "the local executor has other spare workers")
@@ -261,6 +265,11 @@ def test_planned_outputs_are_those_of_all_jobs() -> None:
     assert SnakemakeRun(workflow(dag=dag)).planned_outputs() == ["a", "b", "c"]
 
 
+def a_rule(output: Any, params: Any, threads: int) -> None:
+    """As Snakemake compiles a rule with `shell:`."""
+    shell("darkroom render --request {params.request:q} --output {output.picture:q}", bench_record=None)
+
+
 @pytest.mark.parametrize("code", [0, 2])
 def test_a_pictures_command_is_run_in_this_process_as_a_shell_would_read_it(
     code: int, monkeypatch: pytest.MonkeyPatch
@@ -279,9 +288,7 @@ def test_a_pictures_command_is_run_in_this_process_as_a_shell_would_read_it(
         output = ("results/a b.png",)
         scheduler_resources = {"_cores": 1, "gpu": 1}  # noqa: RUF012
         benchmark, priority, _scheduler_resources = None, 1, None
-        rule = SimpleNamespace(
-            shellcmd="darkroom render --request {params.request:q} --output {output.picture:q}", run_func=None
-        )
+        rule = SimpleNamespace(run_func=a_rule)
 
     job = Job()
     dag = SimpleNamespace(_ready_jobs=set())
@@ -290,11 +297,18 @@ def test_a_pictures_command_is_run_in_this_process_as_a_shell_would_read_it(
     dag._ready_jobs.add(job)
     assert list(dag._ready_jobs) == [job]
     assert job._scheduler_resources == {"_cores": 0, "gpu": 1}
-    given = ([], SimpleNamespace(picture="results/a b.png"), SimpleNamespace(request=text), {}, 1, {}, "a.log", "rule")
+    given = {
+        "output": SimpleNamespace(picture="results/a b.png"),
+        "params": SimpleNamespace(request=text),
+        "threads": 1,
+    }
     if code:
         with pytest.raises(subprocess.CalledProcessError):
-            job.rule.run_func(*given)
+            job.rule.run_func(**given)
     else:
-        job.rule.run_func(*given)
+        job.rule.run_func(**given)
+    made = job.rule.run_func
+    assert list(dag._ready_jobs) == [job]
+    assert job.rule.run_func is made
     assert called == [["render", "--request", text, "--output", "results/a b.png"]]
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"1"}

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 from darkroom.run.picture_queue import IN_FLIGHT, PictureQueue
@@ -23,6 +25,7 @@ THREAD_VARIABLES = (
     "VECLIB_MAXIMUM_THREADS",
 )
 """What Snakemake sets to a job's threads for its command, and the engine that the command starts."""
+_IS_HERE = "darkroom_runs_here"
 SPARE_WORKERS = 5
 """How many jobs Snakemake's local executor runs at once beyond the number of cores; further ones wait in its pool."""
 
@@ -209,8 +212,9 @@ class SnakemakeRun:
         def take_no_core(job: Any) -> None:
             free = {"_cores": 0} | ({"gpu": 0} if self.is_remote else {})
             job._scheduler_resources = job.scheduler_resources | free
-            if run is not None and job.benchmark is None:
-                job.rule.run_func = _run_here(job.rule.shellcmd, run)
+            function = job.rule.run_func
+            if run is not None and job.benchmark is None and _IS_HERE not in function.__globals__:
+                job.rule.run_func = _run_here(function, run)
 
         queue = PictureQueue(
             engine_of_job,
@@ -235,19 +239,19 @@ class SnakemakeRun:
             settings.max_jobs_per_timespan = None
 
 
-def _run_here(shell_command: str, run: Callable[[list[str]], int]) -> Callable[..., None]:
-    """What Snakemake calls for a job in place of starting a shell with this command."""
+def _run_here(job_function: FunctionType, run: Callable[[list[str]], int]) -> FunctionType:
+    """A rule's function whose `shell` runs the command's words in this process. A failure looks as that of a shell does."""
     from snakemake.utils import format as fill_in
 
-    def call(
-        input: Any, output: Any, params: Any, wildcards: Any, threads: int, resources: Any, log: Any, *_: Any
-    ) -> None:
-        command = fill_in(shell_command, input=input, output=output, params=params, log=log)
+    def shell(command: str, **_: Any) -> None:
+        text = fill_in(command, stepout=2)
+        threads = sys._getframe(1).f_locals["threads"]
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-        if code := run(shlex.split(command)[1:]):
-            raise subprocess.CalledProcessError(code, command)
+        if code := run(shlex.split(text)[1:]):
+            raise subprocess.CalledProcessError(code, text)
 
-    return call
+    scope = job_function.__globals__ | {"shell": shell, _IS_HERE: True}
+    return FunctionType(job_function.__code__, scope, job_function.__name__)
 
 
 def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[[object], None]:
