@@ -265,7 +265,7 @@ def test_planned_outputs_are_those_of_all_jobs() -> None:
     assert SnakemakeRun(workflow(dag=dag)).planned_outputs() == ["a", "b", "c"]
 
 
-def a_rule(output: Any, params: Any, threads: int) -> None:
+def a_rule(output: Any, params: Any, threads: int, mark: bool = True) -> None:
     """As Snakemake compiles a rule with `shell:`."""
     shell("darkroom render --request {params.request:q} --output {output.picture:q}", bench_record=None)
 

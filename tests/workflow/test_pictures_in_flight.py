@@ -36,11 +36,13 @@ def waiting(project: Project) -> Iterator[tuple[Project, subprocess.Popen[str]]]
     """A run whose first picture isn't finished before `release`, with as many pictures in flight as there may be."""
     project.write("prompts/first.yaml", LONG)
     run = project.start("results/", start_new_session=True)
-    wait_until(lambda: clients(project) == IN_FLIGHT, "the engine's queue holds the next pictures")
-    yield project, run
-    if run.poll() is None:
-        run.kill()
-        run.communicate()
+    try:
+        wait_until(lambda: clients(project) == IN_FLIGHT, "the engine's queue holds the next pictures")
+        yield project, run
+    finally:
+        if run.poll() is None:
+            run.kill()
+            run.communicate()
 
 
 def test_the_next_pictures_wait_in_the_engines_queue(waiting: tuple[Project, subprocess.Popen[str]]) -> None:

@@ -251,7 +251,7 @@ def _run_here(job_function: FunctionType, run: Callable[[list[str]], int]) -> Fu
             raise subprocess.CalledProcessError(code, text)
 
     scope = job_function.__globals__ | {"shell": shell, _IS_HERE: True}
-    return FunctionType(job_function.__code__, scope, job_function.__name__)
+    return FunctionType(job_function.__code__, scope, job_function.__name__, job_function.__defaults__)
 
 
 def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[[object], None]:
