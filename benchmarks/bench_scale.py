@@ -4,6 +4,7 @@
   after one prompt of all was edited; `run`: a run that makes everything, pages too.
 - `watched`: the same run beside one without hooks, which has no numbers and no page while pictures are made.
 - `sheets`: reading the prompt sheet and building its requests, against a second.
+- `job`: processor time that Snakemake takes for a picture near the 9,000th of 10,000, against one near the 1,000th.
 - `engine`: from the first of 200 pictures to the last, by a stand-in that takes 250 or 50 ms a picture and no processor, against
   that time alone.
 
@@ -35,7 +36,9 @@ ACTIONS = ("plan", "unchanged", "edited", "run")
 ENGINES = {"engine-250-ms": (0.25, 1.03), "engine-50-ms": (0.05, 1.25)}
 """Seconds that a stand-in takes for a picture, and the bar."""
 ENGINE_PICTURES = 200
-CASES = (*(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets")), *ENGINES)
+JOBS, EARLY, LATE, JOB_SPAN = 10_000, 1000, 9000, 500
+"""A run's pictures, and how many around the early and the late place are counted to either side."""
+CASES = (*(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets")), "job", *ENGINES)
 BAR = 1.3
 WATCHED_BAR = 1.05
 SHEETS_BAR_S = 1.0
@@ -201,6 +204,8 @@ def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
             rows.append(_watch(size, rounds))
         if f"sheets-{size}" in cases:
             rows.append(_read_sheets(size, rounds))
+    if "job" in cases:
+        rows.append(_compare_jobs(JOBS, EARLY, LATE, JOB_SPAN))
     rows += [_wait_for_engine(*ENGINES[case], rounds) for case in ENGINES if case in cases]
     return rows
 
@@ -245,6 +250,33 @@ def _watch(size: int, rounds: int) -> Row:
             seconds = measure(commands, rounds, before=lambda _: ours.clear())
     what = f"{size:,} pictures with numbers and a page on the way"
     return Row(what, seconds["watched"], "the same without", seconds["alone"], WATCHED_BAR)
+
+
+def _compare_jobs(size: int, early: int, late: int, span: int) -> Row:
+    """In one run, because a long one is compared with itself."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary, "ours"), size)
+        with ours.engine():
+            ours.clear()
+            command = ours.command("results/")
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+                first, second = (_seconds_a_job(run, ours, place, span) for place in (early, late))
+            if run.returncode:
+                raise SystemExit(f"{' '.join(command)} failed")
+    what = f"job {late:,} of {size:,} pictures, processor time"
+    return Row(what, second, f"job {early:,}", first, 1.3)
+
+
+def _seconds_a_job(run: subprocess.Popen[bytes], ours: Ours, place: int, span: int) -> float:
+    """Processor seconds of a run's main process for a picture, between `span` pictures before and behind a place."""
+    marks = []
+    for wanted in (place - span, place + span):
+        while (made := ours.made()) < wanted and run.poll() is None:
+            time.sleep(0.2)
+        fields = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()
+        marks.append((made, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")))
+    (made, seconds), (made_later, seconds_later) = marks
+    return (seconds_later - seconds) / (made_later - made)
 
 
 def _wait_for_engine(seconds: float, bar: float, rounds: int) -> Row:
