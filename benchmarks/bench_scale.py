@@ -4,6 +4,9 @@
   after one prompt of all was edited; `run`: a run that makes everything, pages too.
 - `watched`: the same run beside one without hooks, which has no numbers and no page while pictures are made.
 - `sheets`: reading the prompt sheet and building its requests, against a second.
+- `job`: processor time that Snakemake takes for a picture near the 9,000th of 10,000, against one near the 1,000th.
+- `engine`: from the first of 200 pictures to the last, by a stand-in that takes 250 or 50 ms a picture and no processor, against
+  that time alone.
 
 A stand-in engine, started beforehand, answers each request at once with a small picture: what is measured is the workflow.
 
@@ -25,11 +28,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.measure import ROOT, Median, Row, make_project, measure, prompts, snakemake, write_sheet
+from benchmarks.measure import (
+    ROOT,
+    Median,
+    Row,
+    make_project,
+    measure,
+    prompts,
+    seconds_between,
+    snakemake,
+    write_sheet,
+)
 
 SIZES = (1000, 5000)
 ACTIONS = ("plan", "unchanged", "edited", "run")
-CASES = tuple(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets"))
+ENGINES = {"engine-250-ms": (0.25, 1.03), "engine-50-ms": (0.05, 1.25)}
+"""Seconds that a stand-in takes for a picture, and the bar."""
+ENGINE_PICTURES = 200
+JOBS, EARLY, LATE, JOB_SPAN = 10_000, 1000, 9000, 500
+"""A run's pictures, and how many around the early and the late place are counted to either side."""
+CASES = (*(f"{action}-{size}" for size in SIZES for action in (*ACTIONS, "watched", "sheets")), "job", *ENGINES)
 BAR = 1.3
 WATCHED_BAR = 1.05
 SHEETS_BAR_S = 1.0
@@ -125,8 +143,13 @@ class Ours:
         """How many pictures there are."""
         return len(list(self.folder.glob("results/many/demo/*.png")))
 
+    def seconds_between(self) -> float:
+        """From the end of the first picture to that of the last."""
+        return seconds_between(self.folder.glob("results/many/demo/*.png"))
+
     @contextmanager
-    def engine(self) -> Iterator[None]:
+    def engine(self, seconds: float = 0) -> Iterator[None]:
+        """`seconds` is how long it takes for a picture."""
         from darkroom.warm.lease import make_lease
         from darkroom.warm.paths import server_files, server_key
 
@@ -135,6 +158,7 @@ class Ours:
         behaviour = self.folder / "engine/behaviour.txt"
         behaviour.parent.mkdir()
         behaviour.write_text("ok")
+        behaviour.with_name("seconds").write_text(str(seconds))
         options = {"model_dir": str(behaviour.parent), "socket": str(socket), "lease": make_lease(os.getpid())}
         command = [sys.executable, str(_STAND_IN), json.dumps(options)]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL) as server:
@@ -189,6 +213,9 @@ def run(rounds: int, cases: Sequence[str] = CASES) -> list[Row]:
             rows.append(_watch(size, rounds))
         if f"sheets-{size}" in cases:
             rows.append(_read_sheets(size, rounds))
+    if "job" in cases:
+        rows.append(_compare_jobs(JOBS, EARLY, LATE, JOB_SPAN))
+    rows += [_wait_for_engine(*ENGINES[case], rounds) for case in ENGINES if case in cases]
     return rows
 
 
@@ -232,6 +259,49 @@ def _watch(size: int, rounds: int) -> Row:
             seconds = measure(commands, rounds, before=lambda _: ours.clear())
     what = f"{size:,} pictures with numbers and a page on the way"
     return Row(what, seconds["watched"], "the same without", seconds["alone"], WATCHED_BAR)
+
+
+def _compare_jobs(size: int, early: int, late: int, span: int) -> Row:
+    """In one run, because a long one is compared with itself."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary, "ours"), size)
+        with ours.engine():
+            ours.clear()
+            command = ours.command("results/")
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
+                first, second = (_seconds_a_job(run, ours, place, span) for place in (early, late))
+            if run.returncode:
+                raise SystemExit(f"{' '.join(command)} failed")
+    what = f"job {late:,} of {size:,} pictures, processor time"
+    return Row(what, second, f"job {early:,}", first, 1.3)
+
+
+def _seconds_a_job(run: subprocess.Popen[bytes], ours: Ours, place: int, span: int) -> float:
+    """Processor seconds of a run's main process for a picture, between `span` pictures before and behind a place."""
+    marks = []
+    for wanted in (place - span, place + span):
+        while (made := ours.made()) < wanted and run.poll() is None:
+            time.sleep(0.2)
+        fields = Path(f"/proc/{run.pid}/stat").read_text().rpartition(")")[2].split()
+        marks.append((made, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")))
+    (made, seconds), (made_later, seconds_later) = marks
+    return (seconds_later - seconds) / (made_later - made)
+
+
+def _wait_for_engine(seconds: float, bar: float, rounds: int) -> Row:
+    """How much longer pictures take than their engine."""
+    with tempfile.TemporaryDirectory() as temporary:
+        ours = Ours(Path(temporary, "ours"), ENGINE_PICTURES)
+        taken = []
+        with ours.engine(seconds):
+            for _ in range(rounds):
+                ours.clear()
+                run_command(ours.command("results/"))
+                taken.append(ours.seconds_between())
+                print(f"  ours: {taken[-1]:.2f} s", flush=True)
+    what = f"{ENGINE_PICTURES} pictures of {1000 * seconds:g} ms, after the first"
+    alone = (ENGINE_PICTURES - 1) * seconds
+    return Row(what, Median(taken), "the engine alone", alone, bar)
 
 
 def _read_sheets(size: int, rounds: int) -> Row:

@@ -76,9 +76,13 @@ def processors_of_others(seconds: float = 3.0) -> float:
 
 
 def measure(
-    commands: Mapping[str, Sequence[str]], rounds: int, *, before: Callable[[str], None] = lambda name: None
+    commands: Mapping[str, Sequence[str]],
+    rounds: int,
+    *,
+    before: Callable[[str], None] = lambda name: None,
+    after: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Median]:
-    """Median wall seconds of each command, run in turn A B A B; `before` resets what the run will make."""
+    """Median wall seconds of each command, run in turn A B A B; `before` resets what the run makes, `after` looks at it."""
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds):
         for name, command in commands.items():
@@ -88,8 +92,15 @@ def measure(
             seconds[name].append(time.perf_counter() - begun)
             if done.returncode:
                 raise SystemExit(f"{name} failed:\n{done.stdout}")
+            after(name)
             print(f"  {name}: {seconds[name][-1]:.2f} s", flush=True)
     return {name: Median(values) for name, values in seconds.items()}
+
+
+def seconds_between(pictures: Iterable[Path]) -> float:
+    """From the end of the first of these files to that of the last."""
+    times = [path.stat().st_mtime for path in pictures]
+    return max(times) - min(times)
 
 
 def run_python(code: str, *arguments: object) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from tests.fixtures.processes import processes_with
 from tests.workflow.project import Project
 
-KINDS = ("snakemake", "client", "server", "engine")
+KINDS = ("snakemake", "server", "engine")  # clients are threads of the first
 _MARKS = {  # what stands in the command of each
     "server": b"darkroom.warm.server",
     "engine": b"darkroom.serve.engine_process",
@@ -29,8 +29,7 @@ class Process:
         for kind, mark in _MARKS.items():
             if mark in self.words:
                 return kind
-        is_client = b"render" in self.words and any(word.endswith(b"darkroom") for word in self.words)
-        return "client" if is_client else "other"
+        return "other"
 
     def kill(self) -> None:
         with suppress(ProcessLookupError):

@@ -6,14 +6,20 @@ These are private attributes, tried with Snakemake 9.27. With another version th
 from __future__ import annotations
 
 import inspect
+import os
+import re
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import snakemake.api  # else its modules import each other in the wrong order
+from snakemake.executors.local import Executor, run_wrapper
 from snakemake.io import IOFile
+from snakemake.jobs import AbstractJob
 from snakemake.modules import WorkflowModifier
+from snakemake.parser import Shell
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
 from snakemake.scheduling.job_scheduler import JobScheduler
@@ -24,9 +30,10 @@ from snakemake.settings.types import (
     MaxJobsPerTimespan,
     SchedulingSettings,
 )
+from snakemake.shell import shell
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SnakemakeRun, in_place_of
+from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, THREAD_VARIABLES, SnakemakeRun, in_place_of
 
 TRIED = "9.27"
 
@@ -110,6 +117,26 @@ def test_hooks_are_functions_of_the_log() -> None:
 def test_the_scheduler_knows_the_failed_jobs() -> None:
     installed(isinstance(Workflow.scheduler, property), "Workflow.scheduler is no property any more")
     installed("self.failed.add(job)" in inspect.getsource(JobScheduler), "JobScheduler.failed is gone")
+
+
+def test_the_scheduler_looks_at_a_set_of_ready_jobs_that_can_be_replaced() -> None:
+    installed(
+        "list(self.workflow.dag.ready_jobs)" in inspect.getsource(JobScheduler), "DAG.ready_jobs is not all it sees"
+    )
+    installed("self._ready_jobs -= jobs" in inspect.getsource(DAG.register_running), "DAG._ready_jobs is no set")
+    installed("self.running.update(run)" in inspect.getsource(JobScheduler), "JobScheduler.running is gone")
+
+
+def test_what_a_job_takes_is_kept_with_it() -> None:
+    source = inspect.getsource(AbstractJob._get_scheduler_resources)
+    installed("if self._scheduler_resources is None" in source, "a job's scheduler_resources aren't kept")
+    installed("run = job_rule.run_func" in inspect.getsource(run_wrapper), "a job's function isn't its rule's run_func")
+    installed(
+        Shell.end_func == "shell" and "threads" in inspect.signature(run_wrapper).parameters, "rules call no `shell`"
+    )
+    names = re.findall(r'envvars\["(\w+_THREADS)"\]', inspect.getsource(shell))
+    installed(set(names) == set(THREAD_VARIABLES), "a shell's commands have other numbers of threads")
+    installed(f"cores + {SPARE_WORKERS}" in inspect.getsource(Executor), "the local executor has other spare workers")
 
 
 @pytest.mark.parametrize(
@@ -236,3 +263,52 @@ def test_planned_outputs_are_those_of_all_jobs() -> None:
     jobs = [SimpleNamespace(output=["a", "b"]), SimpleNamespace(output=["c"])]
     dag = SimpleNamespace(needrun_jobs=lambda: iter(jobs))
     assert SnakemakeRun(workflow(dag=dag)).planned_outputs() == ["a", "b", "c"]
+
+
+def a_rule(output: Any, params: Any, threads: int, mark: bool = True) -> None:
+    """As Snakemake compiles a rule with `shell:`."""
+    shell("darkroom render --request {params.request:q} --output {output.picture:q}", bench_record=None)
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_pictures_command_is_run_in_this_process_as_a_shell_would_read_it(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "7")
+    called: list[list[str]] = []
+
+    def run(words: list[str]) -> int:
+        called.append(words)
+        return code
+
+    text = '{"prompt": "it\'s $HOME"}'
+
+    class Job:
+        output = ("results/a b.png",)
+        scheduler_resources = {"_cores": 1, "gpu": 1}  # noqa: RUF012
+        benchmark, priority, _scheduler_resources = None, 1, None
+        rule = SimpleNamespace(run_func=a_rule)
+
+    job = Job()
+    dag = SimpleNamespace(_ready_jobs=set())
+    here = workflow(dag=dag, scheduler=None, cores=1, remote_exec=False)
+    SnakemakeRun(here).queue_pictures({"results/a b.png": "tiny"}.get, run, engines=1)
+    dag._ready_jobs.add(job)
+    assert list(dag._ready_jobs) == [job]
+    assert job._scheduler_resources == {"_cores": 0, "gpu": 1}
+    given = {
+        "output": SimpleNamespace(picture="results/a b.png"),
+        "params": SimpleNamespace(request=text),
+        "threads": 1,
+    }
+    if code:
+        with pytest.raises(subprocess.CalledProcessError):
+            job.rule.run_func(**given)
+    else:
+        job.rule.run_func(**given)
+    made = job.rule.run_func
+    assert list(dag._ready_jobs) == [job]
+    assert job.rule.run_func is made
+    assert called == [["render", "--request", text, "--output", "results/a b.png"]]
+    assert {os.environ[name] for name in THREAD_VARIABLES} == {"1"}

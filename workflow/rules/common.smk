@@ -3,6 +3,7 @@
 import re
 
 from darkroom import revisions
+from darkroom.cli.command import main
 from darkroom.request.picture_revision import render_revision, stage_revision
 from darkroom.request.stages import STAGES
 from darkroom.run.lifecycle import lifecycle_of
@@ -18,7 +19,7 @@ from darkroom.run.stage_jobs import mark_inputs
 tune_garbage_collection()
 
 plan = load_plan(config, this_run)
-lifecycle = lifecycle_of(plan, this_run)
+lifecycle = lifecycle_of(plan, this_run, main)
 
 prepare_environment()
 

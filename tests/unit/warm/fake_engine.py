@@ -66,6 +66,8 @@ class FakeEngine:
     ) -> Denoised:
         """`slow` waits for a file, `stuck` also ignores cancellation, `oom` fails, `kill` kills, `poison` poisons once."""
         self._note("renders", request.prompt)
+        if (seconds := self.folder / "seconds").exists():
+            time.sleep(float(seconds.read_text()))
         if request.prompt == "oom":
             raise OutOfMemoryError("picture", "128x128", "does not fit", "make a smaller one")
         if request.prompt == "nan":

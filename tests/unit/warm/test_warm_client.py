@@ -14,7 +14,8 @@ import pytest
 
 from darkroom.errors import DiskError, RequestError
 from darkroom.pictures.png import read_png_text
-from tests.unit.warm.bench import LIMIT_S, Bench, change, processes_naming, request
+from darkroom.warm import connection
+from tests.unit.warm.bench import LIMIT_S, Bench, change, processes_naming, request, wait_until
 
 SUMMARY = (
     "prompt 212 tokens in 3 chunks | model fake [0123456789] | cpu, fp32 | "
@@ -137,3 +138,22 @@ def test_changed_receipt_gets_a_fresh_engine(bench: Bench) -> None:
     receipt.write_text("second")
     bench.render(verified=receipt)
     assert len(bench.pids) == 2
+
+
+def test_clients_in_threads_stop_at_once_and_the_engine_gives_their_pictures_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_is_stopped", False)
+    waiting = [bench.render_beside("slow", bench.root / f"{number}.png") for number in range(2)]
+    wait_until(lambda: (bench.model / "renders").exists(), "the first is being rendered")
+    wait_until(lambda: len(connection._open) == len(waiting), "the second has been sent")
+    connection.stop_clients()
+    for future in waiting:
+        with pytest.raises(KeyboardInterrupt):
+            future.result()
+    with pytest.raises(KeyboardInterrupt):
+        bench.render("after that")
+    assert list(bench.root.glob("*.png")) == []
+    monkeypatch.setattr(connection, "_is_stopped", False)
+    bench.render("another")
+    assert bench.output.exists()

@@ -6,10 +6,13 @@ Earlier runs may have been killed, on this machine or another. Their leftovers a
 from __future__ import annotations
 
 import atexit
+import signal
 import sys
-from collections.abc import Collection
+import threading
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from types import FrameType
 
 from darkroom.base import claims
 from darkroom.base.claims import Presence, claim
@@ -32,6 +35,7 @@ from darkroom.run.sources import Key, dtype_of, receipt_path
 from darkroom.sources import FetchReceipt
 from darkroom.sources.lock import lock_key, record_receipt
 from darkroom.sources.references import parse_reference
+from darkroom.warm.connection import stop_clients
 from darkroom.warm.paths import remove_dead_sockets
 
 _FOLDER = Path(".snakemake/darkroom")
@@ -44,8 +48,9 @@ class Lifecycle:
     An error ends the process with one line and the error's exit code.
     """
 
-    def __init__(self, plan: Plan, snakemake: SnakemakeRun) -> None:
+    def __init__(self, plan: Plan, snakemake: SnakemakeRun, run: Callable[[list[str]], int]) -> None:
         self._plan = plan
+        self._run = run
         self._snakemake = snakemake
         self._shared = SharedModels(plan.sources, snakemake.recorded_params)
         self.results = Results(plan, snakemake)
@@ -59,6 +64,10 @@ class Lifecycle:
         if self._has_begun:
             return
         self._has_begun = True
+        if self._snakemake.queues_pictures:
+            run = None if self._snakemake.needs_shells else self._run
+            self._snakemake.queue_pictures(self._plan.engine_of, run, engines=self._plan.engines)
+            _stop_clients_at_interrupt()
         if self._snakemake.is_main and not self._plan.config.metadata.prompt:
             _announce_prompts(self._plan)
         if not self._snakemake.makes_files:
@@ -169,12 +178,23 @@ class Lifecycle:
             record_receipt(self._plan.config.fetch.lock, name_in_lock, FetchReceipt.read(receipt))
 
 
-def lifecycle_of(plan: Plan, snakemake: SnakemakeRun) -> Lifecycle:
-    """This process's lifecycle for a configuration.
+def lifecycle_of(plan: Plan, snakemake: SnakemakeRun, run: Callable[[list[str]], int]) -> Lifecycle:
+    """This process's lifecycle for a configuration; `run` is `darkroom` with its arguments, which makes pictures in threads.
 
     There is one, however often Snakemake reads the rule files: it reads them again for each `use rule` of a module.
     """
-    return _lifecycles.setdefault(plan.config.model_dump_json(), Lifecycle(plan, snakemake))
+    return _lifecycles.setdefault(plan.config.model_dump_json(), Lifecycle(plan, snakemake, run))
+
+
+def _stop_clients_at_interrupt() -> None:
+    """Have Ctrl-C end the pictures in flight, which wait in threads that Snakemake would wait for."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        stop_clients()
+        signal.default_int_handler(number, frame)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, stop)
 
 
 def _announce_prompts(plan: Plan) -> None:

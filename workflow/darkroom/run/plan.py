@@ -211,6 +211,16 @@ class Plan:
         pictures = [picture for sheet in self.sheets.values() for picture in sheet]
         return rank_pictures(pictures, sort_ready(self.config.checkpoints, Path(self.models_dir)))
 
+    def engine_of(self, path: str) -> str | None:
+        """The checkpoint whose engine makes the picture with that path; None for any other file."""
+        picture = self._by_path.get(path.removeprefix("results/"))
+        return picture.renderer if picture is not None else None
+
+    @property
+    def engines(self) -> int:
+        """How many engines a run has at once: one for each device."""
+        return len(self.config.engine.devices) or 1
+
     def digest(self, sheet: str | None = None) -> str:
         """Changes when the pages that show these pictures have to change."""
         chosen = self.sheets if sheet is None else {sheet: self.sheets[sheet]}

@@ -5,14 +5,29 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from pathlib import Path
+from types import FunctionType
 from typing import Any
+
+from darkroom.run.picture_queue import IN_FLIGHT, PictureQueue
 
 OUR_PATHS = ["results/", "models/", "logs/"]
 DEFAULT_RATE = (100, 1)
 """Snakemake's own limit on job starts, in jobs and seconds, which nobody asked for."""
+THREAD_VARIABLES = (
+    *(f"{library}_NUM_THREADS" for library in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""What Snakemake sets to a job's threads for its command, and the engine that the command starts."""
+_IS_HERE = "darkroom_runs_here"
+SPARE_WORKERS = 5
+"""How many jobs Snakemake's local executor runs at once beyond the number of cores; further ones wait in its pool."""
 
 
 class SnakemakeRun:
@@ -160,6 +175,58 @@ class SnakemakeRun:
             workflow._onstart = _both(start, workflow._onstart)
             workflow._onerror = _both(fail, workflow._onerror)
 
+    @property
+    def queues_pictures(self) -> bool:
+        """True if this process starts the jobs of pictures on its own machine."""
+        workflow = self._workflow
+        is_real = workflow.execution_settings and not (workflow.dryrun or workflow.touch)
+        return bool(is_real and workflow.local_exec)
+
+    @property
+    def needs_shells(self) -> bool:
+        """True if the jobs' commands run in an environment or a container, or behind a prefix that a user's workflow sets."""
+        from snakemake.shell import shell
+
+        settings = self._workflow.deployment_settings
+        return shell._process_prefix is not None or bool(settings is not None and settings.deployment_method)
+
+    def queue_pictures(
+        self, engine_of: Callable[[str], str | None], run: Callable[[list[str]], int] | None, *, engines: int
+    ) -> None:
+        """Have the scheduler see only the jobs that a PictureQueue shows it. To be called while the graph is built.
+
+        `engine_of` gives the model that renders an output file, None for a file that is no picture. Pictures then take no
+        core; their `threads` stay what they are, because the engine that one of them starts has as many. `gpu` still counts,
+        since it may be limited to have fewer pictures in flight; in a cluster's job it is the one picture that a job asks for.
+
+        `run`, if given, takes the words of a picture's command in place of a shell, in a thread of this process.
+        """
+        workflow = self._workflow
+
+        def engine_of_job(job: Any) -> str | None:
+            return engine_of(str(job.output[0])) if job.output else None
+
+        def running() -> Collection[Any]:
+            return workflow.scheduler.running if workflow.scheduler is not None else ()
+
+        def take_no_core(job: Any) -> None:
+            free = {"_cores": 0} | ({"gpu": 0} if self.is_remote else {})
+            job._scheduler_resources = job.scheduler_resources | free
+            function = job.rule.run_func
+            if run is not None and job.benchmark is None and _IS_HERE not in function.__globals__:
+                job.rule.run_func = _run_here(function, run)
+
+        queue = PictureQueue(
+            engine_of_job,
+            running,
+            take_no_core,
+            limit=min(IN_FLIGHT * engines, workflow.cores + SPARE_WORKERS),
+            has_one_engine=engines == 1,
+            has_one_core=workflow.cores == 1,
+        )
+        queue.update(workflow.dag._ready_jobs)
+        workflow.dag._ready_jobs = queue
+
     def lift_job_rate(self) -> None:
         """Remove the default limit on job starts where jobs run on this machine.
 
@@ -170,6 +237,21 @@ class SnakemakeRun:
         rate = settings.max_jobs_per_timespan
         if self._workflow.local_exec and rate and (rate.max_jobs, rate.timespan) == DEFAULT_RATE:
             settings.max_jobs_per_timespan = None
+
+
+def _run_here(job_function: FunctionType, run: Callable[[list[str]], int]) -> FunctionType:
+    """A rule's function whose `shell` runs the command's words in this process. A failure looks as that of a shell does."""
+    from snakemake.utils import format as fill_in
+
+    def shell(command: str, **_: Any) -> None:
+        text = fill_in(command, stepout=2)
+        threads = sys._getframe(1).f_locals["threads"]
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        if code := run(shlex.split(text)[1:]):
+            raise subprocess.CalledProcessError(code, text)
+
+    scope = job_function.__globals__ | {"shell": shell, _IS_HERE: True}
+    return FunctionType(job_function.__code__, scope, job_function.__name__, job_function.__defaults__)
 
 
 def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[[object], None]:

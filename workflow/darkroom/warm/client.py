@@ -18,7 +18,7 @@ from darkroom.base.job_notes import note
 from darkroom.base.processes import is_alive
 from darkroom.errors import BusyError, ConfigError, CudaError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
-from darkroom.warm.connection import Connection, ConnectionLost
+from darkroom.warm.connection import Connection, ConnectionLost, check_stopped
 from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_key
 from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
@@ -186,6 +186,7 @@ def _all_lost(slots: Sequence[Slot], failed: Mapping[Slot, DarkroomError]) -> Da
 
 
 def _check_lease(lease: str | None) -> None:
+    check_stopped()
     if lease is not None and not is_alive(lease):
         why = "the run this job belongs to has ended"
         raise ServerError("lease", lease, why, "run snakemake again, or unset DARKROOM_LEASE")

@@ -20,10 +20,26 @@ from darkroom.warm.paths import foreign
 
 _BLOCK_BYTES = 256 * 1024
 _BACKLOG_PAUSE_S = 0.02
+_open: set[Connection] = set()
+_is_stopped = False
 
 
 class ConnectionLost(Exception):
     """The server closed the connection before its answer was complete."""
+
+
+def stop_clients() -> None:
+    """Have all clients in this process end with KeyboardInterrupt, those in other threads too, now and from now on."""
+    global _is_stopped
+    _is_stopped = True
+    for connection in list(_open):
+        connection.shut_down()
+
+
+def check_stopped() -> None:
+    """Raise KeyboardInterrupt after `stop_clients`."""
+    if _is_stopped:
+        raise KeyboardInterrupt
 
 
 class Connection:
@@ -33,6 +49,7 @@ class Connection:
         self._socket = connected
         send_pictures_whole(connected)
         self.server_pid = _check_peer(path, connected)
+        _open.add(self)
 
     @classmethod
     def open(cls, path: Path, *, timeout_s: float) -> Connection | None:
@@ -48,6 +65,7 @@ class Connection:
             raise foreign(path, status.st_uid)
         if not stat.S_ISSOCK(status.st_mode):
             raise SocketError("engine socket", path, "is not a socket", "remove it")
+        check_stopped()
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             _connect(path, connecting, timeout_s)
@@ -63,7 +81,13 @@ class Connection:
         return self
 
     def __exit__(self, *_: object) -> None:
+        _open.discard(self)
         self._socket.close()
+
+    def shut_down(self) -> None:
+        """Have whoever reads or writes here notice that the connection has ended."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def ask(
         self,
@@ -77,9 +101,10 @@ class Connection:
 
         `on_loading` gets the bytes of the model that are read and those there are, as often as the server tells them.
 
-        Raises ConnectionLost, and TimeoutError when the time is up.
+        Raises ConnectionLost, TimeoutError when the time is up, and KeyboardInterrupt after `stop_clients`.
         """
         deadline = time.monotonic() + timeout_s
+        check_stopped()
         try:
             self._socket.settimeout(timeout_s)
             # A server that ends says so and closes the connection, whatever it is sent.
@@ -94,6 +119,7 @@ class Connection:
                 if on_loading is not None:
                     on_loading(answer["done"], answer["total"])
         except (ConnectionError, EOFError, FrameError) as error:
+            check_stopped()
             raise ConnectionLost(str(error)) from None
 
     def _read(self, count: int, deadline: float) -> bytes:
