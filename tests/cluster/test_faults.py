@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -200,6 +201,23 @@ def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterP
     finished = running.pictures()
     output = finish(running, finished)
     assert f"cancelling what a run that was ended left in the queue: {' '.join(orphans)}" in output
+
+
+def test_fault_35_snakemake_is_killed_when_it_has_just_been_told_how_a_job_ended(running: ClusterProject) -> None:
+    process = running.start("results/", poll_s=600, start_new_session=True)
+    running.wait_for_pictures(1)
+    [job] = running.slurm.jobs()
+    with running.halted():
+        running.slurm.ask("scancel", job)
+        wait_until(lambda: job not in running.slurm.jobs(), "the job has been cancelled")
+        finished = running.pictures()
+    assert 0 < len(finished) < GROUP
+    status = [sys.executable, "-m", "darkroom.cluster.slurm_status", job]
+    told = subprocess.run(status, cwd=running.folder, env=running.environment(), capture_output=True, text=True)
+    assert told.stdout == "failed\n"
+    process.kill()
+    ended(process)
+    finish(running, finished)
 
 
 def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:

@@ -83,15 +83,8 @@ class Project:
 
     def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **options,
-        )
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*command, *arguments], cwd=self.folder, env=self.environment(), **(piped | options))
 
     def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
         """`snakemake --cores N ARGUMENTS`, to its end."""
@@ -103,7 +96,7 @@ class Project:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
         if not self.is_real:
             keep["PYTHONPATH"] = os.pathsep.join([str(STAND_IN), *filter(None, [keep.get("PYTHONPATH")])])
-        return keep | {"XDG_RUNTIME_DIR": str(self.runtime)}
+        return keep | {"XDG_RUNTIME_DIR": str(self.runtime), "TMPDIR": str(self.runtime)}
 
     def pictures(self) -> dict[str, bytes]:
         """The finished pictures by their place below results/."""
@@ -116,6 +109,11 @@ class Project:
     def times(self) -> dict[str, int]:
         """When each picture was written, in nanoseconds."""
         return {name: (self.results / name).stat().st_mtime_ns for name in self.pictures()}
+
+    def renders(self) -> list[str]:
+        """The pictures that stand-in engines began, one entry each time: prompt, seed and number of stages as JSON."""
+        notes = self.runtime / "renders"
+        return notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
 
     def rendered_by(self, action: Callable[[], subprocess.CompletedProcess[str]]) -> set[str]:
         """Which pictures an action made, new or again; the action must succeed."""
