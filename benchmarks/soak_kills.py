@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import random
 import re
@@ -23,12 +22,14 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from darkroom.pictures.records import CONTACT_SHEET
+from tests.cluster.project import ClusterProject
+from tests.cluster.slurm import running_slurm
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.kill.processes import processes
 from tests.workflow.project import Project, wait_until
@@ -38,16 +39,21 @@ CHAINS = 10
 """How many of a sheet's 500 prompts have a second stage, which takes the latents of the first."""
 EARLY, AT_ONCE, LATE = 0.15, 0.1, 0.1
 """Shares of the kills: in a command's first seconds, right after the kill before, and once all pictures are there."""
+CLUSTER_GROUP = 25
 END_S = 120
 """In which whatever a run left has to end."""
 MISTAKES = ("LockException", "IncompleteFiles", "Traceback", "E-LOCK", "--unlock", "E-IMAGE", "Exception ignored")
 _OWNER = re.compile(r"[0-9a-f]{32}\.\d+-\d+\.\d+-[0-9a-f]{8}")
 _LEASE = re.compile(r"\d+-\d+-(?=[0-9a-f]+\.(?:slot|seat|lost))")
 _KEY = re.compile(r"(?<=darkroom/)(.*)\b[0-9a-f]{16}(?=\.)")
-_PICTURE = re.compile(r"p(\d+)-\d+(\.1-hires)?\.png")
+_OF_CLUSTER = re.compile(
+    r"/logs/slurm/.*|/\.snakemake/darkroom/cluster/(owner|cancel)|runtime/darkroom/KEY\.(lock|start|log)"
+)
+"""What runs on a cluster leave besides, as docs/reference/files.md says; each of its jobs has a KEY of its own."""
+_PICTURE = re.compile(r"p\d+-(\d+)(\.1-hires)?\.png")
 
 Key = tuple[int, int]
-"""A picture's number and its number of stages."""
+"""A picture's seed, which is its number, and its number of stages."""
 
 
 def write_project(project: Project, pictures: int) -> list[str]:
@@ -61,7 +67,7 @@ def write_project(project: Project, pictures: int) -> list[str]:
         lines = ["prompts:"]
         for number in range(first, first + count - chains):
             then = ", then: [{hires: {denoising_strength: 0.5}}]" if number < first + chains else ""
-            lines.append(f"  - {{id: p{number:05}, prompt: picture {number}{then}}}")
+            lines.append(f"  - {{id: p{number:05}, prompt: picture {number}, seed: {number}{then}}}")
         names.append(f"s{len(names):02}")
         project.write(f"prompts/{names[-1]}.yaml", "\n".join([*lines, ""]))
     configure(project, names)
@@ -79,7 +85,7 @@ def run_undisturbed(project: Project, pictures: int) -> dict[str, str]:
         configure(project, chosen)
         done = project.run()
         assert done.returncode == 0, done.stdout
-    assert len(project.pictures()) == len(project.renders()) == pictures
+    assert len(project.pictures()) == len(project.begun()) == pictures
     return digests(project)
 
 
@@ -145,11 +151,6 @@ class Soak:
         self.pictures = sum(not name.endswith(CONTACT_SHEET) for name in self.right)
         self._start_s = 3 + self.pictures / 500
 
-    def begun(self) -> list[Key]:
-        """The pictures that engines have begun, an entry each time."""
-        lines = map(json.loads, self.project.renders())
-        return [(int(prompt.removeprefix("picture ")), stages) for prompt, _, stages in lines]
-
     def there(self) -> set[Key]:
         """The pictures that there are."""
         found = set()
@@ -180,9 +181,9 @@ class Soak:
         while self._run is None or self._run.wait() or self._end():
             self._go_on()
         self._check_end()
-        begun = len(self.begun())
+        begun = len(self.project.begun())
         done = self.project.run()
-        if "Nothing to be done" not in done.stdout or len(self.begun()) != begun:
+        if "Nothing to be done" not in done.stdout or len(self.project.begun()) != begun:
             self.wrong.append(f"the finished run was not finished: {done.stdout}")
         self._check_end()
 
@@ -199,8 +200,8 @@ class Soak:
 
     def _wait_for_pictures(self, mean: float) -> str:
         """In the middle of the pictures, some after those that were begun before."""
-        goal = len(self.project.renders()) + self._random.randint(1, max(1, round(2 * mean)))
-        while len(self.project.renders()) < goal and not self._has_finished:
+        goal = len(self.project.begun()) + self._random.randint(1, max(1, round(2 * mean)))
+        while len(self.project.begun()) < goal and not self._has_finished:
             self._go_on()
             time.sleep(0.05)
         time.sleep(self._random.uniform(0, 0.2))
@@ -224,7 +225,7 @@ class Soak:
             time.sleep(self._random.uniform(0, 0.5))
         what = self._random.choice([*sorted({each.kind for each in alive}), "all"])
         victims = alive if what == "all" else [self._random.choice([each for each in alive if each.kind == what])]
-        before = self.begun()
+        before = self.project.begun()
         for each in victims:
             each.kill()
         self._note_kill(before, f"{what}, {moment}")
@@ -234,7 +235,7 @@ class Soak:
     def _note_kill(self, before: Sequence[Key], what: str) -> None:
         """Which pictures may be begun again because of a kill, and which may not vanish."""
         self.struck[what] += 1
-        there, begun = self.there(), self.begun()
+        there, begun = self.there(), self.project.begun()
         if gone := self._finished - there:
             self.wrong.append(f"finished pictures are gone: {sorted(gone)}")
         latest = {*_latest(before, self.in_flight), *_latest(begun, self.in_flight)}
@@ -283,33 +284,95 @@ class Soak:
         if (made := digests(self.project)) != self.right:
             differ = [name for name in {*made, *self.right} if made.get(name) != self.right.get(name)]
             self.wrong.append(f"{len(differ)} files are missing or have other bytes: {sorted(differ)[:10]}")
-        again = Counter(self.begun()) - Counter(self.there())
+        again = Counter(self.project.begun()) - Counter(self.there())
         if more := again - self._may_repeat:
             self.wrong.append(f"begun again though they were not in flight: {more}")
         for place, count in (listing(self.project) - self.usual).items():
+            if _OF_CLUSTER.fullmatch(place):
+                continue
             self.wrong.append(f"left: {count} × {place}")
         self.wrong += [f"a lock is held: {lock}" for lock in held_locks(self.project)]
+
+
+class ClusterSoak(Soak):
+    """A run on a SLURM of its own, of whose jobs one after another is cancelled. The pictures that a job finished stay."""
+
+    project: ClusterProject
+
+    def deal_kills(self, count: int) -> None:
+        for _ in range(count):
+            self._strike(self._wait_for_pictures(self.pictures / count))
+
+    def _strike(self, moment: str) -> None:
+        while not (jobs := self.project.slurm.jobs("RUNNING")) and not self._has_finished:
+            self._go_on()
+            time.sleep(0.2)
+        if not jobs:
+            return
+        before, job = self.project.begun(), self._random.choice(jobs)
+        self.project.slurm.ask("scancel", job)
+        self._note_kill(before, f"job, {moment}")
+        print(f"  {time.strftime('%T')} {len(self.there())} pictures: scancel {job} of {len(jobs)}", flush=True)
+
+    def _note_kill(self, before: Sequence[Key], what: str) -> None:
+        self._finished = (
+            set()
+        )  # a job that is submitted anew has its pictures deleted, and puts them back where it runs
+        super()._note_kill(before, what)
+
+    def _check_end(self) -> None:
+        super()._check_end()
+        self.wrong += [f"a job is left: {job}" for job in self.project.slurm.jobs()]
 
 
 def _latest(begun: Sequence[Key], count: int) -> list[Key]:
     return list(dict.fromkeys(reversed(begun)))[:count]
 
 
-def report(soak: Soak, seconds: float) -> None:
-    begun = len(soak.begun())
+def report(found: Soak, seconds: float) -> None:
+    begun = len(found.project.begun())
     by_kind, by_moment = Counter[str](), Counter[str]()
-    for what, count in soak.struck.items():
+    for what, count in found.struck.items():
         kind, _, moment = what.partition(", ")
         by_kind[kind] += count
         by_moment[moment] += count
     print(
-        f"{soak.pictures:,} pictures, {soak.struck.total()} kills, {seconds:.0f} s; the command was given {soak.given} times"
+        f"{found.pictures:,} pictures, {found.struck.total()} kills, {seconds:.0f} s; the command was given {found.given} times"
     )
     print("struck: " + ", ".join(f"{count} {kind}" for kind, count in by_kind.most_common()))
     print("moments: " + ", ".join(f"{count} {moment}" for moment, count in by_moment.most_common()))
     print(
-        f"{begun:,} pictures begun, {begun - soak.pictures} of them again because they were in flight; {len(soak.wrong)} faults"
+        f"{begun:,} pictures begun, {begun - found.pictures} of them again because they were in flight; {len(found.wrong)} faults"
     )
+
+
+@contextmanager
+def cluster_project(folder: Path) -> Iterator[Project]:
+    """An empty project on a cluster that is there for the block."""
+    with running_slurm() as slurm, ClusterProject(folder, slurm=slurm, is_real=False, group=CLUSTER_GROUP) as project:
+        yield project
+
+
+def soak(
+    undisturbed: Project, disturbed: Project, pictures: int, kills: int, *, seed: int = 1, in_flight: int = 1
+) -> Soak:
+    """Make the same pictures in two empty projects, in one of them under kills; prints what comes of it."""
+    begun = time.monotonic()
+    right = run_undisturbed(undisturbed, pictures)
+    usual = listing(undisturbed)
+    print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
+    begun = time.monotonic()
+    write_project(disturbed, pictures)
+    kind = ClusterSoak if isinstance(disturbed, ClusterProject) else Soak
+    found = kind(disturbed, right, usual, seed, in_flight)
+    try:
+        found.deal_kills(kills)
+        found.finish()
+    finally:
+        for process in processes(disturbed):
+            process.kill()
+    report(found, time.monotonic() - begun)
+    return found
 
 
 def main() -> None:
@@ -318,26 +381,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--in-flight", type=int, default=1, help="how many pictures a run may have under way at once")
-    parser.add_argument("--folder", type=Path, help="keep both projects there (default: a temporary folder)")
+    parser.add_argument("--cluster", action="store_true", help="cancel jobs of a SLURM that is started for it")
+    parser.add_argument("--folder", type=Path, help="an empty folder to leave both projects in")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.folder or Path(temporary)
-        with Project(folder / "undisturbed") as undisturbed, Project(folder / "killed") as killed:
-            begun = time.monotonic()
-            right = run_undisturbed(undisturbed, given.pictures)
-            print(f"undisturbed: {time.monotonic() - begun:.0f} s", flush=True)
-            write_project(killed, given.pictures)
-            soak = Soak(killed, right, listing(undisturbed), given.seed, given.in_flight)
-            begun = time.monotonic()
-            try:
-                soak.deal_kills(given.kills)
-                soak.finish()
-            finally:
-                for process in processes(killed):
-                    process.kill()
-            report(soak, time.monotonic() - begun)
-    if soak.wrong:
-        print(*soak.wrong[:50], sep="\n")
+        start = cluster_project if given.cluster else Project
+        with Project(folder / "undisturbed") as undisturbed, start(folder / "disturbed") as disturbed:
+            sizes = given.pictures, given.kills
+            found = soak(undisturbed, disturbed, *sizes, seed=given.seed, in_flight=given.in_flight)
+    if found.wrong:
+        print(*found.wrong[:50], sep="\n")
         sys.exit("failed")
 
 

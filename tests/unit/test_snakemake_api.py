@@ -16,6 +16,7 @@ from snakemake.io import IOFile
 from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
+from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import (
     DAGSettings,
@@ -175,6 +176,17 @@ def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     run.unlock()
     assert called == [IOFile("a/b.json"), "unlock"]
     assert (tmp_path / ".snakemake/locks").is_dir()
+
+
+def test_a_job_of_whose_end_no_note_was_taken_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, job = SnakemakeRun(workflow()), SimpleNamespace(output=[IOFile("a/b.png")])
+    persistence = FilePersistence()
+    assert not run.has_open_jobs
+    persistence.started(job, "12")
+    installed(run.has_open_jobs, "marks of unfinished jobs are no files in .snakemake/incomplete any more")
+    persistence.cleanup(job)
+    assert not run.has_open_jobs
 
 
 @pytest.mark.parametrize("hook", ["start", "error"])

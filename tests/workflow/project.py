@@ -6,6 +6,7 @@ Unless a project `is_real`, its pictures come from a stand-in engine (stand_in/)
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -110,10 +111,16 @@ class Project:
         """When each picture was written, in nanoseconds."""
         return {name: (self.results / name).stat().st_mtime_ns for name in self.pictures()}
 
-    def renders(self) -> list[str]:
-        """The pictures that stand-in engines began, one entry each time: prompt, seed and number of stages as JSON."""
-        notes = self.runtime / "renders"
-        return notes.read_text(encoding="utf-8").splitlines() if notes.exists() else []
+    def begun(self) -> list[tuple[int, int]]:
+        """The pictures that stand-in engines began, an entry each time: seed and number of stages.
+
+        Of real engines those that they finished, by their logs, which know nothing of stages.
+        """
+        if self.is_real:
+            return [(int(seed), 0) for seed in re.findall(r" seed (\d+) \|", self.engine_log())]
+        notes = self.runtime / "begun"
+        lines = notes.read_text(encoding="ascii").splitlines() if notes.exists() else []
+        return [(int(seed), int(stages)) for seed, stages in map(str.split, lines)]
 
     def rendered_by(self, action: Callable[[], subprocess.CompletedProcess[str]]) -> set[str]:
         """Which pictures an action made, new or again; the action must succeed."""
