@@ -31,7 +31,7 @@ from darkroom.pictures.records import CONTACT_SHEET
 from tests.cluster.project import ClusterProject
 from tests.cluster.slurm import running_slurm
 from tests.fixtures.checkpoints import write_random_checkpoint
-from tests.kill.processes import processes
+from tests.kill.processes import KINDS, processes
 from tests.workflow.project import Project, wait_until
 
 SHEET_PICTURES = 500
@@ -40,6 +40,7 @@ CHAINS = 10
 EARLY, AT_ONCE, LATE = 0.15, 0.1, 0.1
 """Shares of the kills: in a command's first seconds, right after the kill before, and once all pictures are there."""
 CLUSTER_GROUP = 25
+KINDS_AND_ALL = (*KINDS, "other", "all")
 END_S = 120
 """In which whatever a run left has to end."""
 MISTAKES = ("LockException", "IncompleteFiles", "Traceback", "E-LOCK", "--unlock", "E-IMAGE", "Exception ignored")
@@ -142,6 +143,7 @@ class Soak:
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
+        self._kinds: list[str] = []
         self._run: subprocess.Popen[str] | None = None
         self._stamps: dict[str, tuple[int, int]] = {}
         self._may_repeat: Counter[Key] = Counter()
@@ -219,12 +221,15 @@ class Soak:
         return len(self.there()) == self.pictures
 
     def _strike(self, moment: str) -> None:
-        """Kill one process, of a kind that there is, or all."""
+        """Kill all processes, or one: of each kind equally often, and where there is none of a kind, any."""
         while not (alive := processes(self.project)):
             self._go_on()
             time.sleep(self._random.uniform(0, 0.5))
-        what = self._random.choice([*sorted({each.kind for each in alive}), "all"])
-        victims = alive if what == "all" else [self._random.choice([each for each in alive if each.kind == what])]
+        self._kinds = self._kinds or self._random.sample(KINDS_AND_ALL, len(KINDS_AND_ALL))
+        what = self._kinds.pop()
+        some = [each for each in alive if each.kind == what] or alive
+        victims = alive if what == "all" else [self._random.choice(some)]
+        what = what if what == "all" else victims[0].kind
         before = self.project.begun()
         for each in victims:
             each.kill()

@@ -204,20 +204,31 @@ def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterP
 
 
 def test_fault_35_snakemake_is_killed_when_it_has_just_been_told_how_a_job_ended(running: ClusterProject) -> None:
+    running.write_pictures(GROUP)
+    assert running.run_here("results/").returncode == 0
+    old = running.pictures()
+    running.write_pictures(GROUP, STEPS)
     process = running.start("results/", poll_s=600, start_new_session=True)
-    running.wait_for_pictures(1)
+    wait_until(lambda: running.pictures().items() - old.items(), "one is as edited")
     [job] = running.slurm.jobs()
     with running.halted():
         running.slurm.ask("scancel", job)
         wait_until(lambda: job not in running.slurm.jobs(), "the job has been cancelled")
-        finished = running.pictures()
+        finished = dict(running.pictures().items() - old.items())
     assert 0 < len(finished) < GROUP
     status = [sys.executable, "-m", "darkroom.cluster.slurm_status", job]
     told = subprocess.run(status, cwd=running.folder, env=running.environment(), capture_output=True, text=True)
     assert told.stdout == "failed\n"
     process.kill()
     ended(process)
-    finish(running, finished)
+    rendered = running.renders()
+    done = running.run("results/")
+    assert done.returncode == 0, done.stdout
+    pictures, again = running.pictures(), running.renders()
+    assert {name: pictures[name] for name in finished} == finished
+    assert [name for name in finished if again.count(name) != rendered.count(name)] == []
+    assert not (pictures.items() & old.items())
+    running.assert_clean()
 
 
 def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:

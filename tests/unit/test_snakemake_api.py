@@ -16,7 +16,6 @@ from snakemake.io import IOFile
 from snakemake.modules import WorkflowModifier
 from snakemake.path_modifier import PathModifier
 from snakemake.persistence import PersistenceBase
-from snakemake.persistence.file import FilePersistence
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import (
     DAGSettings,
@@ -108,9 +107,10 @@ def test_hooks_are_functions_of_the_log() -> None:
     installed("self._onerror(" in inspect.getsource(Workflow), "Workflow._onerror is gone")
 
 
-def test_the_scheduler_knows_the_failed_jobs() -> None:
+def test_the_scheduler_knows_the_failed_jobs_and_those_under_way() -> None:
     installed(isinstance(Workflow.scheduler, property), "Workflow.scheduler is no property any more")
-    installed("self.failed.add(job)" in inspect.getsource(JobScheduler), "JobScheduler.failed is gone")
+    for name, line in (("failed", "self.failed.add(job)"), ("running", "self.running.remove(job)")):
+        installed(line in inspect.getsource(JobScheduler), f"JobScheduler.{name} is gone")
 
 
 @pytest.mark.parametrize(
@@ -178,15 +178,10 @@ def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / ".snakemake/locks").is_dir()
 
 
-def test_a_job_of_whose_end_no_note_was_taken_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    run, job = SnakemakeRun(workflow()), SimpleNamespace(output=[IOFile("a/b.png")])
-    persistence = FilePersistence()
-    assert not run.has_open_jobs
-    persistence.started(job, "12")
-    installed(run.has_open_jobs, "marks of unfinished jobs are no files in .snakemake/incomplete any more")
-    persistence.cleanup(job)
-    assert not run.has_open_jobs
+@pytest.mark.parametrize(("scheduler", "has_open"), [(None, False), ((), False), (("job",), True)])
+def test_jobs_are_open_while_the_scheduler_has_them_running(scheduler: tuple[str, ...] | None, has_open: bool) -> None:
+    given = None if scheduler is None else SimpleNamespace(running=set(scheduler))
+    assert SnakemakeRun(workflow(scheduler=given)).has_open_jobs is has_open
 
 
 @pytest.mark.parametrize("hook", ["start", "error"])

@@ -111,8 +111,8 @@ def take_over(cancel: str, script: Path) -> None:
 def leave(*, has_open_jobs: bool) -> None:
     """Cancel this run's jobs at its end, after Ctrl-C too.
 
-    Kept pictures go if Snakemake has taken note of the end of all its jobs: then the pictures are in results/ to stay. With
-    `has_open_jobs` the next run deletes what these jobs have made, even if their end was known already, and restores it.
+    Kept pictures go if Snakemake has taken note of the end of all its jobs. With `has_open_jobs` it has recorded nothing of what
+    these have made, even if their end was known already here: the next run submits pictures that were edited before once more.
 
     Snakemake cancels jobs after Ctrl-C, but not those whose states it is asking for at that moment. If cancelling fails
     here, the next run cancels them again and restores the pictures they have finished.
