@@ -1,12 +1,12 @@
 """A soak of runs: thousands of pictures, whose processes are killed at random moments; the same command goes on each time.
 
-    python -m benchmarks.soak_kills [--pictures N] [--kills N] [--seed N] [--in-flight N] [--folder FOLDER]
+    python -m benchmarks.soak_kills [--pictures N] [--kills N] [--seed N] [--in-flight N] [--folder FOLDER] [--cluster]
 
 A real Snakemake, with the stand-in engine of the tests, which notes each picture that it begins. SIGKILL strikes one process of the
 run, whichever it is, or all of them: in planning, between pictures and in the middle of one, while pages are made, while the run that was
 struck before is still ending. It ends with an error unless all pictures and contact sheets have the bytes of runs that nobody disturbed,
 no picture was begun again but those in flight at a kill, and nothing is left that undisturbed runs don't leave: no process, file,
-socket, held lock or mark.
+socket, held lock or mark. With `--cluster` the run is one of a SLURM, and what strikes is `scancel` of one of its jobs.
 """
 
 from __future__ import annotations
@@ -129,16 +129,18 @@ def held_locks(project: Project) -> list[str]:
 class Soak:
     """A run under kills, and what it does wrong.
 
-    `right` are the digests of what it should make, `usual` is the listing of a project that has made it. `in_flight` is how many pictures a run may have under way at once.
+    `right` are the digests of what it should make, `usual` is the listing of a project that has made it, and
+    `in_flight` is how many pictures a run may have under way at once.
     """
 
     project: Project
     right: dict[str, str]
     usual: Counter[str]
     seed: int = 1
-    in_flight: int = 1
+    in_flight: int = 2
     given: int = 0
     struck: Counter[str] = field(default_factory=Counter)
+    moments: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -169,14 +171,13 @@ class Soak:
         for number in range(count):
             dice = self._random.random()
             if number >= count - late:
-                moment = self._wait_for_pages
+                self._strike(self._wait_for_pages())
             elif dice < EARLY:
-                moment = self._wait_for_start
+                self._strike(self._wait_for_start())
             elif dice < EARLY + AT_ONCE:
-                moment = self._wait_a_moment
+                self._strike(self._wait_a_moment())
             else:
-                moment = self._wait_for_pictures
-            self._strike(moment(mean))
+                self._strike(self._wait_for_pictures(mean))
 
     def finish(self) -> None:
         """Let the command end, look at all that it left, and give it once more."""
@@ -189,19 +190,19 @@ class Soak:
             self.wrong.append(f"the finished run was not finished: {done.stdout}")
         self._check_end()
 
-    def _wait_for_start(self, mean: float) -> str:
+    def _wait_for_start(self) -> str:
         """Some time in the first seconds of a command, in which it reads, plans, and loads the model."""
         self._wait_until_ended(10)
         self._go_on()
         time.sleep(self._random.uniform(0, self._start_s))
         return "start"
 
-    def _wait_a_moment(self, mean: float) -> str:
+    def _wait_a_moment(self) -> str:
         time.sleep(self._random.uniform(0, 0.3))
         return "at once"
 
     def _wait_for_pictures(self, mean: float) -> str:
-        """In the middle of the pictures, some after those that were begun before."""
+        """In the middle of the pictures, `mean` on average after the last that was begun before."""
         goal = len(self.project.begun()) + self._random.randint(1, max(1, round(2 * mean)))
         while len(self.project.begun()) < goal and not self._has_finished:
             self._go_on()
@@ -209,7 +210,7 @@ class Soak:
         time.sleep(self._random.uniform(0, 0.2))
         return "pictures"
 
-    def _wait_for_pages(self, mean: float) -> str:
+    def _wait_for_pages(self) -> str:
         """Once all pictures are there: while pages are made, and in runs with nothing to do."""
         while not self._is_rendered():
             self._go_on()
@@ -233,13 +234,14 @@ class Soak:
         before = self.project.begun()
         for each in victims:
             each.kill()
-        self._note_kill(before, f"{what}, {moment}")
-        words = "" if what != "other" else b" ".join(victims[0].words).decode(errors="replace")[:120]
-        print(f"  {time.strftime('%T')} {len(self.there())} pictures: kill {what} ({moment}) {words}", flush=True)
+        words = b" ".join(victims[0].words[-9:]).decode(errors="replace") if what == "other" else ""
+        self._note_kill(before, what, moment, words)
 
-    def _note_kill(self, before: Sequence[Key], what: str) -> None:
+    def _note_kill(self, before: Sequence[Key], what: str, moment: str, words: str) -> None:
         """Which pictures may be begun again because of a kill, and which may not vanish."""
         self.struck[what] += 1
+        self.moments[moment] += 1
+        print(f"  {time.strftime('%T')} {len(self.there())} pictures: {what} ({moment}) {words}", flush=True)
         there, begun = self.there(), self.project.begun()
         if gone := self._finished - there:
             self.wrong.append(f"finished pictures are gone: {sorted(gone)}")
@@ -292,10 +294,8 @@ class Soak:
         again = Counter(self.project.begun()) - Counter(self.there())
         if more := again - self._may_repeat:
             self.wrong.append(f"begun again though they were not in flight: {more}")
-        for place, count in (listing(self.project) - self.usual).items():
-            if _OF_CLUSTER.fullmatch(place):
-                continue
-            self.wrong.append(f"left: {count} × {place}")
+        left = (listing(self.project) - self.usual).items()
+        self.wrong += [f"left: {count} × {place}" for place, count in left if not _OF_CLUSTER.fullmatch(place)]
         self.wrong += [f"a lock is held: {lock}" for lock in held_locks(self.project)]
 
 
@@ -316,14 +316,9 @@ class ClusterSoak(Soak):
             return
         before, job = self.project.begun(), self._random.choice(jobs)
         self.project.slurm.ask("scancel", job)
-        self._note_kill(before, f"job, {moment}")
-        print(f"  {time.strftime('%T')} {len(self.there())} pictures: scancel {job} of {len(jobs)}", flush=True)
-
-    def _note_kill(self, before: Sequence[Key], what: str) -> None:
-        self._finished = (
-            set()
-        )  # a job that is submitted anew has its pictures deleted, and puts them back where it runs
-        super()._note_kill(before, what)
+        # A job that is submitted anew has its pictures deleted, and puts them back where it runs.
+        self._finished = set()
+        self._note_kill(before, "job", moment, f"{job} of {', '.join(jobs)}")
 
     def _check_end(self) -> None:
         super()._check_end()
@@ -335,20 +330,13 @@ def _latest(begun: Sequence[Key], count: int) -> list[Key]:
 
 
 def report(found: Soak, seconds: float) -> None:
-    begun = len(found.project.begun())
-    by_kind, by_moment = Counter[str](), Counter[str]()
-    for what, count in found.struck.items():
-        kind, _, moment = what.partition(", ")
-        by_kind[kind] += count
-        by_moment[moment] += count
-    print(
-        f"{found.pictures:,} pictures, {found.struck.total()} kills, {seconds:.0f} s; the command was given {found.given} times"
-    )
-    print("struck: " + ", ".join(f"{count} {kind}" for kind, count in by_kind.most_common()))
-    print("moments: " + ", ".join(f"{count} {moment}" for moment, count in by_moment.most_common()))
-    print(
-        f"{begun:,} pictures begun, {begun - found.pictures} of them again because they were in flight; {len(found.wrong)} faults"
-    )
+    """Print what was done and what came of it."""
+    kills, begun = found.struck.total(), len(found.project.begun())
+    print(f"{found.pictures:,} pictures, {kills} kills, {seconds:.0f} s; the command was given {found.given} times")
+    for what in (found.struck, found.moments):
+        print(", ".join(f"{count} {name}" for name, count in what.most_common()))
+    again = f"{begun - found.pictures} of them again because they were in flight"
+    print(f"{begun:,} pictures begun, {again}; {len(found.wrong)} faults")
 
 
 @contextmanager
@@ -359,7 +347,7 @@ def cluster_project(folder: Path) -> Iterator[Project]:
 
 
 def soak(
-    undisturbed: Project, disturbed: Project, pictures: int, kills: int, *, seed: int = 1, in_flight: int = 1
+    undisturbed: Project, disturbed: Project, pictures: int, kills: int, *, seed: int = 1, in_flight: int = 2
 ) -> Soak:
     """Make the same pictures in two empty projects, in one of them under kills; prints what comes of it."""
     begun = time.monotonic()
@@ -385,7 +373,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=10_000)
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--in-flight", type=int, default=1, help="how many pictures a run may have under way at once")
+    parser.add_argument("--in-flight", type=int, default=2, help="how many pictures a run may have under way at once")
     parser.add_argument("--cluster", action="store_true", help="cancel jobs of a SLURM that is started for it")
     parser.add_argument("--folder", type=Path, help="an empty folder to leave both projects in")
     given = parser.parse_args()
