@@ -152,6 +152,7 @@ class Soak:
         self._finished: set[Key] = set()
         self._output = self.project.folder.with_suffix(".output")
         self._has_finished = False
+        self._failures = 0
         self.pictures = sum(not name.endswith(CONTACT_SHEET) for name in self.right)
         self._start_s = 3 + self.pictures / 500
 
@@ -241,6 +242,7 @@ class Soak:
         """Which pictures may be begun again because of a kill, and which may not vanish."""
         self.struck[what] += 1
         self.moments[moment] += 1
+        self._failures = 0
         print(f"  {time.strftime('%T')} {len(self.there())} pictures: {what} ({moment}) {words}", flush=True)
         there, begun = self.there(), self.project.begun()
         if gone := self._finished - there:
@@ -269,6 +271,8 @@ class Soak:
         code, self._run = self._run.wait(), None
         self._has_finished |= code == 0
         said = self._output.read_text(encoding="utf-8", errors="replace")
+        self._failures = self._failures + 1 if code else 0
+        assert self._failures < 3, f"the command goes on failing though nothing was killed any more: {said}"
         if mistakes := [mistake for mistake in MISTAKES if mistake in said]:
             self.wrong.append(f"{', '.join(mistakes)} in the output of a run that ended with {code}:\n{said[-4000:]}")
         for name in self.right:
