@@ -12,6 +12,7 @@ socket, held lock or mark. With `--cluster` the run is one of a SLURM, and what 
 from __future__ import annotations
 
 import argparse
+import base64
 import fcntl
 import hashlib
 import os
@@ -165,6 +166,12 @@ class Soak:
                     found.add((int(match[1]), int(match[2] is not None)))
         return found
 
+    def _marked(self) -> set[Key]:
+        """The pictures whose jobs Snakemake has started: their clients may ask an engine for them after Snakemake's end."""
+        marks = [path for path in (self.project.folder / ".snakemake/incomplete").rglob("*") if path.is_file()]
+        names = [Path(base64.urlsafe_b64decode(mark.name).decode()).name for mark in marks]
+        return {(int(found[1]), int(found[2] is not None)) for name in names if (found := _PICTURE.fullmatch(name))}
+
     def deal_kills(self, count: int) -> None:
         """Strike so often, at moments of all kinds."""
         late = round(LATE * count)
@@ -213,14 +220,11 @@ class Soak:
 
     def _wait_for_pages(self) -> str:
         """Once all pictures are there: while pages are made, and in runs with nothing to do."""
-        while not self._is_rendered():
+        while len(self.there()) < self.pictures:
             self._go_on()
             time.sleep(0.2)
         time.sleep(self._random.uniform(0, self._start_s))
         return "pages"
-
-    def _is_rendered(self) -> bool:
-        return len(self.there()) == self.pictures
 
     def _strike(self, moment: str) -> None:
         """Kill all processes, or one: of each kind equally often, and where there is none of a kind, any."""
@@ -248,8 +252,9 @@ class Soak:
         if gone := self._finished - there:
             self.wrong.append(f"finished pictures are gone: {sorted(gone)}")
         latest = {*_latest(before, self.in_flight), *_latest(begun, self.in_flight)}
-        self._finished = there - latest
-        self._may_repeat.update(latest | (set(begun) - there))
+        under_way = latest | self._marked()
+        self._finished = there - under_way
+        self._may_repeat.update(under_way | (set(begun) - there))
 
     def _wait_until_ended(self, limit_s: float) -> None:
         end = time.monotonic() + limit_s
@@ -339,8 +344,7 @@ def report(found: Soak, seconds: float) -> None:
     print(f"{found.pictures:,} pictures, {kills} kills, {seconds:.0f} s; the command was given {found.given} times")
     for what in (found.struck, found.moments):
         print(", ".join(f"{count} {name}" for name, count in what.most_common()))
-    again = f"{begun - found.pictures} of them again because they were in flight"
-    print(f"{begun:,} pictures begun, {again}; {len(found.wrong)} faults")
+    print(f"{begun:,} pictures begun, {begun - found.pictures} of them again; {len(found.wrong)} faults")
 
 
 @contextmanager
