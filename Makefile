@@ -7,7 +7,7 @@ TORCH ?=
 BIN := .venv/bin
 ACTIVATE := . $(BIN)/activate &&
 
-.PHONY: results test test-all older check format bench gpu demo-checkpoint generated lock check-lock clean
+.PHONY: results test test-all older check format bench soak gpu demo-checkpoint generated lock check-lock clean
 
 results: .venv/ready
 	$(ACTIVATE) snakemake --cores 1 results/
@@ -42,6 +42,12 @@ generated: .venv/ready
 bench: .venv/ready
 	$(ACTIVATE) python -m benchmarks
 	$(ACTIVATE) python -m benchmarks.soak_serve
+
+# Ten thousand pictures under a hundred kills, then a cluster's jobs that are cancelled: hours. `test-all` has a short form.
+PICTURES ?= 10000
+soak: .venv/ready
+	$(ACTIVATE) python -m benchmarks.soak_kills --pictures $(PICTURES)
+	$(ACTIVATE) python -m benchmarks.soak_kills --pictures 500 --kills 20 --cluster
 
 # The first ten minutes on a GPU: right first, then how fast. `make gpu DEVICE=cpu` tries the parts on the demo checkpoint.
 DEVICE ?= cuda

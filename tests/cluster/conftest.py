@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.project import ClusterProject, make_sheet
-from tests.cluster.slurm import Slurm, missing_programs
-from tests.workflow.project import Project, wait_until
+from tests.cluster.slurm import Slurm, missing_programs, running_slurm
+from tests.workflow.project import Project
 
 
 @pytest.fixture(scope="session")
 def slurm() -> Iterator[Slurm]:
     if missing := missing_programs():
         pytest.skip(f"no SLURM here: {', '.join(missing)} missing (Debian: slurm-wlm and munge)")
-    with tempfile.TemporaryDirectory(
-        prefix="dr-slurm-"
-    ) as folder:  # not below tmp_path: munge's socket wants open folders
-        slurm = Slurm(Path(folder))
-        try:
-            slurm.start()
-            yield slurm
-        finally:
-            slurm.stop()
-            wait_until(lambda: not slurm.processes(), "nothing of it runs", 60)
+    with running_slurm() as slurm:
+        yield slurm
 
 
 @pytest.fixture(scope="session")

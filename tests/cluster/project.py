@@ -30,6 +30,7 @@ def make_sheet(count: int, steps: int = 2, extra: str = "") -> str:
 class ClusterProject(Project):
     slurm: Slurm = field(kw_only=True)
     is_real: bool = True
+    group: int = GROUP
 
     def start(self, *arguments: str, cores: int = 1, poll_s: int = 1, **options: Any) -> subprocess.Popen[str]:
         cluster = (
@@ -40,7 +41,7 @@ class ClusterProject(Project):
             "--set-threads",
             "render_picture=1",
         )
-        groups = ("--group-components", f"render_{{checkpoint}}={GROUP}")
+        groups = ("--group-components", f"render_{{checkpoint}}={self.group}")
         return super().start(*(arguments or ("results/",)), *cluster, *groups, cores=cores, **options)
 
     def start_as_documented(self, *arguments: str) -> subprocess.Popen[str]:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -61,6 +62,19 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 def missing_programs() -> list[str]:
     """What of SLURM and munge is not installed; they lie in sbin, which a user's PATH may lack."""
     return [name for name in PROGRAMS if _find(name) is None]
+
+
+@contextmanager
+def running_slurm() -> Iterator[Slurm]:
+    """A SLURM for the block, of which nothing runs afterwards."""
+    with tempfile.TemporaryDirectory(prefix="dr-slurm-") as folder:  # munge's socket wants folders that all can read
+        slurm = Slurm(Path(folder))
+        try:
+            slurm.start()
+            yield slurm
+        finally:
+            slurm.stop()
+            wait_until(lambda: not slurm.processes(), "nothing of it runs", 60)
 
 
 class Slurm:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -202,13 +203,42 @@ def test_fault_35_snakemake_is_killed_and_its_jobs_still_write(running: ClusterP
     assert f"cancelling what a run that was ended left in the queue: {' '.join(orphans)}" in output
 
 
+def test_fault_35_snakemake_is_killed_when_it_has_just_been_told_how_a_job_ended(running: ClusterProject) -> None:
+    running.write_pictures(GROUP)
+    assert running.run_here("results/").returncode == 0
+    old = running.pictures()
+    running.write_pictures(GROUP, STEPS)
+    process = running.start("results/", poll_s=600, start_new_session=True)
+    wait_until(lambda: running.pictures().items() - old.items(), "one is as edited")
+    [job] = running.slurm.jobs()
+    with running.halted():
+        running.slurm.ask("scancel", job)
+        wait_until(lambda: job not in running.slurm.jobs(), "the job has been cancelled")
+        finished = dict(running.pictures().items() - old.items())
+    assert 0 < len(finished) < GROUP
+    status = [sys.executable, "-m", "darkroom.cluster.slurm_status", job]
+    told = subprocess.run(status, cwd=running.folder, env=running.environment(), capture_output=True, text=True)
+    assert told.stdout == "failed\n"
+    process.kill()
+    ended(process)
+    rendered = running.renders()
+    done = running.run("results/")
+    assert done.returncode == 0, done.stdout
+    pictures, again = running.pictures(), running.renders()
+    assert {name: pictures[name] for name in finished} == finished
+    assert [name for name in finished if again.count(name) != rendered.count(name)] == []
+    assert not (pictures.items() & old.items())
+    running.assert_clean()
+
+
 def test_fault_35_ctrl_c_ends_the_jobs_too(running: ClusterProject) -> None:
-    running.write_pictures(GROUP, 4 * STEPS)  # so that some are still to be made
     # Asked without a pause how its jobs are, Snakemake forgets to cancel them.
     process = running.start("results/", poll_s=0, start_new_session=True)
     running.wait_for_pictures(1)
-    process.send_signal(signal.SIGINT)
-    ended(process)
+    # On a busy machine the rest might be finished before the job is cancelled, or a picture be cut off while it is written.
+    with running.halted():
+        process.send_signal(signal.SIGINT)
+        ended(process)
     running.assert_gone()
     finished = running.pictures()
     assert len(finished) < GROUP

@@ -114,9 +114,10 @@ def test_hooks_are_functions_of_the_log() -> None:
     installed("self._onerror(" in inspect.getsource(Workflow), "Workflow._onerror is gone")
 
 
-def test_the_scheduler_knows_the_failed_jobs() -> None:
+def test_the_scheduler_knows_the_failed_jobs_and_those_under_way() -> None:
     installed(isinstance(Workflow.scheduler, property), "Workflow.scheduler is no property any more")
-    installed("self.failed.add(job)" in inspect.getsource(JobScheduler), "JobScheduler.failed is gone")
+    for name, line in (("failed", "self.failed.add(job)"), ("running", "self.running.remove(job)")):
+        installed(line in inspect.getsource(JobScheduler), f"JobScheduler.{name} is gone")
 
 
 def test_the_scheduler_looks_at_a_set_of_ready_jobs_that_can_be_replaced() -> None:
@@ -202,6 +203,12 @@ def test_records_and_locks_are_removed(tmp_path: Path, monkeypatch: pytest.Monke
     run.unlock()
     assert called == [IOFile("a/b.json"), "unlock"]
     assert (tmp_path / ".snakemake/locks").is_dir()
+
+
+@pytest.mark.parametrize(("scheduler", "has_open"), [(None, False), ((), False), (("job",), True)])
+def test_jobs_are_open_while_the_scheduler_has_them_running(scheduler: tuple[str, ...] | None, has_open: bool) -> None:
+    given = None if scheduler is None else SimpleNamespace(running=set(scheduler))
+    assert SnakemakeRun(workflow(scheduler=given)).has_open_jobs is has_open
 
 
 @pytest.mark.parametrize("hook", ["start", "error"])

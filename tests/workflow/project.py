@@ -6,6 +6,7 @@ Unless a project `is_real`, its pictures come from a stand-in engine (stand_in/)
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -90,15 +91,8 @@ class Project:
 
     def start(self, *arguments: str, cores: int = 1, **options: Any) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", str(cores)]
-        return subprocess.Popen(
-            [*command, *arguments],
-            cwd=self.folder,
-            env=self.environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            **options,
-        )
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        return subprocess.Popen([*command, *arguments], cwd=self.folder, env=self.environment(), **(piped | options))
 
     def run(self, *arguments: str, cores: int = 1) -> subprocess.CompletedProcess[str]:
         """`snakemake --cores N ARGUMENTS`, to its end."""
@@ -115,7 +109,7 @@ class Project:
         keep = {k: v for k, v in os.environ.items() if k != "DARKROOM_LEASE"}
         if not self.is_real:
             keep["PYTHONPATH"] = os.pathsep.join([str(STAND_IN), *filter(None, [keep.get("PYTHONPATH")])])
-        return keep | {"XDG_RUNTIME_DIR": str(self.runtime)}
+        return keep | {"XDG_RUNTIME_DIR": str(self.runtime), "TMPDIR": str(self.runtime)}
 
     def pictures(self) -> dict[str, bytes]:
         """The finished pictures by their place below results/."""
@@ -128,6 +122,17 @@ class Project:
     def times(self) -> dict[str, int]:
         """When each picture was written, in nanoseconds."""
         return {name: (self.results / name).stat().st_mtime_ns for name in self.pictures()}
+
+    def begun(self) -> list[tuple[int, int]]:
+        """The pictures that stand-in engines began, an entry each time: seed and number of stages.
+
+        Of real engines those that they finished, by their logs, which know nothing of stages.
+        """
+        if self.is_real:
+            return [(int(seed), 0) for seed in re.findall(r" seed (\d+) \|", self.engine_log())]
+        notes = self.runtime / "begun"
+        lines = notes.read_text(encoding="ascii").splitlines() if notes.exists() else []
+        return [(int(seed), int(stages)) for seed, stages in map(str.split, lines)]
 
     def rendered_by(self, action: Callable[[], subprocess.CompletedProcess[str]]) -> set[str]:
         """Which pictures an action made, new or again; the action must succeed."""

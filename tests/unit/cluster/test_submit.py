@@ -110,15 +110,17 @@ def test_fault_35_a_job_of_a_run_that_was_killed_does_not_begin_if_it_could_not_
     assert runs(Path("job.sh").read_text(), "13")
 
 
-def test_what_a_run_kept_is_dropped_by_the_next_if_it_ended_by_itself(
-    monkeypatch: pytest.MonkeyPatch, commands: Commands
+@pytest.mark.parametrize("has_open_jobs", [True, False])
+def test_what_a_run_kept_stays_for_the_next_unless_snakemake_took_note_how_all_jobs_ended(
+    has_open_jobs: bool, monkeypatch: pytest.MonkeyPatch, commands: Commands
 ) -> None:
     hand_in()
-    submit.forget("12")
+    submit.forget("12")  # the status command has told its end
     earlier_attempts.FOLDER.mkdir(parents=True)
+    submit.leave(has_open_jobs=has_open_jobs)
     monkeypatch.setenv("DARKROOM_LEASE", "2:2")
     hand_in()
-    assert not earlier_attempts.FOLDER.exists()
+    assert earlier_attempts.FOLDER.exists() == has_open_jobs
     assert commands.calls("scancel") == []
 
 
@@ -199,12 +201,12 @@ def test_a_run_that_ends_cancels_what_it_left_in_the_queue_and_no_other_runs_job
 ) -> None:
     hand_in()
     monkeypatch.setenv("DARKROOM_LEASE", "2:2")
-    submit.leave()
+    submit.leave(has_open_jobs=True)
     assert commands.calls("scancel") == []
     monkeypatch.setenv("DARKROOM_LEASE", "1:1")
     (submit._TICKETS / "of-a-submission-that-was-killed.13").touch()
     (submit._TICKETS / "of-another").touch()
-    submit.leave()
+    submit.leave(has_open_jobs=True)
     assert commands.calls("scancel") == ["12 13"]
     assert not submit._TICKETS.exists()  # nothing more begins
     monkeypatch.setenv("DARKROOM_LEASE", "2:2")
@@ -215,5 +217,5 @@ def test_a_run_that_ends_cancels_what_it_left_in_the_queue_and_no_other_runs_job
 def test_a_run_that_heard_how_all_its_jobs_ended_cancels_nothing(commands: Commands) -> None:
     hand_in()
     submit.forget("12")
-    submit.leave()
+    submit.leave(has_open_jobs=False)
     assert commands.calls("scancel") == []

@@ -32,6 +32,8 @@ STEP_S = 0.01
 LONG_STEPS = 100
 """A picture with more steps isn't finished until `Project.release` is called."""
 RELEASE = Path(os.environ["XDG_RUNTIME_DIR"], "release")
+BEGUN = Path(os.environ["XDG_RUNTIME_DIR"], "begun")
+"""A line for each picture that was begun: `Project.begun` reads it."""
 DEEPEST_CLIP_SKIP = 4
 IMPOSSIBLE = "impossible"
 """A stage with this word in its prompt fails."""
@@ -85,6 +87,7 @@ class StandIn:
         models = find_models(request, self._folder, self._library, checkpoint, stages_done, is_first_made=is_first_made)
         used = (*self._used(request), *models.others)
         made_from = read_files(request, pictures or {}, stages_done)
+        note_begun(request)
         for step in range(request.steps):
             on_step(step + 1, request.steps)
             time.sleep(STEP_S)
@@ -119,6 +122,11 @@ class StandIn:
         used = [UsedAsset("loras", a.name, a.sha256, read_lora(a.path, a.name).short_hash) for a in loras]
         used += [UsedAsset("embeddings", a.name, a.sha256, a.sha256[:12]) for a in embeddings]
         return used + [UsedAsset("vaes", a.name, a.sha256, autov2(a.sha256)) for a in vaes]
+
+
+def note_begun(request: RenderRequest) -> None:
+    with BEGUN.open("a", encoding="ascii") as file:
+        file.write(f"{request.seed} {len(request.stages)}\n")
 
 
 def read_files(request: RenderRequest, pictures: Mapping[str, bytes], stages_done: int) -> bytes:

@@ -87,11 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def take_over(cancel: str, script: Path) -> None:
-    """Make this run the owner of the folder's cluster jobs: cancel an earlier run's jobs and remove its files.
-
-    Kept pictures stay only if jobs of the earlier run are left. Otherwise that run saw the end of all its jobs, and the
-    pictures are in results/.
-    """
+    """Make this run the owner of the folder's cluster jobs: cancel an earlier run's jobs and remove its files."""
     owner = FOLDER / "owner"
     run = os.environ.get(VARIABLE, "")
     if owner.is_file() and owner.read_text() == run:
@@ -101,8 +97,6 @@ def take_over(cancel: str, script: Path) -> None:
     if left:
         print(f"cancelling what a run that was ended left in the queue: {' '.join(left)}", file=sys.stderr)
         cancel_jobs(cancel, left)
-    else:
-        shutil.rmtree(earlier_attempts.FOLDER, ignore_errors=True)
     shutil.rmtree(_SAID, ignore_errors=True)
     shutil.rmtree(_TICKETS, ignore_errors=True)  # a job that couldn't be cancelled doesn't start without its ticket
     for folder in Path(".snakemake").glob("tmp.*"):  # job scripts of a killed Snakemake
@@ -114,8 +108,11 @@ def take_over(cancel: str, script: Path) -> None:
     owner.write_text(run)
 
 
-def leave() -> None:
+def leave(*, has_open_jobs: bool) -> None:
     """Cancel this run's jobs at its end, after Ctrl-C too.
+
+    Kept pictures go if Snakemake has taken note of the end of all its jobs. With `has_open_jobs` it has recorded nothing of what
+    these have made, even if their end was known already here: the next run submits pictures that were edited before once more.
 
     Snakemake cancels jobs after Ctrl-C, but not those whose states it is asking for at that moment. If cancelling fails
     here, the next run cancels them again and restores the pictures they have finished.
@@ -124,6 +121,8 @@ def leave() -> None:
         if (FOLDER / "owner").read_text() == os.environ.get(VARIABLE, ""):
             if left := find_left():
                 cancel_jobs((FOLDER / "cancel").read_text(), left)
+            elif not has_open_jobs:
+                shutil.rmtree(earlier_attempts.FOLDER, ignore_errors=True)
             for folder in (_TICKETS, _SAID):
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -139,7 +139,7 @@ class Lifecycle:
 
     def end(self) -> None:
         """After the last job, or instead of the first."""
-        submit.leave()
+        submit.leave(has_open_jobs=self._snakemake.has_open_jobs)
         self._shared.leave()
         with suppress(DiskError, OSError):
             self.results.save()

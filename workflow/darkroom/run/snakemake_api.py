@@ -165,6 +165,12 @@ class SnakemakeRun:
         """True once a job has failed; false if the run was only interrupted."""
         return bool(self._workflow.scheduler.failed)
 
+    @property
+    def has_open_jobs(self) -> bool:
+        """True if jobs were begun of whose end Snakemake has taken no note, as after Ctrl-C."""
+        scheduler = self._workflow.scheduler
+        return scheduler is not None and bool(scheduler.running)
+
     def start_module(self, start: Callable[[], None], fail: Callable[[], None]) -> None:
         """Call `start` before the first job, and `fail` after a run that failed, if the rule files are a module of another workflow.
 
