@@ -17,6 +17,7 @@ import pytest
 import snakemake.api  # else its modules import each other in the wrong order
 from snakemake.executors.local import Executor, run_wrapper
 from snakemake.io import IOFile
+from snakemake.iocontainers import OutputFiles
 from snakemake.jobs import AbstractJob
 from snakemake.modules import WorkflowModifier
 from snakemake.parser import Shell
@@ -304,8 +305,10 @@ def test_a_pictures_command_is_run_in_this_process_as_a_shell_would_read_it(
     dag._ready_jobs.add(job)
     assert list(dag._ready_jobs) == [job]
     assert job._scheduler_resources == {"_cores": 0, "gpu": 1}
+    output = OutputFiles(["results/a b.png"])
+    output._add_name("picture")
     given = {
-        "output": SimpleNamespace(picture="results/a b.png"),
+        "output": output,
         "params": SimpleNamespace(request=text),
         "threads": 1,
     }

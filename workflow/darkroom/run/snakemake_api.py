@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from darkroom.run.picture_queue import IN_FLIGHT, PictureQueue
+from darkroom.warm.turns import Turns
 
 OUR_PATHS = ["results/", "models/", "logs/"]
 DEFAULT_RATE = (100, 1)
@@ -215,12 +216,19 @@ class SnakemakeRun:
         def running() -> Collection[Any]:
             return workflow.scheduler.running if workflow.scheduler is not None else ()
 
+        def before(picture: str) -> Collection[str]:
+            """Pictures in flight that come before one, if a single engine makes them all."""
+            places = {str(job.output[0]): (-job.priority, job.jobid) for job in list(running()) if engine_of_job(job)}
+            return [other for other, place in places.items() if engines == 1 and place < places[picture]]
+
+        turns = Turns(before)
+
         def take_no_core(job: Any) -> None:
             free = {"_cores": 0} | ({"gpu": 0} if self.is_remote else {})
             job._scheduler_resources = job.scheduler_resources | free
             function = job.rule.run_func
             if run is not None and job.benchmark is None and _IS_HERE not in function.__globals__:
-                job.rule.run_func = _run_here(function, run)
+                job.rule.run_func = _run_here(function, run, turns)
 
         queue = PictureQueue(
             engine_of_job,
@@ -245,15 +253,17 @@ class SnakemakeRun:
             settings.max_jobs_per_timespan = None
 
 
-def _run_here(job_function: FunctionType, run: Callable[[list[str]], int]) -> FunctionType:
+def _run_here(job_function: FunctionType, run: Callable[[list[str]], int], turns: Turns) -> FunctionType:
     """A rule's function whose `shell` runs the command's words in this process. A failure looks as that of a shell does."""
     from snakemake.utils import format as fill_in
 
     def shell(command: str, **_: Any) -> None:
         text = fill_in(command, stepout=2)
-        threads = sys._getframe(1).f_locals["threads"]
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
-        if code := run(shlex.split(text)[1:]):
+        of_job = sys._getframe(1).f_locals
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(of_job["threads"])))
+        with turns.of(str(of_job["output"][0])):
+            code = run(shlex.split(text)[1:])
+        if code:
             raise subprocess.CalledProcessError(code, text)
 
     scope = job_function.__globals__ | {"shell": shell, _IS_HERE: True}

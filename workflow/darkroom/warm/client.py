@@ -22,6 +22,7 @@ from darkroom.warm.connection import Connection, ConnectionLost, check_stopped
 from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_key
 from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
+from darkroom.warm.turns import in_turn
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def _try_engine(
         for load in answer["loads"]:
             note(load=load["model"], seconds=load["seconds"])
         try:
-            answer, made = connection.ask(*picture, timeout_s=timeout_s)
+            answer, made = connection.ask(*picture, timeout_s=timeout_s, sending=in_turn())
         except ConnectionLost:
             why = "it went away in the middle of a picture; nothing was written"
             died = ServerDiedError(slot.title, spec.model_dir, why, "run the same command again")

@@ -10,7 +10,7 @@ import socket
 import stat
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from darkroom.base.sockets import read_peer, send_pictures_whole
@@ -96,10 +96,12 @@ class Connection:
         *,
         timeout_s: float,
         on_loading: Callable[[int, int], None] | None = None,
+        sending: AbstractContextManager[None] | None = None,
     ) -> tuple[Message, dict[str, bytes]]:
         """Send a frame and wait for the answer: its message and files. `timeout_s` limits both together.
 
-        `on_loading` gets the bytes of the model that are read and those there are, as often as the server tells them.
+        `on_loading` gets the bytes of the model that are read and those there are, as often as the server tells them. `sending` is
+        entered while the frame is sent.
 
         Raises ConnectionLost, TimeoutError when the time is up, and KeyboardInterrupt after `stop_clients`.
         """
@@ -108,7 +110,7 @@ class Connection:
         try:
             self._socket.settimeout(timeout_s)
             # A server that ends says so and closes the connection, whatever it is sent.
-            with suppress(BrokenPipeError):
+            with sending or nullcontext(), suppress(BrokenPipeError):
                 for part in pack_files(message, files):
                     self._socket.sendall(part)
             while True:
