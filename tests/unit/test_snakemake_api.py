@@ -129,6 +129,16 @@ def test_the_scheduler_looks_at_a_set_of_ready_jobs_that_can_be_replaced() -> No
     installed("self.running.update(run)" in inspect.getsource(JobScheduler), "JobScheduler.running is gone")
 
 
+def test_sigterm_has_the_scheduler_wait_for_what_is_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = inspect.getsource(JobScheduler.__init__)
+    installed("signal.signal(signal.SIGTERM, self.exit_gracefully)" in source, "JobScheduler.exit_gracefully is gone")
+    called: list[object] = []
+    monkeypatch.setattr(JobScheduler, "exit_gracefully", lambda scheduler, *about: called.append(about))
+    SnakemakeRun(workflow()).call_at_termination(lambda: called.append("stop"))
+    JobScheduler.exit_gracefully(SimpleNamespace(), 15, None)
+    assert called == ["stop", (15, None)]
+
+
 def test_what_a_job_takes_is_kept_with_it() -> None:
     source = inspect.getsource(AbstractJob._get_scheduler_resources)
     installed("if self._scheduler_resources is None" in source, "a job's scheduler_resources aren't kept")

@@ -68,6 +68,8 @@ class Lifecycle:
             run = None if self._snakemake.needs_shells else self._run
             self._snakemake.queue_pictures(self._plan.engine_of, run, engines=self._plan.engines)
             _stop_clients_at_interrupt()
+            if self._snakemake.is_remote:
+                self._snakemake.call_at_termination(stop_clients)
         if self._snakemake.is_main and not self._plan.config.metadata.prompt:
             _announce_prompts(self._plan)
         if not self._snakemake.makes_files:

@@ -241,6 +241,18 @@ class SnakemakeRun:
         queue.update(workflow.dag._ready_jobs)
         workflow.dag._ready_jobs = queue
 
+    def call_at_termination(self, stop: Callable[[], None]) -> None:
+        """Have SIGTERM, by which a cluster ends a job, call `stop` before Snakemake waits for what is running."""
+        from snakemake.scheduling.job_scheduler import JobScheduler
+
+        end = JobScheduler.exit_gracefully
+
+        def stop_and_end(scheduler: Any, *about: Any) -> None:
+            stop()
+            end(scheduler, *about)
+
+        JobScheduler.exit_gracefully = stop_and_end
+
     def lift_job_rate(self) -> None:
         """Remove the default limit on job starts where jobs run on this machine.
 
