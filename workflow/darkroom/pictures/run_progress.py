@@ -30,4 +30,5 @@ class Progress:
         """`612 of 2,000 pictures`, and how the run ended if it has."""
         count = f"{self.made:,} of {self.expected:,} picture{'' if self.expected == 1 else 's'}"
         failed = f"; {self.failed:,} failed" if self.failed else ""
-        return count if self.is_running else f"{count}: the run ended before all were made{failed}"
+        what = "all were" if self.made < self.expected else "its pages were"
+        return count if self.is_running else f"{count}: the run ended before {what} made{failed}"

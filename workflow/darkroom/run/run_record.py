@@ -21,12 +21,16 @@ _ELSEWHERE = "the pictures were made on other machines"
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """The paths of the pictures that a run asks for, has to make, has finished, and has failed to make."""
+    """The paths of the pictures that a run asks for, has to make, has finished, and has failed to make.
+
+    `lacks_pages` says that it ended before the gallery was made, which it had to make too.
+    """
 
     asked: frozenset[str]
     planned: frozenset[str]
     finished: frozenset[str]
     failed: frozenset[str]
+    lacks_pages: bool = False
 
 
 @dataclass
@@ -100,7 +104,8 @@ def make_run_file(
     made = (outputs.planned & outputs.finished) | (work.made & outputs.planned)
     failed = ((outputs.failed | work.failed) & outputs.planned) - made
     left = len(outputs.planned) - len(made) - len(failed)
-    outcome: Literal["done", "failed", "interrupted"] = "failed" if failed else "interrupted" if left else "done"
+    is_whole = not (left or outputs.lacks_pages)
+    outcome: Literal["done", "failed", "interrupted"] = "failed" if failed else "done" if is_whole else "interrupted"
     seconds, step_seconds = ended - started, {name: round(each, 3) for name, each in work.seconds.items()}
     hours = (seconds if cores is not None else sum(work.pictures) + work.seconds["load"]) / 3600
     return RunFile(

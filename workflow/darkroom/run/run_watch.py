@@ -81,7 +81,8 @@ class RunWatch:
         self._energy.sample()
         work = Work.of(read_notes(folder))
         finished = frozenset(self._snakemake.finished_outputs())
-        outputs = Outputs(self._asked, self._planned, finished, frozenset(self._snakemake.failed_outputs()))
+        failed, lacks_pages = frozenset(self._snakemake.failed_outputs()), (folder / EXPECTED).exists()
+        outputs = Outputs(self._asked, self._planned, finished, failed, lacks_pages)
         cores = self._snakemake.cores
         found = make_run_file(
             work,
@@ -95,7 +96,7 @@ class RunWatch:
         if not work.is_nothing or found.pictures.made or found.pictures.failed:
             write_json(RUN_FILE, found.model_dump(mode="json"))
             print(found.summary(), file=sys.stderr, flush=True)
-        if (folder / EXPECTED).exists():
+        if lacks_pages:
             _make_page(folder, "--ended", "--failed", str(found.pictures.failed))
 
     def _watch(self) -> None:
