@@ -16,8 +16,9 @@ LIGHT = {
     "darkroom.checkpoint.verified",
     "darkroom.prompting.editing",
     "darkroom.prompting.grammar",
+    "darkroom.serve.frames",  # what clients of the engine speak, which are threads of the run
 }
-"""Of the packages that convert, encode and render, all that planning may import."""
+"""Of the packages that convert, encode, render and serve, all that planning may import."""
 HEAVY = (
     "diffusers",
     "fastapi",

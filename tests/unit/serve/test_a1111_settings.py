@@ -291,7 +291,15 @@ def infotext_of(settings: dict[str, Any]) -> tuple[RenderRequest, str]:
 
 def test_the_round_trips_try_every_setting() -> None:
     tried = {name for settings in ROUND_TRIPS for name in settings}
-    assert tried | {"seed", "image", "stages"} == RenderRequest.model_fields.keys()
+    assert tried | {"seed", "control", "image", "stages"} == RenderRequest.model_fields.keys()
+
+
+def test_a_control_cannot_be_asked_for_without_its_picture() -> None:
+    request = RenderRequest.from_settings({"prompt": "a circle", "control": [{"model": "edges", "image": "0" * 64}]})
+    assets = [UsedAsset("controlnets", "edges", "0" * 64, "0" * 10)]
+    infotext = write_infotext(request, model="tiny", model_hash="0" * 10, version="1", assets=assets)
+    with pytest.raises(UnsupportedError, match=r"infotext: ControlNet 0 .*its picture is not in it"):
+        read_txt2img(Txt2Img(infotext=infotext))
 
 
 @pytest.mark.parametrize("settings", ROUND_TRIPS, ids=str)

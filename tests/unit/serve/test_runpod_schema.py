@@ -120,7 +120,7 @@ def test_every_setting_of_a_picture_can_be_sent() -> None:
         "vae": "soft",
         "freeu": True,
     }
-    assert set(settings) | {"image", "stages"} == set(RenderRequest.model_fields)
+    assert set(settings) | {"control", "image", "stages"} == set(RenderRequest.model_fields)
     wanted = read_input({**settings, "model": "other"}, LIMITS)
     assert wanted.model == "other"
     assert RenderRequest.from_settings(wanted.settings[0]) == RenderRequest.from_settings(settings)

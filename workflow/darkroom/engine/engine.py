@@ -264,9 +264,9 @@ class Engine:
         if self._pipeline is None:
             return
         self._pipeline = None
-        del self._prompts, self._assets, self._parts  # they hold parts of the pipeline
         self.upscalers.drop()
         self._controlnets.drop()
+        del self._prompts, self._assets, self._parts, self._controlnets  # they hold parts of the pipeline
         release_memory(self.device)
 
     def _decode(self, denoised: Denoised) -> RenderedImage:

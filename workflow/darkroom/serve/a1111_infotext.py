@@ -113,6 +113,8 @@ def _read_fields(text: str, *, is_img2img: bool) -> tuple[dict[str, Any], dict[s
 
 def _refusal(name: str, value: str, is_img2img: bool) -> UnsupportedError:
     why, hint = "Darkroom doesn't do that", "take it out of the infotext"
+    if name.startswith("ControlNet"):
+        why = "its picture is not in it"
     if not is_img2img and name in _IMG2IMG:
         why, hint = "was made from another picture", "send that one to /sdapi/v1/img2img"
     return UnsupportedError(f"request: infotext: {shorten(name)}", shorten(value), why, hint)

@@ -27,7 +27,7 @@ _REASONS = {
     **dict.fromkeys(("signed_hash", "request_type", "version", "n_samples", "stream", "image_format"), NOTHING),
     **dict.fromkeys(("request_hash", "lora_", "params_version", "ucPreset", "qualityToggle", "v4_", "extra_"), NOTHING),
     **dict.fromkeys(("image", "mask", "strength", "noise", "reference_", "director_"), NO_PICTURE),
-    "controlnet": "guides the picture by another one, which Darkroom does not do",
+    "controlnet": "guides the picture by another one, which is not in its metadata",
     "sm": "is SMEA, a sampler of NovelAI's own",
     "dynamic_thresholding": "is a guidance of NovelAI's own",
     "skip_cfg": "leaves guidance out of the first steps, which Darkroom does not do",

@@ -55,7 +55,7 @@ _LORA = re.compile(r"<(?:lora|lyco):[^<>]*>", re.IGNORECASE)
 _HYPERNET = re.compile(r"<(?!lora:|lyco:)\w+:[^<>]*>", re.IGNORECASE)
 _REASONS = {
     "ADetailer": "repaints faces or hands after the picture was made, which Darkroom does not do",
-    "ControlNet": "guides the picture by another one, which Darkroom does not do",
+    "ControlNet": "guides the picture by another one, which is not in its metadata",
     "Tiled Diffusion": "renders in overlapping tiles, which Darkroom does not do",
     "Tiled VAE": "is about memory; Darkroom decodes as a whole, which may differ a little",
     "MultiDiffusion": "renders in overlapping tiles, which Darkroom does not do",
