@@ -21,7 +21,11 @@ from darkroom.checkpoint.header import Shape
 from darkroom.checkpoint.keymap import Entry, Walk, walk_unet_encoder
 
 Layout = Literal["diffusers", "ldm"]
-_HINT = {"diffusers": "controlnet_cond_embedding", "ldm": "input_hint_block"}
+_FIRST: dict[Layout, str] = {
+    "diffusers": "controlnet_cond_embedding.conv_in.weight",
+    "ldm": "input_hint_block.0.weight",
+}
+"""The first convolution on the control picture."""
 _STEM = {"diffusers": "conv_in", "ldm": "input_blocks.0.0"}
 _POOLED = {"diffusers": "add_embedding.linear_1.weight", "ldm": "label_emb.0.0.weight"}
 UNION_TENSOR = "task_embedding"
@@ -94,11 +98,8 @@ class ControlLayers:
 
 
 def find_layout(names: Shapes) -> Layout | None:
-    """The layout that tensors are in, by the first convolution on the control picture; None for other files."""
-    for layout, first in (("diffusers", ".conv_in.weight"), ("ldm", ".0.weight")):
-        if _HINT[layout] + first in names:
-            return "diffusers" if layout == "diffusers" else "ldm"
-    return None
+    """The layout that tensors are in; None for other files."""
+    return next((layout for layout, first in _FIRST.items() if first in names), None)
 
 
 def find_family(names: Shapes, layout: Layout) -> str | None:
@@ -225,7 +226,7 @@ def _hint_shapes(names: Shapes, layout: Layout) -> list[Shape]:
     if layout == "ldm":
         count = _count(names, "input_hint_block", step=2)
         return [names[f"input_hint_block.{2 * i}.weight"] for i in range(count)]
-    hint = _HINT["diffusers"]
+    hint = "controlnet_cond_embedding"
     parts = ["conv_in", *(f"blocks.{i}" for i in range(_count(names, f"{hint}.blocks"))), "conv_out"]
     return [names[f"{hint}.{part}.weight"] for part in parts]
 

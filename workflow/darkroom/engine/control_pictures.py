@@ -8,7 +8,7 @@ directions as its size); `lineart` is that of sd-webui-controlnet's "lineart_sta
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, fit
@@ -27,23 +27,31 @@ _BLUR_SIGMA = 9.0
 class View:
     """What of a picture is denoised: `box` of `whole` (width, height), brought to `size`; all in pixels.
 
-    `begins_with` gives the RGB picture of `whole` that the pass begins with, None for a first pass.
+    `begins_with` gives the RGB picture of `whole` that the pass begins with, None for a first pass. `made` are the control
+    pictures of `whole`, which the views of its parts share.
     """
 
     size: Size
     whole: Size
     box: Box
     begins_with: Callable[[], Image] | None = None
+    made: dict[Control, Image] = field(default_factory=dict)
 
     @classmethod
     def of_all(cls, size: Size, begins_with: Callable[[], Image] | None = None) -> View:
         """The view of a whole picture."""
         return cls(size, size, (0, 0, *size), begins_with)
 
+    def part(self, box: Box, size: Size) -> View:
+        """The view of a part of the same picture."""
+        return replace(self, box=box, size=size)
 
-def make_control_picture(control: Control, given: Image, view: View) -> Image:
-    """The RGB control picture of the view's size, made of a given RGB picture of any size."""
-    whole = preprocess(fit(given, view.whole, control.resize_mode), control)
+
+def make_control_picture(control: Control, given: Callable[[], Image], view: View) -> Image:
+    """The RGB control picture of the view's size, made of the RGB picture of any size that `given` gives."""
+    if control not in view.made:
+        view.made[control] = preprocess(fit(given(), view.whole, control.resize_mode), control)
+    whole = view.made[control]
     part = whole if view.box == (0, 0, *view.whole) else whole.crop(view.box)
     return fit(part, view.size, "fill")
 

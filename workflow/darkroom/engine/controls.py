@@ -127,8 +127,10 @@ class ControlNets:
         stays = not self._total_bytes or (
             not self._is_offloaded and has_room(self._beside_bytes + size, self._total_bytes)
         )
+        place = self._device if stays else "cpu"
         for model in models:
-            model.to(self._device if stays else "cpu")
+            if not place.startswith(model.device.type):  # moving takes time even if nothing has to move
+                model.to(place)
         if not stays:
             self._turns.bring(*models)
 
@@ -160,7 +162,7 @@ class ControlNets:
         import numpy as np
         import torch
 
-        image = make_control_picture(control, self._given(control, files, view), view)
+        image = make_control_picture(control, lambda: self._given(control, files, view), view)
         pixels = torch.from_numpy(np.asarray(image, np.float32) / 255).permute(2, 0, 1)[None].contiguous()
         return pixels.to(self._device, self._dtype)
 
@@ -220,19 +222,16 @@ def load_control(file: ControlFile, unet: Any, dtype: Any) -> Any:
     with torch.device("meta"):
         kind = ControlNetUnionModel if file.layers.is_union else ControlNetModel
         model = kind(**file.layers.config(dict(unet)))
-    tensors, source = (
-        sorted(file.tensors.items(), key=lambda item: item[1].start),
-        TensorFile(file.path, file.data_offset),
-    )
+    tensors = sorted(file.tensors.items(), key=lambda item: item[1].start)
+    source = TensorFile(file.path, file.data_offset)
 
     def read(number: int) -> dict[str, Any]:
         buffer, found = torch.empty(_PIECE_BYTES, dtype=torch.uint8), {}
         for name, info in tensors[number::THREADS]:
             tensor = source.read_as(info, dtype, buffer).reshape(file.shapes[name])
             if not tensor.isfinite().all():
-                raise NanWeightError(
-                    "tensor", name, f"the ControlNet {file.name} holds NaN or Inf there", "use another one"
-                )
+                why = f"the ControlNet {file.name} holds NaN or Inf there"
+                raise NanWeightError("tensor", name, why, "use another one")
             found[name] = tensor
         return found
 

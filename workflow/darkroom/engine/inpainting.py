@@ -67,7 +67,8 @@ def _part(stage: Inpaint, image: Image, mask: Image, passes: Passes) -> Made:
     work = stage.work_size(*image.size)
     box = part_around(mask, stage.padding, work)
     part, around = fit(image.crop(box), work, "fill"), fit(mask.crop(box), work, "fill")
-    latents = _denoise(stage, part, around, View(work, image.size, box, lambda: image), passes)
+    view = View.of_all(image.size, lambda: image).part(box, work)
+    latents = _denoise(stage, part, around, view, passes)
 
     def finish(made: Image) -> Image:
         pasted = image.copy()

@@ -33,13 +33,13 @@ def tile(stage: Tile, before: Made, passes: Passes) -> Made:
     generator = torch.Generator("cpu").manual_seed(passes.request.seed)
     noise = starting_noise(passes.request, generator, (1, 4, padded.height // 8, padded.width // 8), torch.float32)
     places = stage.places(*before.size)
-    quilt = Quilt(padded.size, work, places, stage.overlap)
+    quilt, view = Quilt(padded.size, work, places, stage.overlap), View.of_all(padded.size, lambda: padded)
     for number, (left, top) in enumerate(places):
         box = (left, top, left + work[0], top + work[1])
         latents = passes.encode(padded.crop(box))
         own = noise[..., top // 8 : (top + work[1]) // 8, left // 8 : (left + work[0]) // 8]
-        view = View(work, padded.size, box, lambda: padded)
-        made = passes.denoise(stage, view, latents, number=number, noise=own)  # samplers add other noise in each tile
+        # Samplers add other noise in each tile.
+        made = passes.denoise(stage, view.part(box, work), latents, number=number, noise=own)
         quilt.add(passes.decode(made), left, top)
     return Made(size, quilt.picture(size))
 

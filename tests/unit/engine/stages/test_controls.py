@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from darkroom import errors
-from darkroom.engine import Engine
+from darkroom.engine import Engine, control_pictures
 from darkroom.engine.control_pictures import View, canny, make_control_picture, preprocess
 from darkroom.engine.controls import Active, ControlNets, scales_of
 from darkroom.engine.memory import has_room
@@ -81,6 +81,23 @@ def test_a_part_is_led_by_its_part_of_the_picture(small: Engine, controlnets: Pa
         made.append(np.asarray(small.render(request, pictures=files).image))
     assert np.array_equal(made[0][:48, :48], made[1][:48, :48])
     assert (stage == "inpaint") == np.array_equal(made[0], made[1])
+
+
+def test_all_tiles_share_what_a_preprocessor_makes(
+    small: Engine, controlnets: Path, guide: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    def count(image: Image.Image, control: Control) -> Image.Image:
+        made.append(control)
+        return preprocess(image, control)
+
+    monkeypatch.setattr(control_pictures, "preprocess", count)
+    control = {"model": "edges", "image": digest(guide), "preprocessor": "canny"}
+    tile = {"scale": 1, "tile": 64, "overlap": 0, "denoising_strength": 0.5, "steps": 2, "control": [control]}
+    request, files = on_picture(noisy_picture(128, 128), {"tile": tile})
+    pixels(small, request, files | {digest(guide): guide})
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize(
@@ -193,6 +210,6 @@ def test_the_simple_preprocessors() -> None:
 
 def test_parts_of_a_control_picture_agree_with_the_whole() -> None:
     control = Control(model="x", preprocessor="canny", image="0" * 64)
-    whole = make_control_picture(control, square(), View.of_all((64, 64)))
-    part = make_control_picture(control, square(), View((32, 32), (64, 64), (32, 32, 64, 64)))
+    whole = make_control_picture(control, square, View.of_all((64, 64)))
+    part = make_control_picture(control, square, View.of_all((64, 64)).part((32, 32, 64, 64), (32, 32)))
     assert part.tobytes() == whole.crop((32, 32, 64, 64)).tobytes()
