@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL.Image import Image, Transpose
@@ -10,7 +11,7 @@ from darkroom.engine import Engine
 from tests.fixtures.checkpoints import shrink_architecture
 from tests.fixtures.controlnets import write_control
 from tests.fixtures.loras import layers_of, lora_tensors, write_lora_file
-from tests.fixtures.plain import make_marked_model
+from tests.fixtures.plain import make_marked_model, plain_pipeline
 from tests.unit.engine.stages.pictures import file_of, noisy_picture
 
 UNIONS = {"union": 6, "promax": 8}
@@ -56,3 +57,9 @@ def controlnets(small_model: Path) -> Path:
 @pytest.fixture
 def guide() -> bytes:
     return file_of(noisy_picture(64, 64).transpose(Transpose.ROTATE_90))
+
+
+@pytest.fixture(scope="module")
+def plain(small_model: Path) -> Any:
+    """The same model as diffusers loads it."""
+    return plain_pipeline(small_model)

@@ -14,19 +14,13 @@ from PIL import Image
 from safetensors.torch import load, load_file
 
 from darkroom.engine import Engine
-from darkroom.prompting import encode_prompt
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures.controlnets import HINTS
-from tests.fixtures.plain import plain_pipeline
+from tests.fixtures.plain import plain_arguments, plain_latents
 from tests.unit.engine.stages.conftest import UNIONS
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, on_picture, request_of
 
 STEPS = 5
-
-
-@pytest.fixture(scope="module")
-def plain(small_model: Path) -> Any:
-    return plain_pipeline(small_model)
 
 
 def diffusers_model(plain: Any, folder: Path, name: str) -> Any:
@@ -54,22 +48,10 @@ def expected(plain: Any, kind: str, models: Sequence[Any], request: RenderReques
     controlnet = models[0] if len(models) == 1 else list(models)
     pipeline = getattr(diffusers, kind)(**parts, controlnet=controlnet, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
-    encoders, tokenizers = (plain.text_encoder, plain.text_encoder_2), (plain.tokenizer, plain.tokenizer_2)
-    prompt = encode_prompt(tokenizers, encoders, request.prompt, request.negative_prompt)
+    arguments = plain_arguments(plain, request)
     size = {} if kind.endswith("Img2ImgPipeline") else {"width": request.width, "height": request.height}
     with torch.inference_mode():
-        return pipeline(
-            prompt_embeds=prompt.prompt_embeds,
-            negative_prompt_embeds=prompt.negative_prompt_embeds,
-            pooled_prompt_embeds=prompt.pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
-            num_inference_steps=request.steps,
-            guidance_scale=request.cfg_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            **size,
-            **options,
-        ).images
+        return pipeline(**arguments, **size, output_type="latent", **options).images
 
 
 def latents_of(small: Engine, request: RenderRequest, files: dict[str, bytes]) -> Any:
@@ -201,12 +183,6 @@ def test_the_modes_are_guess_mode_with_other_factors(
     torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
 
 
-def encoded(plain: Any, image: Image.Image) -> Any:
-    pixels = diffusers.image_processor.VaeImageProcessor().preprocess(image)
-    with torch.inference_mode():
-        return plain.vae.encode(pixels).latent_dist.mean * plain.vae.config.scaling_factor
-
-
 @pytest.mark.parametrize("is_given", [True, False])
 def test_img2img_takes_its_own_picture_where_none_is_given(
     small: Engine, plain: Any, controlnets: Path, guide: bytes, picture: Image.Image, is_given: bool
@@ -220,7 +196,7 @@ def test_img2img_takes_its_own_picture_where_none_is_given(
         "StableDiffusionXLControlNetImg2ImgPipeline",
         [diffusers_model(plain, controlnets, "edges")],
         request,
-        image=encoded(plain, picture),
+        image=plain_latents(plain, picture),
         control_image=as_picture(guide) if is_given else picture,
         strength=run / STEPS,
         controlnet_conditioning_scale=1.0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import diffusers
@@ -12,17 +11,11 @@ from PIL import Image
 from safetensors.torch import load
 
 from darkroom.engine import Engine
-from darkroom.prompting import encode_prompt
 from darkroom.request.render_request import RenderRequest
-from tests.fixtures.plain import plain_pipeline
+from tests.fixtures.plain import plain_arguments, plain_latents
 from tests.unit.engine.stages.pictures import box_mask, digest, file_of, on_picture, request_of
 
 STEPS = 5
-
-
-@pytest.fixture(scope="module")
-def plain(small_model: Path) -> Any:
-    return plain_pipeline(small_model)
 
 
 def run(plain: Any, name: str, request: RenderRequest, latents: Any, scheduler: str, run: int, **options: Any) -> Any:
@@ -32,29 +25,12 @@ def run(plain: Any, name: str, request: RenderRequest, latents: Any, scheduler: 
     parts["scheduler"] = getattr(diffusers, scheduler).from_config(own, **options.pop("scheduler_options", {}))
     pipeline = getattr(diffusers, name)(**parts, requires_aesthetics_score=False, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
-    tokenizers, encoders = (plain.tokenizer, plain.tokenizer_2), (plain.text_encoder, plain.text_encoder_2)
-    prompt = encode_prompt(tokenizers, encoders, request.prompt, request.negative_prompt)
+    arguments = plain_arguments(plain, request)
     with torch.inference_mode():
+        # diffusers runs int(strength * steps) of the steps.
         return pipeline(
-            image=latents,
-            prompt_embeds=prompt.prompt_embeds,
-            negative_prompt_embeds=prompt.negative_prompt_embeds,
-            pooled_prompt_embeds=prompt.pooled_prompt_embeds,
-            negative_pooled_prompt_embeds=prompt.negative_pooled_prompt_embeds,
-            num_inference_steps=request.steps,
-            strength=run / request.steps,  # diffusers runs int(strength * steps) of them
-            guidance_scale=request.cfg_scale,
-            generator=torch.Generator("cpu").manual_seed(request.seed),
-            output_type="latent",
-            **options,
+            image=latents, **arguments, strength=run / request.steps, output_type="latent", **options
         ).images
-
-
-def encoded(plain: Any, image: Image.Image) -> Any:
-    """The mean of the VAE's distribution, scaled."""
-    pixels = diffusers.image_processor.VaeImageProcessor().preprocess(image)
-    with torch.inference_mode():
-        return plain.vae.encode(pixels).latent_dist.mean * plain.vae.config.scaling_factor
 
 
 @pytest.mark.parametrize("strength", [0.3, 0.7, 1.0])
@@ -83,7 +59,7 @@ def test_img2img(
     request, files = on_picture(picture, {"img2img": settings}, steps=STEPS)
     made = load(small.render(request, pictures=files, keep_latents=True).latents or b"")["latent"]
     steps = int(min(strength, 0.999) * STEPS) + 1
-    latents = encoded(plain, picture)
+    latents = plain_latents(plain, picture)
     expected = run(
         plain, "StableDiffusionXLImg2ImgPipeline", request, latents, scheduler, steps, scheduler_options=options
     )
@@ -112,7 +88,7 @@ def test_inpainting_with_euler(small: Engine, plain: Any, picture: Image.Image) 
         plain,
         "StableDiffusionXLInpaintPipeline",
         request,
-        encoded(plain, picture),
+        plain_latents(plain, picture),
         "EulerDiscreteScheduler",
         4,
         mask_image=mask,
@@ -121,4 +97,4 @@ def test_inpainting_with_euler(small: Engine, plain: Any, picture: Image.Image) 
     )
     made = denoised.made.latents
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(made[..., :2], encoded(plain, picture)[..., :2])
+    torch.testing.assert_close(made[..., :2], plain_latents(plain, picture)[..., :2])
