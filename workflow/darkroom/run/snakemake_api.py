@@ -97,8 +97,12 @@ class SnakemakeRun:
     @property
     def makes_files(self) -> bool:
         """True in the main process of a run that executes jobs: no dry run, no --touch, no --lint."""
+        return self.is_main and self._runs_jobs
+
+    @property
+    def _runs_jobs(self) -> bool:
         workflow = self._workflow
-        return bool(self.is_main and workflow.execution_settings and not (workflow.dryrun or workflow.touch))
+        return bool(workflow.execution_settings and not (workflow.dryrun or workflow.touch))
 
     @property
     def forces_all(self) -> bool:
@@ -169,8 +173,12 @@ class SnakemakeRun:
     @property
     def has_open_jobs(self) -> bool:
         """True if jobs were begun of whose end Snakemake has taken no note, as after Ctrl-C."""
+        return bool(self._running())
+
+    def _running(self) -> Collection[Any]:
+        """The jobs under way; none before the first one starts."""
         scheduler = self._workflow.scheduler
-        return scheduler is not None and bool(scheduler.running)
+        return scheduler.running if scheduler is not None else ()
 
     def start_module(self, start: Callable[[], None], fail: Callable[[], None]) -> None:
         """Call `start` before the first job, and `fail` after a run that failed, if the rule files are a module of another workflow.
@@ -185,9 +193,7 @@ class SnakemakeRun:
     @property
     def queues_pictures(self) -> bool:
         """True if this process starts the jobs of pictures on its own machine."""
-        workflow = self._workflow
-        is_real = workflow.execution_settings and not (workflow.dryrun or workflow.touch)
-        return bool(is_real and workflow.local_exec)
+        return self._runs_jobs and bool(self._workflow.local_exec)
 
     @property
     def needs_shells(self) -> bool:
@@ -213,17 +219,18 @@ class SnakemakeRun:
         def engine_of_job(job: Any) -> str | None:
             return engine_of(str(job.output[0])) if job.output else None
 
-        def running() -> Collection[Any]:
-            return workflow.scheduler.running if workflow.scheduler is not None else ()
-
         def before(picture: str) -> Collection[str]:
             """Pictures in flight that come before one, if a single engine makes them all."""
-            places = {str(job.output[0]): (-job.priority, job.jobid) for job in list(running()) if engine_of_job(job)}
-            return [other for other, place in places.items() if engines == 1 and place < places[picture]]
+            if engines > 1:
+                return ()
+            in_flight = [job for job in list(self._running()) if engine_of_job(job)]
+            places = {str(job.output[0]): (-job.priority, job.jobid) for job in in_flight}
+            return [other for other, place in places.items() if place < places[picture]]
 
         turns = Turns(before)
 
-        def take_no_core(job: Any) -> None:
+        def prepare(job: Any) -> None:
+            """Have a job take no core and, if it can be, run in this process."""
             free = {"_cores": 0} | ({"gpu": 0} if self.is_remote else {})
             job._scheduler_resources = job.scheduler_resources | free
             function = job.rule.run_func
@@ -232,8 +239,8 @@ class SnakemakeRun:
 
         queue = PictureQueue(
             engine_of_job,
-            running,
-            take_no_core,
+            self._running,
+            prepare,
             limit=min(IN_FLIGHT * engines, workflow.cores + SPARE_WORKERS),
             has_one_engine=engines == 1,
             has_one_core=workflow.cores == 1,

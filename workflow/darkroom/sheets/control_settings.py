@@ -27,6 +27,12 @@ _IMAGE = "image"
 _KEY = re.compile(r"control\.(?:(\d+)\.)?([a-z][a-z_]*)", re.ASCII)
 _EXAMPLE = "write control: [{model: NAME, image: picture.png}]"
 _ANY_SHA256 = "0" * 64
+_BESIDE: dict[str, dict[str, Any]] = {
+    "low_threshold": {"preprocessor": "canny", "high_threshold": 1000},
+    "high_threshold": {"preprocessor": "canny", "low_threshold": 0},
+    "sigma": {"preprocessor": "blur"},
+}
+"""What a control has to have for a setting to be one that can be."""
 
 Locate = Callable[..., str]
 """`FILE:LINE` of the value that the keys below `control` lead to."""
@@ -61,13 +67,7 @@ def check_control_key(key: str, value: Any, place: str, inputs: InputPictures, m
     """Add to `mistakes` what is wrong with an axis' value for `control.SETTING`, whatever the controls are."""
     setting = key.rpartition(".")[2]
     # What it contradicts may stand in the sheet's `control`, and be changed by another axis.
-    alone = {"model": "x", "preprocessor": {"sigma": "blur"}.get(setting, "canny"), setting: value}
-    if setting in ("start", "end", "preprocessor"):
-        alone = {"model": "x", setting: value}
-    if setting == "low_threshold":
-        alone["high_threshold"] = 1000
-    if setting == "high_threshold":
-        alone["low_threshold"] = 0
+    alone = {"model": "x", **_BESIDE.get(setting, {}), setting: value}
     mistakes.add(*_wrong_settings(alone, lambda *_: place, inputs))
 
 
