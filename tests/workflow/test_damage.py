@@ -174,20 +174,20 @@ def test_a_failing_page_leaves_the_pages_before_it(made: Project, tmp_path: Path
     """And the next run makes it, although Snakemake's copy of the old page is newer than its pictures."""
     with made.copy(tmp_path / "project") as project:
         (project.results / "first/tiny/circle-1.png").unlink()
-        thumbnail = project.results / "thumbnails/first/tiny/circle-1.webp"
-        thumbnail.unlink()
-        thumbnail.mkdir()
+        # That of a picture that is there too: else a slow run's gallery says how far it is before the picture is made.
+        thumbnails = sorted((project.results / "thumbnails/first/tiny").glob("*.webp"))
+        assert "circle-1.webp" in [thumbnail.name for thumbnail in thumbnails] and len(thumbnails) > 1
+        for thumbnail in thumbnails:
+            thumbnail.unlink()
+            thumbnail.mkdir()
         pages = [project.results / "first/contact-sheet.png", project.results / "index.html"]
         before = [page.read_bytes() for page in pages]
         failed = project.run()
         assert failed.returncode == 1
-        sheet, index = (page.read_bytes() for page in pages)
-        assert sheet == before[0]
-        assert (
-            index == before[1] or b'id="progress"' in index
-        )  # which a run writes that is slow to come to its pictures
+        assert [page.read_bytes() for page in pages] == before
         assert len((project.results / "manifest.jsonl").read_text().splitlines()) == 4
-        thumbnail.rmdir()
+        for thumbnail in thumbnails:
+            thumbnail.rmdir()
         done = project.run()
         assert done.returncode == 0 and "contact sheet of first" in done.stdout
         entries = [json.loads(line) for line in (project.results / "manifest.jsonl").read_text().splitlines()]
