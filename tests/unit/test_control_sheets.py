@@ -108,7 +108,10 @@ def test_an_axis_of_control_pictures(read: Read) -> None:
         ("[{model: lines, image: run.png, wieght: 1}]", "E-CONFIG key 'control.wieght': unknown (s.yaml:1)"),
         ("[{image: run.png}]", "E-SHEET control 'model': is missing (s.yaml:1)"),
         ("[{model: lines, image: run.png, weight: 3}]", "E-SHEET control: weight '3': Input should be less than"),
-        ("[{model: lines, image: run.png, start: 0.8, end: 0.2}]", "E-SHEET control"),
+        (
+            "[{model: lines, image: run.png, start: 0.8, end: 0.2}]",
+            "E-SHEET control 'image: run.png, start: 0.8, end: 0.2': start 0.8 is not before end 0.2 (s.yaml:1)",
+        ),
         ("{model: lines}", "E-SHEET control '{'model': 'lines'}': is no list of controls (s.yaml:1)"),
         ("[{model: lines}]", "E-CONTROL s.yaml: prompt 1 (cat): control 'lines': has no image (control 1)"),
     ],

@@ -81,11 +81,12 @@ def _wrong_settings(given: Mapping[str, Any], place: Locate, inputs: InputPictur
     try:
         Control.model_validate({**given, **({_IMAGE: _ANY_SHA256} if _IMAGE in given else {})})
     except ValidationError as error:
-        wrong += [_describe(problem, place) for problem in all_problems(error, unknown_keys_first=True)]
+        wrong += [_describe(problem, given, place) for problem in all_problems(error, unknown_keys_first=True)]
     return wrong
 
 
-def _describe(problem: Problem, place: Locate) -> InputError:
+def _describe(problem: Problem, given: Mapping[str, Any], place: Locate) -> InputError:
+    """What is wrong with a control; `given` are its settings as the sheet has them."""
     key = problem.name
     if problem.is_unknown_key:
         return unknown_key(f"{CONTROL}.{key}", list(Control.model_fields), place(key))
@@ -93,7 +94,16 @@ def _describe(problem: Problem, place: Locate) -> InputError:
         return SheetError(CONTROL, key, f"is missing ({place()})", f"write {key}: and its value")
     where = place(key) if key else place()
     what = f"{CONTROL}: {key}" if key else CONTROL
-    return SheetError(what, shorten(problem.value), f"{problem.reason} ({where})", f"give {key or 'it'} another value")
+    return SheetError(
+        what, _value_of(problem, given), f"{problem.reason} ({where})", f"give {key or 'it'} another value"
+    )
+
+
+def _value_of(problem: Problem, given: Mapping[str, Any]) -> str:
+    """The value that is wrong, or all settings of the sheet that contradict one another, with paths of pictures."""
+    if problem.name:
+        return shorten(problem.value)
+    return shorten(", ".join(f"{key}: {value}" for key, value in given.items() if key != "model"))
 
 
 def read_file(path: object, what: str, place: str, inputs: InputPictures) -> tuple[str, str]:
@@ -146,5 +156,5 @@ def build_controls(given: Any, where: str, inputs: InputPictures) -> tuple[tuple
             problem = all_problems(error)[0]
             what = f"{where}: {CONTROL} {number}{problem.name and f': {problem.name}'}"
             hint = did_you_mean(problem.name, Control.model_fields, "change the control")
-            raise SheetError(what, shorten(problem.value), problem.reason, hint) from None
+            raise SheetError(what, _value_of(problem, each), problem.reason, hint) from None
     return tuple(controls), files
