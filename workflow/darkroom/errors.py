@@ -180,6 +180,11 @@ class ControlError(InputError):
 class CheckpointError(DarkroomError):
     code = "E-CHECKPOINT"
 
+    def of_kind(self, kind: str, name: object = None, hint: str | None = None) -> CheckpointError:
+        """The same error of a file of another kind, such as `LoRA`; messages call it `name`, or what they called it before."""
+        what, own_hint = (text.replace("checkpoint", kind) for text in (self.what, self.hint))
+        return type(self)(what, self.value if name is None else name, self.why, own_hint if hint is None else hint)
+
 
 class NotWeightsError(CheckpointError):
     code = "E-NOTWEIGHTS"

@@ -189,7 +189,7 @@ def _read_header(path: Path) -> Header:
     try:
         return read_header(path)
     except CheckpointError as error:
-        raise type(error)(error.what.replace("checkpoint", "weights"), error.value, error.why, REBUILD) from None
+        raise error.of_kind("weights", hint=REBUILD) from None
 
 
 def _status(path: Path) -> os.stat_result:

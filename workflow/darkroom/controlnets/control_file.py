@@ -63,8 +63,7 @@ def read_control_file(path: Path, name: str) -> ControlFile:
     try:
         header = read_header(path)
     except CheckpointError as error:
-        what, hint = (text.replace("checkpoint", "ControlNet") for text in (error.what, error.hint))
-        raise type(error)(what, name, error.why, hint) from None
+        raise error.of_kind("ControlNet", name) from None
     tensors = {unwrap(key).removeprefix(_PREFIX): info for key, info in header.tensors.items()}
     layout = _layout_of(tensors, header, name)
     shapes = {key: info.shape for key, info in tensors.items()}

@@ -129,7 +129,7 @@ def read_lora(path: Path, name: str) -> LoraFile:
     except OSError as error:
         raise LoraError("LoRA", name, error.strerror or "can't be read", "fetch it again") from None
     except CheckpointError as error:
-        raise _about_a_lora(error, name) from None
+        raise error.of_kind("LoRA", name) from None
     base = base_in_words(header.metadata, ((module.name, module.shape) for module in modules))
     return LoraFile(path, name, base, sha256, autov3(short_hash), modules, embeddings, header.data_offset, stamp)
 
@@ -268,12 +268,6 @@ class _Builder:
         except OverflowError:
             raise LoraError("LoRA", self._name, f"its '{key[:120]}' is beyond single precision", _ANOTHER) from None
         return float(number)
-
-
-def _about_a_lora(error: CheckpointError, name: str) -> CheckpointError:
-    """An error about a safetensors file as one about a LoRA, without its path."""
-    hint = error.hint.replace("checkpoint", "LoRA")
-    return type(error)(error.what.replace("checkpoint", "LoRA"), name, error.why, hint)
 
 
 def _listed(names: list[str]) -> str:

@@ -46,8 +46,7 @@ def check_embedding_file(path: Path, name: str) -> tuple[str, str]:
     try:
         header = read_header(path)
     except CheckpointError as error:
-        what = error.what.replace("checkpoint", "embedding")
-        raise type(error)(what, name, error.why, error.hint.replace("checkpoint", "embedding")) from None
+        raise error.of_kind("embedding", name) from None
     stems = [bundled[1] for key in header.tensors if (bundled := _BUNDLED.fullmatch(key)) is not None]
     pairs = [(f"{stem}clip_l", f"{stem}clip_g") for stem in stems] if len(stems) == 1 else _KEYS
     keys = next((pair for pair in pairs if set(pair) <= header.tensors.keys()), None)

@@ -51,8 +51,7 @@ def read_score_file(path: Path, name: object) -> ClipFile | HeadFile:
     try:
         header = read_header(path)
     except CheckpointError as error:
-        what = error.what.replace("checkpoint", "score")
-        raise type(error)(what, name, error.why, error.hint.replace("checkpoint", "score")) from None
+        raise error.of_kind("score", name) from None
     if other := next(
         (key for key, each in header.tensors.items() if each.dtype not in _FLOATS and "position_ids" not in key), None
     ):

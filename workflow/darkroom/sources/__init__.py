@@ -99,7 +99,7 @@ def fetch(
         hint = (
             pickle_hint(found.text) if found.is_local else f"{hint}; docs/how-to/own-checkpoint.md has the conversion"
         )
-        raise PickleError(error.what.replace("checkpoint", "upscaler"), error.value, error.why, hint) from None
+        raise error.of_kind("upscaler", hint=hint) from None
     if receipt is not None:
         made.write(receipt)
     return made

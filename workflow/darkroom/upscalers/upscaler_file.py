@@ -59,10 +59,8 @@ def load_upscaler(path: Path, name: str) -> Upscaler:
     try:
         header = read_header(path)
     except CheckpointError as error:
-        hint = (
-            pickle_hint(str(path)) if isinstance(error, PickleError) else error.hint.replace("checkpoint", "upscaler")
-        )
-        raise type(error)(error.what.replace("checkpoint", "upscaler"), name, error.why, hint) from None
+        hint = pickle_hint(str(path)) if isinstance(error, PickleError) else None
+        raise error.of_kind("upscaler", name, hint) from None
     descriptor = _load(_read_tensors(path, name), header, name)
     _check_purpose(descriptor, name)
     architecture = str(descriptor.architecture.name)
