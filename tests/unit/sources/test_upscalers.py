@@ -44,6 +44,15 @@ def test_a_pickle_of_another_kind_is_answered_as_before(tmp_path: Path) -> None:
         fetch(str(tmp_path / "x.pt"), tmp_path / "x.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("kind", "called"), [("vae", "VAE"), ("lora", "LoRA"), ("embedding", "embedding"), ("controlnet", "ControlNet")]
+)
+def test_an_error_says_of_what_kind_the_file_should_be(kind: str, called: str, tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "x.pt")
+    with pytest.raises(errors.PickleError, match=f"E-PICKLE {called} .* use the {called}'s .safetensors version"):
+        fetch(str(tmp_path / "x.pt"), tmp_path / "x.safetensors", kind=kind)
+
+
 @pytest.mark.parametrize("name", ["Lanczos", "nearest", "None", "Latent", "Latent (bicubic)"])
 def test_a_built_in_name_is_refused(name: str) -> None:
     with pytest.raises(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from darkroom.errors import PickleError, SourceError
+from darkroom.errors import CheckpointError, PickleError, SourceError
 from darkroom.sources.inspect import source_identity
 from darkroom.sources.receipt import FetchReceipt
 from darkroom.sources.references import parse_reference
@@ -30,6 +30,10 @@ __all__ = [
     "parse_reference",
     "source_identity",
 ]
+
+
+_TITLES = {"vae": "VAE", "lora": "LoRA", "controlnet": "ControlNet"}
+"""Kinds of files as errors call them, where that is not the kind's own name."""
 
 
 def inspect_source(source: str, receipt: Path, cache: Path, sha256: str | None = None) -> SourceState:
@@ -90,16 +94,16 @@ def fetch(
     )
     try:
         made = found.fetch(request)
-    except PickleError as error:
-        if kind != "upscaler":
+    except CheckpointError as error:
+        if kind == "checkpoint":
             raise
-        from darkroom.upscalers import pickle_hint
+        hint = None
+        if kind == "upscaler" and isinstance(error, PickleError):
+            from darkroom.upscalers import pickle_hint
 
-        hint = error.hint.replace("checkpoint", "upscaler")
-        hint = (
-            pickle_hint(found.text) if found.is_local else f"{hint}; docs/how-to/own-checkpoint.md has the conversion"
-        )
-        raise error.of_kind("upscaler", hint=hint) from None
+            hint = f"{error.hint.replace('checkpoint', kind)}; docs/how-to/own-checkpoint.md has the conversion"
+            hint = pickle_hint(found.text) if found.is_local else hint
+        raise error.of_kind(_TITLES.get(kind, kind), hint=hint) from None
     if receipt is not None:
         made.write(receipt)
     return made
