@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from darkroom.warm import connection
-from darkroom.warm.turns import Turns, in_turn
+from darkroom.warm.connection import Turns, in_turn
 
 PICTURES = ("first.png", "second.png", "third.png")
 

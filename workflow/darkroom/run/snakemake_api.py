@@ -16,7 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from darkroom.run.picture_queue import IN_FLIGHT, PictureQueue
-from darkroom.warm.turns import Turns
+from darkroom.warm.connection import Turns
 
 OUR_PATHS = ["results/", "models/", "logs/"]
 DEFAULT_RATE = (100, 1)

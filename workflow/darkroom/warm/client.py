@@ -18,11 +18,10 @@ from darkroom.base.job_notes import note
 from darkroom.base.processes import is_alive
 from darkroom.errors import BusyError, ConfigError, CudaError, DarkroomError, RequestError, ServerDiedError, ServerError
 from darkroom.warm import launch
-from darkroom.warm.connection import Connection, ConnectionLost, check_stopped
+from darkroom.warm.connection import Connection, ConnectionLost, check_stopped, in_turn
 from darkroom.warm.lease import current_lease
 from darkroom.warm.paths import ServerFiles, server_key
 from darkroom.warm.slots import NoFreeSlot, Slot, make_devices, take_slot
-from darkroom.warm.turns import in_turn
 
 TYPE_CHECKING = False  # as in typing, whose import every picture would pay for
 if TYPE_CHECKING:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from darkroom.base.sockets import read_peer, send_pictures_whole
@@ -20,6 +22,8 @@ from darkroom.warm.paths import foreign
 
 _BLOCK_BYTES = 256 * 1024
 _BACKLOG_PAUSE_S = 0.02
+_TURN_PAUSE_S = 0.1
+_sending: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar("sending", default=nullcontext)
 _open: set[Connection] = set()
 _is_stopped = False
 
@@ -40,6 +44,53 @@ def check_stopped() -> None:
     """Raise KeyboardInterrupt after `stop_clients`."""
     if _is_stopped:
         raise KeyboardInterrupt
+
+
+class Turns:
+    """In which order the clients of one process send their pictures, which are named by their files.
+
+    Clients that are started at once wait for the same engine in threads, and the quickest would be the first to ask. The engine
+    renders in the order in which it is asked, and each LoRA that changes costs time, so they ask in the order of their plan:
+    `before` gives the pictures in flight that come before one.
+    """
+
+    def __init__(self, before: Callable[[str], Collection[str]]) -> None:
+        self._before = before
+        self._changed = threading.Condition()
+        self._sent: set[str] = set()
+
+    @contextmanager
+    def of(self, picture: str) -> Iterator[None]:
+        """What this thread sends inside waits for its turn; an end without having sent counts as having sent."""
+        with self._changed:
+            self._sent.discard(picture)
+        token = _sending.set(lambda: self._send(picture))
+        try:
+            yield
+        finally:
+            _sending.reset(token)
+            self._mark(picture)
+
+    @contextmanager
+    def _send(self, picture: str) -> Iterator[None]:
+        with self._changed:
+            while not self._sent.issuperset(self._before(picture)):
+                check_stopped()
+                self._changed.wait(_TURN_PAUSE_S)
+        try:
+            yield
+        finally:
+            self._mark(picture)
+
+    def _mark(self, picture: str) -> None:
+        with self._changed:
+            self._sent.add(picture)
+            self._changed.notify_all()
+
+
+def in_turn() -> AbstractContextManager[None]:
+    """Waits on entering until this thread's picture may be sent. Raises KeyboardInterrupt after `stop_clients`."""
+    return _sending.get()()
 
 
 class Connection:
