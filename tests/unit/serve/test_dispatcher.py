@@ -396,7 +396,7 @@ def test_a_gpu_that_is_lost_while_another_model_is_loaded_takes_no_more_pictures
             return
         await finish([job, *bench.submit("p1"), *bench.submit("p2", model="b")])
         assert sorted(bench.states) == ["broken", "idle"]
-        assert bench.noted("renders", "b") == ["p0", "p2"]
+        assert sorted(bench.noted("renders", "b")) == ["p0", "p2"]  # in either order: one of them had to change engines
         assert len(bench.noted("engines")) == 2, "the first model is not loaded on that device again"
 
     run(tmp_path, use, engines=engines)

@@ -166,7 +166,10 @@ def test_the_seat_of_a_killed_client_is_free(stack: ExitStack, devices: list[str
 def test_files_of_ended_runs_are_deleted_and_those_of_others_kept(runtime: Path, stack: ExitStack) -> None:
     pid, _, start = LEASE.partition(":")
     folder = runtime_folder()
-    gone = [folder / f"{pid}-{int(start) - 1}-0123456789abcdef{end}" for end in (".slot", ".seat0", ".seat1")]
+    gone = [
+        folder / f"{pid}-{int(start) - 1}-0123456789abcdef{end}"
+        for end in (".slot", ".seat0", ".seat1", ".lost", ".told")
+    ]
     kept = [slot_file(None, "cpu", 0), server_files("0123456789012345").log, server_files("1").socket]
     for path in [*gone, *kept]:
         path.touch()

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from darkroom.errors import ConfigError, CudaError, ServerDiedError, ServerError
-from darkroom.warm.lease import make_lease
+from darkroom.warm.lease import current_lease, make_lease
 from darkroom.warm.paths import ServerFiles, server_files, server_key
-from darkroom.warm.slots import make_devices
+from darkroom.warm.slots import Slot, make_devices, take_slot
 from tests.unit.warm.bench import Bench, change, is_running, processes_naming, wait_until
 
 pytestmark = pytest.mark.full
@@ -228,6 +228,17 @@ def test_a_gpu_that_can_not_be_used_is_left_alone_and_its_pictures_are_made_else
     assert told.count("cuda:0 failed: E-CONFIG engine.device") == 1
     assert told.count("machine: ") == 2  # by the first engine on each device
     assert two.beside("other").render("x", two.root / "x.png")["device"] == "cuda:1"
+
+
+def test_the_machine_is_told_by_whichever_client_starts_the_engine(
+    one: Bench, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The client that has chosen the device may be overtaken by another before it has started the engine."""
+    key = server_key(one.model, None, "cuda:1", "auto", "auto")
+    slot = Slot(*make_devices(["cuda:1"]), key, current_lease(), is_only=True)
+    with take_slot([slot], current_lease(), 0, 0, lambda: None):
+        one.render()
+    assert capfd.readouterr().err.count("machine: ") == 1
 
 
 def test_a_gpu_that_falls_off_the_bus_in_the_middle_costs_no_picture(two: Bench) -> None:

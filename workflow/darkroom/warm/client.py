@@ -247,9 +247,9 @@ def _try_engine(
 def _tell_loading(spec: EngineSpec, slot: Slot) -> Callable[[int, int], None]:
     """Prints how far loading the model is; by the client that started the engine, so that it's told once.
 
-    The run's first engine on a device also has the machine told.
+    The first one of the run on a device also tells what machine it is.
     """
-    if slot.is_first:
+    if slot.tells():
         from darkroom.engine.machine import machine_line
 
         print(machine_line(slot.device.name, slot.device.environment or os.environ), file=sys.stderr, flush=True)

@@ -1,7 +1,8 @@
 """A run's devices, and the choice of one for a picture: one engine of the run at a time on each. Standard library only.
 
 Each device of a run has files in the runtime folder: `.slot` holds the key of the run's engine there, `.lost` the error by which
-the run has lost the device, and each client of that engine has a seat, a locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
+the run has lost the device, `.told` stands once a client has said what machine it is, and each client of that engine has a seat, a
+locked file (flock: the folder is on a local disk, and a lock ends with its holder's process).
 A client that replaces the engine takes all seats first, so that no other client uses it. Choices are made one at a time,
 under another lock that is held for microseconds.
 """
@@ -86,14 +87,13 @@ class Slot:
         self.files = server_files(key)
         self.title = "engine for" if is_only else f"engine on {device.name} for"
         self.taken_at = 0.0
-        self.is_first = False
-        """Whether the engine that this client needs is the run's first one on the device."""
         self._key = key
         self._file = slot_file(lease, device.name, device.copy)
         self._seats = [self._file.with_suffix(f".seat{number}") for number in range(1 if is_only else AT_ONCE)]
         self._how = fcntl.LOCK_SH if is_only else fcntl.LOCK_EX
         self._held: list[int] = []
         self._lost = self._file.with_suffix(".lost") if lease and not is_only else None
+        self._told = self._file.with_suffix(".told")
 
     @property
     def lost_by(self) -> DarkroomError | None:
@@ -126,6 +126,14 @@ class Slot:
         """Whether no engine of the run is running on this device."""
         key = self.key
         return not (key and is_running(server_files(key)))
+
+    def tells(self) -> bool:
+        """Whether this client is the run's first to ask: it tells of the machine, whose engine it has started."""
+        try:
+            self._told.touch(mode=0o600, exist_ok=False)
+        except FileExistsError:
+            return False
+        return True
 
     def use(self, number: int) -> bool:
         """Take one seat at the device's engine, if it is free."""
@@ -184,7 +192,6 @@ def take_slot(
         if not slot.has_wanted:
             if key := slot.key:
                 end_engine(slot.device, server_files(key), lease, end_timeout_s)
-            slot.is_first = not key
             slot.settle()
         yield slot
     finally:
@@ -268,5 +275,9 @@ def _forget_ended_runs() -> None:
     """Delete the files of runs that have ended; their names begin with the leases."""
     for path in runtime_folder().iterdir():
         pid, start, *_ = [*path.stem.split("-"), ""]
-        if path.suffix.startswith((".slot", ".seat", ".lost")) and pid.isdecimal() and not is_alive(f"{pid}:{start}"):
+        if (
+            path.suffix.startswith((".slot", ".seat", ".lost", ".told"))
+            and pid.isdecimal()
+            and not is_alive(f"{pid}:{start}")
+        ):
             path.unlink(missing_ok=True)
