@@ -46,7 +46,7 @@ END_S = 120
 """In which whatever a run left has to end."""
 MISTAKES = ("LockException", "IncompleteFiles", "Traceback", "E-LOCK", "--unlock", "E-IMAGE", "Exception ignored")
 _OWNER = re.compile(r"[0-9a-f]{32}\.\d+-\d+\.\d+-[0-9a-f]{8}")
-_LEASE = re.compile(r"\d+-\d+-(?=[0-9a-f]+\.(?:slot|seat|lost))")
+_LEASE = re.compile(r"\d+-\d+-(?=[0-9a-f]+\.(?:slot|seat|lost|told))")
 _KEY = re.compile(r"(?<=darkroom/)(.*)\b[0-9a-f]{16}(?=\.)")
 _OF_CLUSTER = re.compile(
     r"/logs/slurm/.*|/\.snakemake/darkroom/cluster/(owner|cancel)|runtime/darkroom/KEY\.(lock|start|log)"
