@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from darkroom.errors import BusyError, DarkroomError
 from darkroom.serve.answers import Rendered
@@ -46,7 +46,8 @@ class Dispatcher:
     """A queue of jobs and the engines that work on it. All methods are called from one event loop.
 
     `ready` is settled once an engine has loaded its model, or with the error that keeps all of them from it; `broken` once
-    no engine is left. A job whose engine dies is given to an engine once more; after a second death it fails.
+    no engine is left. A job whose engine dies is given to an engine once more, alone; after a second death it fails. Up to
+    `batch` jobs that wait and fit together are given to an engine at once.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Dispatcher:
         *,
         limit: int,
         observer: Observer,
+        batch: int = 1,
         command: Sequence[str] = DEFAULT_COMMAND,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -68,6 +70,7 @@ class Dispatcher:
         self.broken: asyncio.Future[DarkroomError] = asyncio.get_running_loop().create_future()
         self._failure: DarkroomError | None = None
         self._limit = limit
+        self._batch = batch
         self._observer = observer
         self._is_draining = False
         self._seconds = _USUAL_SECONDS
@@ -185,7 +188,7 @@ class Dispatcher:
         self._assign()
 
     def on_picture(self, engine: Supervisor, job: Job, rendered: Rendered) -> None:
-        self._seconds += (rendered.facts["total_s"] - self._seconds) / 4
+        self._seconds += (rendered.facts["total_s"] / rendered.facts["batch"] - self._seconds) / 4
         self._observer.on_picture(job.model, rendered)
 
     def on_dropped(self, engine: Supervisor, job: Job) -> None:
@@ -215,12 +218,15 @@ class Dispatcher:
             job, engine = self._choose(free)
             if job.attempts and not engine.is_idle:
                 return
-            self.waiting.remove(job)
-            for earlier in self.waiting[: self._place(job)]:
-                earlier.overtaken += 1
-            self.under_way[job] = engine
-            self._observer.on_queued(job.waited())
-            engine.render(job)
+            jobs = [job, *self._find_mates(job)]
+            for each in jobs:
+                self.waiting.remove(each)
+            for each in jobs:
+                for earlier in self.waiting[: self._place(each)]:
+                    earlier.overtaken += 1
+                self.under_way[each] = engine
+                self._observer.on_queued(each.waited())
+            engine.render(*jobs)
             for other in self.waiting:
                 other.on_change()  # it has moved up
 
@@ -232,6 +238,22 @@ class Dispatcher:
                 if holders := [engine for engine in free if job.model in engine.loaded]:
                     return job, _least_busy(holders)
         return head, _least_busy([engine for engine in free if head.model in engine.loaded] or free)
+
+    def _find_mates(self, job: Job) -> list[Job]:
+        """The next jobs in the queue to be denoised together with this one, as far as they may overtake those before them."""
+        most, found = self._batch - 1, list[Job]()
+        key = _batch_key(job) if most else None
+        if key is None:
+            return found
+        for other in self.waiting:
+            if len(found) >= most:
+                break
+            if other is not job and _batch_key(other) == key:
+                found.append(other)
+            elif other is not job:
+                overtaken = other.overtaken + (other.id < job.id)
+                most = min(most, len(found) + max(0, MAX_OVERTAKES - overtaken))
+        return found
 
     def _place(self, job: Job) -> int:
         return sum(other.id < job.id for other in self.waiting)
@@ -250,6 +272,18 @@ class Dispatcher:
         error.is_unavailable = True
         error.retry_after_s = self._spread(_RESTART_S)
         return error
+
+
+def _batch_key(job: Job) -> Hashable:
+    """What jobs have to share to be denoised together: see `Engine.denoise_together`. None for one that has to be made alone."""
+    request = job.request
+    if job.attempts or job.pictures or job.stages_done or job.keep_latents or job.checkpoint is not None:
+        return None
+    if request.image or request.stages or request.control:
+        return None
+    sampling = (request.sampler, request.schedule, request.steps, request.eta)
+    guidance = (request.cfg_scale > 1, request.cfg_rescale, request.freeu)
+    return (job.model, request.width, request.height, *sampling, *guidance, request.vae, request.all_loras)
 
 
 def _least_busy(engines: list[Supervisor]) -> Supervisor:
