@@ -1,6 +1,6 @@
 """The server: how soon it is ready, and what it costs a picture beside the engine alone.
 
-    python -m benchmarks.bench_serve [--rounds N] [--only ready-demo ready-full http] [--full FOLDER]
+    python -m benchmarks.bench_serve [--rounds N] [--only ready-demo ready-full http batch] [--full FOLDER]
 
 *Ready* is the time from the start of `darkroom serve` to the answer of /readyz, behind which stands a real one-step
 render. Beside it stands the larger of two things that nobody can do without, each in a process of its own: importing
@@ -8,6 +8,9 @@ the libraries, and reading the weights (from the page cache) into memory in the 
 
 *HTTP* is a number of pictures of different prompts asked for one after another over one connection, beside the same
 pictures by `Engine.render` and PNG encoding in this process. The order of the two changes from round to round.
+
+*Batch* is a number of pictures that clients ask for at once, from a server with `serve.batch: 4`, beside the same from one that
+makes each alone.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,9 +37,10 @@ from benchmarks.full_size_checkpoint import write_checkpoint
 from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, prompts, run_python
 
 PICTURES = 200
-CASES = ("ready-demo", "ready-full", "http")
+CASES = ("ready-demo", "ready-full", "http", "batch")
 READY_BAR = 1.3
 HTTP_BAR = 1.05
+BATCH, BATCHED_PICTURES = 4, 32
 COST_BAR_MS = 5.0
 IMPORTS = """
 import torch
@@ -93,11 +98,21 @@ class Server:
 
 
 @contextmanager
-def serving(model_dir: Path) -> Iterator[Server]:
+def serving(model_dir: Path, *options: str) -> Iterator[Server]:
     """A server that is ready; it is ended afterwards."""
     with tempfile.TemporaryFile("w+") as log:
         begun = time.perf_counter()
-        command = [sys.executable, "-m", "darkroom.cli", "serve", str(model_dir), "--port", "0", "--no-results"]
+        command = [
+            sys.executable,
+            "-m",
+            "darkroom.cli",
+            "serve",
+            str(model_dir),
+            "--port",
+            "0",
+            "--no-results",
+            *options,
+        ]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             port = _port(process, log.fileno())
@@ -175,6 +190,39 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
     ]
 
 
+def measure_batch(model_dir: Path, rounds: int, count: int = BATCHED_PICTURES) -> Row:
+    """Pictures asked for at once, made up to four together, against each alone."""
+    settings = [
+        {"prompt": text, "width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "seed": number}
+        for number, text in enumerate(prompts(count))
+    ]
+    config = model_dir.with_name("batch.yaml")
+    config.write_text(f"checkpoints: {{demo: {{source: x}}}}\nserve: {{batch: {BATCH}}}\n")
+    seconds: dict[str, list[float]] = {"together": [], "alone": []}
+    with (
+        serving(model_dir, "--config", str(config)) as together,
+        serving(model_dir) as alone,
+        ThreadPoolExecutor(count) as pool,
+    ):
+        servers = {"together": together, "alone": alone}
+
+        def ask_all(server: Server) -> float:
+            begun = time.perf_counter()
+            list(pool.map(lambda each: _ask(server.connect(), each), settings))
+            return time.perf_counter() - begun
+
+        for number in range(rounds):
+            for name in seconds if number % 2 else reversed(seconds):
+                seconds[name].append(ask_all(servers[name]))
+            print(
+                f"  {count} pictures at once: " + ", ".join(f"{k} {v[-1]:.2f} s" for k, v in seconds.items()),
+                flush=True,
+            )
+    note = f"serve.batch: {BATCH}, on a CPU, {count / Median(seconds['together']):.2f} pictures a second"
+    what = f"{count} demo pictures asked for at once, in batches"
+    return Row(what, Median(seconds["together"]), "each alone", Median(seconds["alone"]), 1.0, note)
+
+
 def _ask(connection: http.client.HTTPConnection, settings: dict[str, object]) -> float:
     """One picture; returns the seconds that were neither the engine's nor PNG encoding's."""
     begun = time.perf_counter()
@@ -199,6 +247,8 @@ def run(rounds: int, cases: tuple[str, ...], full: Path) -> list[Row]:
             rows.append(measure_ready(demo, rounds, "demo"))
         if "http" in cases:
             rows += measure_http(demo, rounds)
+        if "batch" in cases:
+            rows.append(measure_batch(demo, rounds))
     if "ready-full" in cases:
         with _full_size(full) as model_dir:
             rows.append(measure_ready(model_dir, rounds, "6.94 GB"))

@@ -1,4 +1,4 @@
-"""The engine: a loaded model that turns requests into pictures, one at a time and each independent of earlier ones."""
+"""The engine: a loaded model that turns requests into pictures, one at a time or in batches, each independent of earlier ones."""
 
 from __future__ import annotations
 
