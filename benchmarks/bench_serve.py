@@ -40,7 +40,7 @@ PICTURES = 200
 CASES = ("ready-demo", "ready-full", "http", "batch")
 READY_BAR = 1.3
 HTTP_BAR = 1.05
-BATCH, BATCHED_PICTURES = 4, 32
+BATCH, BATCHED_PICTURES = 4, 16
 COST_BAR_MS = 5.0
 IMPORTS = """
 import torch
