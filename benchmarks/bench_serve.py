@@ -34,7 +34,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.full_size_checkpoint import write_checkpoint
-from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, prompts, run_python
+from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, processor_s, prompts, run_python
 
 PICTURES = 200
 CASES = ("ready-demo", "ready-full", "http", "batch")
@@ -92,6 +92,12 @@ class Server:
     pid: int
     port: int
     ready_s: float
+
+    @property
+    def processes(self) -> list[int]:
+        """Its own process and its engine's."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
 
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
@@ -199,6 +205,7 @@ def measure_batch(model_dir: Path, rounds: int, count: int = BATCHED_PICTURES) -
     config = model_dir.with_name("batch.yaml")
     config.write_text(f"checkpoints: {{demo: {{source: x}}}}\nserve: {{batch: {BATCH}}}\n")
     seconds: dict[str, list[float]] = {"together": [], "alone": []}
+    used = dict.fromkeys(seconds, 0.0)
     with (
         serving(model_dir, "--config", str(config)) as together,
         serving(model_dir) as alone,
@@ -213,12 +220,15 @@ def measure_batch(model_dir: Path, rounds: int, count: int = BATCHED_PICTURES) -
 
         for number in range(rounds):
             for name in seconds if number % 2 else reversed(seconds):
+                processes = servers[name].processes
+                before = processor_s(processes)
                 seconds[name].append(ask_all(servers[name]))
+                used[name] += processor_s(processes) - before
             print(
                 f"  {count} pictures at once: " + ", ".join(f"{k} {v[-1]:.2f} s" for k, v in seconds.items()),
                 flush=True,
             )
-    note = f"serve.batch: {BATCH}, on a CPU, {count / Median(seconds['together']):.2f} pictures a second"
+    note = f"serve.batch: {BATCH}; {used['together'] / used['alone']:.2f} in processor time"
     what = f"{count} demo pictures asked for at once, in batches"
     return Row(what, Median(seconds["together"]), "each alone", Median(seconds["alone"]), 1.0, note)
 
