@@ -7,15 +7,16 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.errors import BusyError, ConfigError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import supervisor
-from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
+from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher, _batch_key
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.supervisor import DEFAULT_LIMITS, Job, Limits
@@ -191,6 +192,36 @@ def test_pictures_that_wait_and_fit_together_are_made_in_one_batch(tmp_path: Pat
         assert bench.noted("batches") == ["1 2 3 4", "6 7"]
 
     run(tmp_path, use, batch=4)
+
+
+def test_what_pictures_of_a_batch_share_and_in_what_they_may_differ() -> None:
+    async def key(**settings: Any) -> Hashable:
+        given = {"prompt": "x", "width": 64, "height": 64, "steps": 2, "cfg_scale": 5} | settings
+        return _batch_key(Job("a", RenderRequest.from_settings(given)))
+
+    def keys(*settings: dict[str, Any]) -> list[Hashable]:
+        return [asyncio.run(key(**each)) for each in settings]
+
+    picture = "0" * 64
+    usual, *same = keys(
+        {},
+        {"prompt": "y", "negative_prompt": "z", "seed": 3, "cfg_scale": 7, "clip_skip": 2, "emphasis": "comfy"},
+        {"variation_seed": 1, "variation_strength": 0.5, "embeddings": ["e"]},
+    )
+    assert usual is not None and same == [usual] * 2
+    tag, named = keys({"prompt": "x <lora:a:0.5>"}, {"loras": {"a": 0.5}})
+    assert tag == named != usual
+    others = keys(
+        *({name: value} for name, value in {"width": 128, "steps": 3, "cfg_scale": 1, "freeu": True}.items()),
+        *({name: value} for name, value in {"schedule": "Karras", "sampler": "Heun", "vae": "v"}.items()),
+    )
+    assert len({usual, *others}) == 1 + len(others) and None not in others
+    alone = keys(
+        {"stages": [{"upscale": {}}]},
+        {"image": picture, "stages": [{"img2img": {}}]},
+        {"control": [{"model": "c", "image": picture}]},
+    )
+    assert alone == [None] * 3
 
 
 def test_pictures_are_made_one_by_one_unless_batches_are_allowed(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Hashable, Sequence
 
 from darkroom.errors import BusyError, DarkroomError
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered
 from darkroom.serve.engines import EngineOptions
 from darkroom.serve.supervisor import DEFAULT_COMMAND, DEFAULT_LIMITS, Job, Limits, Supervisor
@@ -18,6 +19,25 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 MAX_OVERTAKES = 8
 """How often later jobs whose model is loaded may overtake a job before its own model is loaded."""
+_OWN = frozenset(
+    [
+        "prompt",
+        "negative_prompt",
+        "prompt_2",
+        "negative_prompt_2",
+        "emphasis",
+        "clip_skip",
+        "embeddings",
+        "loras",
+        "seed",
+        "variation_seed",
+        "variation_strength",
+        "cfg_scale",
+    ]
+)
+"""The settings in which pictures of a batch may differ, LoRAs by where they are named."""
+_SHARED = frozenset(("width", "height", "steps", "sampler", "schedule", "eta", "cfg_rescale", "freeu", "vae"))
+"""The settings that pictures of a batch share. One with any other setting is made alone."""
 _USUAL_SECONDS = 5.0
 _LONGEST_RETRY_S = 56
 _LEAST_SPREAD_S = 4
@@ -276,14 +296,13 @@ class Dispatcher:
 
 def _batch_key(job: Job) -> Hashable:
     """What jobs have to share to be denoised together: see `Engine.denoise_together`. None for one that has to be made alone."""
-    request = job.request
     if job.attempts or job.pictures or job.stages_done or job.keep_latents or job.checkpoint is not None:
         return None
-    if request.image or request.stages or request.control:
+    request, fields = job.request, RenderRequest.model_fields
+    if any(getattr(request, name) != fields[name].default for name in fields.keys() - _OWN - _SHARED):
         return None
-    sampling = (request.sampler, request.schedule, request.steps, request.eta)
-    guidance = (request.cfg_scale > 1, request.cfg_rescale, request.freeu)
-    return (job.model, request.width, request.height, *sampling, *guidance, request.vae, request.all_loras)
+    shared = tuple(getattr(request, name) for name in sorted(_SHARED))
+    return (job.model, request.cfg_scale > 1, request.all_loras, *shared)
 
 
 def _least_busy(engines: list[Supervisor]) -> Supervisor:
