@@ -63,20 +63,31 @@ kept = [{name: tensor.to(torch.float32) for name, tensor in load_file(path).item
 def measure_ready(model_dir: Path, rounds: int, label: str) -> Row:
     """Ready, against the larger of imports and weights, in turn."""
     ours, imports, weights = [], [], []
+    used: dict[str, list[float]] = {"server and engine": [], "imports": []}
     for _ in range(rounds):
+        before = _processor_s_of_children()
         imports.append(run_python(IMPORTS)[0])
+        used["imports"].append(_processor_s_of_children() - before)
         _warm(model_dir)
         weights.append(run_python(WEIGHTS, model_dir)[0])
         _warm(model_dir)
         with serving(model_dir) as server:
             ours.append(server.ready_s)
+            used["server and engine"].append(processor_s(server.processes))
         print(
             f"  {label}: imports {imports[-1]:.2f} s, weights {weights[-1]:.2f} s, ready {ours[-1]:.2f} s", flush=True
         )
     parts = {"imports alone": Median(imports), "reading the weights alone": Median(weights)}
     larger = max(parts, key=lambda name: parts[name])
     note = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items() if name != larger)
+    note += "; processor time of " + ", of ".join(f"{name} {Median(each):.2f} s" for name, each in used.items())
     return Row(f"serve, ready, {label}", Median(ours), larger, parts[larger], READY_BAR, note)
+
+
+def _processor_s_of_children() -> float:
+    """Seconds of processor time that processes have used which this one started and waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _warm(model_dir: Path) -> None:
