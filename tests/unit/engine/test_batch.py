@@ -16,6 +16,7 @@ from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import SAMPLERS
 
 BOUND = 1e-3
+QUICK = ("Euler", "Euler a", "DPM++ 2M SDE", "UniPC", "LCM")
 LONG = "a heron, " * 40
 PROMPTS = ("a fox", "a (red:1.3) [fox:owl:0.5] in the snow", LONG)
 
@@ -56,7 +57,10 @@ def counted(engine: Engine, act: Callable[[int], None] = lambda _: None) -> Iter
         hook.remove()
 
 
-@pytest.mark.parametrize("sampler", [sampler.name for sampler in SAMPLERS])
+@pytest.mark.parametrize(
+    "sampler",
+    [each.name if each.name in QUICK else pytest.param(each.name, marks=pytest.mark.full) for each in SAMPLERS],
+)
 def test_each_picture_is_what_it_is_alone(engine: Engine, sampler: str) -> None:
     asked = requests(sampler=sampler)
     alone = [latents(engine.denoise(request)) for request in asked]
