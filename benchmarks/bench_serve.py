@@ -1,6 +1,6 @@
 """The server: how soon it is ready, and what it costs a picture beside the engine alone.
 
-    python -m benchmarks.bench_serve [--rounds N] [--only ready-demo ready-full http] [--full FOLDER]
+    python -m benchmarks.bench_serve [--rounds N] [--only ready-demo ready-full http batch] [--full FOLDER]
 
 *Ready* is the time from the start of `darkroom serve` to the answer of /readyz, behind which stands a real one-step
 render. Beside it stands the larger of two things that nobody can do without, each in a process of its own: importing
@@ -8,6 +8,9 @@ the libraries, and reading the weights (from the page cache) into memory in the 
 
 *HTTP* is a number of pictures of different prompts asked for one after another over one connection, beside the same
 pictures by `Engine.render` and PNG encoding in this process. The order of the two changes from round to round.
+
+*Batch* is a number of pictures that clients ask for at once, from a server with `serve.batch: 4`, beside the same from one that
+makes each alone.
 """
 
 from __future__ import annotations
@@ -25,17 +28,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.full_size_checkpoint import write_checkpoint
-from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, prompts, run_python
+from benchmarks.measure import CHECKPOINT, ROOT, Median, Row, processor_s, prompts, run_python
 
 PICTURES = 200
-CASES = ("ready-demo", "ready-full", "http")
+CASES = ("ready-demo", "ready-full", "http", "batch")
 READY_BAR = 1.3
 HTTP_BAR = 1.05
+BATCH, BATCHED_PICTURES = 4, 16
 COST_BAR_MS = 5.0
 IMPORTS = """
 import torch
@@ -58,20 +63,31 @@ kept = [{name: tensor.to(torch.float32) for name, tensor in load_file(path).item
 def measure_ready(model_dir: Path, rounds: int, label: str) -> Row:
     """Ready, against the larger of imports and weights, in turn."""
     ours, imports, weights = [], [], []
+    used: dict[str, list[float]] = {"server and engine": [], "imports": []}
     for _ in range(rounds):
+        before = _processor_s_of_children()
         imports.append(run_python(IMPORTS)[0])
+        used["imports"].append(_processor_s_of_children() - before)
         _warm(model_dir)
         weights.append(run_python(WEIGHTS, model_dir)[0])
         _warm(model_dir)
         with serving(model_dir) as server:
             ours.append(server.ready_s)
+            used["server and engine"].append(processor_s(server.processes))
         print(
             f"  {label}: imports {imports[-1]:.2f} s, weights {weights[-1]:.2f} s, ready {ours[-1]:.2f} s", flush=True
         )
     parts = {"imports alone": Median(imports), "reading the weights alone": Median(weights)}
     larger = max(parts, key=lambda name: parts[name])
     note = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in parts.items() if name != larger)
+    note += "; processor time of " + ", of ".join(f"{name} {Median(each):.2f} s" for name, each in used.items())
     return Row(f"serve, ready, {label}", Median(ours), larger, parts[larger], READY_BAR, note)
+
+
+def _processor_s_of_children() -> float:
+    """Seconds of processor time that processes have used which this one started and waited for."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _warm(model_dir: Path) -> None:
@@ -88,16 +104,32 @@ class Server:
     port: int
     ready_s: float
 
+    @property
+    def processes(self) -> list[int]:
+        """Its own process and its engine's."""
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [self.pid, *map(int, children)]
+
     def connect(self) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=3600)
 
 
 @contextmanager
-def serving(model_dir: Path) -> Iterator[Server]:
+def serving(model_dir: Path, *options: str) -> Iterator[Server]:
     """A server that is ready; it is ended afterwards."""
     with tempfile.TemporaryFile("w+") as log:
         begun = time.perf_counter()
-        command = [sys.executable, "-m", "darkroom.cli", "serve", str(model_dir), "--port", "0", "--no-results"]
+        command = [
+            sys.executable,
+            "-m",
+            "darkroom.cli",
+            "serve",
+            str(model_dir),
+            "--port",
+            "0",
+            "--no-results",
+            *options,
+        ]
         process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
             port = _port(process, log.fileno())
@@ -175,6 +207,43 @@ def measure_http(model_dir: Path, rounds: int, count: int = PICTURES) -> list[Ro
     ]
 
 
+def measure_batch(model_dir: Path, rounds: int, count: int = BATCHED_PICTURES) -> Row:
+    """Pictures asked for at once, made up to four together, against each alone."""
+    settings = [
+        {"prompt": text, "width": 128, "height": 128, "steps": 20, "cfg_scale": 4, "seed": number}
+        for number, text in enumerate(prompts(count))
+    ]
+    config = model_dir.with_name("batch.yaml")
+    config.write_text(f"checkpoints: {{demo: {{source: x}}}}\nserve: {{batch: {BATCH}}}\n")
+    seconds: dict[str, list[float]] = {"together": [], "alone": []}
+    used = dict.fromkeys(seconds, 0.0)
+    with (
+        serving(model_dir, "--config", str(config)) as together,
+        serving(model_dir) as alone,
+        ThreadPoolExecutor(count) as pool,
+    ):
+        servers = {"together": together, "alone": alone}
+
+        def ask_all(server: Server) -> float:
+            begun = time.perf_counter()
+            list(pool.map(lambda each: _ask(server.connect(), each), settings))
+            return time.perf_counter() - begun
+
+        for number in range(rounds):
+            for name in seconds if number % 2 else reversed(seconds):
+                processes = servers[name].processes
+                before = processor_s(processes)
+                seconds[name].append(ask_all(servers[name]))
+                used[name] += processor_s(processes) - before
+            print(
+                f"  {count} pictures at once: " + ", ".join(f"{k} {v[-1]:.2f} s" for k, v in seconds.items()),
+                flush=True,
+            )
+    note = f"serve.batch: {BATCH}; {used['together'] / used['alone']:.2f} in processor time"
+    what = f"{count} demo pictures asked for at once, in batches"
+    return Row(what, Median(seconds["together"]), "each alone", Median(seconds["alone"]), 1.0, note)
+
+
 def _ask(connection: http.client.HTTPConnection, settings: dict[str, object]) -> float:
     """One picture; returns the seconds that were neither the engine's nor PNG encoding's."""
     begun = time.perf_counter()
@@ -199,6 +268,8 @@ def run(rounds: int, cases: tuple[str, ...], full: Path) -> list[Row]:
             rows.append(measure_ready(demo, rounds, "demo"))
         if "http" in cases:
             rows += measure_http(demo, rounds)
+        if "batch" in cases:
+            rows.append(measure_batch(demo, rounds))
     if "ready-full" in cases:
         with _full_size(full) as model_dir:
             rows.append(measure_ready(model_dir, rounds, "6.94 GB"))

@@ -32,7 +32,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.measure import ROOT, Median, Row, make_project, measure, prompts, snakemake
+from benchmarks.measure import ROOT, Median, Row, make_project, measure, processor_s, prompts, snakemake
 
 CASES = ("stage", "second-pass")
 COST_BAR_MS = 5.0
@@ -91,12 +91,6 @@ def _runtime(folder: Path) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _processor_s(pids: list[int]) -> float:
-    """Seconds of processor time that these processes and this one have used."""
-    ticks = sum(sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) for pid in pids)
-    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
-
-
 def _servers(folder: Path) -> list[int]:
     """The server's process: one whose environment names the runtime folder, other than this one and the engine's."""
     found = []
@@ -134,10 +128,10 @@ def _measure_stage(rounds: int) -> Row:
             found: dict[str, list[float]] = {name: [] for name in ways}
             for _ in range(_TURNS):
                 for name, (request, output, chain) in ways.items():
-                    before = _processor_s(pids)
+                    before = time.process_time() + processor_s(pids)
                     for _ in range(_IN_A_ROW):
                         _render(found[name], spec, request, output, chain)
-                    used[name] += _processor_s(pids) - before
+                    used[name] += time.process_time() + processor_s(pids) - before
             for name, seconds in found.items():
                 costs[name].append(statistics.median(seconds))
         size = first.stat().st_size

@@ -97,6 +97,12 @@ def measure(
     return {name: Median(values) for name, values in seconds.items()}
 
 
+def processor_s(pids: Iterable[int]) -> float:
+    """Seconds of processor time that these processes have used."""
+    ticks = sum(sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) for pid in pids)
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def seconds_between(pictures: Iterable[Path]) -> float:
     """From the end of the first of these files to that of the last."""
     times = [path.stat().st_mtime for path in pictures]

@@ -43,6 +43,7 @@ def refused(file: Path, text: str) -> list[str]:
             "checkpoints:\n  a: {dtype: fp16}\nsheets: [p]\n",
             ["'checkpoints.a.source': is missing", "a: {source: PATH}"],
         ),
+        (f"{GOOD}serve: {{batch: 32}}\n", ["c.yaml:4", "serve.batch = '32'", "16"]),
         ("checkpoints: {a: {source: x}}\nsheets: p.yaml\n", ["c.yaml:2", "is no list", "write sheets: [p.yaml]"]),
         (
             "checkpoints: {a: {source: x}}\nsheets: []\n",

@@ -103,6 +103,8 @@ class ServeConfig(Section):
     """One engine on each: `[cuda:0, cuda:1]`. Empty for a single engine on `engine.device`."""
     queue: int = Field(64, ge=1)
     """How many pictures may wait; further requests are answered with 429 and `Retry-After`."""
+    batch: int = Field(1, ge=1, le=16)
+    """Up to how many pictures that wait and differ only in prompts, seed and CFG scale are denoised together, for more pictures a minute at small sizes. Their last bits then depend on what else was waiting, so 1 makes each alone."""
     timeout_s: float = Field(600, gt=0)
     """How long a request may take, waiting included; after that it is cancelled at the next step."""
     cancel_timeout_s: float = Field(60, gt=0)

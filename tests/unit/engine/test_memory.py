@@ -70,6 +70,7 @@ def test_a_picture_is_decoded_beside_the_next_ones_steps_where_both_fit(
 ) -> None:
     plan = decide(kind, int(gigabytes * GB), requested)
     assert [edge for edge in (512, 1024, 1472, 2048) if plan.overlaps(edge, edge)] == overlapping
+    assert not plan.room or not plan.overlaps(1024, 1024, batch=500)
 
 
 @pytest.mark.parametrize("card", [12 * GB, 24 * GB, 48 * GB])
@@ -185,3 +186,11 @@ def test_the_numbers_are_those_of_the_models_configs() -> None:
     for edge, tile in ((1024, None), (1024, memory.SMALL_TILE), (2048, None), (2048, memory.TILE)):
         planned = memory.VAE_BYTES + 1.05 * memory.DECODE_PIXEL_BYTES * (tile or edge) ** 2
         assert gpu_memory.decoding_again(half, edge, edge, tile) < planned, "NaN is decoded again in what the plan has"
+
+
+@pytest.mark.parametrize(("card", "largest"), [(8, [16, 4, 1]), (12, [16, 10, 4]), (24, [16, 16, 16])])
+def test_a_batch_is_as_large_as_the_room_for_a_steps_own_tensors(card: int, largest: list[int]) -> None:
+    """Beside the whole model, or beside the UNet alone where the components take turns; at least one, at most 16."""
+    plan = decide("cuda", card * GB, "auto")
+    assert [plan.largest_batch(edge, edge) for edge in (512, 1024, 1536)] == largest
+    assert decide("cpu", 0, "auto").largest_batch(512, 512) == 16

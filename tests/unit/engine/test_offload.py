@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from darkroom.engine import Cancelled, Engine, Library, Previews
+from darkroom.engine import Cancelled, Denoised, Engine, Library, Previews, Wanted
 from darkroom.engine import engine as engine_module
 from darkroom.engine.decode import Codec
 from darkroom.engine.load import load_vae, prepare
@@ -121,6 +121,28 @@ def test_each_component_is_copied_to_the_device_once_a_picture_and_never_back(lo
     assert own["unet"] + own["vae"] <= sum(second.to_device) < own["unet"] + own["vae"] + 10_000, "the prompt is known"
     for log in (first, second):
         assert sum(log.to_host) < 64 * 64 * 3 + 100, "more than the picture and whether each step was finite"
+
+
+def test_a_batch_takes_the_unet_to_the_device_once(engines: dict[str, Engine]) -> None:
+    """With prompts of several lengths, CFG scales and LoRAs."""
+    more = [
+        {"prompt": "an easy fox <lora:lines:1>" + " and more" * 30, "seed": 8, "cfg_scale": 3.3},
+        {**DRESSED, "vae": None},
+    ]
+    asked = [RenderRequest.model_validate({**REQUEST.model_dump(exclude_unset=True), **each}) for each in more]
+    made = []
+    for mode in ("resident", "offload"):
+        engine = engines[mode]
+        with fake_device.recording() as log:
+            together = engine.denoise_together([Wanted(each) for each in asked], lambda _: None)
+        made.append([each.made.latents.cpu() for each in together if isinstance(each, Denoised)])
+        own = sizes(engine)
+        if mode == "offload":
+            assert sum(log.to_device) < sum(own.values()) - own["vae"] + 100_000 and is_all_out(engine)
+    for there, in_turns, request in zip(*made, asked, strict=True):
+        assert torch.equal(there, in_turns)
+        alone = engines["resident"].denoise(request).made.latents.cpu()
+        torch.testing.assert_close(there, alone, rtol=0, atol=1e-3)
 
 
 def test_only_those_in_use_are_there(load: Loader) -> None:

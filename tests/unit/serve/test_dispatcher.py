@@ -7,15 +7,16 @@ import errno
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from darkroom.errors import BusyError, ConfigError, DarkroomError, ServerDiedError, ServerError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import supervisor
-from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher
+from darkroom.serve.dispatcher import MAX_OVERTAKES, Dispatcher, _batch_key
 from darkroom.serve.engines import EngineOptions, ModelFiles
 from darkroom.serve.metrics import Metrics
 from darkroom.serve.supervisor import DEFAULT_LIMITS, Job, Limits
@@ -31,7 +32,7 @@ GARBLED = (  # and then stays: the end of a process can be noticed before what i
 class Bench:
     """A dispatcher over stand-in engines, and what they noted."""
 
-    def __init__(self, folder: Path, engines: int, limit: int, limits: Limits) -> None:
+    def __init__(self, folder: Path, engines: int, limit: int, limits: Limits, batch: int) -> None:
         self.folders = {name: folder / name for name in "ab"}
         for each in self.folders.values():
             each.mkdir(exist_ok=True)
@@ -40,14 +41,15 @@ class Bench:
         options = [EngineOptions(files, "cpu")] * engines
         self.metrics = Metrics()
         command = (sys.executable, str(FAKE_ENGINE))
-        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command, limits=limits)
+        own = {"limits": limits, "batch": batch}
+        self.dispatcher = Dispatcher(options, "a", limit=limit, observer=self.metrics, command=command, **own)
 
     @property
     def states(self) -> list[str]:
         return [engine.state for engine in self.dispatcher.engines]
 
-    def job(self, prompt: str, model: str = "a", sampler: str = "Euler") -> Job:
-        return Job(model, RenderRequest(prompt=prompt, width=64, height=64, steps=2, sampler=sampler))
+    def job(self, prompt: str, model: str = "a", sampler: str = "Euler", width: int = 64) -> Job:
+        return Job(model, RenderRequest(prompt=prompt, width=width, height=64, steps=2, sampler=sampler))
 
     def submit(self, *prompts: str, model: str = "a") -> list[Job]:
         jobs = [self.job(prompt, model) for prompt in prompts]
@@ -79,9 +81,10 @@ def run(
     engines: int = 1,
     limit: int = 100,
     limits: Limits = DEFAULT_LIMITS,
+    batch: int = 1,
 ) -> None:
     async def within() -> None:
-        bench = Bench(tmp_path, engines, limit, limits)
+        bench = Bench(tmp_path, engines, limit, limits, batch)
         bench.dispatcher.start()
         try:
             async with asyncio.timeout(LIMIT_S):
@@ -165,6 +168,144 @@ def test_the_first_in_the_queue_is_passed_only_so_often(tmp_path: Path) -> None:
         assert before[0] == ["slow", *(str(n) for n in range(MAX_OVERTAKES))]
 
     run(tmp_path, use)
+
+
+async def hold(bench: Bench) -> list[Job]:
+    """Keep the engine busy until `release`."""
+    held = bench.submit("slow")
+    await until(lambda: bench.noted("renders") == ["slow"])
+    return held
+
+
+def test_pictures_that_wait_and_fit_together_are_made_in_one_batch(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        held = await hold(bench)
+        jobs = [*bench.submit("1", "2"), bench.job("other", sampler="Heun"), bench.job("3"), bench.job("4")]
+        bench.dispatcher.submit(jobs[2:])
+        jobs += bench.submit("5")
+        bench.release()
+        await finish([*held, *jobs])
+        assert bench.noted("renders") == ["slow", "1", "2", "3", "4", "other", "5"]
+        assert bench.noted("batches") == ["1 2 3 4"]
+        assert [job.step for job in jobs] == [0] * len(jobs) and bench.dispatcher.under_way == {}
+        await finish(bench.submit("6", "7"))
+        assert bench.noted("batches") == ["1 2 3 4", "6 7"]
+
+    run(tmp_path, use, batch=4)
+
+
+def test_what_pictures_of_a_batch_share_and_in_what_they_may_differ() -> None:
+    async def key(**settings: Any) -> Hashable:
+        given = {"prompt": "x", "width": 64, "height": 64, "steps": 2, "cfg_scale": 5} | settings
+        return _batch_key(Job("a", RenderRequest.from_settings(given)))
+
+    def keys(*settings: dict[str, Any]) -> list[Hashable]:
+        return [asyncio.run(key(**each)) for each in settings]
+
+    picture = "0" * 64
+    usual, *same = keys(
+        {},
+        {"prompt": "y", "negative_prompt": "z", "seed": 3, "cfg_scale": 7, "clip_skip": 2, "emphasis": "comfy"},
+        {"variation_seed": 1, "variation_strength": 0.5, "embeddings": ["e"]},
+    )
+    assert usual is not None and same == [usual] * 2
+    tag, named = keys({"prompt": "x <lora:a:0.5>"}, {"loras": {"a": 0.5}})
+    assert tag == named != usual
+    others = keys(
+        *({name: value} for name, value in {"width": 128, "steps": 3, "cfg_scale": 1, "freeu": True}.items()),
+        *({name: value} for name, value in {"schedule": "Karras", "sampler": "Heun", "vae": "v"}.items()),
+    )
+    assert len({usual, *others}) == 1 + len(others) and None not in others
+    alone = keys(
+        {"stages": [{"upscale": {}}]},
+        {"image": picture, "stages": [{"img2img": {}}]},
+        {"control": [{"model": "c", "image": picture}]},
+    )
+    assert alone == [None] * 3
+
+
+def test_pictures_are_made_one_by_one_unless_batches_are_allowed(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        await finish(bench.submit("1", "2", "3"))
+        assert not bench.noted("batches")
+
+    run(tmp_path, use)
+
+
+def test_batches_are_as_large_as_their_device_has_room_for(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        jobs = [bench.job(str(n), width=128) for n in range(5)]
+        bench.dispatcher.submit(jobs)
+        await finish(jobs)
+        assert bench.noted("batches") == ["0 1", "2 3"] and bench.noted("renders") == list("01234")
+
+    run(tmp_path, use, batch=8)
+
+
+def test_a_batch_passes_the_first_in_the_queue_no_more_often_than_single_pictures(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        held = await hold(bench)
+        other = bench.job("x", model="b")
+        before: list[list[str]] = []
+        other.on_change = lambda: before.append(bench.noted("renders")) if other.stage == "denoising" else None
+        bench.dispatcher.submit([other])
+        many = bench.submit(*(str(n) for n in range(2 * MAX_OVERTAKES)))
+        bench.release()
+        await finish([*held, other, *many])
+        assert before[0] == ["slow", *(str(n) for n in range(MAX_OVERTAKES))]
+        assert bench.noted("batches")[:3] == ["0 1 2", "3 4 5", "6 7"]
+
+    run(tmp_path, use, batch=3)
+
+
+def test_one_of_a_batch_is_given_up_and_another_fails_without_the_others(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        first, slow, bad, last = bench.submit("first", "slow", "nan", "last")
+        await until(lambda: "slow" in bench.noted("renders"))
+        bench.dispatcher.give_up(slow, DarkroomError("picture", None, "was given up"))
+        await finish([first, last])
+        for job, error in ((slow, "given up"), (bad, "E-NANIMAGE")):
+            with pytest.raises(DarkroomError, match=error):
+                await job.done
+        assert not bench.dispatcher.engines[0]._timers and bench.count("darkroom_engine_restarts_total") == 0
+
+    run(tmp_path, use, batch=4)
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_made_one_by_one(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def use(bench: Bench) -> None:
+        await finish(bench.submit("1", "crowd", "3"))
+        assert bench.noted("renders") == ["1", "crowd", "3"]
+        await until(lambda: bench.states == ["idle"])
+
+    run(tmp_path, use, batch=4)
+    assert "3 pictures together: does not fit. Each is made alone." in capfd.readouterr().err
+
+
+def test_pictures_whose_batch_killed_an_engine_are_made_one_by_one(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        first, deadly, last = bench.submit("first", "kill", "last")
+        await finish([first, last])
+        with pytest.raises(ServerDiedError):
+            await deadly.done
+        assert bench.noted("batches") == ["first kill last"]
+        assert bench.noted("renders") == ["first", "kill", "first", "kill", "last"]
+
+    run(tmp_path, use, batch=4)
+
+
+def test_a_batch_whose_model_can_not_be_loaded_fails_as_a_whole(tmp_path: Path) -> None:
+    async def use(bench: Bench) -> None:
+        (bench.folders["b"] / "behaviour.txt").write_text("fail")
+        for job in bench.submit("1", "2", model="b"):
+            with pytest.raises(DarkroomError, match="E-MODEL"):
+                await job.done
+        await finish(bench.submit("3", "4"))
+        assert bench.noted("batches") == ["3 4"]
+
+    run(tmp_path, use, batch=4)
 
 
 def test_full_queue_takes_all_of_a_request_or_nothing(tmp_path: Path) -> None:

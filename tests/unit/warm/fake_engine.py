@@ -7,14 +7,14 @@ import io
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
 
-from darkroom.engine import Cancelled, Previews, RenderedImage, RenderFacts
-from darkroom.errors import ConfigError, CudaError, ModelError, NanImageError, OutOfMemoryError
+from darkroom.engine import Cancelled, Previews, RenderedImage, RenderFacts, Wanted
+from darkroom.errors import ConfigError, CudaError, DarkroomError, ModelError, NanImageError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve import engine_process
 from darkroom.serve.engines import EngineOptions, ModelFiles, OnRead
@@ -93,6 +93,30 @@ class FakeEngine:
             if previews and previews.is_due(step, calls):
                 previews.show(Image.new("RGB", (request.width, request.height), (step,) * 3))
         return Denoised(request, grey_of(request, files, stages_done), keep_latents)
+
+    def denoise_together(
+        self, pictures: Sequence[Wanted], on_cancelled: Callable[[int], None]
+    ) -> list[Denoised | DarkroomError | Cancelled]:
+        """One after the other; `crowd` takes all the memory that there is."""
+        self._note("batches", " ".join(each.request.prompt for each in pictures))
+        if any(each.request.prompt == "crowd" for each in pictures):
+            raise OutOfMemoryError("picture", "64x64", "does not fit", "make a smaller one")
+        made: list[Denoised | DarkroomError | Cancelled] = []
+        for number, each in enumerate(pictures):
+            assert each.cancelled and each.on_step
+            try:
+                made.append(
+                    self.denoise(each.request, cancelled=each.cancelled, on_step=each.on_step, previews=each.previews)
+                )
+            except Cancelled as error:
+                on_cancelled(number)
+                made.append(error)
+            except NanImageError as error:
+                made.append(error)
+        return made
+
+    def largest_batch(self, request: RenderRequest) -> int:
+        return 2 if request.width > 64 else 16
 
     def decode(self, denoised: Denoised) -> RenderedImage:
         """A picture whose grey is its seed; that of `noise` can't be compressed, and `held` waits for a file.

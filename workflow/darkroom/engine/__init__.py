@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from darkroom.engine.denoise import Cancelled
-    from darkroom.engine.engine import Denoised, Engine
+    from darkroom.engine.engine import Denoised, Engine, Wanted
     from darkroom.engine.library import Library
     from darkroom.engine.previews import Previews
     from darkroom.engine.rendered import RenderedImage, RenderFacts, UsedAsset
@@ -22,11 +22,21 @@ else:
         __name__,
         {
             "denoise": ("Cancelled",),
-            "engine": ("Denoised", "Engine"),
+            "engine": ("Denoised", "Engine", "Wanted"),
             "library": ("Library",),
             "previews": ("Previews",),
             "rendered": ("RenderFacts", "RenderedImage", "UsedAsset"),
         },
     )
 
-__all__ = ["Cancelled", "Denoised", "Engine", "Library", "Previews", "RenderFacts", "RenderedImage", "UsedAsset"]
+__all__ = [
+    "Cancelled",
+    "Denoised",
+    "Engine",
+    "Library",
+    "Previews",
+    "RenderFacts",
+    "RenderedImage",
+    "UsedAsset",
+    "Wanted",
+]

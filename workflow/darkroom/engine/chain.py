@@ -34,7 +34,7 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     """
     request = passes.request
     made = _begin(passes, stages_done)
-    passes.watch.expect(_count_calls(request, made, stages_done, is_first_made=made.image is not None))
+    passes.watch.expect(count_calls(request, made, stages_done, is_first_made=made.image is not None))
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())
     for number, stage in enumerate(request.stages[stages_done:], stages_done):
@@ -69,7 +69,7 @@ def _check_size(request: RenderRequest, size: tuple[int, int]) -> None:
         raise RequestError("size", f"{request.width}x{request.height}", why, hint)
 
 
-def _count_calls(request: RenderRequest, made: Made, stages_done: int, *, is_first_made: bool) -> int:
+def count_calls(request: RenderRequest, made: Made, stages_done: int, *, is_first_made: bool) -> int:
     """How often the model is called, or an upscaler, which counts as one step."""
     calls = 0 if is_first_made else find_sampler(request.sampler).calls(request.steps)
     size = made.size

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from darkroom.engine.controls import Active, guided
 from darkroom.engine.decode import check_latents
@@ -86,10 +86,10 @@ class Watch:
         if self.on_step is not None:
             self.on_step(self._done, self._total)
 
-    def follow(self, scheduler: Any) -> None:
-        """Follow the steps of a pass's scheduler, if there are previews to show."""
+    def follow(self, scheduler: Any, row: int = 0) -> None:
+        """Follow the steps of a pass's scheduler, of a batch those of this row, if there are previews to show."""
         self.finite.clear()
-        self._estimates = Estimates(scheduler) if self.previews else None
+        self._estimates = Estimates(scheduler, row) if self.previews else None
 
     def ask(self) -> None:
         """Raise Cancelled if the picture is no longer wanted."""
@@ -109,6 +109,13 @@ class Watch:
             if image is not None:
                 self.previews.show(image)
         return tensors
+
+
+class Changing(Protocol):
+    """The texts' embeddings by the number of the model's call: see `Conditioning`."""
+
+    def changes(self, call: int) -> bool: ...
+    def at_call(self, call: int) -> dict[str, Any]: ...
 
 
 def denoise(
@@ -131,32 +138,52 @@ def denoise(
     pipeline.scheduler = build(request.sampler, request.schedule, scheduler_config, steps, request.eta)
     watch.follow(pipeline.scheduler)
     generator = torch.Generator("cpu").manual_seed(request.seed)
-    scale = pipeline.vae_scale_factor
-    shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
-    latents = starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype)
+    latents = first_latents(pipeline, request, generator, prompt.embeddings.prompt_embeds.dtype)
     if start is not None:
         latents = start.begin(pipeline.scheduler, latents, pipeline._execution_device)
-    with _freeu(pipeline, request.freeu), guided(pipeline, controls):
-        latents = pipeline(
+    with guided(pipeline, controls):
+        latents = run(pipeline, request, steps, prompt, watch, request.cfg_scale, generator, latents)
+    check_latents(watch.finite, watch.stage)
+    return latents if start is None else start.end(latents)
+
+
+def first_latents(pipeline: Any, request: RenderRequest, generator: Any, dtype: Any) -> Any:
+    """The starting noise (1, 4, h/8, w/8) of a request, in a pipeline's latent size."""
+    scale = pipeline.vae_scale_factor
+    shape = (1, pipeline.unet.config.in_channels, request.height // scale, request.width // scale)
+    return starting_noise(request, generator, shape, dtype)
+
+
+def run(
+    pipeline: Any,
+    request: RenderRequest,
+    steps: int,
+    prompt: Changing,
+    on_step: Callable[..., dict[str, Any]],
+    scale: float,
+    generator: Any,
+    latents: Any,
+) -> Any:
+    """The latents after all steps of the pipeline's scheduler. Of a batch, `generator` is a list, with one for each picture."""
+    with _freeu(pipeline, request.freeu):
+        return pipeline(
             **prompt.at_call(0),
             width=request.width,
             height=request.height,
             num_inference_steps=steps,
-            guidance_scale=request.cfg_scale,
+            guidance_scale=scale,
             guidance_rescale=request.cfg_rescale,
             eta=request.eta or 0.0,
             generator=generator,
             latents=latents,
             output_type="latent",
             return_dict=False,
-            callback_on_step_end=_with_changes(prompt, watch),
+            callback_on_step_end=_with_changes(prompt, on_step),
             callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "add_text_embeds"],
         )[0]
-    check_latents(watch.finite, watch.stage)
-    return latents if start is None else start.end(latents)
 
 
-def _with_changes(prompt: Conditioning, watch: Watch) -> Callable[..., dict[str, Any]]:
+def _with_changes(prompt: Changing, watch: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
     """The callback after each call of the model, which puts the next call's texts in place of the last one's."""
     import torch
 

@@ -1,10 +1,10 @@
-"""The engine: a loaded model that turns requests into pictures, one at a time and each independent of earlier ones."""
+"""The engine: a loaded model that turns requests into pictures, one at a time or in batches, each independent of earlier ones."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 from darkroom.checkpoint.verify import VerifiedModel
 from darkroom.engine.arithmetic import describe_arithmetic, make_deterministic
 from darkroom.engine.assets import Assets
+from darkroom.engine.batch import denoise_together
 from darkroom.engine.chain import run_chain
 from darkroom.engine.chain_models import ChainModels, find_models, read_model
 from darkroom.engine.compiling import Compile, compile_blocks, with_compile_errors
 from darkroom.engine.controls import ControlNets
 from darkroom.engine.decode import Codec, is_uniform
-from darkroom.engine.denoise import Watch
+from darkroom.engine.denoise import Cancelled, Watch
 from darkroom.engine.devices import (
     check_gpu,
     processor_of,
@@ -40,7 +41,7 @@ from darkroom.engine.prompts import Prompts
 from darkroom.engine.rendered import RenderedImage, RenderFacts
 from darkroom.engine.upscalers import Upscalers
 from darkroom.engine.weights import OnRead, WeightFiles
-from darkroom.errors import ModelError, OutOfMemoryError
+from darkroom.errors import DarkroomError, ModelError, OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 
 T = TypeVar("T")
@@ -56,6 +57,20 @@ class Denoised:
     total_s: float
     keep_latents: bool
     models: ChainModels
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A picture of a batch. `Engine.denoise` says what `cancelled`, `on_step` and `previews` are.
+
+    Requests of a batch may differ in their prompts, seeds, emphasis, clip skip and embeddings, and in their CFG scales, if
+    either all or none are above 1. They have no stages, no controls and begin with no picture.
+    """
+
+    request: RenderRequest
+    cancelled: Callable[[], bool] | None = None
+    on_step: Callable[[int, int], None] | None = None
+    previews: Previews | None = None
 
 
 class Engine:
@@ -139,7 +154,7 @@ class Engine:
         sizes = weight_bytes(files.model, dtype)
         total = total_memory(device)
         check_fits(folder.name, sizes, device, total)
-        plan = decide(device.partition(":")[0], total, memory, sum(sizes.values()))
+        plan = decide(device.partition(":")[0], total, memory, sum(sizes.values()), sizes["unet"])
         pipeline = with_coded_errors(
             lambda: load_pipeline(files, device, dtype, plan, on_read),
             device,
@@ -224,6 +239,43 @@ class Engine:
 
         return self._guarded(request, work)
 
+    def denoise_together(
+        self, pictures: Sequence[Wanted], on_cancelled: Callable[[int], None]
+    ) -> list[Denoised | DarkroomError | Cancelled]:
+        """Denoise pictures with one call of the model for each step; gives of each what `denoise` gives or raises.
+
+        Their latents are those of `denoise` but for the order of sums. `on_cancelled` is called with a picture's number as soon
+        as it is given up.
+
+        Raises OutOfMemoryError (E-OOM) if they don't fit into memory together, CudaError (E-CUDA).
+        """
+        import torch
+
+        def work() -> list[Denoised | DarkroomError | Cancelled]:
+            started = time.perf_counter()
+            own = [
+                Passes(
+                    self._parts,
+                    each.request,
+                    PictureFiles(each.request, {}, 0),
+                    Watch(each.cancelled, each.on_step, each.previews),
+                )
+                for each in pictures
+            ]
+            with torch.inference_mode():
+                made = denoise_together(self._parts, own, on_cancelled)
+            seconds = time.perf_counter() - started
+            return [
+                Denoised(one, each, each.request, seconds, False, self._models) if isinstance(one, Made) else one
+                for one, each in zip(made, own, strict=True)
+            ]
+
+        return self._guarded(pictures[0].request, work)
+
+    def largest_batch(self, request: RenderRequest) -> int:
+        """How many pictures like this one its device has room for at a time."""
+        return self._plan.largest_batch(request.width, request.height)
+
     def decode(self, denoised: Denoised) -> RenderedImage:
         """The picture of denoised latents.
 
@@ -234,7 +286,7 @@ class Engine:
 
     def overlaps(self, denoised: Denoised) -> bool:
         """True if this picture should be decoded in another thread while the next one is denoised."""
-        return self._plan.overlaps(*max(denoised.request.sizes, key=math.prod))
+        return self._plan.overlaps(*max(denoised.request.sizes, key=math.prod), denoised.passes.facts.batch)
 
     def startup_lines(self) -> list[str]:
         """The memory policy's decisions, for a server's log."""
@@ -307,5 +359,6 @@ class Engine:
             threads=threads_of(self.device),
             origin=models.origin,
             compile=None if self._compile == "off" else self._compile,
+            batch=found.batch,
             arithmetic=describe_arithmetic(self.device),
         )

@@ -38,6 +38,8 @@ USUAL_PIXELS = 1024 * 1024
 TILED_PIXELS = 1536 * 1536
 TILE, SMALL_TILE = 1024, 512
 """The edge of the VAE's tiles in pixels."""
+MAX_BATCH = 16
+"""The most pictures that are denoised together."""
 Mode = Literal["resident", "offload", "cpu"]
 
 
@@ -46,6 +48,7 @@ class MemoryPlan:
     """Where the model is kept, why, from how many pixels on the VAE decodes in tiles (None: never), and their edge in pixels.
 
     `room` are the bytes beside a model that stays on a GPU; None where they aren't limited, or the components take turns.
+    `step_room` are those for a step's own tensors; None where they aren't limited.
     """
 
     mode: Mode
@@ -53,13 +56,20 @@ class MemoryPlan:
     tiled_from: int | None
     tile: int = TILE
     room: int | None = None
+    step_room: int | None = None
 
     def is_tiled(self, width: int, height: int) -> bool:
         """True if a picture of this size in pixels is decoded in tiles."""
         return self.tiled_from is not None and width * height >= self.tiled_from
 
-    def overlaps(self, width: int, height: int) -> bool:
-        """True if a picture of this size may be decoded while another one of its size is denoised.
+    def largest_batch(self, width: int, height: int) -> int:
+        """How many pictures of this size may be denoised together, with classifier-free guidance in fp16."""
+        if self.step_room is None:
+            return MAX_BATCH
+        return min(MAX_BATCH, max(1, self.step_room // _step_bytes(width * height)))
+
+    def overlaps(self, width: int, height: int, batch: int = 1) -> bool:
+        """True if a picture of this size may be decoded while a batch of others of its size is denoised.
 
         Not where the components take turns on the device, and not on a CPU: two threads that compute there start twice as many
         OpenMP threads, which then sleep between operations.
@@ -68,7 +78,7 @@ class MemoryPlan:
             return self.mode == "resident"
         pixels = width * height
         decoded = self.tile**2 if self.is_tiled(width, height) else pixels
-        return decoded * DECODE_PIXEL_BYTES + pixels * STEP_BYTES // USUAL_PIXELS <= self.room
+        return decoded * DECODE_PIXEL_BYTES + batch * _step_bytes(pixels) <= self.room
 
     def describe(self, dtype: str) -> str:
         """One line for the log, such as `offload (GPU of 8.6 GB is below 12 GB), fp16, VAE tiling from 2.0 MP`."""
@@ -98,11 +108,13 @@ class MemoryPlan:
         return lines
 
 
-def decide(device_kind: str, total_bytes: int, requested: str, weights: int = SDXL_BYTES) -> MemoryPlan:
+def decide(
+    device_kind: str, total_bytes: int, requested: str, weights: int = SDXL_BYTES, unet: int = UNET_BYTES
+) -> MemoryPlan:
     """The plan for a device.
 
     `device_kind` is `cpu`, `cuda` or `mps`; `total_bytes` is the device's memory; `requested` is the config's `memory`: `auto`,
-    `resident` or `offload`; `weights` are the bytes of the model's weights as they are computed with. A CPU and an MPS device
+    `resident` or `offload`; `weights` are the bytes of the model's weights as they are computed with, `unet` its UNet's. A CPU and an MPS device
     share the machine's memory, so there is nowhere to move a model to and the request has no effect.
 
     A model stays on a GPU that can then still decode a usual picture in one piece.
@@ -122,8 +134,10 @@ def decide(device_kind: str, total_bytes: int, requested: str, weights: int = SD
     else:
         mode, reason = "offload", f"{size} is below {needed / GB:g} GB"
     pixels = _pixels_beside(weights if mode == "resident" else VAE_BYTES, known)
+    tile = TILE if pixels >= TILE * TILE else SMALL_TILE
     room = known - OVERHEAD - weights if mode == "resident" else None
-    return MemoryPlan(mode, reason, min(pixels, TILED_PIXELS), TILE if pixels >= TILE * TILE else SMALL_TILE, room)
+    step_room = known - OVERHEAD - unet if room is None else room
+    return MemoryPlan(mode, reason, min(pixels, TILED_PIXELS), tile, room, step_room)
 
 
 def has_room(weights: int, total_bytes: int) -> bool:
@@ -166,6 +180,11 @@ def use_expandable_segments(device: str) -> None:
     except RuntimeError as error:
         torch.cuda.memory._set_allocator_settings("expandable_segments:False")
         logger.info("%s has no expandable segments: %s", device, str(error).splitlines()[0])
+
+
+def _step_bytes(pixels: int) -> int:
+    """What a step for a picture of so many pixels takes beside the weights: nearly all of it grows with the pixels."""
+    return pixels * STEP_BYTES // USUAL_PIXELS
 
 
 def _pixels_beside(kept: int, total: int) -> int:

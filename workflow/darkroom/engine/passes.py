@@ -17,7 +17,7 @@ from darkroom.engine.denoise import Watch, denoise
 from darkroom.engine.late_start import Start
 from darkroom.engine.picture_files import PictureFiles
 from darkroom.engine.placement import Placement
-from darkroom.engine.prompts import Prompts
+from darkroom.engine.prompts import Conditioning, Prompts
 from darkroom.engine.rendered import UsedAsset
 from darkroom.engine.upscalers import Upscalers
 from darkroom.errors import NanImageError, RequestError
@@ -47,13 +47,17 @@ class Parts:
 
 @dataclass(slots=True)
 class Facts:
-    """What becomes known while a picture is made. Times in seconds; tokens and chunks are those of the first prompt."""
+    """What becomes known while a picture is made. Times in seconds; tokens and chunks are those of the first prompt.
+
+    `batch` is how many pictures were denoised together, this one included.
+    """
 
     tokens: tuple[int, int, int] | None = None
     apply_s: float = 0.0
     encode_s: float = 0.0
     denoise_s: float = 0.0
     decode_s: float = 0.0
+    batch: int = 1
     is_prompt_known: bool = True
     used: dict[tuple[str, str], UsedAsset] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
@@ -133,33 +137,37 @@ class Passes:
         self._note((used,) if used else ())
         return self._parts.upscalers.upscale(image, name, size=size, cancelled=self.watch.cancelled)
 
-    def _denoise(self, request: RenderRequest, start: Start | None, view: View, name: str = "") -> Any:
+    def condition(self, request: RenderRequest, name: str = "") -> Conditioning:
+        """Prepare the model and the watch for a pass of the stage `name`, and encode its prompts."""
         parts, facts, started = self._parts, self.facts, time.perf_counter()
         prepared = parts.assets.prepare(request)
         self._vae = prepared.vae
         applied = time.perf_counter()
         prompt, is_known = parts.prompts.encode(request, prepared.embeddings, prepared.text_state)
-        encoded = time.perf_counter()
+        facts.encode_s += time.perf_counter() - applied
+        facts.apply_s += applied - started
         if request.prompt and request.prompt not in self._logged:
             self._logged.add(request.prompt)
             _log_tokens(prompt.embeddings.prompt_tokens)
         self.watch.decode = self._preview
         self.watch.stage = name
+        made = prompt.embeddings
+        facts.tokens = facts.tokens or (made.prompt_tokens, made.negative_tokens, made.chunks)
+        facts.is_prompt_known &= is_known
+        self._note(prepared.used)
+        _warn_about_weights(request, facts)
+        return prompt
+
+    def _denoise(self, request: RenderRequest, start: Start | None, view: View, name: str = "") -> Any:
+        parts, prompt, started = self._parts, self.condition(request, name), time.perf_counter()
         try:
             controls = parts.controlnets.prepare(request.control, self.files, view)
             parts.placement.bring(parts.pipeline.unet)
             latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start, controls)
         finally:
             parts.controlnets.end()
-        made = prompt.embeddings
-        facts.tokens = facts.tokens or (made.prompt_tokens, made.negative_tokens, made.chunks)
-        facts.apply_s += applied - started
-        facts.encode_s += encoded - applied
-        facts.denoise_s += time.perf_counter() - encoded
-        facts.is_prompt_known &= is_known
-        self._note(prepared.used)
+        self.facts.denoise_s += time.perf_counter() - started
         self._note(parts.controlnets.used(request.control))
-        _warn_about_weights(request, facts)
         return latents
 
     def _note(self, used: tuple[UsedAsset, ...]) -> None:

@@ -32,10 +32,11 @@ class Previews:
 
 
 class Estimates:
-    """Follows a scheduler's steps; `latest()` is the estimate at the last one, (1, 4, h/8, w/8) in fp32."""
+    """Follows a scheduler's steps; `latest()` is the estimate of a batch's `row` at the last one, (1, 4, h/8, w/8) in fp32."""
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(self, scheduler: Any, row: int = 0) -> None:
         self._scheduler = scheduler
+        self._row = slice(row, row + 1)
         self._seen: tuple[Any, Any, Any, Any] | None = None
         step = scheduler.step
 
@@ -50,4 +51,5 @@ class Estimates:
         """What the model takes the finished latents for. Some step must have been made."""
         assert self._seen is not None
         output, timestep, sample, sigma = self._seen
+        output, sample = output[self._row], sample[self._row]
         return estimate(self._scheduler, output.float(), timestep, sample.float(), sigma)

@@ -40,7 +40,7 @@ class RenderFacts:
     `apply_s` is the time for changing the LoRAs. `warnings` are about problems that didn't keep the picture from being
     made. `processor` is the device's model, or the instructions that torch uses of a CPU; `threads` how many computed, None
     where it isn't a CPU. `origin` is what the model was converted from and how (`darkroom.checkpoint.audit.ORIGIN`).
-    `compile` says which parts of the model were compiled, None if none was. `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
+    `compile` says which parts of the model were compiled, None if none was. `batch` is how many pictures were denoised together. `arithmetic` is how a GPU computed (`darkroom.engine.arithmetic`), None on a CPU.
     """
 
     prompt_tokens: int
@@ -63,6 +63,7 @@ class RenderFacts:
     threads: int | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
     compile: str | None = None
+    batch: int = 1
     arithmetic: dict[str, Any] | None = None
 
     @property
@@ -70,7 +71,7 @@ class RenderFacts:
         """What of the machine and of the number format decides a picture's last bits, for its metadata."""
         kind = self.device.partition(":")[0]
         found = {"device": kind, "processor": self.processor, "dtype": self.dtype, "threads": self.threads}
-        found["compile"] = self.compile
+        found |= {"compile": self.compile, "batch": self.batch if self.batch > 1 else None}
         return {name: value for name, value in found.items() if value}
 
 

@@ -57,23 +57,24 @@ class TensorFile:
         """The file's stamp now, which differs from an earlier one if the file was written to."""
         return file_stamp(os.fstat(self._file))
 
-    def read_as(self, info: TensorInfo, dtype: Any, buffer: Any) -> Any:
-        """A tensor on the CPU as `dtype`, read by way of `buffer`, a tensor of bytes that holds whole elements.
+    def read_as(self, info: TensorInfo, dtype: Any, buffer: Any, device: str = "cpu") -> Any:
+        """A tensor on `device` as `dtype`, read by way of `buffer`, a tensor of bytes that holds whole elements.
 
-        A kept buffer spares fresh memory for every tensor, which takes longer than converting it. Raises as `read`
-        does.
+        A kept buffer spares fresh memory for every tensor, which takes longer than converting it; of numbers that stay as they
+        are, none is needed on the CPU. Raises as `read` does, and torch.OutOfMemoryError.
         """
         import torch
 
         kind = getattr(torch, _DTYPES[info.dtype])
-        values = torch.empty(info.shape, dtype=dtype)
+        values = torch.empty(info.shape, dtype=dtype, device=device)
         flat, window = values.reshape(-1), buffer.view(kind)
         position = self._data_offset + info.start
+        is_direct = device == "cpu" and dtype == kind
         for piece in flat.split(len(window)):
-            here = piece.view(torch.uint8) if dtype == kind else buffer[: len(piece) * kind.itemsize]
+            here = piece.view(torch.uint8) if is_direct else buffer[: len(piece) * kind.itemsize]
             read_range(self._file, memoryview(here.numpy()), position)
             position += len(here)
-            if dtype != kind:
+            if not is_direct:
                 piece.copy_(window[: len(piece)])
         return values
 
@@ -145,7 +146,8 @@ class WeightFiles:
 class WeightReader:
     """Reads all weights in threads from the start; `dtypes` are the components' number formats (`fp16`, `fp32`, `bf16`).
 
-    Each tensor goes to `device` as soon as it is read: the machine's memory holds a tensor for each thread, not the model.
+    Each piece of a tensor goes to `device` as soon as it is read: the machine's memory holds a piece for each thread, not the model.
+    For a GPU the pieces are page-locked, from where it takes them itself; from other memory the driver would copy them into such a piece first.
     `on_read` is called in these threads, by one at a time.
     """
 
@@ -177,15 +179,14 @@ class WeightReader:
     def _read_all(self) -> None:
         import torch
 
-        buffer = torch.empty(_PIECE_BYTES, dtype=torch.uint8)
+        buffer = torch.empty(_PIECE_BYTES, dtype=torch.uint8, pin_memory=self._device.startswith("cuda"))
         while True:
             with self._lock:
                 left = next(self._left, None)
             if left is None:
                 return
             component, name, file, info = left
-            tensor = file.read_as(info, self._dtypes[component], buffer)
-            self._read[component][name] = tensor.to(self._device)
+            self._read[component][name] = file.read_as(info, self._dtypes[component], buffer, self._device)
             if self._on_read is not None:
                 with self._lock:
                     self._done += info.end - info.start

@@ -35,7 +35,7 @@ class Stated(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class MadeBy:
-    """The `versions` by distribution, and where it was made: `device`, `processor`, `dtype`, `threads`, `compile`.
+    """The `versions` by distribution, and where it was made: `device`, `processor`, `dtype`, `threads`, `compile`, `batch`.
 
     Both are empty for a picture that doesn't say, as those of earlier versions of Darkroom.
     """

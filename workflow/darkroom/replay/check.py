@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from darkroom.replay.rendering import Replayed
 
 _NAMES = ("darkroom", *LIBRARIES)
-_PLACES = ("device", "processor", "dtype", "threads", "compile")
+_PLACES = ("device", "processor", "dtype", "threads", "compile", "batch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def compare(one: Image, other: Image) -> Difference | None:
 
 
 def find_changes(recipe: Recipe, replayed: Replayed) -> list[str]:
-    """What the picture states of its making and is otherwise now: versions, revision, device, processor, dtype, threads and what is compiled."""
+    """What the picture states of its making and is otherwise now: versions, revision, device, processor, dtype, threads, what is compiled, and pictures in a batch."""
     if recipe.tool:
         return [f"made by {recipe.tool}"]
     installed, made = library_versions(), recipe.made_by.versions

@@ -69,7 +69,7 @@ class Processing(BaseModel):
     batch_size: int | None = Field(1, ge=1)
     """See `n_iter`."""
     n_iter: int | None = Field(1, ge=1)
-    """`n_iter` times `batch_size` pictures are made, one at a time."""
+    """`n_iter` times `batch_size` pictures are made, one at a time or as many as `serve.batch` says."""
     clip_skip: int | None = None
     override_settings: dict[str, Any] | None = None
     """Options for this request: sd_model_checkpoint, sd_vae, CLIP_stop_at_last_layers, emphasis, samples_format, jpeg_quality."""

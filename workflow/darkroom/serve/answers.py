@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from darkroom import __version__
 from darkroom.base.logs import describe_exception
@@ -42,6 +42,15 @@ class Rendered:
     model_hash: str | None
     is_cached: bool = False
     latents: bytes | None = None
+
+    @classmethod
+    def from_message(
+        cls, message: Mapping[str, Any], files: Mapping[str, bytes], request: RenderRequest, model: str
+    ) -> Self:
+        """What an engine's process sends of a picture."""
+        facts = message["facts"]
+        about = (request, message["infotext"], facts, tuple(facts["warnings"]), model, facts["model_hash"])
+        return cls(files["picture"], *about, latents=files.get("latents"))
 
     @property
     def files(self) -> dict[str, bytes]:

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from darkroom.errors import BusyError, DarkroomError
+from darkroom.request.render_request import RenderRequest
 from darkroom.serve.answers import Rendered
 from darkroom.serve.engines import EngineOptions
 from darkroom.serve.supervisor import DEFAULT_COMMAND, DEFAULT_LIMITS, Job, Limits, Supervisor
@@ -18,6 +19,25 @@ logger = logging.getLogger(__name__)
 MAX_ATTEMPTS = 2
 MAX_OVERTAKES = 8
 """How often later jobs whose model is loaded may overtake a job before its own model is loaded."""
+_OWN = frozenset(
+    [
+        "prompt",
+        "negative_prompt",
+        "prompt_2",
+        "negative_prompt_2",
+        "emphasis",
+        "clip_skip",
+        "embeddings",
+        "loras",
+        "seed",
+        "variation_seed",
+        "variation_strength",
+        "cfg_scale",
+    ]
+)
+"""The settings in which pictures of a batch may differ, LoRAs by where they are named."""
+_SHARED = frozenset(("width", "height", "steps", "sampler", "schedule", "eta", "cfg_rescale", "freeu", "vae"))
+"""The settings that pictures of a batch share. One with any other setting is made alone."""
 _USUAL_SECONDS = 5.0
 _LONGEST_RETRY_S = 56
 _LEAST_SPREAD_S = 4
@@ -46,7 +66,8 @@ class Dispatcher:
     """A queue of jobs and the engines that work on it. All methods are called from one event loop.
 
     `ready` is settled once an engine has loaded its model, or with the error that keeps all of them from it; `broken` once
-    no engine is left. A job whose engine dies is given to an engine once more; after a second death it fails.
+    no engine is left. A job whose engine dies is given to an engine once more, alone; after a second death it fails. Up to
+    `batch` jobs that wait and fit together are given to an engine at once.
     """
 
     def __init__(
@@ -56,6 +77,7 @@ class Dispatcher:
         *,
         limit: int,
         observer: Observer,
+        batch: int = 1,
         command: Sequence[str] = DEFAULT_COMMAND,
         limits: Limits = DEFAULT_LIMITS,
     ) -> None:
@@ -68,6 +90,7 @@ class Dispatcher:
         self.broken: asyncio.Future[DarkroomError] = asyncio.get_running_loop().create_future()
         self._failure: DarkroomError | None = None
         self._limit = limit
+        self._batch = batch
         self._observer = observer
         self._is_draining = False
         self._seconds = _USUAL_SECONDS
@@ -185,7 +208,7 @@ class Dispatcher:
         self._assign()
 
     def on_picture(self, engine: Supervisor, job: Job, rendered: Rendered) -> None:
-        self._seconds += (rendered.facts["total_s"] - self._seconds) / 4
+        self._seconds += (rendered.facts["total_s"] / rendered.facts["batch"] - self._seconds) / 4
         self._observer.on_picture(job.model, rendered)
 
     def on_dropped(self, engine: Supervisor, job: Job) -> None:
@@ -215,12 +238,15 @@ class Dispatcher:
             job, engine = self._choose(free)
             if job.attempts and not engine.is_idle:
                 return
-            self.waiting.remove(job)
-            for earlier in self.waiting[: self._place(job)]:
-                earlier.overtaken += 1
-            self.under_way[job] = engine
-            self._observer.on_queued(job.waited())
-            engine.render(job)
+            jobs = [job, *self._find_mates(job)]
+            for each in jobs:
+                self.waiting.remove(each)
+            for each in jobs:
+                for earlier in self.waiting[: self._place(each)]:
+                    earlier.overtaken += 1
+                self.under_way[each] = engine
+                self._observer.on_queued(each.waited())
+            engine.render(*jobs)
             for other in self.waiting:
                 other.on_change()  # it has moved up
 
@@ -232,6 +258,22 @@ class Dispatcher:
                 if holders := [engine for engine in free if job.model in engine.loaded]:
                     return job, _least_busy(holders)
         return head, _least_busy([engine for engine in free if head.model in engine.loaded] or free)
+
+    def _find_mates(self, job: Job) -> list[Job]:
+        """The next jobs in the queue to be denoised together with this one, as far as they may overtake those before them."""
+        most, found = self._batch - 1, list[Job]()
+        key = _batch_key(job) if most else None
+        if key is None:
+            return found
+        for other in self.waiting:
+            if len(found) >= most:
+                break
+            if other is not job and _batch_key(other) == key:
+                found.append(other)
+            elif other is not job:
+                overtaken = other.overtaken + (other.id < job.id)
+                most = min(most, len(found) + max(0, MAX_OVERTAKES - overtaken))
+        return found
 
     def _place(self, job: Job) -> int:
         return sum(other.id < job.id for other in self.waiting)
@@ -250,6 +292,17 @@ class Dispatcher:
         error.is_unavailable = True
         error.retry_after_s = self._spread(_RESTART_S)
         return error
+
+
+def _batch_key(job: Job) -> Hashable:
+    """What jobs have to share to be denoised together: see `Engine.denoise_together`. None for one that has to be made alone."""
+    if job.attempts or job.pictures or job.stages_done or job.keep_latents or job.checkpoint is not None:
+        return None
+    request, fields = job.request, RenderRequest.model_fields
+    if any(getattr(request, name) != fields[name].default for name in fields.keys() - _OWN - _SHARED):
+        return None
+    shared = tuple(getattr(request, name) for name in sorted(_SHARED))
+    return (job.model, request.cfg_scale > 1, request.all_loras, *shared)
 
 
 def _least_busy(engines: list[Supervisor]) -> Supervisor:

@@ -9,6 +9,7 @@ socket pair with frames (see `frames`); the process ends when the other end is c
     load {model}                            loading {model, done, total} …, then loaded {model, …} or failed {model, error}
     render {id, model, request, …}          stage, step …, preview (with a PNG) …, free; then picture (with the PNG, and
     with the pictures' files                its latents if they are asked for), failed or cancelled
+    batch {tasks}, each as of render        the same for each, by its id; all free together
     cancel {id}                             whatever comes of that picture
 """
 
@@ -101,16 +102,23 @@ class EngineProcess:
             case "load":
                 self._work.put(lambda: self._preload(message["model"]))
             case "render":
-                task = Task(**{key: message[key] for key in _TASK}, pictures=read_files(message, payload))
-                self._tasks[task.id] = task
+                task = self._take(message, read_files(message, payload))
                 if (
                     BEFORE in task.pictures
                 ):  # hashed while the engine works; nothing that waits for it is finished before it
                     task.made_from = self._finisher.submit(_hash, task.pictures[BEFORE])
                 self._work.put(lambda: self._render(task))
+            case "batch":
+                tasks = [self._take(each) for each in message["tasks"]]
+                self._work.put(lambda: self._render_together(tasks))
             case "cancel":
                 if message["id"] in self._tasks:
                     self._tasks[message["id"]].cancelled.set()
+
+    def _take(self, message: Mapping[str, Any], pictures: dict[str, bytes] | None = None) -> Task:
+        task = Task(**{key: message[key] for key in _TASK}, pictures=pictures or {})
+        self._tasks[task.id] = task
+        return task
 
     def _render_all(self) -> None:
         with suppress(BrokenPipeError):  # the server has closed the channel, which ends `run` too
@@ -151,24 +159,83 @@ class EngineProcess:
             engine = self._engine(task.model)
             denoised = self._denoise(engine, task)
         except Cancelled:
-            self._drop({"event": "cancelled", "id": task.id})
+            self._cancel(task)
         except Exception as error:
             self._fail({"id": task.id}, as_error(error))
         else:
-            self._stage(task, "decoding")
-            self._wait_for_finishing()  # more than one waiting picture would only hold memory
-            if engine.overlaps(denoised):
-                self._free(task)  # before its picture is sent: between the two the server would see no work
-                self._finishing = self._finisher.submit(self._decode, task, engine, denoised)
-                return
-            self._decode(task, engine, denoised, is_alone=True)
+            return self._finish(engine, [(task, denoised)], [task])
         self._free(task)
+        return None
 
-    def _denoise(self, engine: Any, task: Task) -> Any:
+    def _render_together(self, tasks: list[Task]) -> None:
+        """Denoise pictures together, as many at a time as there is room for, and hand them on."""
+        try:
+            engine = self._engine(tasks[0].model)
+        except Exception as error:
+            for task in tasks:
+                self._fail({"id": task.id}, as_error(error))
+                self._free(task)
+            return
+        most = engine.largest_batch(RenderRequest.model_validate(tasks[0].request))
+        if most < len(tasks):
+            logger.info("%d pictures at a time, not %d: %s has no room for more", most, len(tasks), engine.device)
+        for start in range(0, len(tasks), most):
+            group = tasks[start : start + most]
+            if len(group) == 1:
+                self._render(*group)
+            else:
+                self._render_group(engine, group)
+
+    def _render_group(self, engine: Any, tasks: list[Task]) -> None:
+        from darkroom.engine import Cancelled, Wanted
+
+        wanted = []
+        for task in tasks:
+            self._stage(task, "denoising")
+            wanted.append(Wanted(RenderRequest.model_validate(task.request), **self._watch(task)))
+        try:
+            outcomes = engine.denoise_together(wanted, lambda number: self._cancel(tasks[number]))
+        except OutOfMemoryError as error:
+            logger.warning("%d pictures together: %s. Each is made alone.", len(tasks), error.why)
+            self._wait_for_finishing()
+            for task in tasks:
+                if task.id in self._tasks:
+                    self._render(task)
+                else:
+                    self._free(task)  # it was given up on the way
+            return
+        except Exception as error:
+            outcomes = [as_error(error) if task.id in self._tasks else Cancelled() for task in tasks]
+        made = []
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if isinstance(outcome, DarkroomError):
+                self._fail({"id": task.id}, outcome)
+            elif not isinstance(outcome, Cancelled):
+                made.append((task, outcome))
+        self._finish(engine, made, tasks)
+
+    def _finish(self, engine: Any, made: list[tuple[Task, Any]], tasks: list[Task]) -> None:
+        """Decode and send what was denoised, and tell that `tasks` no longer keep the engine from the next."""
+        for task, _ in made:
+            self._stage(task, "decoding")
+        self._wait_for_finishing()  # more waiting pictures than those of one batch would only hold memory
+        if made and engine.overlaps(made[0][1]):
+            for task in tasks:
+                self._free(task)  # before its picture is sent: between the two the server would see no work
+            self._finishing = self._finisher.submit(self._decode_all, engine, made)
+            return
+        for task, denoised in made:
+            self._decode(task, engine, denoised, is_alone=True)
+        for task in tasks:
+            self._free(task)
+
+    def _decode_all(self, engine: Any, made: list[tuple[Task, Any]]) -> None:
+        for task, denoised in made:
+            self._decode(task, engine, denoised)
+
+    def _watch(self, task: Task) -> dict[str, Any]:
+        """How a picture's progress is told, its previews are shown and it is given up."""
         from darkroom.engine import Previews
-
-        request = RenderRequest.model_validate(task.request)
-        self._stage(task, "denoising")
 
         def on_step(step: int, steps: int) -> None:
             if task.wants_steps:
@@ -179,10 +246,15 @@ class EngineProcess:
             image.save(buffer, "PNG", compress_level=1)
             self._channel.send({"event": "preview", "id": task.id}, buffer.getvalue())
 
+        previews = Previews(task.previews, on_preview) if task.previews else None
+        return {"cancelled": task.cancelled.is_set, "on_step": on_step, "previews": previews}
+
+    def _denoise(self, engine: Any, task: Task) -> Any:
+        request = RenderRequest.model_validate(task.request)
+        self._stage(task, "denoising")
+
         def denoise() -> Any:
-            previews = Previews(task.previews, on_preview) if task.previews else None
-            watch = {"cancelled": task.cancelled.is_set, "on_step": on_step, "previews": previews}
-            return engine.denoise(request, **watch, **_inputs(task))
+            return engine.denoise(request, **self._watch(task), **_inputs(task))
 
         was_shared = self._finishing is not None and not self._finishing.done()
         try:
@@ -233,6 +305,9 @@ class EngineProcess:
     def _drop(self, event: Message, files: Mapping[str, bytes] = NO_FILES) -> None:
         self._tasks.pop(event.get("id", -1), None)
         self._channel.send_files(event, files)
+
+    def _cancel(self, task: Task) -> None:
+        self._drop({"event": "cancelled", "id": task.id})
 
     def _fail(self, about: Message, error: DarkroomError) -> None:
         self._drop({"event": "failed", **about, "error": error.as_dict()})

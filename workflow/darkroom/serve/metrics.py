@@ -12,6 +12,7 @@ from darkroom.serve.dispatcher import Observer
 from darkroom.serve.supervisor import Supervisor
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320, 640)
+_BATCHES = (1, 2, 4, 8, 16)
 _STAGES = ("apply", "encode", "denoise", "decode", "png")
 
 
@@ -27,6 +28,12 @@ class Metrics(Observer):
             "Time of each stage of a picture",
             ["stage"],
             buckets=_SECONDS,
+            registry=within,
+        )
+        self.batches = Histogram(
+            "darkroom_batch_pictures",
+            "How many pictures were denoised together, for each picture",
+            buckets=_BATCHES,
             registry=within,
         )
         self.seconds = Histogram(
@@ -57,6 +64,7 @@ class Metrics(Observer):
     def on_picture(self, model: str, rendered: Rendered) -> None:
         """Count a picture and the seconds of its stages; a prompt that the engine had encoded before is a cache hit."""
         self.pictures.labels(model).inc()
+        self.batches.observe(rendered.facts["batch"])
         for stage in _STAGES:
             self.stages.labels(stage).observe(rendered.facts[f"{stage}_s"])
         if rendered.facts["is_prompt_known"]:

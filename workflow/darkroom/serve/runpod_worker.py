@@ -144,7 +144,7 @@ def _run_sdk(service: Service, loop: asyncio.AbstractEventLoop, setup: Setup, op
     _call(loop, _wait_ready(service.dispatcher, setup.engine.start_timeout_s)).result()
     is_deployed = "RUNPOD_WEBHOOK_POST_OUTPUT" in os.environ
     worker = Worker(service, loop, runpod.serverless.progress_update if is_deployed else None)
-    at_once = max(1, len(setup.serve.devices))
+    at_once = max(1, len(setup.serve.devices)) * setup.serve.batch
     sys.argv[1:] = options
     runpod.serverless.start({"handler": worker.handler, "concurrency_modifier": lambda _: at_once})
 

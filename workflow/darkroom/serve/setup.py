@@ -93,6 +93,7 @@ def make_service(setup: Setup, metrics: Metrics) -> Service:
         models.default,
         limit=setup.serve.queue,
         observer=metrics,
+        batch=setup.serve.batch,
         command=setup.command,
         limits=Limits(engine.start_timeout_s, setup.serve.cancel_timeout_s),
     )

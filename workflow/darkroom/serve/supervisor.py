@@ -158,7 +158,7 @@ class Supervisor:
         self._writer: asyncio.StreamWriter | None = None
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._jobs: dict[int, Job] = {}
-        self._denoising: int | None = None
+        self._denoising: set[int] = set()
         self._is_ready = self._was_ready = self._is_out = False
         self._deaths = 0
         self._failure: DarkroomError | None = None
@@ -171,7 +171,7 @@ class Supervisor:
         A job that has already lost an engine is rendered alone, so that no other job can die with it again.
         """
         may_share = not any(job.attempts > 1 for job in self._jobs.values())
-        return self._is_ready and self._denoising is None and may_share
+        return self._is_ready and not self._denoising and may_share
 
     @property
     def is_idle(self) -> bool:
@@ -196,16 +196,21 @@ class Supervisor:
         """Bytes as of the last picture: `rss` is the engine's own memory, `free` is free on its device; 0 before the first."""
         return float(self.resources.get(kind, 0))
 
-    def render(self, job: Job) -> None:
-        """Give it a job; only when it is free."""
-        job.attempts += 1
-        self._jobs[job.id] = job
-        self._denoising = job.id
-        if job.model not in self.loaded:
+    def render(self, *jobs: Job) -> None:
+        """Give it a job, or several of one model and without pictures to denoise together; only when it is free."""
+        model = jobs[0].model
+        if model not in self.loaded:
             self._expect_load()
-        job.move_to("denoising" if job.model in self.loaded else "loading")
-        plain = {name: getattr(job, name) for name in _PLAIN}
-        self._send({"op": "render", "request": job.request.model_dump(mode="json"), **plain}, job.pictures)
+        tasks = []
+        for job in jobs:
+            job.attempts += 1
+            self._jobs[job.id] = job
+            self._denoising.add(job.id)
+            job.move_to("denoising" if model in self.loaded else "loading")
+            plain = {name: getattr(job, name) for name in _PLAIN}
+            tasks.append({"request": job.request.model_dump(mode="json"), **plain})
+        message = {"op": "render", **tasks[0]} if len(jobs) == 1 else {"op": "batch", "tasks": tasks}
+        self._send(message, jobs[0].pictures)
 
     def cancel(self, job: Job) -> None:
         """Stop a job at its next step, which has to come within the limit; loading a model has a limit of its own."""
@@ -333,13 +338,13 @@ class Supervisor:
             case "preview" if job is not None:
                 job.on_preview(payload)
             case "free":
-                self._denoising = None
+                self._denoising.discard(message["id"])
                 self._owner.on_free(self)
             case "picture" if job is not None:
                 self.pictures += 1
                 self._deaths = 0
                 self.resources = message["used"]
-                rendered = _read_picture(job, message, payload)
+                rendered = Rendered.from_message(message, read_files(message, payload), job.request, job.model)
                 self._drop(job).finish(rendered)
                 self._owner.on_picture(self, job, rendered)
             case "failed" if job is not None:
@@ -364,7 +369,8 @@ class Supervisor:
     async def _handle_death(self, code: int) -> None:
         error = self._failure or self._describe_death(code)
         jobs, self._jobs = list(self._jobs.values()), {}
-        self.loaded, self._denoising, self._failure = [], None, None
+        self.loaded, self._failure = [], None
+        self._denoising.clear()
         self._deaths += 1
         self.is_broken = not self._was_ready or self._deaths > MAX_DEATHS or isinstance(error, ConfigError)
         logger.error("the engine on %s died: %s", self.device, error)
@@ -379,12 +385,6 @@ class Supervisor:
         if not self.loaded:
             return ServerError("engine on", self.device, f"{why} while it was loading the model", "read its log")
         return ServerDiedError("engine on", self.device, why, "read its log; out of memory is the usual reason")
-
-
-def _read_picture(job: Job, message: Message, payload: bytes) -> Rendered:
-    facts, files = message["facts"], read_files(message, payload)
-    about = (job.request, message["infotext"], facts, tuple(facts["warnings"]), job.model, facts["model_hash"])
-    return Rendered(files["picture"], *about, latents=files.get("latents"))
 
 
 async def _wait_for_end(process: asyncio.subprocess.Process) -> int:
