@@ -30,6 +30,8 @@ CARDS = [
     ("RTX A4500, 20 GB with ECC", 18.75 * GiB, "resident", 1472),
     ("L4, 24 GB with ECC", 22.03 * GiB, "resident", 1472),
     ("RTX 3090, 24 GB", 23.69 * GiB, "resident", 1472),
+    ("RTX 5090, 32 GB", 31.36 * GiB, "resident", 1472),
+    ("A100, 40 GB", 39.38 * GiB, "resident", 1472),
     ("L40S, 48 GB with ECC", 44.39 * GiB, "resident", 1472),
     ("A100, 80 GB", 79.15 * GiB, "resident", 1472),
 ]
