@@ -127,6 +127,7 @@ def test_each_component_is_copied_to_the_device_once_a_picture_and_never_back(lo
         assert sum(log.to_host) < 64 * 64 * 3 + 100, "more than the picture and whether each step was finite"
 
 
+@pytest.mark.full
 def test_controlnets_and_upscalers_are_copied_once_a_pass_and_stay_nowhere(engines: dict[str, Engine]) -> None:
     """A cancelled picture and one that failed have let go of them too: the copies of the next one are the same."""
     engine = engines["offload"]
