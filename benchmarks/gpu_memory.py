@@ -21,7 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from darkroom.checkpoint.architectures import ARCHITECTURES
-from darkroom.engine.decode import set_tiling
+from darkroom.engine.decode import Codec, set_tiling
+from darkroom.engine.memory import TILE, MemoryPlan
+from darkroom.engine.placement import Placement
 
 GB = 10**9
 BLOCK = 512
@@ -46,7 +48,7 @@ class Live(TorchDispatchMode):
             leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
         }
         for leaf in tree_leaves(made):
-            if isinstance(leaf, torch.Tensor):
+            if isinstance(leaf, torch.Tensor) and leaf.is_meta:
                 self._add(leaf.untyped_storage(), given)
         return made
 
@@ -77,8 +79,8 @@ def counting() -> Iterator[Live]:
         yield live
 
 
-def make(component: str, dtype: Any) -> Any:
-    """A component of SDXL base without numbers."""
+def make(component: str, dtype: Any, device: str = "meta") -> Any:
+    """A component of SDXL base, without numbers or with any."""
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers.models.clip.configuration_clip import CLIPTextConfig
@@ -92,7 +94,8 @@ def make(component: str, dtype: Any) -> Any:
         "text_encoder_2": lambda: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
     }
     with torch.device("meta"):
-        return makers[component]().to(dtype).eval().requires_grad_(False)
+        made = makers[component]().to(dtype).eval().requires_grad_(False)
+    return made if device == "meta" else made.to_empty(device=device)
 
 
 def weights(part: Any) -> int:
@@ -136,18 +139,40 @@ def run_decoder(vae: Any, width: int, height: int, tile: int | None) -> Live:
     return live
 
 
-def decoding_again(vae: Any, width: int, height: int, tile: int | None) -> int:
-    """Bytes of decoding in half precision and, because that gave NaN, once more in fp32, with the weights in fp32."""
-    set_tiling(vae, tile)
-    dtype = vae.dtype
-    with counting() as live:
-        for _ in range(2):
-            latents = torch.empty((1, 4, height // 8, width // 8), device="meta", dtype=vae.dtype)
-            made = vae.decode(latents, return_dict=False)[0]
-            del made
-            torch.nn.Module.to(vae, torch.float32)
-    torch.nn.Module.to(vae, dtype)
+def decoding_again(edge: int, tile: int | None, *, takes_turns: bool) -> int:
+    """Bytes of the engine's decoding of a square where half precision gave NaN, with the VAE's weights.
+
+    The VAE is SDXL's, in fp16 in the machine's memory; the meta device stands for the GPU, to which `Codec` brings it.
+    """
+    vae = make("vae", torch.float16, "cpu")
+    plan = MemoryPlan("offload" if takes_turns else "resident", "for a count", tile and 1, tile or TILE)
+    placement = Placement("meta", takes_turns=takes_turns)
+    with counting() as live, _First(is_finite=False):
+        latents = torch.empty((1, 4, edge // 8, edge // 8), device="meta", dtype=torch.float16)
+        image, is_retried = Codec(placement, plan).decode(vae, latents)
+    placement.clear()
+    home = "cpu" if takes_turns else "meta"
+    if not is_retried or image.size != (edge, edge) or (vae.dtype, vae.device.type) != (torch.float16, home):
+        raise RuntimeError("the VAE wasn't decoded again, or isn't what it was")
     return live.peak
+
+
+class _First(TorchDispatchMode):
+    """Answers what is asked of tensors without numbers: the first truth value is `is_finite`, later ones true, a picture black."""
+
+    def __init__(self, *, is_finite: bool) -> None:
+        super().__init__()
+        self._answer = is_finite
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten.is_nonzero.default:
+            answer, self._answer = self._answer, True
+            return answer
+        is_copy = func.overloadpacket is torch.ops.aten.to and kwargs.get("device") == torch.device("cpu")
+        if is_copy and args[0].is_meta:
+            return torch.zeros(args[0].shape, dtype=args[0].dtype)
+        return func(*args, **kwargs)
 
 
 def encoding(vae: Any, width: int, height: int, tile: int | None) -> int:
@@ -162,7 +187,6 @@ def table() -> str:
     """The table of docs/explanation/gpu.md, in GB of 10^9 bytes."""
     parts = {name: make(name, torch.float32 if name == "vae" else torch.float16) for name in COMPONENTS}
     first, second, unet, vae = (parts[name] for name in ("text_encoder", "text_encoder_2", "unet", "vae"))
-    half = make("vae", torch.float16)
     rows = [("weights: both text encoders, fp16", weights(first) + weights(second))]
     rows += [("weights: UNet, fp16", weights(unet)), ("weights: VAE, fp32", weights(vae))]
     rows += [("encoding two chunks of a prompt", text_encoding(first, 2) + text_encoding(second, 2))]
@@ -172,7 +196,7 @@ def table() -> str:
     rows += [
         (
             f"decoding {edge} × {edge} again in fp32{where}, with the VAE's weights",
-            decoding_again(half, edge, edge, tile),
+            decoding_again(edge, tile, takes_turns=False),
         )
         for edge, tile, where in (
             (1024, None, ""),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,11 +84,34 @@ def test_it_says_what_is_missing_and_installs_nothing(tmp_path: Path) -> None:
 
 def test_a_run_names_its_own_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", os.environ["PATH"])
-    for name in ("DARKROOM_LEASE", "DARKROOM_PYTHON", "DARKROOM_VERSION"):
+    for name in ("DARKROOM_LEASE", "DARKROOM_PYTHON", "DARKROOM_VERSION", "DARKROOM_THREADS"):
         monkeypatch.setenv(name, "")
-    prepare_environment()
+    prepare_environment(SimpleNamespace(is_main=True, is_remote=False))  # type: ignore[arg-type]
     assert os.environ["DARKROOM_PYTHON"] == sys.executable
     assert os.environ["DARKROOM_VERSION"] == __version__
+
+
+@pytest.mark.parametrize(
+    ("is_main", "is_remote", "given", "threads"),
+    [
+        (True, False, "3", "3"),  # the process that a user started
+        (True, False, None, ""),
+        (False, False, "1", "5"),  # that of a local job, whose own threads Snakemake has set
+        (False, True, "3", ""),  # that of a cluster's job
+    ],
+)
+def test_a_run_keeps_the_users_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch, is_main: bool, is_remote: bool, given: str | None, threads: str
+) -> None:
+    for name in ("PATH", "DARKROOM_LEASE", "DARKROOM_PYTHON", "DARKROOM_VERSION"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    monkeypatch.setenv("DARKROOM_THREADS", "5")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    prepare_environment(SimpleNamespace(is_main=is_main, is_remote=is_remote))  # type: ignore[arg-type]
+    assert os.environ["DARKROOM_THREADS"] == threads
 
 
 def test_a_job_in_an_environment_of_another_version_fails(

@@ -34,7 +34,8 @@ from snakemake.settings.types import (
 from snakemake.shell import shell
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, THREAD_VARIABLES, SnakemakeRun, in_place_of
+from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, SnakemakeRun, in_place_of
+from darkroom.warm.slots import THREAD_VARIABLES
 
 TRIED = "9.27"
 

@@ -138,7 +138,9 @@ def test_the_report_holds_pages_with_captions_and_no_pictures(empty: Project) ->
 
 
 @pytest.mark.full
-def test_a_real_engines_work_adds_up(tmp_path: Path) -> None:
+def test_a_real_engines_work_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the user's number of threads, whether a job runs in Snakemake's process or in a shell, for which Snakemake sets another."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with Project(tmp_path / "real", is_real=True) as project:
         project.folder.mkdir()
         project.set_up(SHEET, render={**SETTINGS, "steps": 4})
@@ -149,3 +151,7 @@ def test_a_real_engines_work_adds_up(tmp_path: Path) -> None:
         each = sum(steps[name] for name in ("apply", "encode", "denoise", "decode", "png", "rest")) / 4
         assert found["seconds_per_picture"] == pytest.approx(each, rel=0.05)
         assert found["memory"]["engine_bytes"] > 10**8 and found["tokens"]["prompt"] > 0
+        assert found["threads"] == [2]
+        project.configure(benchmark=True)
+        project.make()
+        assert counts(project)[1] == 4 and numbers(project)["threads"] == [2]

@@ -21,7 +21,7 @@ tune_garbage_collection()
 plan = load_plan(config, this_run)
 lifecycle = lifecycle_of(plan, this_run, main)
 
-prepare_environment()
+prepare_environment(this_run)
 
 
 def start():

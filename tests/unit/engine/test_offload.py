@@ -16,12 +16,13 @@ from darkroom.engine import Cancelled, Denoised, Engine, Library, Previews, Want
 from darkroom.engine import engine as engine_module
 from darkroom.engine.decode import Codec
 from darkroom.engine.load import load_vae, prepare
-from darkroom.engine.memory import MemoryPlan
+from darkroom.engine.memory import GB, MemoryPlan
 from darkroom.engine.placement import Placement
 from darkroom.errors import OutOfMemoryError
 from darkroom.request.render_request import RenderRequest
 from tests.fixtures import fake_device
 from tests.fixtures.assets import write_embedding, write_lora, write_loud_vae, write_vae
+from tests.fixtures.controlnets import write_control
 from tests.fixtures.upscalers import compact, write_upscaler
 
 REQUEST = RenderRequest(prompt="a fox", width=64, height=64, steps=2, seed=7)
@@ -37,6 +38,7 @@ def load(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     write_embedding(folder / "embeddings/easy.safetensors")
     write_vae(folder / "vaes/other.safetensors", seed=5)
     write_upscaler(folder / "upscalers/double.safetensors", compact(2))
+    write_control(folder / "controlnets/edges.safetensors")
 
     def make(mode: str) -> Engine:
         if mode == "cpu":
@@ -46,6 +48,7 @@ def load(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             patch.setattr(engine_module, "resolve_dtype", lambda *_: "fp32")
             plan = MemoryPlan(mode, "for a test", None)  # type: ignore[arg-type]
             patch.setattr(engine_module, "decide", lambda *_: plan)
+            patch.setattr(engine_module, "total_memory", lambda _: 80 * GB)
             return Engine.load(model_dir, device=fake_device.DEVICE, library=Library(folder))
 
     yield make
@@ -79,6 +82,7 @@ _BUFFER = BytesIO()
 PICTURE.save(_BUFFER, "PNG")
 GIVEN = {hashlib.sha256(_BUFFER.getvalue()).hexdigest(): _BUFFER.getvalue()}
 IMAGE = next(iter(GIVEN))
+CONTROL = [{"model": "edges", "image": IMAGE}]
 DRESSED: dict[str, Any] = {"prompt": "easy fox <lora:lines:1>", "embeddings": ("easy",), "vae": "other"}
 CASES: dict[str, dict[str, Any]] = {
     "a prompt": {},
@@ -90,14 +94,14 @@ CASES: dict[str, dict[str, Any]] = {
             {"tile": {"scale": 1.25, "tile": 96, "overlap": 32, "denoising_strength": 0.5}},
         ]
     },
+    "a control": {"prompt": "fox <lora:lines:1>", "control": CONTROL},
     "latents": {"stages": [{"hires": {"scale": 1.5, "upscaler": "Latent", "denoising_strength": 0.6}}]},
 }
 
 
 def render(engine: Engine, changes: dict[str, Any], **options: Any) -> bytes:
     request = RenderRequest.model_validate({**REQUEST.model_dump(exclude_unset=True), **changes})
-    pictures = GIVEN if "image" in changes else {}
-    return engine.render(request, pictures=pictures, **options).image.tobytes()
+    return engine.render(request, pictures=GIVEN if request.pictures else {}, **options).image.tobytes()
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -143,6 +147,44 @@ def test_a_batch_takes_the_unet_to_the_device_once(engines: dict[str, Engine]) -
         assert torch.equal(there, in_turns)
         alone = engines["resident"].denoise(request).made.latents.cpu()
         torch.testing.assert_close(there, alone, rtol=0, atol=1e-3)
+
+
+@pytest.mark.full
+def test_controlnets_and_upscalers_are_copied_once_a_pass_and_stay_nowhere(engines: dict[str, Engine]) -> None:
+    """A cancelled picture and one that failed have let go of them too: the copies of the next one are the same."""
+    engine = engines["offload"]
+    own = sizes(engine)
+    hires = {"scale": 2, "upscaler": "double", "denoising_strength": 0.6, "control": CONTROL}
+    changes: dict[str, Any] = {"prompt": "a led fox", "control": CONTROL, "stages": [{"hires": hires}]}
+    expected = render(engine, changes)
+    control, upscaler = (sum(tensor.nbytes for tensor in model.state_dict().values()) for model in loaded(engine))
+    with fake_device.recording() as log:
+        assert render(engine, changes) == expected
+    twice = 2 * (own["unet"] + own["vae"] + control) + own["vae"] + upscaler
+    assert twice <= sum(log.to_device) < twice + 600_000, "two passes, and their pictures"
+    assert sum(log.to_host) < 8 * 128 * 128 * 3 < own["vae"]
+    steps: list[int] = []
+    with pytest.raises(Cancelled):
+        render(engine, changes, cancelled=lambda: len(steps) > 2, on_step=lambda done, _: steps.append(done))
+    assert_all_out(engine)
+    limit = sum(log.to_device) - own["vae"] - control // 2
+    with fake_device.recording(limit), pytest.raises(OutOfMemoryError):
+        render(engine, changes)
+    assert_all_out(engine)
+    assert render(engine, changes) == expected
+
+
+def loaded(engine: Engine) -> tuple[Any, Any]:
+    """The ControlNet and the upscaler of the last picture."""
+    (control,) = engine._controlnets._loaded.values()
+    return control, engine.upscalers._loaded[1].descriptor.model  # type: ignore[index]
+
+
+def assert_all_out(engine: Engine) -> None:
+    assert is_all_out(engine)
+    assert not engine._controlnets._turns._there
+    models = list(engine._controlnets._loaded.values())
+    assert all(tensor.device.type == "cpu" for model in models for tensor in model.state_dict().values())
 
 
 def test_only_those_in_use_are_there(load: Loader) -> None:

@@ -15,7 +15,7 @@ import pytest
 from darkroom.errors import ConfigError
 from darkroom.warm.lease import make_lease
 from darkroom.warm.paths import runtime_folder, server_files, slot_file
-from darkroom.warm.slots import Slot, choose, is_running, make_devices
+from darkroom.warm.slots import THREAD_VARIABLES, Slot, choose, is_running, make_devices
 
 LEASE = make_lease(os.getpid())
 
@@ -210,6 +210,16 @@ def test_an_engine_is_shown_its_own_gpu_alone(
             assert device.environment is None
         else:
             assert device.environment == {**os.environ, "CUDA_VISIBLE_DEVICES": device.visible}
+
+
+def test_an_engine_has_the_runs_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Snakemake has set that of the job, for each library."""
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("DARKROOM_THREADS", "3")
+    for device in make_devices(["cpu", "cuda:1"]):
+        environment = device.environment
+        assert environment is not None and {environment[name] for name in THREAD_VARIABLES} == {"3"}
 
 
 @pytest.mark.parametrize("given", ["", "-1", "4"])

@@ -83,6 +83,8 @@ def test_key_tells_engines_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     others.append(key(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     others.append(key(tmp_path))
+    monkeypatch.setenv("DARKROOM_THREADS", "2")
+    others.append(key(tmp_path))
     monkeypatch.setenv("SLURM_JOB_ID", "77")
     others.append(key(tmp_path))
     assert len({base, *others}) == len(others) + 1

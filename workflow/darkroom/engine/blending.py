@@ -8,6 +8,7 @@ preconditioning (Karras et al., arXiv:2206.00364, section 5).
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 
@@ -65,15 +66,29 @@ def keep_outside(scheduler: Any, latents: Any, anew: Any) -> None:
     """
     import torch
 
-    step = scheduler.step
+    step, on_host, calls = scheduler.step, functools.cache(lambda: _OnHost(scheduler)), itertools.count()
 
     @functools.wraps(step)  # diffusers' pipelines look at its parameters
     def blended(output: Any, timestep: Any, sample: Any, *args: Any, **options: Any) -> Any:
-        sigma = noise_level(scheduler, timestep)
-        kept = output_for(scheduler, latents, timestep, sample.float(), sigma)
+        known = on_host()
+        own = known.timesteps[next(calls)]
+        kept = output_for(known, latents, own, sample.float(), noise_level(known, own))
         return step(torch.where(anew > 0, output, kept.to(output.dtype)), timestep, sample, *args, **options)
 
     scheduler.step = blended
+
+
+class _OnHost:
+    """A scheduler with a copy on the CPU of what it keeps on the device: a number read from there waits for all steps before."""
+
+    def __init__(self, scheduler: Any) -> None:
+        self._scheduler = scheduler
+        for name in ("timesteps", "alphas_cumprod", "sigmas_interpol"):
+            if hasattr(scheduler, name):
+                setattr(self, name, getattr(scheduler, name).cpu())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scheduler, name)
 
 
 def _parts(scheduler: Any, timestep: Any, sigma: Any) -> tuple[float, float]:

@@ -254,7 +254,7 @@ def _outputs(each: Active, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_
     picture = each.picture.expand(sample.shape[0], -1, -1, -1)
     extra: dict[str, Any] = {"controlnet_cond": picture}
     if each.type_number is not None:
-        kinds = torch.zeros(sample.shape[0], each.model.config.num_control_type).to(sample)
+        kinds = sample.new_zeros(sample.shape[0], each.model.config.num_control_type)
         kinds[:, each.type_number] = 1
         extra = {"controlnet_cond": [picture], "control_type": kinds, "control_type_idx": [each.type_number]}
     down, middle = each.model(

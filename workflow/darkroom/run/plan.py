@@ -42,6 +42,7 @@ from darkroom.run.stage_jobs import StageJob
 from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
 from darkroom.warm.lease import make_lease
+from darkroom.warm.paths import THREADS
 
 PLAN_FILE = Path(".snakemake/darkroom/plan.json")
 DEFAULT_CONFIG = "config/config.yaml"
@@ -323,15 +324,18 @@ def load_plan(config: dict[str, Any], run: SnakemakeRun) -> Plan:
         return plan
 
 
-def prepare_environment() -> None:
+def prepare_environment(run: SnakemakeRun) -> None:
     """Set the environment variables that jobs inherit from Snakemake's process.
 
     DARKROOM_LEASE: engines that a run starts end with the run, because they hold a lease on this process. It can't be in
     shell text or params: a process number in them would make every output look changed. PATH: jobs call the `darkroom` of
     this interpreter's environment, whether that is activated or not. DARKROOM_PYTHON: envs/darkroom.post-deploy.sh installs
     the Darkroom of this interpreter in an environment that Snakemake makes. DARKROOM_VERSION: a job in an environment of
-    another version fails with E-VERSION.
+    another version fails with E-VERSION. DARKROOM_THREADS: the user's OMP_NUM_THREADS, in whose place jobs have their own
+    threads. On a cluster these are what the job has asked for, so they count there.
     """
+    threads = os.environ.get("OMP_NUM_THREADS", "") if run.is_main else os.environ.get(THREADS, "")
+    os.environ[THREADS] = "" if run.is_remote else threads
     os.environ["DARKROOM_LEASE"] = make_lease(os.getpid())
     os.environ["DARKROOM_PYTHON"] = sys.executable
     os.environ["DARKROOM_VERSION"] = __version__

@@ -17,15 +17,11 @@ from typing import Any
 
 from darkroom.run.picture_queue import IN_FLIGHT, PictureQueue
 from darkroom.warm.connection import Turns
+from darkroom.warm.slots import THREAD_VARIABLES
 
 OUR_PATHS = ["results/", "models/", "logs/"]
 DEFAULT_RATE = (100, 1)
 """Snakemake's own limit on job starts, in jobs and seconds, which nobody asked for."""
-THREAD_VARIABLES = (
-    *(f"{library}_NUM_THREADS" for library in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
-    "VECLIB_MAXIMUM_THREADS",
-)
-"""What Snakemake sets to a job's threads for its command, and the engine that the command starts."""
 _IS_HERE = "darkroom_runs_here"
 SPARE_WORKERS = 5
 """How many jobs Snakemake's local executor runs at once beyond the number of cores; further ones wait in its pool."""

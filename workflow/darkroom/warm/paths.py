@@ -28,6 +28,9 @@ _LONGEST_NAME_BYTES = _KEY_DIGITS + len(".sock.new")
 # needs its own engine, on its own GPU, that ends with its own allocation.
 _ALLOCATION_VARIABLES = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "JOB_ID")
 
+THREADS = "DARKROOM_THREADS"
+"""The OMP_NUM_THREADS of the shell that a run was started in, which Snakemake replaces by each job's threads."""
+
 
 class ServerFiles:
     """The files of one engine: its socket, log and two locks, which the server holds as long as it lives.
@@ -99,7 +102,7 @@ def server_key(
     parts = [
         os.path.realpath(model_dir),
         hashlib.sha256(receipt).hexdigest(),
-        *(device, dtype, memory, compile, slot),
+        *(device, dtype, memory, compile, slot, os.environ.get(THREADS) or None),
         *(__version__, RENDER),
         *_allocation(),
     ]

@@ -21,9 +21,14 @@ from pathlib import Path
 from darkroom.base.processes import is_alive
 from darkroom.errors import ConfigError, DarkroomError, ServerError
 from darkroom.warm.connection import Connection, ConnectionLost
-from darkroom.warm.paths import ServerFiles, runtime_folder, server_files, slot_file
+from darkroom.warm.paths import THREADS, ServerFiles, runtime_folder, server_files, slot_file
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREAD_VARIABLES = (
+    *(f"{library}_NUM_THREADS" for library in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
+    "VECLIB_MAXIMUM_THREADS",
+)
+"""What Snakemake sets to a job's threads for its command, and the engine that the command starts."""
 AT_ONCE = 2
 """How many clients an engine has at once if there are several: one picture is encoded while the next is rendered."""
 _CUDA = "cuda:"
@@ -49,8 +54,14 @@ class Device:
 
     @property
     def environment(self) -> dict[str, str] | None:
-        """The environment for the device's engine, or None for this process's own."""
-        return None if self.visible is None else {**os.environ, VISIBLE: self.visible}
+        """The environment for the device's engine, or None for this process's own.
+
+        A run's number of threads takes the place of the job's: which job starts the engine must not change a picture.
+        """
+        changes = {} if self.visible is None else {VISIBLE: self.visible}
+        if threads := os.environ.get(THREADS):
+            changes |= dict.fromkeys(THREAD_VARIABLES, threads)
+        return {**os.environ, **changes} if changes else None
 
 
 def make_devices(names: Sequence[str]) -> list[Device]:
