@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import snakemake.api  # else its modules import each other in the wrong order
+from snakemake.common import get_function_params
 from snakemake.executors.local import Executor, run_wrapper
 from snakemake.io import IOFile
 from snakemake.iocontainers import OutputFiles
@@ -34,7 +35,14 @@ from snakemake.settings.types import (
 from snakemake.shell import shell
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, THREAD_VARIABLES, SnakemakeRun, in_place_of
+from darkroom.run.snakemake_api import (
+    DEFAULT_RATE,
+    SPARE_WORKERS,
+    THREAD_VARIABLES,
+    SnakemakeRun,
+    in_place_of,
+    keep_signatures,
+)
 
 TRIED = "9.27"
 
@@ -163,6 +171,17 @@ def test_a_job_looks_for_pipes_once_for_all_its_inputs(monkeypatch: pytest.Monke
     asked.clear()
     assert [Job.is_pipe_or_service_input(job, path) for path in inputs] == before == [True, False, False]
     assert asked == [job]
+
+
+def test_a_functions_signature_is_kept_and_snakemake_takes_it() -> None:
+    def get_engine(wildcards: Any, output: Any) -> None: ...
+
+    asked = [get_function_params(get_engine) for _ in range(2)]
+    assert asked[0] is not asked[1]
+    keep_signatures([get_engine])
+    kept = [get_function_params(get_engine) for _ in range(2)]
+    assert list(kept[0]) == list(asked[0]) == ["wildcards", "output"]
+    installed(kept[0] is kept[1], "signatures are found out in another way")
 
 
 def test_what_a_job_takes_is_kept_with_it() -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from darkroom.pictures import contact_sheet, drawn_cells, grid
 from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.drawn_cells import DrawnCells
 from darkroom.pictures.grid import GridRequest, draw_grid
 from darkroom.pictures.grid_parts import split_page
 from tests.fixtures.pictures import make_pictures
@@ -66,6 +68,18 @@ def test_a_further_picture_alone_is_decoded(draw: Draw, tmp_path: Path) -> None:
     assert len(draw(tmp_path / "old", 5)) == 1
     draw(tmp_path / "new", 5)
     assert (tmp_path / "old/page.png").read_bytes() == (tmp_path / "new/page.png").read_bytes()
+
+
+def test_equal_pictures_give_the_same_page_whichever_is_drawn_first(tmp_path: Path) -> None:
+    boxes = [(0, 9, 5, 5), (7, 0, 5, 5), (0, 0, 5, 5)]
+    chunks = set()
+    for order in (boxes, boxes[::-1], boxes[1:] + boxes[:1]):
+        cells, info = DrawnCells(tmp_path / "page.png"), PngInfo()
+        for box in order:
+            cells.add("same", box)
+        cells.write(info)
+        chunks.add(info.chunks[0][1])
+    assert len(chunks) == 1
 
 
 @pytest.mark.parametrize("damage", ["cut off", "a byte", "not there"])

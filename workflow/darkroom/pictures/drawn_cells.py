@@ -48,9 +48,9 @@ class DrawnCells:
             return before.crop((left, top, left + width, top + height))
 
     def add(self, key: str, box: Box) -> None:
-        """Say where a picture stands on the page that is drawn now."""
+        """Say where a picture stands on the page that is drawn now. Of equal pictures the first place counts, whichever is drawn first."""
         with self._lock:
-            self._boxes[key] = box
+            self._boxes[key] = min(box, self._boxes.get(key, box))
 
     def write(self, info: PngInfo) -> None:
         """Add the chunk for the page that is drawn now."""

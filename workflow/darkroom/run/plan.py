@@ -138,7 +138,7 @@ class Plan:
     def given_pictures(self, wildcards: Any) -> list[str]:
         """The options of `darkroom render` that name the control pictures of a first pass; those of stages are their jobs'."""
         picture = self.picture(wildcards)
-        needed = () if picture.request.stages else picture.request.pictures
+        needed = picture.request.pictures if picture.files and not picture.request.stages else ()
         return [part for sha256 in needed for part in ("--picture", f"{sha256}={picture.files[sha256]}")]
 
     def stage_job(self, wildcards: Any) -> StageJob:
@@ -188,7 +188,7 @@ class Plan:
             names: dict[bool, set[str]] = {True: set(), False: set()}
             for picture in pictures:
                 if bool(picture.request.stages) == staged:
-                    names[picture.latent_path in self.latents].add(Path(picture.name).name)
+                    names[picture.latent_path in self.latents].add(picture.name.rpartition("/")[2])
             if names[True] and not names[False]:
                 patterns.append(re.escape(name))
             elif names[True]:

@@ -5,11 +5,12 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
 from functools import lru_cache
 from pathlib import Path
@@ -318,6 +319,12 @@ def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[
         other(log)
 
     return call
+
+
+def keep_signatures(functions: Iterable[Callable[..., object]]) -> None:
+    """Have Python keep the signatures of functions that rules call for each job: Snakemake asks for them several times a call."""
+    for function in functions:
+        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
 
 
 def in_place_of(path: str, there: str) -> str:
