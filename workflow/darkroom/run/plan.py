@@ -55,6 +55,7 @@ class Plan:
     sources: Sources
     sheets: Mapping[str, PlannedSheet]
     _by_path: dict[str, PlannedPicture] = field(default_factory=dict, repr=False)
+    _digests: dict[str | None, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def studies(self) -> dict[str, dict[str, Any]]:
@@ -222,7 +223,12 @@ class Plan:
         return len(self.config.engine.devices) or 1
 
     def digest(self, sheet: str | None = None) -> str:
-        """Changes when the pages that show these pictures have to change."""
+        """Changes when the pages that show these pictures have to change. Found out once: Snakemake asks again whenever it prints a job."""
+        if sheet not in self._digests:
+            self._digests[sheet] = self._digest(sheet)
+        return self._digests[sheet]
+
+    def _digest(self, sheet: str | None) -> str:
         chosen = self.sheets if sheet is None else {sheet: self.sheets[sheet]}
         data = [
             [p.path, p.request.to_json(), *filter(None, [p.study])] for pictures in chosen.values() for p in pictures
