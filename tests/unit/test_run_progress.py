@@ -17,7 +17,14 @@ from darkroom.pictures.gallery import build_gallery
 from darkroom.pictures.picture import GalleryPicture
 from darkroom.pictures.run_progress import Progress
 from darkroom.run import progress_page
-from darkroom.run.page_lock import EXPECTED, end_progress, page_lock, pause_after, write_expected
+from darkroom.run.page_lock import (
+    EXPECTED,
+    end_progress,
+    has_pictures_to_come,
+    page_lock,
+    pause_after,
+    write_expected,
+)
 from tests.fixtures.pictures import make_pictures
 
 PLAN = Path(".snakemake/darkroom/plan.json")
@@ -85,6 +92,19 @@ def test_no_page_follows_the_finished_one_and_none_is_written_beside_it(pictures
     assert progress_page.main([str(run()), str(PLAN)]) == 0
     assert progress_page.main([str(run()), str(PLAN), "--ended"]) == 0
     assert not Path("results/index.html").exists()
+
+
+def test_no_page_is_started_once_the_last_picture_is_there(pictures: list[GalleryPicture]) -> None:
+    assert has_pictures_to_come(run())
+    last = Path(f"results/{pictures[2].path}")
+    made = last.read_bytes()
+    last.unlink()
+    assert has_pictures_to_come(run())
+    last.write_bytes(made)
+    assert not has_pictures_to_come(run())
+    last.unlink()
+    end_progress()
+    assert not has_pictures_to_come(run())
 
 
 def test_what_it_shows_is_not_called_damaged(pictures: list[GalleryPicture]) -> None:

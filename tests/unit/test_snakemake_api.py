@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 import snakemake.api  # else its modules import each other in the wrong order
+from snakemake.common import get_function_params
 from snakemake.executors.local import Executor, run_wrapper
 from snakemake.io import IOFile
 from snakemake.iocontainers import OutputFiles
-from snakemake.jobs import AbstractJob
+from snakemake.jobs import AbstractJob, Job
 from snakemake.modules import WorkflowModifier
 from snakemake.parser import Shell
 from snakemake.path_modifier import PathModifier
@@ -34,7 +35,7 @@ from snakemake.settings.types import (
 from snakemake.shell import shell
 from snakemake.workflow import DAG, Workflow
 
-from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, SnakemakeRun, in_place_of
+from darkroom.run.snakemake_api import DEFAULT_RATE, SPARE_WORKERS, SnakemakeRun, in_place_of, keep_signatures
 from darkroom.warm.slots import THREAD_VARIABLES
 
 TRIED = "9.27"
@@ -138,6 +139,43 @@ def test_sigterm_has_the_scheduler_wait_for_what_is_running(monkeypatch: pytest.
     SnakemakeRun(workflow()).call_at_termination(lambda: called.append("stop"))
     JobScheduler.exit_gracefully(SimpleNamespace(), 15, None)
     assert called == ["stop", (15, None)]
+
+
+def test_a_job_looks_for_pipes_once_for_all_its_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = inspect.getsource(Job.prepare)
+    installed("f for f in self.input if self.is_pipe_or_service_input(f)" in source, "jobs look for pipes otherwise")
+    inputs = [IOFile(name) for name in ("pipe", "plain", "from nobody")]
+    asked = []
+
+    class OneJob:
+        def __init__(self, *pipes: Any) -> None:
+            self.pipe_or_service_output = set(pipes)
+
+    class Dependencies(dict[Any, Any]):
+        def __getitem__(self, job: Any) -> Any:
+            asked.append(job)
+            return super().__getitem__(job)
+
+    job = OneJob()
+    made = {OneJob(inputs[0]): {inputs[0]}, OneJob(): {inputs[1]}}
+    job.dag = SimpleNamespace(dependencies=Dependencies({job: made}))
+    before = [Job.is_pipe_or_service_input(job, path) for path in inputs]
+    monkeypatch.setattr(Job, "is_pipe_or_service_input", Job.is_pipe_or_service_input)  # put back afterwards
+    SnakemakeRun(workflow()).find_pipes_once()
+    asked.clear()
+    assert [Job.is_pipe_or_service_input(job, path) for path in inputs] == before == [True, False, False]
+    assert asked == [job]
+
+
+def test_a_functions_signature_is_kept_and_snakemake_takes_it() -> None:
+    def get_engine(wildcards: Any, output: Any) -> None: ...
+
+    asked = [get_function_params(get_engine) for _ in range(2)]
+    assert asked[0] is not asked[1]
+    keep_signatures([get_engine])
+    kept = [get_function_params(get_engine) for _ in range(2)]
+    assert list(kept[0]) == list(asked[0]) == ["wildcards", "output"]
+    installed(kept[0] is kept[1], "signatures are found out in another way")
 
 
 def test_what_a_job_takes_is_kept_with_it() -> None:

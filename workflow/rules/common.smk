@@ -14,6 +14,7 @@ from darkroom.run.plan import (
     prepare_environment,
     tune_garbage_collection,
 )
+from darkroom.run.snakemake_api import keep_signatures
 from darkroom.run.stage_jobs import mark_inputs
 
 tune_garbage_collection()
@@ -302,3 +303,6 @@ def get_usable(wildcards):
 
 def get_digest(wildcards):
     return plan.digest(wildcards.get("sheet"))
+
+
+keep_signatures([each for name, each in list(globals().items()) if name.startswith("get_")])

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL.PngImagePlugin import PngInfo
 
 from darkroom.pictures import contact_sheet, drawn_cells, grid
 from darkroom.pictures.contact_sheet import make_contact_sheet
+from darkroom.pictures.drawn_cells import DrawnCells
 from darkroom.pictures.grid import GridRequest, draw_grid
 from darkroom.pictures.grid_parts import split_page
+from darkroom.pictures.png_bands import encode_band
 from tests.fixtures.pictures import make_pictures
 from tests.fixtures.studies import make_study
 
@@ -68,6 +71,18 @@ def test_a_further_picture_alone_is_decoded(draw: Draw, tmp_path: Path) -> None:
     assert (tmp_path / "old/page.png").read_bytes() == (tmp_path / "new/page.png").read_bytes()
 
 
+def test_equal_pictures_give_the_same_page_whichever_is_drawn_first(tmp_path: Path) -> None:
+    boxes = [(0, 9, 5, 5), (7, 0, 5, 5), (0, 0, 5, 5)]
+    chunks = set()
+    for order in (boxes, boxes[::-1], boxes[1:] + boxes[:1]):
+        cells, info = DrawnCells(tmp_path / "page.png"), PngInfo()
+        for box in order:
+            cells.add("same", box)
+        cells.write(info)
+        chunks.add(info.chunks[0][1])
+    assert len(chunks) == 1
+
+
 @pytest.mark.parametrize("damage", ["cut off", "a byte", "not there"])
 def test_a_damaged_page_is_drawn_anew(draw: Draw, tmp_path: Path, damage: str) -> None:
     draw(tmp_path, 3)
@@ -94,3 +109,23 @@ def test_what_another_pillow_drew_is_drawn_anew(draw: Draw, tmp_path: Path, monk
     before = (tmp_path / "page.png").read_bytes()
     draw(tmp_path / "other", 3)
     assert (tmp_path / "other/page.png").read_bytes() != before
+
+
+def test_an_edited_picture_alone_draws_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 pictures in rows of two: the page before is not decoded, and its other rows are kept as they are."""
+    draw_contact_sheet(tmp_path / "old", 20)
+    edited = make_pictures(tmp_path / "old", 21)[20]
+    place = make_pictures(tmp_path / "old", 20)[7]
+    (tmp_path / "old" / place.path).write_bytes((tmp_path / "old" / edited.path).read_bytes())
+    pictures = make_pictures(tmp_path / "new", 20)
+    (tmp_path / "new" / place.path).write_bytes((tmp_path / "old" / edited.path).read_bytes())
+    encoded: list[int] = []
+    monkeypatch.setattr(contact_sheet, "encode_band", lambda image: encoded.append(1) or encode_band(image))
+    FITTED.clear()
+    for name, rows in (("old", 1), ("new", 12)):
+        encoded.clear()
+        sizes: dict[str, Any] = {"columns": 2, "thumbnail_px": 160}
+        make_contact_sheet(tmp_path / name, pictures, tmp_path / name / "page.png", **sizes)
+        assert len(encoded) == rows
+    assert len(FITTED) == 2 + 20
+    assert (tmp_path / "old/page.png").read_bytes() == (tmp_path / "new/page.png").read_bytes()

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cache, lru_cache
+import hashlib
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, __version__
 from PIL.PngImagePlugin import PngInfo
 
 from darkroom.base.files import write_bytes
-from darkroom.pictures.drawn_cells import DrawnCells, cell_key
+from darkroom.pictures.drawn_cells import Box, DrawnCells, cell_key, cells_chunk
 from darkroom.pictures.fonts import MAIN, coverage
 from darkroom.pictures.grid_parts import MOST_EDGE
 from darkroom.pictures.picture import GalleryPicture, group_pictures, shorten_middle
+from darkroom.pictures.png_bands import Band, encode_band, join_bands, read_bands
 from darkroom.pictures.records import PictureRecord, digest_pictures
 from darkroom.pictures.text_layout import draw_text, set_text
 from darkroom.pictures.thumbnails import in_threads, read_thumbnail, update_thumbnails
 from darkroom.resources import RESOURCES
+from darkroom.revisions import CONTACT_SHEET
 
 PAPER, INK, FAINT, EDGE = (250, 250, 248), (28, 28, 30), (118, 118, 124), (226, 226, 222)
 MARGIN, GAP = 32, 20
@@ -28,10 +32,12 @@ TITLE_SIZE, COUNT_SIZE, PROMPT_SIZE, SMALL_SIZE = 26, 16, 16, 14
 LINE_HEIGHT = 1.25
 SMALLEST_CAPTION = 120  # px; below that width a caption can't be read
 MAX_PIXELS = 64_000_000  # many viewers, and Pillow, refuse pictures from 89 million pixels on
-_COMPRESS_LEVEL = 3  # against 6: four fifths of the time, a tenth more bytes for photographs, a third for flat colours
+FEW = 8
+"""If fewer than one picture in so many has to be drawn, their thumbnails are read rather than the whole page before."""
 
 Font = ImageFont.FreeTypeFont
 Colour = tuple[int, int, int]
+Groups = Sequence[tuple[str, str, Sequence[GalleryPicture]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,11 @@ class _Layout:
     def width(self) -> int:
         return 2 * MARGIN + self.columns * self.edge + (self.columns - 1) * GAP
 
+    @property
+    def places(self) -> range:
+        """The left edges of a row's squares."""
+        return range(MARGIN, MARGIN + self.columns * (self.edge + GAP), self.edge + GAP)
+
     def group_height(self, count: int) -> int:
         rows = -(-count // self.columns)
         return self.heading + rows * (self.edge + self.caption + GAP)
@@ -70,24 +81,25 @@ def make_contact_sheet(
 
     Each stands in a square of `thumbnail_px`, which shrinks when the page would pass MAX_PIXELS; a page that would be
     higher than MOST_EDGE has longer rows. Pictures' paths are relative to `results`; their thumbnails there are updated, and drawn
-    from, or copied from the page before. Raises ImageError (E-IMAGE) that names a missing or damaged picture.
+    from, or copied from the page before, of which rows that stay are kept as they are. Raises ImageError (E-IMAGE) that names a
+    missing or damaged picture.
     """
     records = update_thumbnails(results, pictures, thumbnail_px)
     groups = group_pictures([picture for picture in pictures if picture.is_result])
-    counts = [len(members) for _, _, members in groups]
-    layout = _fit(columns, thumbnail_px, counts)
-    hashes = {picture.name: record.thumbnail_sha256 for picture, record in zip(pictures, records, strict=True)}
-    thumbnails = _Thumbnails(results, layout.edge, hashes, DrawnCells(out))
-    page = Image.new("RGB", (layout.width, max(2 * MARGIN, layout.height(counts))), PAPER)
-    top = MARGIN
-    for sheet, checkpoint, members in groups:
-        _draw_group(page, layout, top, f"{sheet} · {checkpoint}", members, thumbnails)
-        top += layout.group_height(len(members)) + GAP
-    texts = _identity(records)
-    thumbnails.cells.write(texts)
-    buffer = io.BytesIO()
-    page.save(buffer, "PNG", compress_level=_COMPRESS_LEVEL, pnginfo=texts)
-    write_bytes(out, buffer.getvalue())
+    layout = _fit(columns, thumbnail_px, [len(members) for _, _, members in groups])
+    by_name = {picture.name: record for picture, record in zip(pictures, records, strict=True)}
+    bands = [_key(band, layout, by_name) for band in _divide(layout, groups)]
+    texts, before = _identity(records), read_bands(out)
+    drawn = [band for band in bands if band.key not in before]
+    few = FEW * sum(len(band.members) for band in drawn) < len(by_name)
+    thumbnails = _Thumbnails(results, layout.edge, by_name, None if few else DrawnCells(out))
+    images = in_threads(partial(_draw_cells, layout, thumbnails), drawn)
+    made = {id(band): _finish_band(layout, band, image) for band, image in zip(drawn, images, strict=True)}
+    texts.add(*_note_cells(layout, bands, by_name))
+    joined = [(band.key, made.get(id(band)) or before[band.key]) for band in bands]
+    height = sum(band.height for band in bands)
+    chunks = [(kind, body) for kind, body, *_ in texts.chunks]
+    write_bytes(out, join_bands(layout.width, height, joined, chunks))
 
 
 def _identity(records: list[PictureRecord]) -> PngInfo:
@@ -110,75 +122,122 @@ def _fit(columns: int, thumbnail_px: int, counts: list[int]) -> _Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class _Band:
+    """A row of pictures, a group's heading with the space above it, or space alone. An empty `key` is that of a row not to be kept."""
+
+    height: int
+    title: str = ""
+    count: str = ""
+    members: tuple[GalleryPicture, ...] = ()
+    key: str = ""
+
+
+def _divide(layout: _Layout, groups: Groups) -> Iterator[_Band]:
+    """The page from top to bottom; below a row of pictures there is a GAP."""
+    above = MARGIN
+    for sheet, checkpoint, members in groups:
+        count = f"{len(members):,} picture{'' if len(members) == 1 else 's'}"
+        yield _Band(above + layout.heading, f"{sheet} · {checkpoint}", count)
+        for start in range(0, len(members), layout.columns):
+            row = tuple(members[start : start + layout.columns])
+            yield _Band(layout.edge + layout.caption + GAP, members=row)
+        above = GAP
+    yield _Band(MARGIN - GAP if groups else 2 * MARGIN)
+
+
+def _key(band: _Band, layout: _Layout, records: Mapping[str, PictureRecord]) -> _Band:
+    """The band with a hash of all that is drawn in it and what draws it, unless a thumbnail's hash isn't known."""
+    cells = [records[picture.name].thumbnail_sha256 for picture in band.members]
+    if not all(cells):
+        return band
+    captions = [_caption(picture) for picture in band.members] if layout.caption else []
+    sizes = (layout.width, layout.edge, band.height)
+    parts = [sizes, band.title, band.count, cells, captions, CONTACT_SHEET, __version__, zlib.ZLIB_RUNTIME_VERSION]
+    return replace(band, key=hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32])
+
+
+@dataclass(frozen=True, slots=True)
 class _Thumbnails:
-    """Draws thumbnails in squares of `edge` pixels. `hashes` are their SHA256 by picture, empty if it is not known."""
+    """Draws thumbnails in squares of `edge` pixels. `cells` is the page before, None if they are read from their files."""
 
     results: Path
     edge: int
-    hashes: Mapping[str, str]
-    cells: DrawnCells
+    records: Mapping[str, PictureRecord]
+    cells: DrawnCells | None
 
-    def draw(self, page: Image.Image, x: int, y: int, picture: GalleryPicture) -> None:
-        """Draw a picture's thumbnail in the square whose corner is at `x` and `y`."""
-        sha256 = self.hashes[picture.name]
-        key = cell_key(sha256, self.edge) if sha256 else ""
-        image = self.cells.copy(key) or self._fit(read_thumbnail(self.results, picture))
-        ImageDraw.Draw(page).rectangle((x, y, x + self.edge - 1, y + self.edge - 1), fill=EDGE)
-        left, top = x + (self.edge - image.width) // 2, y + (self.edge - image.height) // 2
-        page.paste(image, (left, top))
-        if key:
-            self.cells.add(key, (left, top, *image.size))
+    def draw(self, page: Image.Image, x: int, picture: GalleryPicture) -> None:
+        """Draw a picture's thumbnail in the square at the page's upper edge that begins at `x`."""
+        sha256 = self.records[picture.name].thumbnail_sha256
+        known = self.cells.copy(cell_key(sha256, self.edge)) if self.cells is not None and sha256 else None
+        image = known or self._fit(read_thumbnail(self.results, picture))
+        ImageDraw.Draw(page).rectangle((x, 0, x + self.edge - 1, self.edge - 1), fill=EDGE)
+        page.paste(image, _place(x, 0, self.edge, image.size))
 
     def _fit(self, image: Image.Image) -> Image.Image:
-        scale = self.edge / max(image.size)
-        size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        size = _fitted(self.edge, *image.size)
         return image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)  # a copy, where it fits already
 
 
-def _draw_group(
-    page: Image.Image,
-    layout: _Layout,
-    top: int,
-    title: str,
-    members: list[GalleryPicture],
-    thumbnails: _Thumbnails,
-) -> None:
-    pen = ImageDraw.Draw(page)
-    width = layout.width - 2 * MARGIN
-    title_font, count_font = _font(TITLE_SIZE, "Semibold"), _font(COUNT_SIZE)
-    pen.text((MARGIN, top), _shorten(title, lambda t: _width(t, title_font) <= width), INK, title_font)
-    count = f"{len(members):,} picture{'' if len(members) == 1 else 's'}"
-    pen.text((MARGIN, top + round(TITLE_SIZE * LINE_HEIGHT)), count, FAINT, count_font)
+def _fitted(edge: int, width: int, height: int) -> tuple[int, int]:
+    scale = edge / max(width, height)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def draw(cell: tuple[int, int, GalleryPicture]) -> None:
-        thumbnails.draw(page, *cell)
 
-    cells = []
-    for place, picture in enumerate(members):
-        row, column = divmod(place, layout.columns)
-        x = MARGIN + column * (layout.edge + GAP)
-        y = top + layout.heading + row * (layout.edge + layout.caption + GAP)
-        cells.append((x, y, picture))
-    for (x, y, picture), _ in zip(cells, in_threads(draw, cells), strict=True):
-        if layout.caption:
-            _draw_caption(pen, x, y + layout.edge + 8, layout.edge, picture)
+def _place(x: int, y: int, edge: int, size: tuple[int, int]) -> tuple[int, int]:
+    return x + (edge - size[0]) // 2, y + (edge - size[1]) // 2
+
+
+def _note_cells(layout: _Layout, bands: Sequence[_Band], records: Mapping[str, PictureRecord]) -> tuple[bytes, bytes]:
+    """Where each picture stands on the page, as the chunk for the next one."""
+    boxes, top = dict[str, Box](), 0
+    for band in bands:
+        for x, picture in zip(layout.places, band.members, strict=False):
+            record = records[picture.name]
+            size = _fitted(layout.edge, record.thumbnail_width, record.thumbnail_height)
+            if record.thumbnail_sha256:
+                key = cell_key(record.thumbnail_sha256, layout.edge)
+                boxes.setdefault(key, (*_place(x, top, layout.edge, size), *size))
+        top += band.height
+    return cells_chunk(boxes)
+
+
+def _draw_cells(layout: _Layout, thumbnails: _Thumbnails, band: _Band) -> Image.Image:
+    page = Image.new("RGB", (layout.width, band.height), PAPER)
+    for x, picture in zip(layout.places, band.members, strict=False):
+        thumbnails.draw(page, x, picture)
+    return page
+
+
+def _finish_band(layout: _Layout, band: _Band, page: Image.Image) -> Band:
+    """Draw a band's text, and compress it."""
+    pen, width = ImageDraw.Draw(page), layout.width - 2 * MARGIN
+    if band.title:
+        top = band.height - layout.heading
+        title_font, count_font = _font(TITLE_SIZE, "Semibold"), _font(COUNT_SIZE)
+        pen.text((MARGIN, top), _shorten(band.title, lambda t: _width(t, title_font) <= width), INK, title_font)
+        pen.text((MARGIN, top + round(TITLE_SIZE * LINE_HEIGHT)), band.count, FAINT, count_font)
+    if layout.caption:
+        for x, picture in zip(layout.places, band.members, strict=False):
+            _draw_caption(pen, x, layout.edge + 8, layout.edge, picture)
+    return encode_band(page)
 
 
 def _draw_caption(pen: ImageDraw.ImageDraw, x: int, y: int, width: int, picture: GalleryPicture) -> None:
-    prompt = str(picture.request.get("prompt", "")) or "(no prompt)"
+    prompt, *facts = _caption(picture)
     y += _draw_lines(pen, x, y, width, prompt, PROMPT_SIZE, INK, PROMPT_LINES) + 2
-    request = picture.request
-    negative = request.get("negative_prompt")
-    loras = ", ".join(use["name"] for use in request.get("loras", ()))  # those of the prompt's tags are seen there
-    facts = (
-        " · ".join(
-            filter(None, (picture.id, f"seed {picture.seed}", picture.last_stage, negative and f"not: {negative}"))
-        ),
-        f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}"
-        + (f" · {loras}" if loras else ""),
-    )
     for line in facts:
         y += _draw_lines(pen, x, y, width, line, SMALL_SIZE, FAINT, 1)
+
+
+def _caption(picture: GalleryPicture) -> tuple[str, str, str]:
+    """The prompt and two lines of settings."""
+    request = picture.request
+    prompt = str(request.get("prompt", "")) or "(no prompt)"
+    negative = request.get("negative_prompt")
+    loras = ", ".join(use["name"] for use in request.get("loras", ()))  # those of the prompt's tags are seen there
+    about = (picture.id, f"seed {picture.seed}", picture.last_stage, negative and f"not: {negative}")
+    sampling = f"{request.get('sampler', '')} · {request.get('steps', '')} steps · CFG {request.get('cfg_scale', 0):g}"
+    return prompt, " · ".join(filter(None, about)), sampling + (f" · {loras}" if loras else "")
 
 
 def _draw_lines(

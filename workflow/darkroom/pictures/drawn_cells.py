@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -48,14 +49,13 @@ class DrawnCells:
             return before.crop((left, top, left + width, top + height))
 
     def add(self, key: str, box: Box) -> None:
-        """Say where a picture stands on the page that is drawn now."""
+        """Say where a picture stands on the page that is drawn now. Of equal pictures the first place counts, whichever is drawn first."""
         with self._lock:
-            self._boxes[key] = box
+            self._boxes[key] = min(box, self._boxes.get(key, box))
 
     def write(self, info: PngInfo) -> None:
         """Add the chunk for the page that is drawn now."""
-        boxes = dict(sorted(self._boxes.items()))
-        info.add(_CHUNK, zlib.compress(json.dumps(boxes, separators=(",", ":")).encode(), 1))
+        info.add(*cells_chunk(self._boxes))
 
     @cached_property
     def _before(self) -> tuple[Image.Image | None, dict[str, Box]]:
@@ -76,3 +76,8 @@ class DrawnCells:
 def cell_key(sha256: str, *fitted: float) -> str:
     """What a picture on a page is known by: its bytes' hash, and the numbers that decide how it is fitted."""
     return hashlib.sha256(" ".join(map(str, (sha256, *fitted, __version__))).encode()).hexdigest()[:16]
+
+
+def cells_chunk(boxes: Mapping[str, Box]) -> tuple[bytes, bytes]:
+    """Kind and body of the chunk that says where pictures stand on a page, by their keys."""
+    return _CHUNK, zlib.compress(json.dumps(dict(sorted(boxes.items())), separators=(",", ":")).encode(), 1)

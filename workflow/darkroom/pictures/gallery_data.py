@@ -110,7 +110,7 @@ def _columns(
         "text": [texts.setdefault(_texts(each.request), len(texts)) for each in pictures],
         "warnings": [each.warnings or None for each in records],
         "sha256": [each.sha256 for each in records],
-        "made by": [each.made_by.describe() if each.versions and each.made_by else None for each in records],
+        "made by": [made.describe() if each.versions and (made := each.made_by) else None for each in records],
     }
     columns |= _spread([_study_row(each.study) for each in pictures])
     columns |= _spread(_settings_rows(pictures))

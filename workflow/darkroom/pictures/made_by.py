@@ -106,7 +106,7 @@ def find_mixed_sheets(pictures: Iterable[tuple[InSheet, Stated | None]]) -> dict
     """The lines of `describe_mix` about the sheets that mix versions; pictures without a record, or one of old, don't count."""
     found: dict[str, list[MadeBy]] = {}
     for picture, record in pictures:
-        if record is not None and record.made_by is not None:
-            found.setdefault(picture.sheet, []).append(record.made_by)
+        if record is not None and (made_by := record.made_by) is not None:
+            found.setdefault(picture.sheet, []).append(made_by)
     lines = {sheet: describe_mix(sheet, count_versions(each)) for sheet, each in found.items()}
     return {sheet: line for sheet, line in lines.items() if line is not None}

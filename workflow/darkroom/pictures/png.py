@@ -56,7 +56,7 @@ def encode_texts(image: Image.Image, texts: Mapping[str, str]) -> bytes:
 
 def add_study(png: bytes, study: str) -> bytes:
     """The PNG with a third text chunk, `study`: JSON with the cell of a study that the picture is (ASCII)."""
-    return png[: -len(IEND)] + _write_chunk(b"tEXt", STUDY.encode() + b"\0" + study.encode("ascii")) + IEND
+    return png[: -len(IEND)] + write_chunk(b"tEXt", STUDY.encode() + b"\0" + study.encode("ascii")) + IEND
 
 
 def replace_texts(png: bytes, texts: Mapping[str, str], path: Path | str) -> bytes:
@@ -65,9 +65,9 @@ def replace_texts(png: bytes, texts: Mapping[str, str], path: Path | str) -> byt
     The bytes are those that `encode_texts` and `add_study` give. Raises ImageError (E-IMAGE) with `path` for a damaged one.
     """
     before, rest = list[bytes](), list[bytes]()
-    for kind, body in _chunks(io.BytesIO(png), path, check=True):
+    for kind, body in read_chunks(io.BytesIO(png), path, check=True):
         if kind not in _TEXT_CHUNKS:
-            (before if kind == b"IHDR" else rest).append(_write_chunk(kind, body))
+            (before if kind == b"IHDR" else rest).append(write_chunk(kind, body))
     before += [_write_text(keyword, text) for keyword, text in texts.items() if keyword != STUDY]
     rest[-1:-1] = [_write_text(STUDY, texts[STUDY])] if STUDY in texts else []
     return SIGNATURE + b"".join(before + rest)
@@ -76,11 +76,12 @@ def replace_texts(png: bytes, texts: Mapping[str, str], path: Path | str) -> byt
 def _write_text(keyword: str, text: str) -> bytes:
     text = text.replace("\0", "\ufffd")
     if keyword != XMP and all(ord(sign) < 256 for sign in text):
-        return _write_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text.encode("latin-1"))
-    return _write_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
+        return write_chunk(b"tEXt", keyword.encode("latin-1") + b"\0" + text.encode("latin-1"))
+    return write_chunk(b"iTXt", keyword.encode("latin-1") + b"\0\0\0\0\0" + text.encode())
 
 
-def _write_chunk(kind: bytes, body: bytes) -> bytes:
+def write_chunk(kind: bytes, body: bytes) -> bytes:
+    """A chunk with its length and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -132,7 +133,7 @@ def check_png(data: bytes, path: Path | str) -> None:
     width, height = struct.unpack(">II", _first_chunk(data, path))
     if width * height > MAX_PIXELS:
         raise ImageError("picture", path, f"claims {width}x{height} pixels", REDO)
-    for _ in _chunks(io.BytesIO(data), path, check=True):
+    for _ in read_chunks(io.BytesIO(data), path, check=True):
         pass
     if not data.endswith(IEND):
         raise ImageError("picture", path, "has bytes after its end", REDO)
@@ -178,7 +179,7 @@ def read_warnings(texts: Mapping[str, str]) -> list[str]:
 def _read_text(file: BinaryIO, path: Path | str) -> dict[str, str]:
     texts: dict[str, str] = {}
     room = _MAX_TEXT
-    for kind, body in _chunks(file, path, check=False):
+    for kind, body in read_chunks(file, path, check=False):
         if kind in _TEXT_CHUNKS:
             try:
                 keyword, text = _decode_text(kind, body, room)
@@ -215,8 +216,11 @@ def _first_chunk(data: bytes, path: Path | str) -> bytes:
     return data[16:24]
 
 
-def _chunks(file: BinaryIO, path: Path | str, *, check: bool) -> Iterator[tuple[bytes, bytes]]:
-    """Each chunk up to IEND as (kind, body). Without `check`, other bodies than text are skipped and given as b""."""
+def read_chunks(file: BinaryIO, path: Path | str, *, check: bool) -> Iterator[tuple[bytes, bytes]]:
+    """Each chunk up to IEND as (kind, body). Without `check`, other bodies than text are skipped and given as b"".
+
+    Raises ImageError (E-IMAGE) for a damaged file.
+    """
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
     if file.read(len(SIGNATURE)) != SIGNATURE:

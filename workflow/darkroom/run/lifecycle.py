@@ -64,6 +64,7 @@ class Lifecycle:
         if self._has_begun:
             return
         self._has_begun = True
+        self._snakemake.find_pipes_once()
         if self._snakemake.queues_pictures:
             run = None if self._snakemake.needs_shells else self._run
             self._snakemake.queue_pictures(self._plan.engine_of, run, engines=self._plan.engines)

@@ -41,6 +41,15 @@ def stamp_of(path: Path) -> list[int] | None:
     return [status.st_size, status.st_mtime_ns]
 
 
+def has_pictures_to_come(run: Path) -> bool:
+    """Whether pictures that a run is to make aren't there yet; false once its gallery is finished. Raises OSError, ValueError."""
+    try:
+        expected: dict[str, list[int] | None] = json.loads((run / EXPECTED).read_bytes())
+    except FileNotFoundError:
+        return False
+    return any(stamp_of(Path(path)) in (None, before) for path, before in expected.items())
+
+
 def pause_after(cpu_s: float) -> float:
     """How long after the beginning of a page that took so much processor time the next one may begin, in seconds."""
     return max(LEAST_S, cpu_s / SHARE)

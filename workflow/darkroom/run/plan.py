@@ -56,6 +56,7 @@ class Plan:
     sources: Sources
     sheets: Mapping[str, PlannedSheet]
     _by_path: dict[str, PlannedPicture] = field(default_factory=dict, repr=False)
+    _digests: dict[str | None, str] = field(default_factory=dict, repr=False)
 
     @cached_property
     def studies(self) -> dict[str, dict[str, Any]]:
@@ -139,7 +140,7 @@ class Plan:
     def given_pictures(self, wildcards: Any) -> list[str]:
         """The options of `darkroom render` that name the control pictures of a first pass; those of stages are their jobs'."""
         picture = self.picture(wildcards)
-        needed = () if picture.request.stages else picture.request.pictures
+        needed = picture.request.pictures if picture.files and not picture.request.stages else ()
         return [part for sha256 in needed for part in ("--picture", f"{sha256}={picture.files[sha256]}")]
 
     def stage_job(self, wildcards: Any) -> StageJob:
@@ -189,7 +190,7 @@ class Plan:
             names: dict[bool, set[str]] = {True: set(), False: set()}
             for picture in pictures:
                 if bool(picture.request.stages) == staged:
-                    names[picture.latent_path in self.latents].add(Path(picture.name).name)
+                    names[picture.latent_path in self.latents].add(picture.name.rpartition("/")[2])
             if names[True] and not names[False]:
                 patterns.append(re.escape(name))
             elif names[True]:
@@ -223,7 +224,12 @@ class Plan:
         return len(self.config.engine.devices) or 1
 
     def digest(self, sheet: str | None = None) -> str:
-        """Changes when the pages that show these pictures have to change."""
+        """Changes when the pages that show these pictures have to change. Found out once: Snakemake asks again whenever it prints a job."""
+        if sheet not in self._digests:
+            self._digests[sheet] = self._digest(sheet)
+        return self._digests[sheet]
+
+    def _digest(self, sheet: str | None) -> str:
         chosen = self.sheets if sheet is None else {sheet: self.sheets[sheet]}
         data = [
             [p.path, p.request.to_json(), *filter(None, [p.study])] for pictures in chosen.values() for p in pictures

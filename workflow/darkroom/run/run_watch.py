@@ -22,7 +22,7 @@ from darkroom.base.processes import age_s, new_owner
 from darkroom.base.secrets import redact
 from darkroom.pictures.records import INDEX
 from darkroom.run.energy import SAMPLE_S, EnergyMeter
-from darkroom.run.page_lock import EXPECTED, LEAST_S, pause_after, write_expected
+from darkroom.run.page_lock import EXPECTED, LEAST_S, has_pictures_to_come, pause_after, write_expected
 from darkroom.run.plan import PLAN_FILE, Plan
 from darkroom.run.run_record import Outputs, Work, make_run_file
 from darkroom.run.snakemake_api import SnakemakeRun
@@ -102,7 +102,7 @@ class RunWatch:
     def _watch(self) -> None:
         """The thread: read the counters, and start pages one after another."""
         self._energy.start()
-        has_page = (self._folder_of_pages()) is not None
+        has_page = self._folder_of_pages() is not None
         next_page, next_sample = time.monotonic() + _FIRST_S, time.monotonic() + SAMPLE_S
         while not self._stopped.wait(
             max(0.0, min(next_sample, next_page if has_page else next_sample) - time.monotonic())
@@ -117,9 +117,9 @@ class RunWatch:
                     next_page = begun + pause_after(_make_page(folder))
 
     def _folder_of_pages(self) -> Path | None:
-        """The run's folder as long as its gallery isn't finished."""
+        """The run's folder as long as a page on the way has something to say: behind the last picture comes the gallery itself."""
         folder = self._folder
-        return folder if folder is not None and (folder / EXPECTED).exists() else None
+        return folder if folder is not None and has_pictures_to_come(folder) else None
 
 
 def _make_page(folder: Path, *options: str) -> float:

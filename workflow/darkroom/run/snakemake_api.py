@@ -5,12 +5,14 @@ Tried with Snakemake 9.27; `tests/unit/test_snakemake_api.py` says what has chan
 
 from __future__ import annotations
 
+import inspect
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -244,6 +246,15 @@ class SnakemakeRun:
         queue.update(workflow.dag._ready_jobs)
         workflow.dag._ready_jobs = queue
 
+    def find_pipes_once(self) -> None:
+        """Have a job that starts look for pipes among its inputs in one go.
+
+        Snakemake looks through the jobs that make them for each input: 50 million times for a page of 10,000 pictures.
+        """
+        from snakemake.jobs import Job
+
+        Job.is_pipe_or_service_input = _is_pipe
+
     def call_at_termination(self, stop: Callable[[], None]) -> None:
         """Have SIGTERM, by which a cluster ends a job, call `stop` before Snakemake waits for what is running."""
         from snakemake.scheduling.job_scheduler import JobScheduler
@@ -285,6 +296,17 @@ def _run_here(job_function: FunctionType, run: Callable[[list[str]], int], turns
     return FunctionType(job_function.__code__, scope, job_function.__name__, job_function.__defaults__)
 
 
+def _is_pipe(job: Any, path: str) -> bool:
+    """Whether an input of a job is a pipe or a service of the job that makes it."""
+    return path in _pipes_into(job)
+
+
+@lru_cache(maxsize=1)  # all inputs of a job are asked for one after the other
+def _pipes_into(job: Any) -> frozenset[str]:
+    made = job.dag.dependencies[job].items()
+    return frozenset(path for other, paths in made for path in other.pipe_or_service_output.intersection(paths))
+
+
 def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[[object], None]:
     """A hook of Snakemake's, which gets the log's name, that calls another one after ours."""
 
@@ -293,6 +315,12 @@ def _both(own: Callable[[], None], other: Callable[[object], None]) -> Callable[
         other(log)
 
     return call
+
+
+def keep_signatures(functions: Iterable[Callable[..., object]]) -> None:
+    """Have Python keep the signatures of functions that rules call for each job: Snakemake asks for them several times a call."""
+    for function in functions:
+        function.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]
 
 
 def in_place_of(path: str, there: str) -> str:
