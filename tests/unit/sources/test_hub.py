@@ -178,7 +178,7 @@ def test_the_refiner_has_one_text_encoder_and_one_tokenizer(hub: Hub, model_dir:
     hub.add(REPO, files)
     assert places(resolve(f"hf:{REPO}")) == sorted(files)
     hub.add("org/half", files | {"tokenizer/vocab.json": b"x"})
-    with pytest.raises(SourceError, match="no whole SDXL model: it has no text_encoder/model.safetensors"):
+    with pytest.raises(SourceError, match=r"no whole SDXL model: it has no text_encoder/model\.safetensors"):
         resolve("hf:org/half")
 
 

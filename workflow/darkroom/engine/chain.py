@@ -11,17 +11,19 @@ from typing import Any
 from darkroom.engine.image_to_image import Made, hires, img2img, upscale
 from darkroom.engine.inpainting import inpaint, outpaint
 from darkroom.engine.passes import Passes
+from darkroom.engine.refining import check_model, refine
 from darkroom.engine.tiles import tile
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
-from darkroom.request.stages import DenoisingStage, Hires, Img2Img, Inpaint, Outpaint, Stage, Tile, Upscale
+from darkroom.request.stages import DenoisingStage, Hires, Img2Img, Inpaint, Outpaint, Refine, Stage, Tile, Upscale
 
 _STAGES: dict[type[Stage], Callable[[Any, Made, Passes], Made]] = {
     Hires: hires,
     Img2Img: img2img,
     Inpaint: inpaint,
     Outpaint: outpaint,
+    Refine: refine,
     Tile: tile,
     Upscale: upscale,
 }
@@ -33,13 +35,15 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     Raises what `denoise` raises, and RequestError (E-REQUEST) for pictures that don't fit.
     """
     request = passes.request
+    check_model(passes, stages_done)
     made = _begin(passes, stages_done)
     passes.watch.expect(_count_calls(request, made, stages_done, is_first_made=made.image is not None))
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())
     for number, stage in enumerate(request.stages[stages_done:], stages_done):
         if made.latents is None and request.takes_latents(number):
-            made = Made(made.size, made.image, passes.files.latents_before(made.size).to(passes.device))
+            latents = passes.files.latents_before(made.size, request.latents_at(number))
+            made = Made(made.size, made.image, latents.to(passes.device))
         elif made.latents is not None and not request.takes_latents(number):
             made = Made(made.size, made.picture(passes.decode))
         made = _STAGES[type(stage)](stage, made, passes)
@@ -76,7 +80,7 @@ def _count_calls(request: RenderRequest, made: Made, stages_done: int, *, is_fir
     for stage in request.stages[stages_done:]:
         if isinstance(stage, Upscale):
             calls += 1
-        if isinstance(stage, DenoisingStage) and stage.denoising_strength:
+        if isinstance(stage, DenoisingStage) and stage.is_pass:
             effective = request.for_stage(stage, *stage.work_size(*size))
             run = stage.split_steps(effective.steps)[1]
             times = len(stage.places(*size)) if isinstance(stage, Tile) else 1

@@ -31,7 +31,7 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
-from darkroom.request.stages import STAGES, DenoisingStage, Hires, Stage, read_stage, write_stage
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Img2Img, Refine, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -195,15 +195,25 @@ class RenderRequest(StrictModel):
         if self.image is not None and not self.stages:
             raise ValueError("an image needs stages that make something of it")
         size = (self.width, self.height)
-        for stage, after in zip(self.stages, self.sizes[1:], strict=True):
+        for number, (stage, after) in enumerate(zip(self.stages, self.sizes[1:], strict=True)):
             if max(after) > MAX_EDGE:
                 raise ValueError(
                     f"{stage.name} makes {after[0]} x {after[1]} pixels; at most {MAX_EDGE:,} are possible"
                 )
             if isinstance(stage, DenoisingStage):
                 self._check_pass(stage, size)
+            if isinstance(stage, Refine) and stage.switch_at is not None and not self._can_switch(number):
+                why = "needs a pass before it that denoises the whole picture; give denoising_strength in its place"
+                raise ValueError(f"refine: switch_at {why}")
             size = after
         return self
+
+    def _can_switch(self, number: int) -> bool:
+        """Whether the stage of that number can go on within the pass before it."""
+        if not number:
+            return self.image is None
+        before = self.stages[number - 1]
+        return isinstance(before, Hires | Img2Img) and before.is_pass
 
     def _check_pass(self, stage: DenoisingStage, size: tuple[int, int]) -> None:
         try:
@@ -297,13 +307,19 @@ class RenderRequest(StrictModel):
         return tuple(found)
 
     def takes_latents(self, number: int) -> bool:
-        """True if the stage of that number (from 0) works on the latents of the picture before it.
+        """True if the stage of that number (from 0) works on the latents of the picture before it."""
+        return self.latents_at(number) is not None
 
-        Where the pixels were changed after decoding, or the picture came as a file, they are encoded instead.
+    def latents_at(self, number: int) -> float | None:
+        """The part of the pass before it after which the stage of that number takes the latents: 1 at the end, or a refiner's switch.
+
+        None where it begins with the picture: where the pixels were changed after decoding, or came as a file, they are encoded.
         """
         stage = self.stages[number]
+        if isinstance(stage, Refine):
+            return stage.switch_at
         has_latents = self.stages[number - 1].leaves_latents if number else self.image is None
-        return has_latents and isinstance(stage, Hires) and stage.is_latent
+        return 1.0 if has_latents and isinstance(stage, Hires) and stage.is_latent else None
 
     def for_stage(self, stage: DenoisingStage, width: int, height: int) -> Self:
         """What a denoising stage renders at that size: the request with the stage's own settings, and no stages.
@@ -313,6 +329,9 @@ class RenderRequest(StrictModel):
         plain = {**dict(self), "image": None, "stages": (), "width": width, "height": height}
         if stage.sampler is not None:
             plain |= {"schedule": "Automatic", "eta": None}  # those of the request are its own sampler's
+        if isinstance(stage, Refine):  # the request's LoRAs are for the passes before
+            plain |= {"loras": (), "prompt": take_out_loras(self.prompt)[0]}
+            plain |= {"prompt_2": None if self.prompt_2 is None else take_out_loras(self.prompt_2)[0]}
         return type(self).model_validate({**plain, **stage.settings()})
 
     @property

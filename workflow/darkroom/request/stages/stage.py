@@ -76,6 +76,11 @@ class DenoisingStage(Stage):
     def _canonical_schedule(cls, name: str | None) -> str | None:
         return None if name is None else find_schedule(name)
 
+    @property
+    def is_pass(self) -> bool:
+        """True if it denoises: a strength of 0 runs no step."""
+        return self.denoising_strength > 0
+
     def split_steps(self, requested: int) -> tuple[int, int]:
         """The steps of the whole schedule, and how many of them, from its end, are run.
 
