@@ -33,8 +33,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     text = "with --request: the name of the picture's own checkpoint, where MODEL_DIR is that of a stage"
     sub.add_argument("--checkpoint", metavar="NAME", help=text)
     sub.add_argument(
-        "--latent", type=Path, help="with --request: also write the picture's latents, for a latent upscaler"
+        "--latent",
+        type=Path,
+        help="with --request: also write the picture's latents, for a latent upscaler or a refiner",
     )
+    text = "with --latent: after which parts of the last pass, such as 0.8,1; 1 is its end"
+    sub.add_argument("--latent-at", default="1", metavar="PARTS", help=text)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:

@@ -157,6 +157,8 @@ def denoise(
     latents = starting_noise(request, generator, shape, prompt.embeddings.prompt_embeds.dtype)
     if start is not None:
         latents = start.begin(pipeline.scheduler, latents, pipeline._execution_device)
+    if isinstance(start, Rest):
+        watch.correct(len(pipeline.scheduler.timesteps) - start.expected)
     watch.keep(pipeline.scheduler, steps, keep_at)
     with _freeu(pipeline, request.freeu), guided(pipeline, controls):
         latents = pipeline(

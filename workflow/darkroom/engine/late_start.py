@@ -50,11 +50,15 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
-    """Latents (1, 4, h/8, w/8) in fp32, as they are at `switch_at` of a pass, whose `total` steps are gone on with from there."""
+    """Latents (1, 4, h/8, w/8) in fp32, as they are at `switch_at` of a pass, whose `total` steps are gone on with from there.
+
+    `expected` is how often the model was thought to be called.
+    """
 
     latents: Any
     total: int
     switch_at: float
+    expected: int
 
     def begin(self, scheduler: Any, noise: Any, device: Any) -> Any:
         """The latents in the noise's dtype, for a scheduler that is made ready for the steps from the switch on.

@@ -23,6 +23,7 @@ from darkroom.engine.upscalers import Upscalers
 from darkroom.errors import NanImageError, RequestError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import MAX_SEED, RenderRequest
+from darkroom.request.samplers import find_sampler
 from darkroom.request.stages import DenoisingStage, Refine
 
 if TYPE_CHECKING:
@@ -120,7 +121,9 @@ class Passes:
         """The latents that the rest of the pass before makes of those at the stage's switch. Raises what `denoise` raises."""
         assert stage.switch_at is not None
         effective = self.request.for_stage(stage, *view.size)
-        return self._denoise(effective, Rest(latents, effective.steps, stage.switch_at), view, stage.name)
+        expected = find_sampler(effective.sampler).calls(stage.split_steps(effective.steps)[1])
+        start = Rest(latents, effective.steps, stage.switch_at, expected)
+        return self._denoise(effective, start, view, stage.name)
 
     @property
     def is_refiner(self) -> bool:

@@ -289,12 +289,13 @@ class RenderRequest(StrictModel):
         return self.image is None or not passes or None in passes
 
     def of_checkpoint(self, name: str) -> Self:
-        """The request for a picture of that checkpoint, which is no other one in its stages."""
-        own = {"checkpoint": None}
-        stages = tuple(
-            stage.model_copy(update=own) if isinstance(stage, DenoisingStage) and stage.checkpoint == name else stage
-            for stage in self.stages
-        )
+        """The request for a picture of that checkpoint, which is no other one in its stages; a refiner keeps its name."""
+
+        def of_stage(stage: Stage) -> Stage:
+            is_own = isinstance(stage, DenoisingStage) and stage.checkpoint == name and not isinstance(stage, Refine)
+            return stage.model_copy(update={"checkpoint": None}) if is_own else stage
+
+        stages = tuple(map(of_stage, self.stages))
         return self if stages == self.stages else self.model_copy(update={"stages": stages})
 
     @property

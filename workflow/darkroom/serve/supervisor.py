@@ -40,7 +40,17 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
-_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint", "metadata")
+_PLAIN = (
+    "id",
+    "model",
+    "wants_steps",
+    "previews",
+    "stages_done",
+    "keep_latents",
+    "latents_at",
+    "checkpoint",
+    "metadata",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Job:
     `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
     after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
     until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far; `Engine.denoise` says what the next four are; `metadata`: fields of MetadataConfig. `done` is settled once.
+    PNGs of how the picture looks so far; `Engine.denoise` says what the next five are; `metadata`: fields of MetadataConfig. `done` is settled once.
     """
 
     model: str
@@ -72,6 +82,7 @@ class Job:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     stages_done: int = 0
     keep_latents: bool = False
+    latents_at: Sequence[float] = ()
     checkpoint: str | None = None
     metadata: Mapping[str, bool] = field(default_factory=dict)
     on_preview: Callable[[bytes], None] = lambda _: None
