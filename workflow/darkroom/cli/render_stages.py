@@ -63,14 +63,15 @@ def read_stages(arguments: argparse.Namespace, models_dir: Path) -> tuple[dict[s
     if not arguments.then:
         return {}, {}
     from darkroom.base.validation import Mistakes
-    from darkroom.engine.chain_models import converted
+    from darkroom.engine.chain_models import converted, is_refiner
     from darkroom.pictures.inputs import InputPictures
     from darkroom.pictures.made_with import settings_of
     from darkroom.pictures.png import read_picture
     from darkroom.sheets.then import Known, build_stages, check_then
 
     inputs, mistakes = InputPictures(), Mistakes()
-    known = Known(inputs, converted(models_dir))
+    names = converted(models_dir)
+    known = Known(inputs, names, [name for name in names if is_refiner(models_dir / "diffusers" / name)])
     given = [stage for text in arguments.then for stage in _read_stage(text)]
     checked = check_then(given, lambda *_: "--then", known, mistakes)
     mistakes.raise_all()

@@ -9,6 +9,7 @@ from typing import Any
 
 from darkroom.base.text import did_you_mean
 from darkroom.checkpoint.audit import read_audit, read_identity, read_origin
+from darkroom.checkpoint.index import components_in
 from darkroom.engine.library import Library
 from darkroom.engine.rendered import UsedAsset
 from darkroom.errors import RequestError
@@ -82,6 +83,11 @@ def find_folder(library: Library, name: str) -> Path:
 def converted(models_dir: Path) -> list[str]:
     """The names of the converted models."""
     return sorted(path.name for path in (models_dir / "diffusers").glob("*") if path.is_dir())
+
+
+def is_refiner(folder: Path) -> bool:
+    """Whether a converted model is SDXL's refiner. Raises ModelError (E-MODEL) and IndexFileError (E-INDEX) for none."""
+    return "text_encoder" not in components_in(folder)
 
 
 def _other_engine(what: str, name: str | None) -> RequestError:
