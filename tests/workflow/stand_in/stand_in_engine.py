@@ -26,8 +26,8 @@ from darkroom.engine import Cancelled, Library, RenderedImage, RenderFacts, Used
 from darkroom.engine.chain_models import ChainModels, find_models
 from darkroom.errors import RequestError
 from darkroom.loras import read_lora
-from darkroom.pictures.latents import latent_name
 from darkroom.request.render_request import RenderRequest
+from darkroom.request.stages.refine import latent_name
 
 STEP_S = 0.01
 LONG_STEPS = 100
@@ -142,7 +142,7 @@ def read_files(request: RenderRequest, pictures: Mapping[str, bytes], stages_don
     width, height = request.sizes[-2]
     found = [hashlib.sha256(pictures[name]).digest() for name in sorted(pictures) if not name.startswith("before")]
     assert {name for name in pictures if not name.startswith("before")} == set(request.pictures_after(stages_done))
-    if request.takes_latents(stages_done):
+    if request.latents_at(stages_done) is not None:
         assert len(pictures["before.latent"]) > latent_bytes(width, height)
         found.append(hashlib.sha256(pictures["before.latent"]).digest())
     if request.image is None or stages_done:

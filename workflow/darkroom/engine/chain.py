@@ -41,10 +41,11 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())
     for number, stage in enumerate(request.stages[stages_done:], stages_done):
-        if made.latents is None and request.takes_latents(number):
-            latents = passes.files.latents_before(made.size, request.latents_at(number))
+        part = request.latents_at(number)
+        if made.latents is None and part is not None:
+            latents = passes.files.latents_before(made.size, part)
             made = Made(made.size, made.image, latents.to(passes.device))
-        elif made.latents is not None and not request.takes_latents(number):
+        elif made.latents is not None and part is None:
             made = Made(made.size, made.picture(passes.decode))
         made = _STAGES[type(stage)](stage, made, passes)
     return made

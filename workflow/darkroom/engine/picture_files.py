@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import RequestError
-from darkroom.pictures.latents import latent_name
 from darkroom.request.render_request import MAX_EDGE, RenderRequest
+from darkroom.request.stages.refine import latent_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -48,7 +48,7 @@ class PictureFiles:
         """The picture to go on from."""
         return flattened(_open(self._files[BEFORE], BEFORE))
 
-    def latents_before(self, size: tuple[int, int], part: float | None = 1.0) -> Any:
+    def latents_before(self, size: tuple[int, int], part: float) -> Any:
         """The latents (1, 4, h/8, w/8) in fp32 of the picture to go on from, which has that size in pixels.
 
         Those after that `part` of its last pass: 1 is the end.
@@ -56,7 +56,7 @@ class PictureFiles:
         from safetensors import SafetensorError
         from safetensors.torch import load
 
-        name = latent_name(1.0 if part is None else part)
+        name = latent_name(part)
         if BEFORE_LATENT not in self._files:
             raise _missing("the stage works on the latents of the picture before, which are missing", BEFORE_LATENT)
         try:

@@ -11,20 +11,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from darkroom.pictures.formats import PNG
+from darkroom.request.stages.refine import latent_name
 
 LATENT_SUFFIX = ".latent.safetensors"
-_END = "latent"
 _MOST_HEADER_BYTES = 2**16
 
 
 def latent_path(picture: str) -> str:
     """Where the latents of the picture at this path lie: `ID-SEED.latent.safetensors` beside `ID-SEED.png`."""
     return picture.removesuffix(PNG.suffix) + LATENT_SUFFIX
-
-
-def latent_name(part: float) -> str:
-    """The name of the tensor with the latents after that part of the pass; 1 is its end."""
-    return _END if part == 1 else f"{_END}.{part!r}"
 
 
 def holds(path: Path, parts: Iterable[float]) -> bool:

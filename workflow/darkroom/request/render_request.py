@@ -31,7 +31,7 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
-from darkroom.request.stages import STAGES, DenoisingStage, Hires, Img2Img, Refine, Stage, read_stage, write_stage
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Refine, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -195,25 +195,18 @@ class RenderRequest(StrictModel):
         if self.image is not None and not self.stages:
             raise ValueError("an image needs stages that make something of it")
         size = (self.width, self.height)
-        for number, (stage, after) in enumerate(zip(self.stages, self.sizes[1:], strict=True)):
+        is_whole = self.image is None
+        for stage, after in zip(self.stages, self.sizes[1:], strict=True):
             if max(after) > MAX_EDGE:
                 raise ValueError(
                     f"{stage.name} makes {after[0]} x {after[1]} pixels; at most {MAX_EDGE:,} are possible"
                 )
             if isinstance(stage, DenoisingStage):
                 self._check_pass(stage, size)
-            if isinstance(stage, Refine) and stage.switch_at is not None and not self._can_switch(number):
-                why = "needs a pass before it that denoises the whole picture; give denoising_strength in its place"
-                raise ValueError(f"refine: switch_at {why}")
-            size = after
+            if isinstance(stage, Refine):
+                stage.check_after(is_whole_pass=is_whole)
+            size, is_whole = after, stage.is_whole_pass
         return self
-
-    def _can_switch(self, number: int) -> bool:
-        """Whether the stage of that number can go on within the pass before it."""
-        if not number:
-            return self.image is None
-        before = self.stages[number - 1]
-        return isinstance(before, Hires | Img2Img) and before.is_pass
 
     def _check_pass(self, stage: DenoisingStage, size: tuple[int, int]) -> None:
         try:
@@ -290,12 +283,7 @@ class RenderRequest(StrictModel):
 
     def of_checkpoint(self, name: str) -> Self:
         """The request for a picture of that checkpoint, which is no other one in its stages; a refiner keeps its name."""
-
-        def of_stage(stage: Stage) -> Stage:
-            is_own = isinstance(stage, DenoisingStage) and stage.checkpoint == name and not isinstance(stage, Refine)
-            return stage.model_copy(update={"checkpoint": None}) if is_own else stage
-
-        stages = tuple(map(of_stage, self.stages))
+        stages = tuple(stage.of_checkpoint(name) for stage in self.stages)
         return self if stages == self.stages else self.model_copy(update={"stages": stages})
 
     @property
@@ -307,12 +295,8 @@ class RenderRequest(StrictModel):
                 found.append(self.for_stage(stage, *stage.work_size(*size)))
         return tuple(found)
 
-    def takes_latents(self, number: int) -> bool:
-        """True if the stage of that number (from 0) works on the latents of the picture before it."""
-        return self.latents_at(number) is not None
-
     def latents_at(self, number: int) -> float | None:
-        """The part of the pass before it after which the stage of that number takes the latents: 1 at the end, or a refiner's switch.
+        """The part of the pass before it after which the stage of that number (from 0) takes the latents: 1 at the end, or a refiner's switch.
 
         None where it begins with the picture: where the pixels were changed after decoding, or came as a file, they are encoded.
         """

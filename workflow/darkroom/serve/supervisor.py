@@ -40,17 +40,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
-_PLAIN = (
-    "id",
-    "model",
-    "wants_steps",
-    "previews",
-    "stages_done",
-    "keep_latents",
-    "latents_at",
-    "checkpoint",
-    "metadata",
-)
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "latents_at", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +58,9 @@ DEFAULT_LIMITS = Limits()
 class Job:
     """One picture on its way through the queue and an engine.
 
-    `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
-    until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far; `Engine.denoise` says what the next five are; `metadata`: fields of MetadataConfig. `done` is settled once.
+    `stage` is waiting, loading, denoising or decoding; `on_change` is called when it changes and, with `wants_steps`, after each
+    step (reporting one takes time from a small model's threads). `steps` are those of all stages until the engine says how often
+    it calls the model. At most `previews` PNGs of how the picture looks go to `on_preview`; `Engine.denoise` says what the next five are.
     """
 
     model: str
@@ -215,7 +204,7 @@ class Supervisor:
         if job.model not in self.loaded:
             self._expect_load()
         job.move_to("denoising" if job.model in self.loaded else "loading")
-        plain = {name: getattr(job, name) for name in _PLAIN}
+        plain = {"metadata": job.metadata, **{name: getattr(job, name) for name in _PLAIN}}
         self._send({"op": "render", "request": job.request.model_dump(mode="json"), **plain}, job.pictures)
 
     def cancel(self, job: Job) -> None:

@@ -72,12 +72,8 @@ class Context:
     @property
     def known(self) -> Known:
         """What stages may name."""
-        return Known(self.inputs, self.config.checkpoints, self.refiners)
-
-    @property
-    def refiners(self) -> list[str]:
-        """The checkpoints that stages `refine` alone can have."""
-        return [name for name, given in self.config.checkpoints.items() if given.refiner]
+        checkpoints = self.config.checkpoints
+        return Known(self.inputs, checkpoints, [name for name, given in checkpoints.items() if given.refiner])
 
 
 @dataclass(slots=True)
@@ -107,8 +103,7 @@ class SheetReader:
         if (path := data.get("styles_file")) is not None:
             with self.mistakes.collect():
                 self.styles = read_styles(Path(str(path)))
-        refiners = self.context.refiners
-        checkpoints = [name for name in self.context.config.checkpoints if name not in refiners]
+        checkpoints = [name for name, given in self.context.config.checkpoints.items() if not given.refiner]
         with self.mistakes.collect():
             checkpoints = self.choose_checkpoints(data.get("checkpoints"), checkpoints, "checkpoints")
         study = read_study(data, self.texts(), self.file.locate, self.mistakes)
@@ -318,23 +313,22 @@ class SheetReader:
 
     def choose_checkpoints(self, wanted: object, default: list[str], *keys: str | int) -> list[str]:
         """The checkpoints that are named at `keys`, or the default. Raises ConfigError (E-CONFIG)."""
-        refiners = self.context.refiners
-        if wanted is None and refiners and not default:
-            raise wrong_checkpoint(refiners[0], refiners, str(self.file.path))
+        if wanted is None and not default:
+            return self.known_checkpoints(list(self.context.config.checkpoints), str(self.file.path))
         return default if wanted is None else self.known_checkpoints(wanted, self.file.locate(*keys))
 
     def known_checkpoints(self, wanted: object, place: str) -> list[str]:
         """The checkpoints that are named. Raises ConfigError (E-CONFIG), with the place, for one that isn't configured."""
         names = [str(name) for name in wanted] if isinstance(wanted, list) else [str(wanted)]
-        known, refiners = self.context.config.checkpoints, self.context.refiners
+        known = self.context.config.checkpoints
         if not names:
             why = f"names none ({place})"
             raise ConfigError("checkpoints", "[]", why, "leave checkpoints out for all of them")
         for name in names:
             if name not in known:
                 raise unknown_checkpoint(name, known, place)
-            if name in refiners:
-                raise wrong_checkpoint(name, refiners, place)
+            if known[name].refiner:
+                raise wrong_checkpoint(name, [name], place)
         return list(dict.fromkeys(names))
 
 

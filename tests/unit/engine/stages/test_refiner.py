@@ -16,6 +16,8 @@ from darkroom.engine import Engine
 from darkroom.errors import LoraError, RequestError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
+from darkroom.serve.chain_rendering import Chain, render_chains
+from darkroom.serve.legs import legs_of
 from tests.fixtures.checkpoints import REFINER, shrink_architecture
 from tests.fixtures.plain import make_marked_model, plain_latents
 from tests.unit.engine.stages.pictures import file_of, on_picture, request_of
@@ -215,3 +217,31 @@ def test_loras_of_a_picture_that_only_the_refiner_makes_are_refused(picture: Ima
     request, _ = on_picture(picture, stage, prompt="a fox<lora:strong:1>")
     with pytest.raises(LoraError, match="acts on nothing: only the refiner denoises the picture"):
         settle(request, AssetNames(loras=["strong"]))
+
+
+def test_a_chain_in_one_go_gives_what_its_parts_do(
+    small: Engine, refiner: Engine, small_model: Path, refiner_model: Path
+) -> None:
+    """As `darkroom render`, replay and servers make it: each model's part from the files of the one before."""
+    stages = [
+        {"refine": {"checkpoint": "refiner", "switch_at": 0.6}},
+        {"hires": {"denoising_strength": 0.5, "scale": 1.5}},
+    ]
+    request = request_of(*stages, **SETTINGS)
+    legs = legs_of(request)
+    assert [(leg.model, leg.keep_latents, leg.latents_at) for leg in legs] == [
+        (None, False, (0.6,)),
+        ("refiner", True, ()),
+        (None, False, ()),
+    ]
+    folders = {None: small_model, "refiner": refiner_model}
+    chain = Chain(request, "small", folders.__getitem__, "auto", lambda _: {})
+    ((done, _),) = render_chains([chain], small.library, "cpu")
+    assert done.image is not None
+    base = small.render(legs[0].request, latents_at=(0.6,))
+    files = {"before": file_of(base.image), "before.latent": base.latents or b""}
+    middle = refiner.render(legs[1].request, pictures=files, keep_latents=True, checkpoint="small")
+    files = {"before": file_of(middle.image), "before.latent": middle.latents or b""}
+    last = small.render(request, pictures=files, stages_done=1)
+    assert done.image.image.tobytes() == last.image.tobytes()
+    assert done.image.facts.model_name == "small"

@@ -11,6 +11,8 @@ from darkroom.request.control import CONTROLS_SCHEMA, Control
 from darkroom.request.lora_tags import take_out_loras
 from darkroom.request.stages.stage import DenoisingStage
 
+_END = "latent"
+
 SWITCH_AT = 0.8
 """The switch where neither it nor a strength is given, as in A1111 and in diffusers' documents."""
 
@@ -43,6 +45,16 @@ class Refine(DenoisingStage):
     def leaves_latents(self) -> bool:
         """Always."""
         return True
+
+    def of_checkpoint(self, _name: str) -> Self:
+        """With its checkpoint's name: a model is never its own refiner."""
+        return self
+
+    def check_after(self, *, is_whole_pass: bool) -> None:
+        """Raise ValueError if it is to go on within what is made before it, and that is no pass over the whole picture."""
+        if self.switch_at is not None and not is_whole_pass:
+            why = "needs a pass before it that denoises the whole picture; give denoising_strength in its place"
+            raise ValueError(f"refine: switch_at {why}")
 
     def split_steps(self, requested: int) -> tuple[int, int]:
         """Of n steps diffusers' img2img runs `int(strength * n)`; the rest after a switch is an estimate until the noise levels are known."""
@@ -81,3 +93,8 @@ class Refine(DenoisingStage):
                 f"{own[0]} is that of the pass before, whose rest is made; a denoising_strength begins anew"
             )
         return self
+
+
+def latent_name(part: float) -> str:
+    """The name of the tensor with the latents after that part of a pass; 1 is its end."""
+    return _END if part == 1 else f"{_END}.{part!r}"
