@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from darkroom.engine.image_to_image import Made, hires, img2img, upscale
+from darkroom.engine.chain_models import check_roles
+from darkroom.engine.image_to_image import Made, hires, img2img, refine, upscale
 from darkroom.engine.inpainting import inpaint, outpaint
 from darkroom.engine.passes import Passes
-from darkroom.engine.refining import check_model, refine
 from darkroom.engine.tiles import tile
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
@@ -35,8 +35,8 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     Raises what `denoise` raises, and RequestError (E-REQUEST) for pictures that don't fit.
     """
     request = passes.request
-    check_model(passes, stages_done)
     made = _begin(passes, stages_done)
+    check_roles(request, stages_done, is_refiner=passes.is_refiner, is_first_made=made.image is not None)
     passes.watch.expect(_count_calls(request, made, stages_done, is_first_made=made.image is not None))
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())

@@ -130,7 +130,7 @@ def test_a_pass_over_latents_with_noise_left_is_worker_sdxls(
 @pytest.mark.parametrize("sampler", ["Euler", "Heun", "DPM2", "DDIM"])
 def test_the_switch_is_between_whole_steps(small: Engine, monkeypatch: pytest.MonkeyPatch, sampler: str) -> None:
     """So the rest of a pass by the same model gives what the whole pass does."""
-    monkeypatch.setattr("darkroom.engine.chain.check_model", lambda *_: None)
+    monkeypatch.setattr("darkroom.engine.chain.check_roles", lambda *_, **__: None)
     stage = {"refine": {"checkpoint": "small", "switch_at": 0.6}}
     request = request_of(stage, **SETTINGS, sampler=sampler)
     _, made = go_on(small, small, request, 0.6)
