@@ -17,6 +17,7 @@ from darkroom.errors import LoraError, RequestError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
 from darkroom.serve.chain_rendering import Chain, render_chains
+from darkroom.serve.engines import EngineOptions, ModelFiles, load_engine
 from darkroom.serve.legs import legs_of
 from tests.fixtures.checkpoints import REFINER, shrink_architecture
 from tests.fixtures.plain import make_marked_model, plain_latents
@@ -163,6 +164,10 @@ def test_a_stage_after_the_refiner_and_the_request_s_loras_before_it(
     assert not torch.equal(first, other)
     expected = run(plain_refiner, plain_request, image=first, denoising_start=0.6)
     torch.testing.assert_close(made, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_servers_probe_of_a_refiner_refines(refiner_model: Path) -> None:
+    load_engine(ModelFiles(refiner_model), EngineOptions({}, device="cpu", probe=True), lambda *_: None).close()
 
 
 def test_a_refiner_makes_nothing_else_and_nothing_else_refines(
