@@ -18,7 +18,7 @@ from darkroom.pictures.inputs import MEMORY
 from darkroom.request.assets import used_assets
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.stages import Hires, Inpaint, Upscale
-from darkroom.sheets.planned import PlannedPicture, PlannedSheet
+from darkroom.sheets.planned import PlannedPicture, PlannedSheet, latents_of
 from darkroom.sheets.read import load_pictures
 
 Read = Callable[..., dict[str, PlannedSheet]]
@@ -383,3 +383,51 @@ def test_the_demos_chain_is_read_with_its_mask(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(Path(__file__).resolve().parents[2])
     (pictures,) = load_pictures(load_config(Path("prompts/stages/config.yaml"))).values()
     assert [p.request.sizes[-1] for p in pictures if p.is_result] == [(128, 128), (128, 128), (128, 256), (256, 512)]
+
+
+REFINER = {"checkpoints": {**CONFIG["checkpoints"], "refined": {"source": "d.safetensors", "refiner": True}}}
+
+
+def refined(**texts: str) -> dict[str, PlannedSheet]:
+    for name, text in texts.items():
+        Path(f"{name}.yaml").write_text(text)
+    return load_pictures(parse_config({**CONFIG, **REFINER, "sheets": [f"{name}.yaml" for name in texts]}))
+
+
+def test_a_refiner_renders_no_sheet_and_its_switches_share_a_first_pass(read: Read) -> None:
+    axes = "axes: {then.refine.switch_at: [0.7, 0.9]}\n"
+    sheet = refined(a=f"defaults: {{then: [{{refine: {{checkpoint: refined}}}}]}}\n{axes}{CAT}")["a"]
+    assert {picture.checkpoint for picture in sheet} == {"base", "fine"}
+    assert names([picture for picture in sheet if picture.checkpoint == "base"]) == [
+        "cat-0",
+        "cat-0.switch_at-0.7.1-refine",
+        "cat-0.switch_at-0.9.1-refine",
+    ]
+    assert latents_of(sheet)["a/base/cat-0.latent.safetensors"] == {0.7, 0.9}
+    assert {picture.renderer for picture in sheet if picture.stage} == {"refined"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"checkpoints: [base, refined]\n{CAT}", "'refined': is SDXL's refiner, which only goes on with pictures"),
+        (f"defaults: {{then: [{{refine: {{checkpoint: fine}}}}]}}\n{CAT}", "'fine': is no refiner (a.yaml:1)"),
+        (f"defaults: {{then: [{{hires: {{checkpoint: refined}}}}]}}\n{CAT}", "'refined': is SDXL's refiner"),
+        (f"defaults: {{then: [{{refine: {{}}}}]}}\n{CAT}", "stage refine"),
+        (
+            f"defaults: {{then: [{{refine: {{checkpoint: refined}}}}]}}\naxes: {{then.refine.checkpoint: [base]}}\n{CAT}",
+            "'base': is no refiner",
+        ),
+    ],
+)
+def test_a_refiner_in_the_wrong_place_is_refused_with_its_line(read: Read, text: str, words: str) -> None:
+    with pytest.raises(DarkroomError) as caught:
+        refined(a=text)
+    assert words in "\n".join(lines_of([caught.value]))
+
+
+def test_a_configuration_of_refiners_alone_renders_nothing(read: Read) -> None:
+    Path("a.yaml").write_text(CAT)
+    only = {"refined": REFINER["checkpoints"]["refined"]}
+    with pytest.raises(DarkroomError, match="is SDXL's refiner"):
+        load_pictures(parse_config({**CONFIG, "checkpoints": only, "sheets": ["a.yaml"]}))

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from darkroom.pictures.formats import PNG
+from darkroom.pictures.latents import holds
 from tests.fixtures.checkpoints import write_random_checkpoint
 from tests.workflow.project import Project
 from tests.workflow.test_damage import flip
@@ -290,3 +291,33 @@ def test_stages_on_another_checkpoint(tmp_path: Path) -> None:
         assert rendered(project) == {f"{name}.png" for name in names}
         (project.results / "first/tiny/cat-1.1-hires.png").unlink()
         assert rendered(project) == {"first/tiny/cat-1.1-hires.png"}
+
+
+REFINED = """\
+prompts:
+  - {id: cat, prompt: a cat, seeds: [1], then: [{refine: {checkpoint: fine}}]}
+"""
+
+
+def test_a_refiner_goes_on_with_the_latents_at_its_switch(tmp_path: Path) -> None:
+    """The first pass stays the picture it was; its latents at each switch lie beside it, and another switch renders what needs it."""
+    first, refined, other = (f"first/tiny/cat-1{name}.png" for name in ("", ".1-refine", ".switch_at-0.6.1-refine"))
+    with Project(tmp_path / "project") as project:
+        write_random_checkpoint(project.folder / "fine.safetensors", seed=1)
+        both = {"fine": {"source": "fine.safetensors", "refiner": True}, "tiny": {"source": "checkpoint.safetensors"}}
+        project.set_up("prompts: [{id: cat, prompt: a cat, seeds: [1]}]\n", checkpoints=both)
+        whole = (project.results / first).read_bytes()
+        project.write("prompts/first.yaml", REFINED)
+        assert rendered(project) == {first, refined}
+        assert PNG.decode((project.results / first).read_bytes(), first).tobytes() == PNG.decode(whole, first).tobytes()
+        assert holds(Path(project.folder / LATENT), [0.8])
+        texts = PNG.read_text((project.results / refined).read_bytes(), refined)
+        assert "Refiner: fine [" in texts["parameters"] and "Refiner switch at: 0.8" in texts["parameters"]
+        assert json.loads(texts["darkroom"])["model"] == "tiny"
+
+        project.write("prompts/first.yaml", REFINED + "axes:\n  then.refine.switch_at: [~, 0.6]\n")
+        assert rendered(project) == {first, other}
+        assert holds(Path(project.folder / LATENT), [0.6, 0.8])
+        assert edited(project, ("checkpoint: fine", "checkpoint: fine, cfg_scale: 3")) == {refined, other}
+        project.configure(checkpoints=both | {"fine": {**both["fine"], "dtype": "fp32"}})
+        assert rendered(project) == {refined, other}

@@ -35,6 +35,8 @@ class Checkpoint(Section):
     """A name among `vaes`. The named VAE replaces the checkpoint's own, or a missing one."""
     extract_ema: bool = False
     """Take the EMA weights (`model_ema.*`) for the UNet instead of the plain ones. They must be in the file."""
+    refiner: bool = False
+    """It is SDXL's refiner: stages `refine` alone can have it, and it renders no sheet."""
 
 
 class Vae(Section):

@@ -152,7 +152,8 @@ def get_engine(wildcards, output):
     latent = output.get("latent")
     kept = plan.kept_path(wildcards) if this_run.is_remote else None
     flags = [*plan.engine_flags, *plan.study_flags(wildcards), *(["--kept", kept] if kept else [])]
-    flags += [*(["--latent", latent] if latent else []), *plan.given_pictures(wildcards)]
+    flags += ["--latent", latent, *plan.latent_flags(wildcards)] if latent else []
+    flags += plan.given_pictures(wildcards)
     return [plan.model_dir(plan.picture(wildcards).renderer), *flags]
 
 

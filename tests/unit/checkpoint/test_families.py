@@ -49,7 +49,7 @@ FAMILIES: dict[str, list[dict[str, Shape]]] = {
     "a Stable Diffusion 2.x model": [SD2],
     "a Stable Diffusion 2.x model for depth": [SD2 | {UNET: (320, 5, 3, 3)}],
     "a Stable Diffusion 2.x model for upscaling": [SD2 | {UNET: (256, 7, 3, 3)}],
-    "an SDXL refiner": [{"conditioner.embedders.0.model.ln_final.weight": (1280,), UNET: (384, 4, 3, 3)}],
+    "an SDXL refiner for inpainting": [{"conditioner.embedders.0.model.ln_final.weight": (1280,), UNET: (384, 9, 3, 3)}],
     "a Stable Diffusion 3 model": [
         named("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight", "text_encoders.clip_l.logit_scale"),
         named("joint_blocks.37.x_block.mlp.fc1.weight", "pos_embed"),
@@ -182,7 +182,7 @@ def test_another_family_is_named_with_a_hint_for_it(found: str) -> None:
 
 
 def test_hints_say_what_to_do_with_the_file() -> None:
-    hints = {"a LoRA": "checkpoint that it was made for", "a VAE": "under vaes", "an SDXL refiner": "base checkpoint"}
+    hints = {"a LoRA": "checkpoint that it was made for", "a VAE": "under vaes"}
     for found, hint in hints.items():
         shapes = next(shapes for name, shapes in FAMILIES.items() if name.startswith(found))[0]
         family = describe_family(tensors_of(shapes))

@@ -26,7 +26,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "wrong pipeline": (in_index("_class_name", "FluxPipeline"), "model_index.json: _class_name 'FluxPipeline'"),
     "no pipeline": (in_index("_class_name", None), "model_index.json: _class_name"),
     "inpainting": (in_index("_class_name", "StableDiffusionXLInpaintPipeline"), "this is an inpainting model"),
-    "refiner": (in_index("_class_name", "StableDiffusionXLImg2ImgPipeline"), "as the SDXL refiner is"),
+    "refiner": (in_index("_class_name", "StableDiffusionXLImg2ImgPipeline"), "requires_aesthetics_score: is not set"),
     "Stable Diffusion 1": (in_index("_class_name", "StableDiffusionPipeline"), "Stable Diffusion 1.x"),
     "wrong component class": (in_index("unet", ["diffusers", "UNet3DConditionModel"]), "model_index.json: unet"),
     "class of another library": (in_index("vae", ["os", "AutoencoderKL"]), "model_index.json: vae"),

@@ -208,7 +208,6 @@ def test_what_asks_for_nothing_is_accepted(field: str) -> None:
         ("tiling", True),
         ("styles", ["photo"]),
         ("script_name", "X/Y/Z plot"),
-        ("refiner_checkpoint", "refiner"),
         ("disable_extra_networks", True),
         ("seed_resize_from_w", 512),
         ("firstpass_image", "iVBORw0KGgo="),
@@ -222,6 +221,40 @@ def test_what_cannot_be_done_is_refused_by_name(field: str, value: Any) -> None:
         read(**{field: value})
     assert caught.value.what == f"request: {field}"
     assert len(str(caught.value)) < 300
+
+
+def test_a_refiner_goes_on_with_the_last_pass() -> None:
+    fields = {"refiner_checkpoint": "fine", "refiner_switch_at": 0.7}
+    (stage,) = read(**fields).settings[0]["stages"]
+    assert (stage.checkpoint, stage.switch_at, stage.goes_on) == ("fine", 0.7, True)
+    names = [each.name for each in read(**fields, enable_hr=True).settings[0]["stages"]]
+    assert names == ["hires", "refine"]
+    for nothing in ({}, {"refiner_checkpoint": "None"}, {"refiner_checkpoint": "fine", "refiner_switch_at": 1}):
+        assert read(**nothing).settings == read().settings
+    text = "a fox\nSteps: 20, Sampler: Euler, Seed: 1, Refiner: fine, Refiner switch at: 0.6"
+    assert read(infotext=text).settings[0]["stages"][0].switch_at == 0.6
+
+
+@pytest.mark.parametrize(
+    ("fields", "what"),
+    [
+        ({}, "request: refiner_switch_at"),
+        ({"refiner_switch_at": 0}, "request: refiner_switch_at"),
+        ({"refiner_switch_at": 1.5}, "request: refiner_switch_at"),
+        (
+            {"refiner_switch_at": 0.8, "override_settings": {"refiner_switch_by_sample_steps": True}},
+            "request: override_settings.refiner_switch_by_sample_steps",
+        ),
+        (
+            {"refiner_switch_at": 0.8, "override_settings": {"hires_fix_refiner_pass": "first pass"}},
+            "request: override_settings.hires_fix_refiner_pass",
+        ),
+    ],
+)
+def test_a_refiner_that_cannot_do_as_in_a1111_is_refused(fields: dict[str, Any], what: str) -> None:
+    with pytest.raises((RequestError, UnsupportedError)) as caught:
+        read(refiner_checkpoint="fine", **fields)
+    assert caught.value.what == what
 
 
 @pytest.mark.parametrize(

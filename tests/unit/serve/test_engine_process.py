@@ -107,6 +107,7 @@ class Bench:
             "previews": 0,
             "stages_done": 0,
             "keep_latents": False,
+            "latents_at": [],
             "checkpoint": None,
             "metadata": {},
             **more,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from darkroom.config import ServeConfig
-from darkroom.errors import DarkroomError
+from darkroom.errors import DarkroomError, RequestError
 from darkroom.request.render_request import MAX_SEED, RenderRequest
 from darkroom.serve.answers import Rendered
 from darkroom.serve.images import read_image
@@ -309,3 +309,33 @@ def test_pictures_of_one_picture_have_consecutive_seeds() -> None:
     assert [(each["seed"], each["image"]) for each in wanted.settings] == [
         (n, wanted.settings[0]["image"]) for n in (5, 6)
     ]
+
+
+def test_with_a_refiner_its_fields_mean_what_they_mean_in_worker_sdxl() -> None:
+    job = {"prompt": "a", "negative_prompt": "b", "refiner_checkpoint": "fine", "scheduler": "DDIM"}
+    settings = read_input(
+        {**job, "refiner_inference_steps": 20, "strength": 0.4, "high_noise_frac": 0.7}, LIMITS
+    ).settings[0]
+    (stage,) = settings["stages"]
+    assert (stage.switch_at, stage.denoising_strength, stage.steps) == (0.7, 0.4, 20)
+    assert (stage.sampler, stage.cfg_scale, stage.negative_prompt) == ("Euler", 5.0, "")
+    assert (settings["sampler"], settings["negative_prompt"]) == ("DDIM", "b")
+    (usual,) = read_input(job, LIMITS).settings[0]["stages"]
+    assert (usual.switch_at, usual.denoising_strength, usual.steps) == (0.8, 0.3, 50)
+
+
+def test_with_a_refiner_a_picture_is_its_own_alone() -> None:
+    job = {
+        "prompt": "a",
+        "negative_prompt": "b",
+        "refiner_checkpoint": "fine",
+        "image_url": PICTURE,
+        "num_inference_steps": 9,
+    }
+    read = read_input(job, LIMITS)
+    assert (read.stage.switch_at, read.stage.denoising_strength, read.stage.steps) == (None, 0.3, 50)
+    assert read.ignored.keys() == {"negative_prompt", "num_inference_steps"}
+    with pytest.raises(RequestError, match="input: strength"):
+        read_input({**job, "strength": 2}, LIMITS)
+    with pytest.raises(RequestError, match="input: stages"):
+        read_input({**job, "stages": [{"hires": {}}]}, LIMITS)

@@ -6,12 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 from huggingface_hub import close_session, constants
 
-from darkroom.checkpoint.folder import model_files, small_files
+from darkroom.checkpoint.folder import model_files, small_paths
+from darkroom.checkpoint.index import TOKENIZERS
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.weights import weight_path
 from darkroom.errors import AuthError, NetworkError, OfflineError, PickleError, SourceError
@@ -167,19 +167,19 @@ def test_of_a_folder_what_a_model_needs_is_taken_and_one_variant_of_the_weights(
 
 
 def test_the_same_small_files_are_taken_as_of_a_folder_here(hub: Hub) -> None:
-    class Everything:
-        """A folder that has whatever is looked for."""
-
-        def __truediv__(self, path: str) -> Everything:
-            return self
-
-        def is_file(self) -> bool:
-            return True
-
-    small = small_files(cast(Path, Everything()))
+    small = small_paths(COMPONENTS, TOKENIZERS)
     weights = [weight_path(component, None) for component in COMPONENTS]
     hub.add(REPO, {path: b"x" for path in [*small, *weights]})
     assert places(resolve(f"hf:{REPO}")) == sorted([*small, *weights])
+
+
+def test_the_refiner_has_one_text_encoder_and_one_tokenizer(hub: Hub, model_dir: Path) -> None:
+    files = {path: b"x" for path in names_of(model_dir) if not path.startswith(("text_encoder/", "tokenizer/"))}
+    hub.add(REPO, files)
+    assert places(resolve(f"hf:{REPO}")) == sorted(files)
+    hub.add("org/half", files | {"tokenizer/vocab.json": b"x"})
+    with pytest.raises(SourceError, match=r"no whole SDXL model: it has no text_encoder/model\.safetensors"):
+        resolve("hf:org/half")
 
 
 def test_a_variant_that_isnt_complete_is_not_taken(hub: Hub, model_dir: Path) -> None:

@@ -17,7 +17,7 @@ from darkroom.warm.frame_server import MAX_MESSAGE_BYTES
 from tests.unit.warm.bench import LIMIT_S, Bench
 
 HELLO = {"op": "hello", "lease": None}
-RENDER = {"op": "render", "stages_done": 0, "keep_latents": False}
+RENDER = {"op": "render", "stages_done": 0, "keep_latents": False, "latents_at": []}
 NONSENSE = {
     "an HTTP request": b"GET /readyz HTTP/1.1\r\nhost: darkroom\r\n\r\n",
     "no JSON": struct.pack(">II", 3, 0) + b"{[}",

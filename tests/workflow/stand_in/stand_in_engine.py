@@ -12,7 +12,7 @@ import json
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +27,7 @@ from darkroom.engine.chain_models import ChainModels, find_models
 from darkroom.errors import RequestError
 from darkroom.loras import read_lora
 from darkroom.request.render_request import RenderRequest
+from darkroom.request.stages.refine import latent_name
 
 STEP_S = 0.01
 LONG_STEPS = 100
@@ -38,7 +39,7 @@ DEEPEST_CLIP_SKIP = 4
 IMPOSSIBLE = "impossible"
 """A stage with this word in its prompt fails."""
 
-Denoised = tuple[RenderRequest, ChainModels, tuple[UsedAsset, ...], bytes, bool]
+Denoised = tuple[RenderRequest, ChainModels, tuple[UsedAsset, ...], bytes, tuple[float, ...]]
 
 
 def install() -> None:
@@ -76,6 +77,7 @@ class StandIn:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        latents_at: Sequence[float] = (),
         checkpoint: str | None = None,
         **_: Any,
     ) -> Denoised:
@@ -95,13 +97,13 @@ class StandIn:
                 time.sleep(STEP_S)
             if cancelled():
                 raise Cancelled
-        return request, models, used, made_from, keep_latents
+        return request, models, used, made_from, (*latents_at, *([1.0] if keep_latents else []))
 
     def overlaps(self, _: Denoised) -> bool:
         return False
 
     def decode(self, denoised: Denoised) -> RenderedImage:
-        request, models, used, made_from, keep_latents = denoised
+        request, models, used, made_from, parts = denoised
         noise = hashlib.shake_256(request.to_json().encode() + self._model.digest() + made_from)
         for asset in used:
             noise.update(asset.sha256.encode())
@@ -111,7 +113,7 @@ class StandIn:
         facts = RenderFacts(
             8, 2, 1, *seconds, self.device, self.dtype, self.memory, models.name, models.model_hash, used, ()
         )
-        latents = pack_latents(noise.digest(latent_bytes(width, height)), width, height) if keep_latents else None
+        latents = pack_latents(noise.digest(latent_bytes(width, height)), width, height, parts) if parts else None
         return RenderedImage(image, request, facts, latents=latents)
 
     def _used(self, request: RenderRequest) -> list[UsedAsset]:
@@ -140,7 +142,7 @@ def read_files(request: RenderRequest, pictures: Mapping[str, bytes], stages_don
     width, height = request.sizes[-2]
     found = [hashlib.sha256(pictures[name]).digest() for name in sorted(pictures) if not name.startswith("before")]
     assert {name for name in pictures if not name.startswith("before")} == set(request.pictures_after(stages_done))
-    if request.takes_latents(stages_done):
+    if request.latents_at(stages_done) is not None:
         assert len(pictures["before.latent"]) > latent_bytes(width, height)
         found.append(hashlib.sha256(pictures["before.latent"]).digest())
     if request.image is None or stages_done:
@@ -154,7 +156,8 @@ def latent_bytes(width: int, height: int) -> int:
     return 4 * 4 * (-(-width // 8)) * (-(-height // 8))
 
 
-def pack_latents(data: bytes, width: int, height: int) -> bytes:
-    shape = [1, 4, -(-height // 8), -(-width // 8)]
-    header = json.dumps({"latent": {"dtype": "F32", "shape": shape, "data_offsets": [0, len(data)]}}).encode()
-    return struct.pack("<Q", len(header)) + header + data
+def pack_latents(data: bytes, width: int, height: int, parts: Sequence[float]) -> bytes:
+    about = {"dtype": "F32", "shape": [1, 4, -(-height // 8), -(-width // 8)]}
+    places = {latent_name(part): [n * len(data), (n + 1) * len(data)] for n, part in enumerate(parts)}
+    header = json.dumps({name: {**about, "data_offsets": place} for name, place in places.items()}).encode()
+    return struct.pack("<Q", len(header)) + header + data * len(parts)

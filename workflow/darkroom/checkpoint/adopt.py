@@ -25,7 +25,6 @@ from darkroom.checkpoint.audit import ConversionAudit
 from darkroom.checkpoint.conversion import Conversion
 from darkroom.checkpoint.folder import (
     ONE_FILE_VOCABULARY,
-    TOKENIZERS,
     VOCABULARY_FILES,
     hints_for_sources,
     linked_blobs,
@@ -35,7 +34,7 @@ from darkroom.checkpoint.folder import (
 )
 from darkroom.checkpoint.hashes import take_fingerprints
 from darkroom.checkpoint.header import Header, encode_header
-from darkroom.checkpoint.index import CODE_ENDINGS, read_json
+from darkroom.checkpoint.index import CODE_ENDINGS, read_json, tokenizers_of
 from darkroom.checkpoint.keymap import ignored_reason
 from darkroom.checkpoint.layouts import FOLDER_NAMES
 from darkroom.checkpoint.publish import check_destination, publish_model
@@ -118,7 +117,7 @@ def plan_placing(model: VerifiedModel, variant: str | None) -> Placing:
             index = {"metadata": {"total_size": size}, "weight_map": weight_map}
             placing.written[index_path(component, variant)] = _json(index)
             placing.used.append(weights.index)
-    for component in TOKENIZERS:
+    for component in tokenizers_of(model.configs):
         if not all((folder / component / name).is_file() for name in VOCABULARY_FILES):
             vocabulary = _classic_vocabulary(folder, f"{component}/{ONE_FILE_VOCABULARY}")
             placing.written.update({f"{component}/{name}": data for name, data in vocabulary.items()})

@@ -14,7 +14,7 @@ from darkroom.base.validation import first_problem
 from darkroom.checkpoint.families import Family, describe_family
 from darkroom.checkpoint.header import Header, Shape, TensorInfo
 from darkroom.checkpoint.index import ModelConfigs, read_model_configs
-from darkroom.checkpoint.keymap import COMPONENTS, NAMESPACES, Entry, component_entries, is_ignored
+from darkroom.checkpoint.keymap import NAMESPACES, Entry, component_entries, is_ignored
 from darkroom.checkpoint.layouts import best_layout, checkpoint_layouts
 from darkroom.errors import ArchitectureError, IndexFileError, ModelError
 from darkroom.resources import RESOURCES
@@ -66,9 +66,10 @@ def load_architecture(name_or_folder: str | Path) -> Architecture:
 def component_tensors(configs: ModelConfigs) -> dict[str, list[Entry]]:
     """The tensors of every component; raises IndexFileError (E-INDEX) for configs that SDXL can't have."""
     found = {}
-    for component in COMPONENTS:
+    for component in configs.components:
         try:
-            found[component] = component_entries(component, configs.components[component])
+            config = configs.components[component]
+            found[component] = component_entries(component, config, is_refiner=configs.is_refiner)
         except ValidationError as error:
             first = first_problem(error)
             where = f"{component}/config.json: {first.name or 'fields'}"

@@ -1,8 +1,8 @@
 """Other families of models, recognised by the names of their tensors, for errors that say what a file is.
 
-The names are from the projects' own files and from diffusers' models. A file with SDXL's text encoders and a UNet
-counts as SDXL, whatever training tools and merges left in it; only the UNet's number of input channels can show that it
-isn't a base model.
+The names are from the projects' own files and from diffusers' models. A file with SDXL's text encoders, or the
+refiner's, and a UNet counts as SDXL, whatever training tools and merges left in it; only the UNet's number of input channels can show that
+it is for another purpose.
 """
 
 from __future__ import annotations
@@ -26,17 +26,16 @@ _OTHER = "give an SDXL checkpoint; other families of models can't be converted"
 _ADDITION = "give the SDXL checkpoint that it was made for"
 _PART = "give the whole checkpoint, with UNet and text encoders"
 _VAE = "name it under vaes in the configuration or with --vae, and give the checkpoint that it belongs to"
-_BASE = "give the SDXL base checkpoint that it goes with"
 _PURPOSE = "give the checkpoint's text-to-image version"
 
 _LATENT_CHANNELS = 4
 _PURPOSES = {5: "for depth", 7: "for upscaling", 8: "for editing", 9: "for inpainting"}
 """The purpose of a UNet by its number of input channels, where it takes more than latents."""
 
-_SDXL = "an SDXL checkpoint"
+_SDXL, _REFINER = "an SDXL checkpoint", "an SDXL refiner"
 _BY_TEXT_ENCODER = (
     (_SDXL, r"conditioner\.embedders\.(0\.transformer|1\.(model|transformer))\."),
-    ("an SDXL refiner", r"conditioner\.embedders\.0\.model\."),
+    (_REFINER, r"conditioner\.embedders\.0\.model\."),
     ("a Stable Diffusion 1.x model", r"cond_stage_model\.transformer\."),
     ("a Stable Diffusion 2.x model", r"cond_stage_model\.model\."),
 )
@@ -121,7 +120,7 @@ _KINDS = (("LoHa", ".hada_w"), ("LoKr", ".lokr_w"), ("OFT", "oft_"))
 
 
 def describe_family(tensors: Mapping[str, TensorInfo]) -> Family | None:
-    """The family of a file with these tensors; None for an SDXL base checkpoint and for an unknown file."""
+    """The family of a file with these tensors; None for an SDXL checkpoint, also a refiner, and for an unknown file."""
     names = "\n".join(tensors)
     for found, pattern in _BY_TEXT_ENCODER:
         if _begins(names, pattern):
@@ -136,9 +135,9 @@ def describe_family(tensors: Mapping[str, TensorInfo]) -> Family | None:
 
 
 def _checkpoint(found: str, tensors: Mapping[str, TensorInfo]) -> Family | None:
-    """The family of a checkpoint in the original layout; None for SDXL base, by its text encoders and UNet input."""
-    if found != _SDXL:
-        return Family(found + _purpose(tensors), _BASE if "refiner" in found else _OTHER)
+    """The family of a checkpoint in the original layout; None for SDXL, by its text encoders and UNet input."""
+    if found not in (_SDXL, _REFINER):
+        return Family(found + _purpose(tensors), _OTHER)
     if _purpose(tensors):
         return Family(found + _purpose(tensors), _PURPOSE)
     return _part(tensors)

@@ -7,16 +7,14 @@ Face's cache is such a folder too, of links into `blobs`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from darkroom.checkpoint.index import CODE_ENDINGS, INDEX, REBUILD
-from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.index import CODE_ENDINGS, INDEX, REBUILD, components_in, tokenizers_in
 from darkroom.checkpoint.weights import VARIANTS, has_weights, require_weights, weight_files
 from darkroom.errors import CheckpointError, IndexFileError, ModelError
 
-TOKENIZERS = ("tokenizer", "tokenizer_2")
 VOCABULARY_FILES = ("vocab.json", "merges.txt")
 ONE_FILE_VOCABULARY = "tokenizer.json"
 """What transformers 5 saves in place of VOCABULARY_FILES."""
@@ -41,7 +39,7 @@ def model_files(folder: Path) -> list[str]:
     with hints_for_sources():
         folder = open_source(folder)
         files = small_files(folder)
-        for component in COMPONENTS:
+        for component in components_in(folder):
             for variant in VARIANTS:
                 if has_weights(folder, component, variant):
                     files += weight_files(folder, component, variant)
@@ -50,10 +48,15 @@ def model_files(folder: Path) -> list[str]:
 
 def small_files(folder: Path) -> list[str]:
     """The relative paths of the files, without the weights, that a model needs and the folder has."""
-    configs = [f"{component}/config.json" for component in COMPONENTS]
-    vocabularies = [f"{component}/{name}" for component in TOKENIZERS for name in _TOKENIZER_FILES]
-    wanted = [INDEX, "scheduler/scheduler_config.json", *configs, *vocabularies]
+    wanted = small_paths(components_in(folder), tokenizers_in(folder))
     return [path for path in wanted if (folder / path).is_file()]
+
+
+def small_paths(components: Iterable[str], tokenizers: Iterable[str]) -> list[str]:
+    """The relative paths that files without weights can have in a Diffusers folder with these parts."""
+    configs = [f"{component}/config.json" for component in components]
+    vocabularies = [f"{component}/{name}" for component in tokenizers for name in _TOKENIZER_FILES]
+    return [INDEX, "scheduler/scheduler_config.json", *configs, *vocabularies]
 
 
 def open_source(source: Path) -> Path:

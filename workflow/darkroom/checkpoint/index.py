@@ -7,7 +7,7 @@ would otherwise be imported by diffusers or transformers (CVE-2026-44513).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,16 @@ from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.errors import IndexFileError, ModelError
 
 INDEX = "model_index.json"
+TOKENIZERS = ("tokenizer", "tokenizer_2")
 MAX_CONFIG_BYTES = 8 * 2**20
 # Forced, since Snakemake does not look into a folder that is there.
 REBUILD = "rebuild it with snakemake --cores 1 --force models/diffusers/NAME, or darkroom convert CHECKPOINT MODEL_DIR"
 PIPELINE = "StableDiffusionXLPipeline"
+REFINER_PIPELINE = "StableDiffusionXLImg2ImgPipeline"
+_BASE_ALONE = ("text_encoder", "tokenizer")
+"""What a base model has and SDXL's refiner has not: it reads prompts with the second text encoder."""
 _OTHER_KINDS = {
     "Inpaint": "an inpainting model",
-    "XLImg2Img": "an image-to-image model, as the SDXL refiner is",
     "InstructPix2Pix": "a model for editing pictures",
     "ControlNet": "a model with a ControlNet",
     "StableDiffusionPipeline": "a Stable Diffusion 1.x or 2.x model",
@@ -64,8 +67,9 @@ ALLOWED: dict[str, tuple[str, frozenset[str]]] = {
 }
 CODE_ENDINGS = frozenset((".dll", ".dylib", ".py", ".pyc", ".pyd", ".so"))
 PICKLE_ENDINGS = frozenset((".bin", ".ckpt", ".joblib", ".npy", ".pickle", ".pkl", ".pt", ".pth"))
+_SCORES = "requires_aesthetics_score"
 _SETTINGS = frozenset(
-    {"_class_name", "_diffusers_version", "_name_or_path", "add_watermarker", "force_zeros_for_empty_prompt"}
+    ("_class_name", "_diffusers_version", "_name_or_path", "add_watermarker", "force_zeros_for_empty_prompt", _SCORES)
 )
 _EMPTY_COMPONENTS = frozenset({"feature_extractor", "image_encoder"})
 _CODE_KEYS = ("auto_map", "custom_pipeline", "custom_pipelines", "quantization_config", "trust_remote_code")
@@ -79,6 +83,11 @@ class ModelConfigs:
     components: dict[str, dict[str, Any]]
     scheduler: dict[str, Any]
 
+    @property
+    def is_refiner(self) -> bool:
+        """Whether it is SDXL's refiner, which goes on with another model's latents and makes no picture alone."""
+        return _is_refiner(self.index)
+
 
 def read_model_configs(folder: Path) -> ModelConfigs:
     """Read and check model_index.json and every component's config.
@@ -87,7 +96,7 @@ def read_model_configs(folder: Path) -> ModelConfigs:
     """
     index = read_json(folder, INDEX)
     _check_index(index)
-    components = {name: read_json(folder, f"{name}/config.json") for name in COMPONENTS}
+    components = {name: read_json(folder, f"{name}/config.json") for name in _parts(index, COMPONENTS)}
     for name, config in components.items():
         for key, declared in _declared_classes(config):
             if declared not in tuple(ALLOWED[name][1]):
@@ -98,6 +107,29 @@ def read_model_configs(folder: Path) -> ModelConfigs:
             "scheduler/scheduler_config.json: _class_name", scheduler.get("_class_name"), "is not an SDXL scheduler"
         )
     return ModelConfigs(index, components, scheduler)
+
+
+def components_in(folder: Path) -> tuple[str, ...]:
+    """The components with weights that a Diffusers folder needs, by its model_index.json. Raises as `read_json`."""
+    return _parts(read_json(folder, INDEX), COMPONENTS)
+
+
+def tokenizers_in(folder: Path) -> tuple[str, ...]:
+    """The tokenizers that a Diffusers folder needs, by its model_index.json. Raises as `read_json`."""
+    return _parts(read_json(folder, INDEX), TOKENIZERS)
+
+
+def tokenizers_of(configs: ModelConfigs) -> tuple[str, ...]:
+    """The tokenizers of a model with these configs."""
+    return _parts(configs.index, TOKENIZERS)
+
+
+def _is_refiner(index: Mapping[str, Any]) -> bool:
+    return index.get("_class_name") == REFINER_PIPELINE
+
+
+def _parts(index: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if not (_is_refiner(index) and name in _BASE_ALONE))
 
 
 def read_json(folder: Path, relative: str) -> dict[str, Any]:
@@ -122,13 +154,20 @@ def read_json(folder: Path, relative: str) -> dict[str, Any]:
 
 
 def _check_index(index: Mapping[str, Any]) -> None:
-    if index.get("_class_name") != PIPELINE:
-        found = index.get("_class_name")
+    found = index.get("_class_name")
+    if found not in (PIPELINE, REFINER_PIPELINE):
         kind = next((kind for part, kind in _OTHER_KINDS.items() if part in str(found)), None)
         why = f"this is {kind}; needed is {PIPELINE}" if kind else f"only {PIPELINE} is supported"
         raise _refused(f"{INDEX}: _class_name", found, why)
+    absent = [name for name in ALLOWED if name not in _parts(index, ALLOWED)]
+    if absent and index.get(_SCORES) is not True:
+        why = f"is not set, so this {REFINER_PIPELINE} is not SDXL's refiner but a model for pictures made of pictures"
+        raise _refused(f"{INDEX}: {_SCORES}", index.get(_SCORES), why)
     for key, value in index.items():
-        if key in ALLOWED:
+        if key in absent:
+            if value not in ([None, None], None):
+                raise _refused(f"{INDEX}: {key}", value, "is not a part of SDXL's refiner")
+        elif key in ALLOWED:
             _check_class(key, value)
         elif key in _EMPTY_COMPONENTS:
             if value not in ([None, None], None):
@@ -138,7 +177,7 @@ def _check_index(index: Mapping[str, Any]) -> None:
         elif not isinstance(value, str | bool | None):
             raise _refused(f"{INDEX}: {key}", value, "is not a plain setting")
     for key in ALLOWED:
-        if key not in index:
+        if key not in index and key not in absent:
             raise _refused(f"{INDEX}: {key}", None, "is missing")
 
 

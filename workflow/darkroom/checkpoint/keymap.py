@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from darkroom.checkpoint.component_configs import ComponentConfig, TextEncoderConfig, UNetConfig, VaeConfig
@@ -27,12 +27,14 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "conditioner.embedders.0.transformer."
 OPEN_CLIP_PREFIX = "conditioner.embedders.1.model."
+REFINER_CLIP_PREFIX = "conditioner.embedders.0.model."
+"""Of SDXL's refiner, whose only text encoder is the base model's second."""
 NAMESPACES = (UNET_PREFIX, VAE_PREFIX, "conditioner.embedders.")
 """The prefixes of the components' tensors: an unknown tensor with one of them may change the picture."""
 _IGNORED = {
     "EMA weights": r"model_ema\..*",
     "position ids": r"(.*\.)?position_ids",
-    "of CLIP's loss": r"(.*\.)?logit_scale | conditioner\.embedders\.1\.model\.attn_mask",
+    "of CLIP's loss": r"(.*\.)?logit_scale | conditioner\.embedders\.[01]\.model\.attn_mask",
     "of CLIP's image half": r"conditioner\.embedders\.[01]\.(model|transformer)\.(vision_model|visual|visual_projection)\..*",
     # CLIP-L's, which SDXL never applies.
     "unused projections": r"conditioner\.embedders\.0\.(transformer\.)?text_projection(\.weight)?",
@@ -97,10 +99,14 @@ class Walk:
         self.entries.append(Entry(name, (rows, columns), self.prefix + source, (columns, rows), transposed=True))
 
 
-def component_entries(component: str, config: Mapping[str, Any]) -> list[Entry]:
+def component_entries(component: str, config: Mapping[str, Any], *, is_refiner: bool = False) -> list[Entry]:
     """Every tensor of a component; raises pydantic's ValidationError for a config that SDXL can't have."""
     model, walk = _COMPONENTS[component]
-    return walk(model.model_validate(config))
+    entries = walk(model.model_validate(config))
+    if not is_refiner or component != "text_encoder_2":
+        return entries
+    moved = ((entry, REFINER_CLIP_PREFIX + entry.source.removeprefix(OPEN_CLIP_PREFIX)) for entry in entries)
+    return [replace(entry, source=source) for entry, source in moved]
 
 
 def unet_entries(config: UNetConfig) -> list[Entry]:

@@ -131,7 +131,7 @@ def _saved_projection(entry: Entry) -> Entry:
     """OpenCLIP's names and tensors but for the projection, which diffusers' convert_diffusers_to_original_sdxl.py keeps."""
     if not entry.transposed:
         return entry
-    return Entry(entry.name, entry.shape, OPEN_CLIP_PREFIX + entry.name, entry.shape)
+    return Entry(entry.name, entry.shape, entry.source.removesuffix("text_projection") + entry.name, entry.shape)
 
 
 def _without(prefix: str, keep: str = "") -> Callable[[Entry], Entry]:

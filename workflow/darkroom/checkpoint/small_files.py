@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from darkroom.checkpoint.conversion import Conversion
-from darkroom.checkpoint.index import INDEX
+from darkroom.checkpoint.index import INDEX, tokenizers_of
 from darkroom.resources import RESOURCES
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -91,7 +91,8 @@ def write_small_files(conversion: Conversion, folder: Path) -> None:
         elif component == "vae":
             config = config | prediction.vae_settings
         files[f"{component}/config.json"] = _json(config)
-    for component, pad_token in (("tokenizer", EOS), ("tokenizer_2", "!")):
+    for component in tokenizers_of(configs):
+        pad_token = EOS if component == "tokenizer" else "!"
         files |= {f"{component}/{name}": data for name, data in tokenizer_files(pad_token).items()}
     for relative, data in files.items():
         path = folder / relative

@@ -16,7 +16,7 @@ from typing import Literal
 from darkroom import revisions
 from darkroom.checkpoint.architectures import component_tensors, name_of
 from darkroom.checkpoint.audit import read_audit
-from darkroom.checkpoint.folder import ONE_FILE_VOCABULARY, TOKENIZERS, VOCABULARY_FILES, walk
+from darkroom.checkpoint.folder import ONE_FILE_VOCABULARY, VOCABULARY_FILES, walk
 from darkroom.checkpoint.hashes import take_fingerprints
 from darkroom.checkpoint.header import Header
 from darkroom.checkpoint.index import (
@@ -27,6 +27,7 @@ from darkroom.checkpoint.index import (
     ModelConfigs,
     read_json,
     read_model_configs,
+    tokenizers_of,
 )
 from darkroom.checkpoint.keymap import Entry, is_ignored
 from darkroom.checkpoint.layouts import classic_names
@@ -115,7 +116,7 @@ def check_structure(folder: Path, variant_of: Callable[[str], str | None]) -> Ve
     for component, expected in entries.items():
         weights[component] = read_weights(folder, component, variant_of(component))
         names[component] = _check_tensors(folder, weights[component], expected)
-    for tokenizer in TOKENIZERS:
+    for tokenizer in tokenizers_of(configs):
         _check_tokenizer(folder, tokenizer)
     return VerifiedModel(folder, configs, entries, weights, names)
 

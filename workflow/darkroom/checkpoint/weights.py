@@ -15,8 +15,7 @@ from typing import Any
 
 from darkroom.base.text import shorten
 from darkroom.checkpoint.header import Header, TensorInfo, read_header
-from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, read_json
-from darkroom.checkpoint.keymap import COMPONENTS
+from darkroom.checkpoint.index import PICKLE_ENDINGS, REBUILD, components_in, read_json
 from darkroom.errors import CheckpointError, FormatError, IndexFileError, ModelError, PickleError
 
 VARIANTS = ("fp16", None)
@@ -89,7 +88,7 @@ def has_weights(folder: Path, component: str, variant: str | None) -> bool:
 
 def require_weights(folder: Path) -> None:
     """Raise PickleError (E-PICKLE) if a component has only pickled weights, ModelError (E-MODEL) if it has none."""
-    for component in COMPONENTS:
+    for component in components_in(folder):
         if any(has_weights(folder, component, variant) for variant in VARIANTS):
             continue
         # By name alone: pickles are never opened.
@@ -109,7 +108,7 @@ def find_variant(folder: Path) -> str | None:
     """
     require_weights(folder)
     for variant in VARIANTS:
-        if all(has_weights(folder, component, variant) for component in COMPONENTS):
+        if all(has_weights(folder, component, variant) for component in components_in(folder)):
             return variant
     why = "some components have only .fp16 weights and others only plain ones"
     raise ModelError("Diffusers format missing", folder, why, REBUILD)

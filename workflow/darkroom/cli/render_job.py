@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from darkroom.warm.chain_files import Chain
 
 _DEFAULTS = {"verified": None, "engine": "{}", "log": None, "kept": None, "study": None, "metadata": "{}"}
-_DEFAULTS_OF_STAGES = {"before": None, "before_latent": None, "stages_done": 0, "latent": None, "checkpoint": None}
+_DEFAULTS_OF_STAGES = {
+    "before": None,
+    "before_latent": None,
+    "stages_done": 0,
+    "latent": None,
+    "latent_at": "1",
+    "checkpoint": None,
+}
 _PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
 _OPTIONS = ("--request", "--output", *(f"--{name.replace('_', '-')}" for name in _DEFAULTS | _DEFAULTS_OF_STAGES))
 _PICTURE = "--picture"
@@ -71,7 +78,8 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
     outputs = (arguments.output, arguments.log, arguments.study)
     about = json.loads(arguments.metadata)
-    facts = render(spec, arguments.request, *outputs, chain=chain, latents=arguments.latent, metadata=about)
+    kept = {"latents": arguments.latent, "latents_at": _read_parts(arguments.latent_at)}
+    facts = render(spec, arguments.request, *outputs, chain=chain, metadata=about, **kept)
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept, arguments.latent)
     print_warnings(facts["warnings"], arguments.output)
@@ -92,6 +100,17 @@ def _read_chain(arguments: argparse.Namespace | SimpleNamespace) -> Chain | None
             raise RequestError(_PICTURE, each, "is no SHA-256 with a path", "write --picture SHA256=PATH")
         pictures[sha256] = Path(path)
     return Chain(pictures, arguments.before, arguments.before_latent, arguments.stages_done, arguments.checkpoint)
+
+
+def _read_parts(text: str) -> list[float]:
+    """The parts of a pass after which its latents are written. Raises RequestError (E-REQUEST)."""
+    try:
+        parts = [float(part) for part in text.split(",")]
+    except ValueError:
+        parts = []
+    if not parts or not all(0 < part <= 1 for part in parts):
+        raise RequestError("--latent-at", text, "is no list of numbers from 0 to 1", "write --latent-at 0.8,1")
+    return parts
 
 
 def print_warnings(warnings: Sequence[str], output: Path) -> None:

@@ -33,8 +33,12 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
     text = "with --request: the name of the picture's own checkpoint, where MODEL_DIR is that of a stage"
     sub.add_argument("--checkpoint", metavar="NAME", help=text)
     sub.add_argument(
-        "--latent", type=Path, help="with --request: also write the picture's latents, for a latent upscaler"
+        "--latent",
+        type=Path,
+        help="with --request: also write the picture's latents, for a latent upscaler or a refiner",
     )
+    text = "with --latent: after which parts of the last pass, such as 0.8,1; 1 is its end"
+    sub.add_argument("--latent-at", default="1", metavar="PARTS", help=text)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
@@ -59,14 +63,15 @@ def read_stages(arguments: argparse.Namespace, models_dir: Path) -> tuple[dict[s
     if not arguments.then:
         return {}, {}
     from darkroom.base.validation import Mistakes
-    from darkroom.engine.chain_models import converted
+    from darkroom.engine.chain_models import converted, is_refiner
     from darkroom.pictures.inputs import InputPictures
     from darkroom.pictures.made_with import settings_of
     from darkroom.pictures.png import read_picture
     from darkroom.sheets.then import Known, build_stages, check_then
 
     inputs, mistakes = InputPictures(), Mistakes()
-    known = Known(inputs, converted(models_dir))
+    names = converted(models_dir)
+    known = Known(inputs, names, [name for name in names if is_refiner(models_dir / "diffusers" / name)])
     given = [stage for text in arguments.then for stage in _read_stage(text)]
     checked = check_then(given, lambda *_: "--then", known, mistakes)
     mistakes.raise_all()

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from darkroom.engine.chain import count_calls
+from darkroom.engine.chain_models import check_roles
 from darkroom.engine.decode import check_latents
 from darkroom.engine.denoise import Cancelled, Watch, first_latents, run
 from darkroom.engine.image_to_image import Made
@@ -35,6 +36,7 @@ def denoise_together(parts: Parts, pictures: Sequence[Passes], on_cancelled: Cal
     for number, each in enumerate(pictures):
         try:
             each.watch.ask()
+            check_roles(each.request, 0, is_refiner=each.is_refiner, is_first_made=False)
             each.watch.expect(count_calls(each.request, Made(each.request.sizes[0]), 0, is_first_made=False))
             begun[number] = each.condition(each.request)
         except (DarkroomError, Cancelled) as error:

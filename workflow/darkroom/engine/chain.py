@@ -8,20 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from darkroom.engine.image_to_image import Made, hires, img2img, upscale
+from darkroom.engine.chain_models import check_roles
+from darkroom.engine.image_to_image import Made, hires, img2img, refine, upscale
 from darkroom.engine.inpainting import inpaint, outpaint
 from darkroom.engine.passes import Passes
 from darkroom.engine.tiles import tile
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
-from darkroom.request.stages import DenoisingStage, Hires, Img2Img, Inpaint, Outpaint, Stage, Tile, Upscale
+from darkroom.request.stages import DenoisingStage, Hires, Img2Img, Inpaint, Outpaint, Refine, Stage, Tile, Upscale
 
 _STAGES: dict[type[Stage], Callable[[Any, Made, Passes], Made]] = {
     Hires: hires,
     Img2Img: img2img,
     Inpaint: inpaint,
     Outpaint: outpaint,
+    Refine: refine,
     Tile: tile,
     Upscale: upscale,
 }
@@ -34,13 +36,16 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     """
     request = passes.request
     made = _begin(passes, stages_done)
+    check_roles(request, stages_done, is_refiner=passes.is_refiner, is_first_made=made.image is not None)
     passes.watch.expect(count_calls(request, made, stages_done, is_first_made=made.image is not None))
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())
     for number, stage in enumerate(request.stages[stages_done:], stages_done):
-        if made.latents is None and request.takes_latents(number):
-            made = Made(made.size, made.image, passes.files.latents_before(made.size).to(passes.device))
-        elif made.latents is not None and not request.takes_latents(number):
+        part = request.latents_at(number)
+        if made.latents is None and part is not None:
+            latents = passes.files.latents_before(made.size, part)
+            made = Made(made.size, made.image, latents.to(passes.device))
+        elif made.latents is not None and part is None:
             made = Made(made.size, made.picture(passes.decode))
         made = _STAGES[type(stage)](stage, made, passes)
     return made
@@ -76,7 +81,7 @@ def count_calls(request: RenderRequest, made: Made, stages_done: int, *, is_firs
     for stage in request.stages[stages_done:]:
         if isinstance(stage, Upscale):
             calls += 1
-        if isinstance(stage, DenoisingStage) and stage.denoising_strength:
+        if isinstance(stage, DenoisingStage) and stage.is_pass:
             effective = request.for_stage(stage, *stage.work_size(*size))
             run = stage.split_steps(effective.steps)[1]
             times = len(stage.places(*size)) if isinstance(stage, Tile) else 1

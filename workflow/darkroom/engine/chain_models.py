@@ -9,11 +9,12 @@ from typing import Any
 
 from darkroom.base.text import did_you_mean
 from darkroom.checkpoint.audit import read_audit, read_identity, read_origin
+from darkroom.checkpoint.index import components_in
 from darkroom.engine.library import Library
 from darkroom.engine.rendered import UsedAsset
 from darkroom.errors import RequestError
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import Upscale
+from darkroom.request.stages import DenoisingStage, Refine, Upscale
 
 CHECKPOINTS = "checkpoints"
 """The kind of stages' checkpoints among a picture's assets."""
@@ -55,6 +56,19 @@ def find_models(
     return read_model(folder if first is None else first, others)
 
 
+def check_roles(request: RenderRequest, stages_done: int, *, is_refiner: bool, is_first_made: bool) -> None:
+    """Raise RequestError (E-REQUEST) if the model is SDXL's refiner and has to do something else, or has to refine and is none."""
+    if is_refiner and not is_first_made:
+        raise _not_for_refiners("checkpoint", "can't begin a picture")
+    for stage in request.stages[stages_done:]:
+        if not isinstance(stage, DenoisingStage) or isinstance(stage, Refine) == is_refiner:
+            continue
+        if is_refiner:
+            raise _not_for_refiners(f"{stage.name}: checkpoint", "refines alone")
+        why, hint = "is no SDXL refiner, which this stage goes on with", "name a checkpoint that is one"
+        raise RequestError("refine: checkpoint", stage.checkpoint, why, hint)
+
+
 def read_model(folder: Path, others: tuple[UsedAsset, ...] = ()) -> ChainModels:
     """The models of a chain whose own checkpoint is the one in `folder`."""
     return ChainModels(*read_identity(folder), read_origin(folder), others)
@@ -82,6 +96,16 @@ def find_folder(library: Library, name: str) -> Path:
 def converted(models_dir: Path) -> list[str]:
     """The names of the converted models."""
     return sorted(path.name for path in (models_dir / "diffusers").glob("*") if path.is_dir())
+
+
+def is_refiner(folder: Path) -> bool:
+    """Whether a converted model is SDXL's refiner. Raises ModelError (E-MODEL) and IndexFileError (E-INDEX) for none."""
+    return "text_encoder" not in components_in(folder)
+
+
+def _not_for_refiners(what: str, why: str) -> RequestError:
+    hint = "name it in a stage, then: [{refine: {checkpoint: NAME}}], and set refiner: true for it in the configuration"
+    return RequestError(what, None, f"is an SDXL refiner, which {why}", hint)
 
 
 def _other_engine(what: str, name: str | None) -> RequestError:

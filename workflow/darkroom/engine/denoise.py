@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from darkroom.engine.controls import Active, guided
 from darkroom.engine.decode import check_latents
-from darkroom.engine.late_start import Start
+from darkroom.engine.late_start import Rest, Start, calls_before
 from darkroom.engine.previews import Estimates, Previews
 from darkroom.engine.prompts import Conditioning
 from darkroom.engine.schedulers import build
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NEARLY_PARALLEL = 0.9995
+AESTHETIC_SCORE, NEGATIVE_AESTHETIC_SCORE = 6.0, 2.5
+"""What the refiner is told of the picture it is to make, and of the one it is to steer away from: diffusers' and A1111's defaults."""
 
 
 def starting_noise(request: RenderRequest, generator: Any, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -73,6 +75,8 @@ class Watch:
         self.decode: Callable[[Any], Image | None] = lambda _: None
         self.finite: list[Any] = []
         self.stage = ""
+        self.kept: dict[float, Any] = {}
+        self._switches: dict[int, list[float]] = {}
         self._done, self._total = 0, 0
         self._estimates: Estimates | None = None
 
@@ -91,6 +95,19 @@ class Watch:
         self.finite.clear()
         self._estimates = Estimates(scheduler, row) if self.previews else None
 
+    def keep(self, scheduler: Any, steps: int, switches: Sequence[float]) -> None:
+        """Keep the latents at these switches of a pass of so many steps, in `kept`. Raises RequestError (E-REQUEST) for one outside of it."""
+        self.kept, self._switches = {}, {}
+        if not switches:
+            return
+        scheduler.set_timesteps(steps)
+        for switch in switches:
+            self._switches.setdefault(calls_before(scheduler, switch), []).append(switch)
+
+    def correct(self, difference: int) -> None:
+        """Say how many more steps there are than were expected."""
+        self._total += difference
+
     def ask(self) -> None:
         """Raise Cancelled if the picture is no longer wanted."""
         if self.cancelled is not None and self.cancelled():
@@ -99,6 +116,7 @@ class Watch:
     def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         # Kept as tensors on the device: reading one here would make every step wait for it.
         self.finite.append(tensors["latents"].isfinite().all())
+        self.kept |= dict.fromkeys(self._switches.get(step + 1, ()), tensors["latents"])
         if not self._total:
             self.expect(pipeline.num_timesteps)
         self.count()
@@ -124,10 +142,13 @@ def denoise(
     request: RenderRequest,
     prompt: Conditioning,
     watch: Watch,
-    start: Start | None = None,
+    start: Start | Rest | None = None,
     controls: Sequence[Active] = (),
+    keep_at: Sequence[float] = (),
 ) -> Any:
     """Latents (1, 4, h/8, w/8) after the last step, from noise or from what `start` gives, led by `controls`.
+
+    `watch` keeps those at the switches `keep_at` too.
 
     Raises Cancelled, RequestError (E-REQUEST) for a sampler that the model can't follow, NanImageError (E-NANIMAGE).
     """
@@ -141,6 +162,9 @@ def denoise(
     latents = first_latents(pipeline, request, generator, prompt.embeddings.prompt_embeds.dtype)
     if start is not None:
         latents = start.begin(pipeline.scheduler, latents, pipeline._execution_device)
+    if isinstance(start, Rest):
+        watch.correct(len(pipeline.scheduler.timesteps) - start.expected)
+    watch.keep(pipeline.scheduler, steps, keep_at)
     with guided(pipeline, controls):
         latents = run(pipeline, request, steps, prompt, watch, request.cfg_scale, generator, latents)
     check_latents(watch.finite, watch.stage)
@@ -168,6 +192,7 @@ def run(
     with _freeu(pipeline, request.freeu):
         return pipeline(
             **prompt.at_call(0),
+            **_told_sizes(pipeline, request),
             width=request.width,
             height=request.height,
             num_inference_steps=steps,
@@ -181,6 +206,19 @@ def run(
             callback_on_step_end=_with_changes(prompt, on_step),
             callback_on_step_end_tensor_inputs=["latents", "prompt_embeds", "add_text_embeds"],
         )[0]
+
+
+def _told_sizes(pipeline: Any, request: RenderRequest) -> dict[str, Any]:
+    """What the model is told of the size in other words than the pipeline's own: the refiner a score in place of the target's size.
+
+    The numbers that become the time ids are `original_size`, the crop and `target_size`, in this order; the refiner's are those of
+    diffusers' image-to-image pipeline (`_get_add_time_ids`).
+    """
+    if pipeline.text_encoder is not None:
+        return {}
+    size = (request.height, request.width)
+    sizes = {"original_size": size, "negative_original_size": size}
+    return {**sizes, "target_size": (AESTHETIC_SCORE,), "negative_target_size": (NEGATIVE_AESTHETIC_SCORE,)}
 
 
 def _with_changes(prompt: Changing, watch: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:

@@ -56,6 +56,7 @@ class Denoised:
     request: RenderRequest
     total_s: float
     keep_latents: bool
+    latents_at: Sequence[float]
     models: ChainModels
 
 
@@ -173,6 +174,7 @@ class Engine:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        latents_at: Sequence[float] = (),
         checkpoint: str | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
@@ -183,6 +185,7 @@ class Engine:
             pictures=pictures,
             stages_done=stages_done,
             keep_latents=keep_latents,
+            latents_at=latents_at,
             checkpoint=checkpoint,
             cancelled=cancelled,
             on_step=on_step,
@@ -196,6 +199,7 @@ class Engine:
         pictures: Mapping[str, bytes] | None = None,
         stages_done: int = 0,
         keep_latents: bool = False,
+        latents_at: Sequence[float] = (),
         checkpoint: str | None = None,
         cancelled: Callable[[], bool] | None = None,
         on_step: Callable[[int, int], None] | None = None,
@@ -208,6 +212,8 @@ class Engine:
         (a safetensors file, as `keep_latents` gives it) where the next stage takes them. With `before` and no stage done
         it stands in for the first picture. Stages that follow have to be of this engine's model; `checkpoint` names the
         picture's own, in the library's models folder, if that is another one.
+
+        `latents_at` are switches at which a refiner will go on: the latents of the last pass there are kept in the same file.
 
         `previews` cost one decoding each and don't change the picture; one that would be NaN is left out.
 
@@ -232,10 +238,10 @@ class Engine:
                 models = find_models(
                     request, self._folder, library, checkpoint, stages_done, is_first_made=is_first_made
                 )
-            passes = Passes(self._parts, request, files, watch)
+            passes = Passes(self._parts, request, files, watch, latents_at)
             with torch.inference_mode():
                 made = run_chain(passes, stages_done)
-            return Denoised(made, passes, request, time.perf_counter() - started, keep_latents, models)
+            return Denoised(made, passes, request, time.perf_counter() - started, keep_latents, latents_at, models)
 
         return self._guarded(request, work)
 
@@ -266,7 +272,7 @@ class Engine:
                 made = denoise_together(self._parts, own, on_cancelled)
             seconds = time.perf_counter() - started
             return [
-                Denoised(one, each, each.request, seconds, False, self._models) if isinstance(one, Made) else one
+                Denoised(one, each, each.request, seconds, False, (), self._models) if isinstance(one, Made) else one
                 for one, each in zip(made, own, strict=True)
             ]
 
@@ -329,7 +335,9 @@ class Engine:
         with torch.inference_mode():
             image = made.picture(passes.decode)
         are_kept = denoised.keep_latents and made.latents is not None and made.finish is None
-        latents = pack_latents(made.latents) if are_kept else None
+        kept = {part: passes.watch.kept[part] for part in denoised.latents_at}
+        kept |= {1.0: made.latents} if are_kept else {}
+        latents = pack_latents(kept) if kept else None
         total_s = denoised.total_s + passes.facts.decode_s - known
         facts = self._facts(passes, denoised.models, total_s, is_uniform=is_uniform(image))
         return RenderedImage(image, request, facts, request.pictures, latents)

@@ -1,4 +1,4 @@
-"""The stages img2img, hires and upscale: the whole picture brought to another size, and denoised again.
+"""The stages img2img, hires, refine and upscale: the whole picture brought to another size, and denoised again.
 
 Names and arithmetic are A1111's (modules/processing.py: StableDiffusionProcessingImg2Img.init, sample_hr_pass).
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from darkroom.engine.canvas import Size, cut_to, fit, pad_for_latents
 from darkroom.engine.control_pictures import View
 from darkroom.engine.passes import Passes
-from darkroom.request.stages import Hires, Img2Img, Upscale
+from darkroom.request.stages import Hires, Img2Img, Refine, Upscale
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,6 +77,21 @@ def hires(stage: Hires, before: Made, passes: Passes) -> Made:
             return Made(size, image)
         latents, view = passes.encode(image), View.of_all(size, lambda: image)
     return Made(size, latents=passes.denoise(stage, view, latents) if stage.denoising_strength else latents)
+
+
+def refine(stage: Refine, before: Made, passes: Passes) -> Made:
+    """The rest of the pass before, or a pass over its picture or over its latents at the switch, by SDXL's refiner.
+
+    The latents are handed over as they are, in the sampler's own scale, as between diffusers' pipelines.
+    """
+    if before.latents is None:
+        padded = pad_for_latents(before.picture(passes.decode))
+        view, latents = View.of_all(padded.size, lambda: padded), passes.encode(padded)
+    else:
+        latents = before.latents
+        view = View.of_all((latents.shape[-1] * 8, latents.shape[-2] * 8))
+    made = passes.go_on(stage, view, latents) if stage.goes_on else passes.denoise(stage, view, latents)
+    return Made(before.size, latents=made)
 
 
 def upscale(stage: Upscale, before: Made, passes: Passes) -> Made:

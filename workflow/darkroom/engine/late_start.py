@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from darkroom.engine.blending import keep_outside
+from darkroom.errors import RequestError
 
 _BY_CALL = ("sigmas", "sigmas_interpol", "sigmas_up", "sigmas_down", "timesteps")
 """What schedulers hold for each call of the model, some of them with one more at the end."""
@@ -45,6 +46,66 @@ class Start:
             return made
         anew = self.anew.to(made.device)
         return made * anew.to(made.dtype) + (self.latents.to(made.device) * (1 - anew)).to(made.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """Latents (1, 4, h/8, w/8) in fp32, as they are at `switch_at` of a pass, whose `total` steps are gone on with from there.
+
+    `expected` is how often the model was thought to be called.
+    """
+
+    latents: Any
+    total: int
+    switch_at: float
+    expected: int
+
+    def begin(self, scheduler: Any, noise: Any, device: Any) -> Any:
+        """The latents in the noise's dtype, for a scheduler that is made ready for the steps from the switch on.
+
+        Raises RequestError (E-REQUEST) for a switch that leaves no step on one of its sides.
+        """
+        scheduler.set_timesteps(self.total, device=device)
+        begin_late(scheduler, self.total - steps_before(scheduler, self.switch_at))
+        scheduler.set_timesteps(self.total, device=device)
+        return self.latents.to(device, noise.dtype)
+
+    def end(self, made: Any) -> Any:
+        """The latents after the last step."""
+        return made
+
+
+def steps_before(scheduler: Any, switch_at: float) -> int:
+    """How many whole steps of a scheduler, whose timesteps are set, lie before a refiner's switch.
+
+    As diffusers' `denoising_end`: those whose timestep is at least `n - switch_at * n`, rounded, of the model's n timesteps. A1111
+    compares `(999 - timestep) / 1000` with it (modules/sd_samplers_common.py, apply_refiner), which is the same for whole timesteps.
+    Raises RequestError (E-REQUEST) for a switch that leaves no step on one of its sides.
+    """
+    if hasattr(scheduler.config, "sigma_data"):
+        why = "the model has EDM's noise, whose timesteps the refiner doesn't know"
+        raise RequestError("refine: switch_at", switch_at, why, "give denoising_strength in its place")
+    known = scheduler.config.num_train_timesteps
+    timesteps = _timesteps_of_steps(scheduler)
+    count = int((timesteps >= round(known - switch_at * known)).sum())
+    if count in (0, len(timesteps)):
+        side = "the refiner" if count else "the pass before it"
+        why = f"leaves none of the {len(timesteps)} steps to {side}"
+        raise RequestError("refine: switch_at", switch_at, why, "give another value, or more steps")
+    return count
+
+
+def calls_before(scheduler: Any, switch_at: float) -> int:
+    """How often the model is called before a refiner's switch. Raises as `steps_before`."""
+    steps = steps_before(scheduler, switch_at)
+    return steps + 1 if hasattr(scheduler, "plms_timesteps") else steps * scheduler.order
+
+
+def _timesteps_of_steps(scheduler: Any) -> Any:
+    """The timestep that each whole step begins at."""
+    if hasattr(scheduler, "plms_timesteps"):  # which asks the model at one of them twice
+        return scheduler.timesteps.unique_consecutive()
+    return scheduler.timesteps[:: scheduler.order]
 
 
 def begin_late(scheduler: Any, run: int) -> None:

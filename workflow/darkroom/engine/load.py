@@ -20,6 +20,7 @@ from typing import Any
 from darkroom.checkpoint.conversion import Part, SourceFile
 from darkroom.checkpoint.coverage import check_parts
 from darkroom.checkpoint.header import read_header
+from darkroom.checkpoint.index import TOKENIZERS, tokenizers_of
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.layouts import best_layout, classic_names, plain_header, vae_layouts
 from darkroom.checkpoint.verify import VerifiedModel, open_model
@@ -43,7 +44,7 @@ def prepare(model: Path | str | VerifiedModel) -> VerifiedModel:
 
 
 def load_pipeline(files: WeightFiles, device: str, dtype: str, plan: MemoryPlan, on_read: OnRead | None = None) -> Any:
-    """A StableDiffusionXLPipeline of a verified model, on `device` or, with its parts to take turns there, on the CPU.
+    """A StableDiffusionXLPipeline of a verified model, SDXL's refiner without a first text encoder, on `device` or, with its parts to take turns there, on the CPU.
 
     `dtype` is `fp16`, `fp32` or `bf16`, except for the VAE (see `vae_dtype`). Raises KeysError (E-KEYS) if a weight was
     not in the files.
@@ -98,7 +99,9 @@ def weight_bytes(model: VerifiedModel, dtype: str) -> dict[str, int]:
         own = vae_dtype(model.configs.components["vae"], dtype) if component == "vae" else dtype
         return int(torch.empty(0, dtype=torch_dtype(own)).element_size())
 
-    return {name: width(name) * sum(math.prod(entry.shape) for entry in model.entries[name]) for name in COMPONENTS}
+    return {
+        name: width(name) * sum(math.prod(entry.shape) for entry in entries) for name, entries in model.entries.items()
+    }
 
 
 def _assemble(model: VerifiedModel, weights: WeightReader, device: str) -> Any:
@@ -118,16 +121,19 @@ def _assemble(model: VerifiedModel, weights: WeightReader, device: str) -> Any:
         "text_encoder_2": lambda config: CLIPTextModelWithProjection(CLIPTextConfig.from_dict(config)),
     }
     configs = model.configs
+    tokenizers = {
+        name: CLIPTokenizer.from_pretrained(model.folder / name, local_files_only=True)
+        for name in tokenizers_of(configs)
+    }
     others = {
-        "tokenizer": CLIPTokenizer.from_pretrained(model.folder / "tokenizer", local_files_only=True),
-        "tokenizer_2": CLIPTokenizer.from_pretrained(model.folder / "tokenizer_2", local_files_only=True),
         "scheduler": build("Euler", "Automatic", configs.scheduler),
         "force_zeros_for_empty_prompt": configs.index.get("force_zeros_for_empty_prompt", True),
     }
-    parts = {name: _make_empty(make, configs.components[name]) for name, make in makers.items()}
+    parts = {name: _make_empty(makers[name], config) for name, config in configs.components.items()}
     for name, part in parts.items():
         _fill(name, part, model, weights)
-    return _pipeline_on(device, StableDiffusionXLPipeline)(**parts, **others, add_watermarker=False)
+    every = dict.fromkeys((*makers, *TOKENIZERS)) | parts | tokenizers
+    return _pipeline_on(device, StableDiffusionXLPipeline)(**every, **others, add_watermarker=False)
 
 
 def _pipeline_on(device: str, kind: Any) -> Any:

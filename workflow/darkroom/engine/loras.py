@@ -176,7 +176,9 @@ class LoraWeights:
     def __init__(self, pipeline: Any, base: WeightFiles, before_writing: Callable[[], None] = lambda: None) -> None:
         self._before_writing = before_writing
         self._pipeline = pipeline
-        self._parts = {component: getattr(pipeline, component) for component in LORA_COMPONENTS}
+        self._parts = {
+            component: part for component in LORA_COMPONENTS if (part := getattr(pipeline, component)) is not None
+        }
         self._names = {
             (component, name.removeprefix(TEXT_MODEL)): name
             for component, part in self._parts.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from darkroom.engine.control_pictures import View
 from darkroom.engine.controls import ControlNets
 from darkroom.engine.decode import Codec
 from darkroom.engine.denoise import Watch, denoise
-from darkroom.engine.late_start import Start
+from darkroom.engine.late_start import Rest, Start
 from darkroom.engine.picture_files import PictureFiles
 from darkroom.engine.placement import Placement
 from darkroom.engine.prompts import Conditioning, Prompts
@@ -23,7 +23,8 @@ from darkroom.engine.upscalers import Upscalers
 from darkroom.errors import NanImageError, RequestError
 from darkroom.prompting.grammar import LARGE_WEIGHT, largest_weight
 from darkroom.request.render_request import MAX_SEED, RenderRequest
-from darkroom.request.stages import DenoisingStage
+from darkroom.request.samplers import find_sampler
+from darkroom.request.stages import DenoisingStage, Refine
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -64,14 +65,20 @@ class Facts:
 
 
 class Passes:
-    """Makes a request's passes, one after another, each with its own prompts and LoRAs."""
+    """Makes a request's passes, one after another, each with its own prompts and LoRAs.
 
-    def __init__(self, parts: Parts, request: RenderRequest, files: PictureFiles, watch: Watch) -> None:
+    The watch keeps the latents of the last pass at the switches `keep_at`.
+    """
+
+    def __init__(
+        self, parts: Parts, request: RenderRequest, files: PictureFiles, watch: Watch, keep_at: Sequence[float] = ()
+    ) -> None:
         self.request = request
         self.files = files
         self.watch = watch
         self.facts = Facts()
         self._parts = parts
+        self._keep_at = keep_at
         self._vae: Any = None
         self._logged: set[str] = set()
 
@@ -91,7 +98,8 @@ class Passes:
     def first(self) -> Any:
         """The latents (1, 4, h/8, w/8) of the request's own first picture."""
         request = self.request.model_copy(update={"image": None, "stages": ()})
-        return self._denoise(request, None, View.of_all((request.width, request.height)))
+        keep_at = () if self.request.stages else self._keep_at
+        return self._denoise(request, None, View.of_all((request.width, request.height)), keep_at=keep_at)
 
     def denoise(self, stage: DenoisingStage, view: View, latents: Any, *, number: int = 0, **options: Any) -> Any:
         """The latents that a stage makes of `latents`, whose place in the picture is the view's.
@@ -102,7 +110,9 @@ class Passes:
         effective = effective.model_copy(update={"seed": (effective.seed + number) % (MAX_SEED + 1)})
         total, run = stage.split_steps(effective.steps)
         try:
-            return self._denoise(effective, Start(latents, total, run, **options), view, stage.name)
+            start = Start(latents, total, run, **options)
+            keep_at = self._keep_at if stage is self.request.stages[-1] else ()
+            return self._denoise(effective, start, view, stage.name, keep_at)
         except RequestError as error:
             if total == effective.steps or error.what != "steps":
                 raise
@@ -110,6 +120,19 @@ class Passes:
             raise RequestError(
                 f"{stage.name}: steps", effective.steps, f"{strength}: {error.why}", error.hint
             ) from None
+
+    def go_on(self, stage: Refine, view: View, latents: Any) -> Any:
+        """The latents that the rest of the pass before makes of those at the stage's switch. Raises what `denoise` raises."""
+        assert stage.switch_at is not None
+        effective = self.request.for_stage(stage, *view.size)
+        expected = find_sampler(effective.sampler).calls(stage.split_steps(effective.steps)[1])
+        start = Rest(latents, effective.steps, stage.switch_at, expected)
+        return self._denoise(effective, start, view, stage.name)
+
+    @property
+    def is_refiner(self) -> bool:
+        """Whether the model is SDXL's refiner."""
+        return self._parts.pipeline.text_encoder is None
 
     def encode(self, image: Image) -> Any:
         """The latents of an RGB picture whose edges are multiples of 8."""
@@ -158,12 +181,21 @@ class Passes:
         _warn_about_weights(request, facts)
         return prompt
 
-    def _denoise(self, request: RenderRequest, start: Start | None, view: View, name: str = "") -> Any:
+    def _denoise(
+        self,
+        request: RenderRequest,
+        start: Start | Rest | None,
+        view: View,
+        name: str = "",
+        keep_at: Sequence[float] = (),
+    ) -> Any:
         parts, prompt, started = self._parts, self.condition(request, name), time.perf_counter()
         try:
             controls = parts.controlnets.prepare(request.control, self.files, view)
             parts.placement.bring(parts.pipeline.unet)
-            latents = denoise(parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start, controls)
+            latents = denoise(
+                parts.pipeline, parts.scheduler_config, request, prompt, self.watch, start, controls, keep_at
+            )
         finally:
             parts.controlnets.end()
         self.facts.denoise_s += time.perf_counter() - started

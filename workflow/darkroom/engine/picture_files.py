@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.errors import RequestError
 from darkroom.request.render_request import MAX_EDGE, RenderRequest
+from darkroom.request.stages.refine import latent_name
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 BEFORE, BEFORE_LATENT = "before", "before.latent"
 """The keys of the picture that a chain is resumed from, and of its latents."""
 _FORMATS = ("PNG", "JPEG", "WEBP", "AVIF")
-_LATENT = "latent"
 
 
 class PictureFiles:
@@ -48,20 +48,24 @@ class PictureFiles:
         """The picture to go on from."""
         return flattened(_open(self._files[BEFORE], BEFORE))
 
-    def latents_before(self, size: tuple[int, int]) -> Any:
-        """The latents (1, 4, h/8, w/8) in fp32 of the picture to go on from, which has that size in pixels."""
+    def latents_before(self, size: tuple[int, int], part: float) -> Any:
+        """The latents (1, 4, h/8, w/8) in fp32 of the picture to go on from, which has that size in pixels.
+
+        Those after that `part` of its last pass: 1 is the end.
+        """
         from safetensors import SafetensorError
         from safetensors.torch import load
 
+        name = latent_name(part)
         if BEFORE_LATENT not in self._files:
             raise _missing("the stage works on the latents of the picture before, which are missing", BEFORE_LATENT)
         try:
-            latents = load(self._files[BEFORE_LATENT]).get(_LATENT)
+            latents = load(self._files[BEFORE_LATENT]).get(name)
         except (SafetensorError, ValueError):
             latents = None
         shape = (1, 4, -(-size[1] // 8), -(-size[0] // 8))
         if latents is None or latents.shape != shape:
-            why = f"is no safetensors file with a tensor '{_LATENT}' of the shape {shape}"
+            why = f"is no safetensors file with a tensor '{name}' of the shape {shape}"
             raise RequestError("latents", BEFORE_LATENT, why, "render the stage before again")
         return latents.float()
 
@@ -82,11 +86,12 @@ class PictureFiles:
             raise RequestError("picture", digest, "its bytes have another SHA-256", "hash the file again")
 
 
-def pack_latents(latents: Any) -> bytes:
-    """Latents (1, 4, h/8, w/8) as a safetensors file in fp32, which `latents_before` reads."""
+def pack_latents(latents: Mapping[float, Any]) -> bytes:
+    """Latents (1, 4, h/8, w/8), by the part of their pass after which they are, as a safetensors file in fp32, which `latents_before` reads."""
     from safetensors.torch import save
 
-    return bytes(save({_LATENT: latents.detach().float().cpu().contiguous()}))
+    found = {latent_name(part): tensor.detach().float().cpu().contiguous() for part, tensor in latents.items()}
+    return bytes(save(found))
 
 
 def flattened(image: Image) -> Image:

@@ -92,10 +92,13 @@ class Prompts:
         texts, texts_2 = zip(*_filled(prompts, count), strict=True)
         negative_texts, negative_texts_2 = zip(*_filled(negatives, count), strict=True)
         parts = self._pipeline
-        self._placement.bring(parts.text_encoder, parts.text_encoder_2)
+        # SDXL's refiner has the second of both alone.
+        tokenizers = [each for each in (parts.tokenizer, parts.tokenizer_2) if each is not None]
+        encoders = [each for each in (parts.text_encoder, parts.text_encoder_2) if each is not None]
+        self._placement.bring(*encoders)
         return encode_prompt(
-            (parts.tokenizer, parts.tokenizer_2),
-            (parts.text_encoder, parts.text_encoder_2),
+            tokenizers,
+            encoders,
             texts,
             negative_texts,
             prompt_2=texts_2,

@@ -103,6 +103,7 @@ class WeightFiles:
         self._base = {
             (component, name.removeprefix(TEXT_MODEL)): (file, info)
             for component in LORA_COMPONENTS
+            if component in model.entries
             for name, file, info in self.tensors(component)
         }
 
@@ -159,7 +160,7 @@ class WeightReader:
         self._done = 0
         self._dtypes = {component: torch_dtype(dtype) for component, dtype in dtypes.items()}
         self._read: dict[str, dict[str, Any]] = {component: {} for component in COMPONENTS}
-        every = [(component, *found) for component in COMPONENTS for found in files.tensors(component)]
+        every = [(component, *found) for component in files.model.entries for found in files.tensors(component)]
         self._total = sum(info.end - info.start for *_, info in every)
         self._left = iter(every)
         self._lock = threading.Lock()

@@ -50,7 +50,7 @@ class Targets:
         self._shapes: dict[tuple[str, str], Shape] = {}
         self._modules: dict[str, dict[str, str]] = {component: {} for component in LORA_COMPONENTS}
         for component in LORA_COMPONENTS:
-            for entry in entries[component]:
+            for entry in entries.get(component, ()):
                 tensor = entry.name.removeprefix(TEXT_MODEL)
                 self._shapes[component, tensor] = entry.shape
                 module, source = (name.rpartition(".")[0] for name in (tensor, entry.source.removeprefix(UNET_PREFIX)))

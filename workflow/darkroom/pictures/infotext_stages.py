@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import A1111_AUTOMATIC, MODELS_OWN
-from darkroom.request.stages import DenoisingStage, Hires, Inpaint, Outpaint, Stage, Tile, Upscale
+from darkroom.request.stages import DenoisingStage, Hires, Inpaint, Outpaint, Refine, Stage, Tile, Upscale
 
 _EDGES = ("left", "right", "up", "down")
 
@@ -54,6 +54,8 @@ def tell_stages(request: RenderRequest, titles: Mapping[str | None, str]) -> Tol
             other = {} if later.checkpoint == checkpoint else _tell_checkpoint(later, titles)
             settings |= other | _tell_hires(later, _with(request, later), base)
             strength = later.denoising_strength
+        elif isinstance(later, Refine):
+            settings |= _tell_refiner(later, titles)
         elif isinstance(later, Upscale):
             settings |= _tell_upscale(later, request.sizes[number + 1])
     if len(request.stages) > 1:
@@ -74,7 +76,8 @@ def write_number(value: float) -> str:
 
 def _is_img2img(stage: Stage) -> bool:
     """Whether A1111 does it in its img2img tab, with a text of its own."""
-    return isinstance(stage, DenoisingStage) and not isinstance(stage, Hires)
+    is_within = isinstance(stage, Refine) and stage.switch_at is not None
+    return isinstance(stage, DenoisingStage) and not isinstance(stage, Hires) and not is_within
 
 
 def _with(request: RenderRequest, stage: Stage) -> RenderRequest:
@@ -130,6 +133,12 @@ def _tell_hires(stage: Hires, own: RenderRequest, base: RenderRequest) -> dict[s
 
 def _tell_checkpoint(stage: Hires, titles: Mapping[str | None, str]) -> dict[str, str]:
     return {"Hires checkpoint": titles.get(stage.checkpoint, stage.checkpoint or "")}
+
+
+def _tell_refiner(stage: Refine, titles: Mapping[str | None, str]) -> dict[str, str]:
+    """As apply_refiner (modules/sd_samplers_common.py), of a refiner that goes on where the pass before it is told to stop."""
+    title = titles.get(stage.checkpoint, stage.checkpoint)
+    return {"Refiner": title, "Refiner switch at": write_number(stage.switch_at or 0.0)}
 
 
 def _tell_upscale(stage: Upscale, size: tuple[int, int]) -> dict[str, str]:

@@ -85,9 +85,10 @@ def check_widths(embeddings: Iterable[Embedding], text_encoders: Sequence[Any]) 
     """Raise EmbeddingError (E-EMBEDDING) for an embedding whose vectors are not as wide as the text encoders' own."""
     needed = [encoder.get_input_embeddings().weight.shape[1] for encoder in text_encoders]
     for embedding in embeddings:
-        found = [tensor.shape[1] for tensor in embedding.vectors]
+        found = [tensor.shape[1] for tensor in embedding.vectors[-len(needed) :]]
         if found != needed:
-            why = f"has vectors of {found[0]} and {found[1]} numbers; this model needs {needed[0]} and {needed[1]}"
+            widths, wanted = (" and ".join(map(str, each)) for each in (found, needed))
+            why = f"has vectors of {widths} numbers; this model needs {wanted}"
             raise EmbeddingError("embedding", embedding.name, why, "use one that was made for this kind of model")
 
 

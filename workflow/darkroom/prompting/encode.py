@@ -67,7 +67,7 @@ def encode_prompt(
     negative_prompt_2: Texts | None = None,
     embeddings: Mapping[str, Embedding] | None = None,
 ) -> PromptEmbeddings:
-    """Encode a prompt and its negative with SDXL's two tokenizers and text encoders.
+    """Encode a prompt and its negative with SDXL's two tokenizers and text encoders, or with the second of both, which the refiner has.
 
     `prompt_2` and `negative_prompt_2` are for the second encoder (None: the same as for the first). A list of b prompts
     gives b rows, all as long as the longest: shorter prompts are filled, as the shorter of prompt and negative prompt
@@ -81,7 +81,7 @@ def encode_prompt(
     if emphasis not in MODES:
         raise RequestError("emphasis", emphasis, f"unknown; known are {', '.join(MODES)}")
     _check_clip_skip(clip_skip, text_encoders)
-    texts = _as_rows(prompt, negative_prompt, prompt_2, negative_prompt_2)
+    texts = _as_rows(prompt, negative_prompt, prompt_2, negative_prompt_2)[-len(text_encoders) :]
     vectors = Vectors(embeddings)
     check_widths(vectors.embeddings.values(), text_encoders)
     runs = [
@@ -168,7 +168,9 @@ def _encode_rows(
 
     halves = []
     with torch.no_grad():
-        for number, (encoder, tokenizer, rows) in enumerate(zip(text_encoders, tokenizers, layouts, strict=True)):
+        first = 2 - len(text_encoders)
+        each = zip(text_encoders, tokenizers, layouts, strict=True)
+        for number, (encoder, tokenizer, rows) in enumerate(each, first):
             encoded, empty = _encode(encoder, tokenizer, rows, emphasis, layer, vectors, number)
             halves.append(torch.stack([_join(emphasis, row, encoded, empty) for row in rows]))
         # The loop ends with the second encoder: SDXL is conditioned on its pooled vectors.

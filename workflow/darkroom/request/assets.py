@@ -15,7 +15,7 @@ from darkroom.base.text import did_you_mean, file_stem, name_of_stem
 from darkroom.errors import ControlError, DarkroomError, EmbeddingError, LoraError, RequestError, UpscalerError
 from darkroom.prompting.grammar import find_embeddings
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import DenoisingStage, Stage
+from darkroom.request.stages import DenoisingStage, Refine, Stage
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 
 _KINDS: dict[str, tuple[str, type[DarkroomError]]] = {
@@ -104,6 +104,7 @@ def settle(request: RenderRequest, names: AssetNames) -> RenderRequest:
     ControlError (E-CONTROL) for controls that can't act.
     """
     check_controls(request)
+    _check_loras(request)
     found, usable = set(request.embeddings), tuple(names.embeddings)
     timelines = [timeline for each in _passes(request) for timeline in each.timelines if timeline]
     for text in {text for timeline in timelines for text in timeline.texts}:
@@ -127,6 +128,16 @@ def check_controls(request: RenderRequest) -> None:
             if control.image is None:
                 why = f"has no image (control {number}), and a first pass begins with none that could be taken"
                 raise ControlError("control", control.model, why, "give it an image, or write it into a stage")
+
+
+def _check_loras(request: RenderRequest) -> None:
+    """Raise LoraError (E-LORA) for LoRAs of a picture that only the refiner makes, which they aren't made for."""
+    passes = [stage for stage in request.stages if isinstance(stage, DenoisingStage)]
+    if request.image is None or not passes or not all(isinstance(stage, Refine) for stage in passes):
+        return
+    if uses := request.all_loras:
+        why = "acts on nothing: only the refiner denoises the picture, and LoRAs are made for base models"
+        raise LoraError("LoRA", uses[0].name, why, "leave it out")
 
 
 def without_idle_controls(request: RenderRequest) -> RenderRequest:

@@ -31,7 +31,7 @@ from darkroom.request.lora_tags import (
     take_out_loras,
 )
 from darkroom.request.samplers import check_combination, check_eta, find_sampler, find_schedule, split_sampler
-from darkroom.request.stages import STAGES, DenoisingStage, Hires, Stage, read_stage, write_stage
+from darkroom.request.stages import STAGES, DenoisingStage, Hires, Refine, Stage, read_stage, write_stage
 
 Emphasis = Literal["lpw", "a1111", "no_norm", "comfy"]
 MAX_SEED = 2**63 - 1
@@ -195,6 +195,7 @@ class RenderRequest(StrictModel):
         if self.image is not None and not self.stages:
             raise ValueError("an image needs stages that make something of it")
         size = (self.width, self.height)
+        is_whole = self.image is None
         for stage, after in zip(self.stages, self.sizes[1:], strict=True):
             if max(after) > MAX_EDGE:
                 raise ValueError(
@@ -202,7 +203,9 @@ class RenderRequest(StrictModel):
                 )
             if isinstance(stage, DenoisingStage):
                 self._check_pass(stage, size)
-            size = after
+            if isinstance(stage, Refine):
+                stage.check_after(is_whole_pass=is_whole)
+            size, is_whole = after, stage.is_whole_pass
         return self
 
     def _check_pass(self, stage: DenoisingStage, size: tuple[int, int]) -> None:
@@ -279,12 +282,8 @@ class RenderRequest(StrictModel):
         return self.image is None or not passes or None in passes
 
     def of_checkpoint(self, name: str) -> Self:
-        """The request for a picture of that checkpoint, which is no other one in its stages."""
-        own = {"checkpoint": None}
-        stages = tuple(
-            stage.model_copy(update=own) if isinstance(stage, DenoisingStage) and stage.checkpoint == name else stage
-            for stage in self.stages
-        )
+        """The request for a picture of that checkpoint, which is no other one in its stages; a refiner keeps its name."""
+        stages = tuple(stage.of_checkpoint(name) for stage in self.stages)
         return self if stages == self.stages else self.model_copy(update={"stages": stages})
 
     @property
@@ -296,14 +295,16 @@ class RenderRequest(StrictModel):
                 found.append(self.for_stage(stage, *stage.work_size(*size)))
         return tuple(found)
 
-    def takes_latents(self, number: int) -> bool:
-        """True if the stage of that number (from 0) works on the latents of the picture before it.
+    def latents_at(self, number: int) -> float | None:
+        """The part of the pass before it after which the stage of that number (from 0) takes the latents: 1 at the end, or a refiner's switch.
 
-        Where the pixels were changed after decoding, or the picture came as a file, they are encoded instead.
+        None where it begins with the picture: where the pixels were changed after decoding, or came as a file, they are encoded.
         """
         stage = self.stages[number]
+        if isinstance(stage, Refine):
+            return stage.switch_at
         has_latents = self.stages[number - 1].leaves_latents if number else self.image is None
-        return has_latents and isinstance(stage, Hires) and stage.is_latent
+        return 1.0 if has_latents and isinstance(stage, Hires) and stage.is_latent else None
 
     def for_stage(self, stage: DenoisingStage, width: int, height: int) -> Self:
         """What a denoising stage renders at that size: the request with the stage's own settings, and no stages.
@@ -313,6 +314,9 @@ class RenderRequest(StrictModel):
         plain = {**dict(self), "image": None, "stages": (), "width": width, "height": height}
         if stage.sampler is not None:
             plain |= {"schedule": "Automatic", "eta": None}  # those of the request are its own sampler's
+        if isinstance(stage, Refine):  # the request's LoRAs are for the passes before
+            plain |= {"loras": (), "prompt": take_out_loras(self.prompt)[0]}
+            plain |= {"prompt_2": None if self.prompt_2 is None else take_out_loras(self.prompt_2)[0]}
         return type(self).model_validate({**plain, **stage.settings()})
 
     @property

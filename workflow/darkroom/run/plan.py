@@ -176,9 +176,14 @@ class Plan:
         return any(len(p.checkpoints) > 1 for ps in self.sheets.values() for p in ps if p.request.stages)
 
     @cached_property
-    def latents(self) -> frozenset[str]:
-        """The paths of the latents that stages need."""
-        return frozenset(path for pictures in self.sheets.values() for path in latents_of(pictures))
+    def latents(self) -> dict[str, set[float]]:
+        """The paths of the latents that stages need, with the parts of the pass after which they take them."""
+        return latents_of(picture for pictures in self.sheets.values() for picture in pictures)
+
+    def latent_flags(self, wildcards: Any) -> list[str]:
+        """The option of `darkroom render` that says after which parts of the pass latents are written, where not at its end alone."""
+        parts = self.latents[self.picture(wildcards).latent_path]
+        return [] if parts == {1} else ["--latent-at", ",".join(map(repr, sorted(parts)))]
 
     def latent_sheets(self, *, staged: bool) -> str:
         """A pattern for the wildcard `sheet` that matches in the paths of pictures whose latents a stage needs.

@@ -8,7 +8,7 @@ trash.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from darkroom.config import Config
 from darkroom.errors import ConfigError, ImageError
 from darkroom.pictures.damage import ResultsCheck, SheetState
-from darkroom.pictures.latents import is_damaged
+from darkroom.pictures.latents import holds, is_damaged
 from darkroom.pictures.measures import STUDY_CSV
 from darkroom.pictures.records import CONTACT_SHEET, INDEX, STUDY_PAGE, scores_path
 from darkroom.pictures.trash import find_unwanted, find_unwanted_pages, move_to_trash, new_trash
@@ -65,17 +65,25 @@ class Results:
         """Whether a stage's picture is as wanted, after forcing what is damaged of what goes in."""
         if job.before is not None:
             self.check_picture(job.before)
-            self.check_latent(job.before.latent_path)
+            self.check_latent(job.before.latent_path, self._plan.latents.get(job.before.latent_path, set()))
         is_whole = job.picture.path not in self._inspect(job.picture.sheet).damaged
         return is_whole and not self._is_outdated(job.picture) and job.is_as_wanted(self._snakemake, params, receipts)
 
-    def check_latent(self, path: str) -> None:
-        """Take away latents, given below results/, that are damaged, so that they are made again where a stage needs them."""
-        if self._snakemake.makes_files and path not in self._handled and is_damaged(RESULTS / path):
-            self._handled.add(path)
-            (RESULTS / path).unlink(missing_ok=True)
+    def check_latent(self, path: str, parts: Collection[float]) -> None:
+        """Take away latents, given below results/, that are damaged or lack some that stages take, so that they are made again.
+
+        `parts` are those of their pass after which stages take them.
+        """
+        file = RESULTS / path
+        if not self._snakemake.makes_files or path in self._handled:
+            return
+        self._handled.add(path)
+        if is_damaged(file):
+            file.unlink(missing_ok=True)
             why = "are damaged. They are made again where a stage needs them."
-            print(f"E-IMAGE latents '{RESULTS / path}': {why}", file=sys.stderr, flush=True)
+            print(f"E-IMAGE latents '{file}': {why}", file=sys.stderr, flush=True)
+        elif file.exists() and not holds(file, parts):
+            file.unlink()
 
     def check_gallery(self) -> None:
         """Force what is damaged or out of date of all sheets, and of index.html and manifest.jsonl."""
@@ -171,7 +179,7 @@ def find_not_asked_for(configs: Iterable[Config]) -> dict[str, list[str]]:
         sheets = load_pictures(expand_folders(config))
         wanted |= set(EncodedFiles(config, sheets).of_sheet())
         for name, sheet in sheets.items():
-            wanted |= {picture.path for picture in sheet} | latents_of(sheet)
+            wanted |= {picture.path for picture in sheet} | latents_of(sheet).keys()
             grids = grids_of(name, sheet)
             wanted |= {f"{name}/{grid.file}" for grid in grids.by_stem.values()} if grids is not None else set()
             pages |= {

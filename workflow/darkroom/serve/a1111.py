@@ -18,7 +18,7 @@ from darkroom.errors import ImageError, RequestError, UnknownModelError, Unsuppo
 from darkroom.pictures.formats import read_texts
 from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.infotext_stages import written_schedule
-from darkroom.request.stages import DenoisingStage
+from darkroom.request.stages import DenoisingStage, Hires, Refine
 from darkroom.request.stages.hires import LATENT_UPSCALERS
 from darkroom.serve.a1111_extras import add_extras
 from darkroom.serve.a1111_hires import check_upscaler
@@ -70,7 +70,7 @@ def make_router(service: Service) -> APIRouter:
         """Make pictures of a prompt."""
         check_count(count_pictures(body), service.config)
         read = read_txt2img(body)
-        _check_hires(read, service)
+        _check_stages(read, service)
         return await _answer(body, read, {}, request, service)
 
     @router.post("/img2img")
@@ -79,7 +79,9 @@ def make_router(service: Service) -> APIRouter:
         body = count_images(body)
         check_count(count_pictures(body), service.config)
         sent = await receive_images(body, service.images)
-        return await _answer(body, read_img2img(body, sent), sent.files, request, service)
+        read = read_img2img(body, sent)
+        _check_stages(read, service)
+        return await _answer(body, read, sent.files, request, service)
 
     return router
 
@@ -100,15 +102,17 @@ async def _answer(
     return write_answer(body, pictures, read, started, sent)
 
 
-def _check_hires(read: PictureSettings, service: Service) -> None:
+def _check_stages(read: PictureSettings, service: Service) -> None:
     """Raise RequestError (E-REQUEST) for an unknown upscaler, UnknownModelError (E-UNKNOWN) for an unknown checkpoint."""
     for stage in read.settings[0].get("stages", ()):
-        check_upscaler(stage.upscaler, [*LATENT_UPSCALERS, *service.upscaler_names()], "hr_upscaler")
+        if isinstance(stage, Hires):
+            check_upscaler(stage.upscaler, [*LATENT_UPSCALERS, *service.upscaler_names()], "hr_upscaler")
         if stage.checkpoint is not None:
             try:
                 service.models.get(stage.checkpoint)
             except UnknownModelError as error:
-                raise UnknownModelError("request: hr_checkpoint_name", error.value, error.why, error.hint) from None
+                field = "refiner_checkpoint" if isinstance(stage, Refine) else "hr_checkpoint_name"
+                raise UnknownModelError(f"request: {field}", error.value, error.why, error.hint) from None
 
 
 def _log_ignored(route: str, ignored: Ignored) -> None:
@@ -181,7 +185,11 @@ def _write_info(body: Processing, pictures: list[Rendered], read: PictureSetting
     infotexts = [picture.infotext for picture in pictures]
     written = read_infotext(infotexts[0])["settings"]
     width, height = final_size(first)
-    strengths = [stage.denoising_strength for stage in first.stages if isinstance(stage, DenoisingStage)]
+    strengths = [
+        stage.denoising_strength
+        for stage in first.stages
+        if isinstance(stage, DenoisingStage) and stage.denoising_strength
+    ]
     return {
         "prompt": first.prompt,
         "all_prompts": [request.prompt for request in requests],

@@ -72,6 +72,11 @@ HIRES_OPTIONS: dict[str, tuple[Any, ...]] = {
     "token_merging_ratio_hr": (0,),
 }
 """A1111's options that change what a second pass makes, with the values that ask for nothing."""
+REFINER_OPTIONS: dict[str, tuple[Any, ...]] = {
+    "hires_fix_refiner_pass": ("second pass",),
+    "refiner_switch_by_sample_steps": (False,),
+}
+"""A1111's options that change when a refiner takes over, with the values that ask for nothing."""
 IMAGE_OPTIONS: dict[str, tuple[Any, ...]] = {
     "img2img_fix_steps": (False,),
     "img2img_color_correction": (False,),
@@ -112,7 +117,7 @@ def ignore_fields(body: Processing, settings: Iterable[str]) -> Ignored:
 
 def ignore_option(where: str, name: str, value: Any, known: Sequence[str]) -> str:
     """Why an option that Darkroom doesn't have is ignored; `where` names its place for the UnsupportedError."""
-    if name in HIRES_OPTIONS or name in IMAGE_OPTIONS:
+    if any(name in options for options in (HIRES_OPTIONS, IMAGE_OPTIONS, REFINER_OPTIONS)):
         return "it asks for nothing here"
     if name not in PICTURE_OPTIONS:
         return _unknown("option here", name, known)

@@ -12,7 +12,7 @@ from darkroom.request.stages import Inpaint, Stage
 from darkroom.serve.a1111_ignored import IMAGE_OPTIONS, refuse_options
 from darkroom.serve.a1111_image_schemas import MASKED_CONTENT, NEUTRAL_OF_IMAGES, Img2Img
 from darkroom.serve.a1111_infotext import with_infotext
-from darkroom.serve.a1111_settings import PictureSettings, read_processing
+from darkroom.serve.a1111_settings import PictureSettings, read_processing, read_refiner
 from darkroom.serve.adapters import begin_with, make_stage, refuse_wishes
 from darkroom.serve.images import ImageReader, InputPicture
 
@@ -72,7 +72,11 @@ def read_img2img(body: Img2Img, sent: Sent) -> PictureSettings:
     refuse_options("override_settings", body.override_settings or {}, IMAGE_OPTIONS)
     read = read_processing(body, own, {})
     every = [
-        {**settings, **begin_with(picture, "init_images"), "stages": [_read_stage(body, picture, sent.mask)]}
+        {
+            **settings,
+            **begin_with(picture, "init_images"),
+            "stages": [_read_stage(body, picture, sent.mask), *read_refiner(body)],
+        }
         for settings, picture in zip(read.settings, _spread(sent.pictures, len(read.settings)), strict=True)
     ]
     ignored = dict(read.ignored)

@@ -25,6 +25,8 @@ _FIELDS: _Readers = {
     "Variation seed": ("subseed", int),
     "Variation seed strength": ("subseed_strength", float),
     "Eta": ("eta", float),
+    "Refiner": ("refiner_checkpoint", str),
+    "Refiner switch at": ("refiner_switch_at", float),
     "Eta DDIM": ("eta", float),
 }
 _SCALES = ("Hires upscale", "Hires resize")

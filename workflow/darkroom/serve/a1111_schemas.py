@@ -19,7 +19,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "tiling": (False,),
     "styles": ([],),
     "script_name": ("", "None"),
-    "refiner_checkpoint": ("", "None", "none"),
     "disable_extra_networks": (False,),
     "seed_resize_from_h": (-1, 0),
     "seed_resize_from_w": (-1, 0),
@@ -88,7 +87,8 @@ class Processing(BaseModel):
     """Ignored without `script_name`."""
     alwayson_scripts: dict[str, Any] | None = None
     """Scripts that are switched off or have no arguments are ignored, others refused."""
-    refiner_checkpoint: str | None = None
+    refiner_checkpoint: str | None = Field(None, max_length=200)
+    """SDXL's refiner, by its name among the models: it makes the rest of the steps, with Hires. fix of the second pass; `None` for none."""
     infotext: str | None = Field(None, max_length=200_000)
     """A picture's metadata, as in its PNG: what it says holds where the request leaves a field out."""
     disable_extra_networks: bool | None = False
@@ -99,7 +99,8 @@ class Processing(BaseModel):
     s_noise: float | None = None
     s_min_uncond: float | None = None
     refiner_switch_at: float | None = None
-    """Has no effect without `refiner_checkpoint`; nor have s_tmin and s_tmax without `s_churn`."""
+    """Above 0: the part of the noise levels that the model keeps; at 1 the refiner is never used. Has no effect without `refiner_checkpoint`;
+    nor have s_tmin and s_tmax without `s_churn`."""
     s_tmin: float | None = None
     s_tmax: float | None = None
     save_images: bool | None = False

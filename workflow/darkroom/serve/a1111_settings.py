@@ -11,14 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from darkroom.base.text import shorten
-from darkroom.errors import UnsupportedError
+from darkroom.errors import RequestError, UnsupportedError
 from darkroom.request.lora_tags import name_weights
 from darkroom.request.render_request import RenderRequest
 from darkroom.request.samplers import find_sampler
+from darkroom.request.stages import Refine, Stage
 from darkroom.serve.a1111_hires import read_first_size, read_hires
 from darkroom.serve.a1111_ignored import (
     HIRES_OPTIONS,
     MOST_GUESSED,
+    REFINER_OPTIONS,
     Ignored,
     ignore_eta,
     ignore_fields,
@@ -28,7 +30,7 @@ from darkroom.serve.a1111_ignored import (
 from darkroom.serve.a1111_infotext import with_infotext
 from darkroom.serve.a1111_samplers import ignore_schedule_of, read_sampler
 from darkroom.serve.a1111_schemas import SAME, Processing, Txt2Img
-from darkroom.serve.adapters import choose_seed
+from darkroom.serve.adapters import choose_seed, make_stage
 from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
 
 FILE_OPTIONS: dict[str, Any] = {"samples_format": "png", "jpeg_quality": 80}
@@ -56,6 +58,7 @@ FIXED: dict[str, Any] = {
     "sdxl_crop_left": 0,
 }
 """Options with a fixed value, which a client may send."""
+_NO_REFINER = ("", "None", "none")
 _NO_PICTURE = ("samples_save", "grid_save", "live_previews_enable")
 """Fixed options whose other values change no picture either."""
 _EMPHASIS = {"Original": "a1111", "No norm": "no_norm"}
@@ -90,10 +93,29 @@ def read_txt2img(body: Txt2Img) -> PictureSettings:
     """
     body, own = with_infotext(body)
     read = read_processing(body, own, read_first_size(body))
-    if not body.enable_hr:
-        return read
-    refuse_options("override_settings", body.override_settings or {}, HIRES_OPTIONS)
-    return read.with_settings(stages=[read_hires(body)])
+    stages: list[Stage] = []
+    if body.enable_hr:
+        refuse_options("override_settings", body.override_settings or {}, HIRES_OPTIONS)
+        stages.append(read_hires(body))
+    stages += read_refiner(body)
+    return read.with_settings(stages=stages) if stages else read
+
+
+def read_refiner(body: Processing) -> list[Refine]:
+    """The refiner's stage, which goes on with the last pass, if there is one.
+
+    A1111 has it begin the picture where `refiner_switch_at` is missing or 0 (modules/sd_samplers_common.py, apply_refiner), which it wasn't
+    trained for. Raises RequestError (E-REQUEST) then, and UnsupportedError (E-UNSUPPORTED) for options that would move the switch.
+    """
+    name, switch_at = body.refiner_checkpoint, body.refiner_switch_at
+    if name is None or name in _NO_REFINER or switch_at == 1:
+        return []
+    if not switch_at:
+        why = "would have the refiner begin the picture, which it can't"
+        raise RequestError("request: refiner_switch_at", switch_at, why, "send a number above 0, such as 0.8")
+    refuse_options("override_settings", body.override_settings or {}, REFINER_OPTIONS)
+    settings = {"checkpoint": name, "switch_at": switch_at}
+    return [make_stage(Refine, settings, {"checkpoint": "refiner_checkpoint", "switch_at": "refiner_switch_at"})]
 
 
 def read_processing(body: Processing, own: dict[str, Any], size: dict[str, int]) -> PictureSettings:

@@ -59,6 +59,7 @@ class Chain:
             pictures=leg.files(given, before),
             stages_done=leg.stages_done,
             keep_latents=leg.keep_latents,
+            latents_at=leg.latents_at,
             checkpoint=leg.own(self.own),
         )
         made_from = None if before is None else sha256(before.png).hexdigest()

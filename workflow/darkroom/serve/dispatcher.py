@@ -296,7 +296,14 @@ class Dispatcher:
 
 def _batch_key(job: Job) -> Hashable:
     """What jobs have to share to be denoised together: see `Engine.denoise_together`. None for one that has to be made alone."""
-    if job.attempts or job.pictures or job.stages_done or job.keep_latents or job.checkpoint is not None:
+    if (
+        job.attempts
+        or job.pictures
+        or job.stages_done
+        or job.keep_latents
+        or job.latents_at
+        or job.checkpoint is not None
+    ):
         return None
     request, fields = job.request, RenderRequest.model_fields
     if any(getattr(request, name) != fields[name].default for name in fields.keys() - _OWN - _SHARED):

@@ -49,7 +49,18 @@ logger = logging.getLogger(__name__)
 
 EXIT_POISONED = 70
 _LOADING_EVERY_S = 2.0
-_TASK = ("id", "model", "request", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint", "metadata")
+_TASK = (
+    "id",
+    "model",
+    "request",
+    "wants_steps",
+    "previews",
+    "stages_done",
+    "keep_latents",
+    "latents_at",
+    "checkpoint",
+    "metadata",
+)
 
 
 @dataclass(eq=False)
@@ -63,6 +74,7 @@ class Task:
     previews: int
     stages_done: int
     keep_latents: bool
+    latents_at: list[float]
     checkpoint: str | None
     metadata: dict[str, bool]
     pictures: dict[str, bytes]
@@ -323,7 +335,7 @@ def _hash(data: bytes) -> str:
 def _inputs(task: Task) -> dict[str, Any]:
     """What a chain of stages needs beside its request; nothing for a picture of a prompt."""
     inputs = {"pictures": task.pictures, "stages_done": task.stages_done, "keep_latents": task.keep_latents}
-    inputs |= {"checkpoint": task.checkpoint}
+    inputs |= {"latents_at": task.latents_at, "checkpoint": task.checkpoint}
     return {name: value for name, value in inputs.items() if value}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 from darkroom.base import worker_words
 from darkroom.errors import OutOfMemoryError
+from darkroom.serve.frames import BEFORE
 
 if TYPE_CHECKING:
+    from darkroom.checkpoint.verify import VerifiedModel
     from darkroom.engine import Engine
     from darkroom.engine.compiling import Compile
 
@@ -169,7 +172,6 @@ def load_engine(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> E
     from darkroom.checkpoint.audit import read_audit
     from darkroom.checkpoint.index import INDEX
     from darkroom.engine import Engine, Library
-    from darkroom.request.render_request import RenderRequest
 
     model_dir = files.model_dir
     logger.info(worker_words.SETTING_UP)
@@ -199,5 +201,21 @@ def load_engine(files: ModelFiles, options: EngineOptions, on_read: OnRead) -> E
     for line in engine.startup_lines():
         logger.info("%s", line)
     if options.probe:
-        engine.render(RenderRequest(prompt="", width=PROBE_PIXELS, height=PROBE_PIXELS, steps=1, cfg_scale=1))
+        _probe(engine, model)
     return engine
+
+
+def _probe(engine: Engine, model: VerifiedModel) -> None:
+    """Make one small picture, or with SDXL's refiner refine one, so that a model that can't is known at once."""
+    from PIL import Image
+
+    from darkroom.request.render_request import RenderRequest
+
+    settings: dict[str, Any] = {"width": PROBE_PIXELS, "height": PROBE_PIXELS, "steps": 1, "cfg_scale": 1}
+    pictures = {}
+    if model.configs.is_refiner:
+        settings["stages"] = [{"refine": {"checkpoint": model.folder.name, "denoising_strength": 1}}]
+        file = io.BytesIO()
+        Image.new("RGB", (PROBE_PIXELS, PROBE_PIXELS)).save(file, "PNG")
+        pictures[BEFORE] = file.getvalue()
+    engine.render(RenderRequest(prompt="", **settings), pictures=pictures)

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Leg:
     """The stages of `request` after the first `stages_done`, and the first pass if none is done, by the checkpoint `model`.
 
-    It is None for the picture's own. With `keep_latents` the next leg works on the latents of this one.
+    It is None for the picture's own. With `keep_latents` the next leg works on the latents of this one, and with `latents_at` on
+    those at a refiner's switch.
     """
 
     model: str | None
@@ -32,6 +33,7 @@ class Leg:
     stages_done: int
     keep_latents: bool
     is_first: bool
+    latents_at: tuple[float, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -62,8 +64,9 @@ def legs_of(request: RenderRequest) -> list[Leg]:
         if not is_last and other == model:
             continue
         part = request if is_last else _cut(request, number)
-        keeps = not is_last and request.takes_latents(number)
-        legs.append(Leg(model, part, start, keeps, not legs))
+        taken = None if is_last else request.latents_at(number)
+        switches = () if taken in (None, 1) else (taken,)
+        legs.append(Leg(model, part, start, taken == 1, not legs, switches))
         model, start = other, number
     return legs
 

@@ -79,6 +79,7 @@ class Making:
             pictures=leg.files(self._given, before),
             stages_done=leg.stages_done,
             keep_latents=leg.keep_latents,
+            latents_at=leg.latents_at,
             checkpoint=leg.own(self._own),
             metadata=self._metadata,
             on_preview=self._on_preview,

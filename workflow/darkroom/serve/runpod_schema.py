@@ -17,7 +17,7 @@ from darkroom.base.text import shorten
 from darkroom.errors import LimitError, RequestError
 from darkroom.pictures.formats import PNG
 from darkroom.request.render_request import RenderRequest
-from darkroom.request.stages import Img2Img
+from darkroom.request.stages import Img2Img, Refine, Stage
 from darkroom.serve.adapters import begin_with, check_count, choose_seed, make_stage, refuse_unknown, refuse_wishes
 from darkroom.serve.images import refuse_place
 from darkroom.serve.output_files import PNG_FILE, OutputFile, read_output
@@ -44,7 +44,16 @@ _REFINER_STEPS, _STRENGTH = 50, 0.3
 _NEUTRAL = {"refiner_inference_steps": (_REFINER_STEPS,), "strength": (_STRENGTH,), "high_noise_frac": (0.8,)}
 _SETTINGS = [name for name in RenderRequest.model_fields if name != "image"]
 _FILE = ("output_format", "output_quality")
-_OTHERS = ("preset", "model", "image_url", "num_images", *_FILE)
+_REFINER = "refiner_checkpoint"
+_REFINERS_OWN = {"sampler": "Euler", "schedule": "Automatic", "cfg_scale": 5.0, "negative_prompt": ""}
+"""worker-sdxl gives its refiner the prompt, steps and strength alone; the rest is its scheduler's and diffusers' defaults."""
+_REFINER_FIELDS = {
+    "refiner_inference_steps": ("steps", _REFINER_STEPS),
+    "strength": ("denoising_strength", _STRENGTH),
+    "high_noise_frac": ("switch_at", 0.8),
+}
+"""worker-sdxl's fields of its refiner: the stage's settings, and the defaults."""
+_OTHERS = (_REFINER, "preset", "model", "image_url", "num_images", *_FILE)
 FIELDS = (*_SETTINGS, *_OUR_NAMES, *_NEUTRAL, *_OTHERS)
 
 
@@ -60,7 +69,7 @@ _DECIMAL = re.compile(r"[+-]?(\d{1,30}(\.\d{0,30})?|\.\d{1,30})(e[+-]?\d{1,2})?"
 _SWITCHES = {"true": True, "false": False}
 _TEXTS = {
     *("prompt", "negative_prompt", "prompt_2", "negative_prompt_2"),
-    *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model", "output_format"),
+    *("sampler", "scheduler", "schedule", "emphasis", "preset", "vae", "model", "output_format", _REFINER),
 }
 
 
@@ -71,6 +80,21 @@ _NOT_WITH_IMAGE = {
     "height": "the picture keeps its size",
     "high_noise_frac": "there is no first pass",
 }
+
+_NOT_THE_REFINERS = dict.fromkeys(
+    (
+        "negative_prompt",
+        "guidance_scale",
+        "cfg_scale",
+        "num_inference_steps",
+        "steps",
+        "scheduler",
+        "sampler",
+        "schedule",
+        "preset",
+    ),
+    "the refiner alone works on a picture, with its own",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +108,7 @@ class JobInput:
     settings: list[dict[str, Any]]
     model: str | None
     image: str | None = None
-    stage: Img2Img | None = None
+    stage: Stage | None = None
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     ignored: Mapping[str, str] = field(default_factory=dict)
     output: OutputFile = PNG_FILE
@@ -99,8 +123,10 @@ class JobInput:
 def read_input(given: object, limits: ServeConfig) -> JobInput:
     """Translate and check a job's input. Several pictures have consecutive seeds; the first is drawn if none is given.
 
-    With a picture in `image_url`, worker-sdxl runs its refiner alone on it: `refiner_inference_steps` at `strength`. Here
-    the model itself does that, as img2img, and `negative_prompt` and `guidance_scale` act too.
+    With a `refiner_checkpoint`, which is a field of ours, the refiner's fields mean what they mean in worker-sdxl: the model stops at
+    `high_noise_frac`, and the refiner runs `refiner_inference_steps` at `strength` on what is there, or on the picture in
+    `image_url` alone. Without one the model itself works on such a picture, as img2img, and `negative_prompt` and
+    `guidance_scale` act too.
 
     No address in it is opened: one in `image_url` raises SsrfError (E-SSRF). Raises UnsupportedError
     (E-UNSUPPORTED) for a field that would have no effect, RequestError (E-REQUEST), LoraError (E-LORA) and LimitError
@@ -112,7 +138,12 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     image = _read_image(fields.pop("image_url", ""))
     refuse_unknown(fields, FIELDS)
     fields = {name: _typed(name, value) for name, value in fields.items()}
-    stage, ignored = _take_stage(fields) if image else (None, {})
+    refiner = fields.pop(_REFINER, None)
+    stage: Stage | None
+    if refiner:
+        stage, ignored = _take_refiner(fields, refiner, has_image=image is not None)
+    else:
+        stage, ignored = _take_stage(fields) if image else (None, {})
     refuse_wishes(fields, _NEUTRAL)
     if "prompt" not in fields:
         raise RequestError("input: prompt", None, "is missing", "say what to draw")
@@ -122,6 +153,7 @@ def read_input(given: object, limits: ServeConfig) -> JobInput:
     check_count(count, limits)
     first = choose_seed(seed, count)
     settings = {**DEFAULTS, **unfold(_in_our_words(fields), "input")}
+    settings |= {"stages": [stage]} if stage and not image else {}
     every = [{**settings, "seed": first + number} for number in range(count)]
     for each in (every[0], every[-1]):
         _check(each, fields)
@@ -183,6 +215,24 @@ def _take_stage(fields: dict[str, Any]) -> tuple[Img2Img, dict[str, str]]:
         return make_stage(Img2Img, {"denoising_strength": strength}, {"denoising_strength": "strength"}), ignored
     except RequestError as error:
         raise RequestError("input: strength", error.value, error.why, error.hint) from None
+
+
+def _take_refiner(fields: dict[str, Any], name: str, *, has_image: bool) -> tuple[Stage, dict[str, str]]:
+    """The refiner's stage, and the fields that have no effect with it; both are taken out of `fields`."""
+    if fields.get("stages"):
+        why = "and refiner_checkpoint, which is a stage itself, can't be sent together"
+        raise RequestError("input: stages", None, why, f"write refine: {{checkpoint: {name}}} among the stages")
+    unused = _NOT_WITH_IMAGE | _NOT_THE_REFINERS if has_image else {}
+    ignored = {field: why for field, why in unused.items() if fields.pop(field, None) is not None}
+    own = {setting: fields.pop(field, default) for field, (setting, default) in _REFINER_FIELDS.items()}
+    if has_image:
+        del own["switch_at"]
+    names = {setting: field for field, (setting, _) in _REFINER_FIELDS.items()} | {"checkpoint": _REFINER}
+    try:
+        return make_stage(Refine, {**_REFINERS_OWN, **own, "checkpoint": name}, names), ignored
+    except RequestError as error:
+        what = error.what.replace("request:", "input:")
+        raise RequestError(what, error.value, error.why, error.hint) from None
 
 
 def _typed(name: str, value: object) -> Any:

@@ -40,7 +40,7 @@ _LOAD = 0
 _OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE)
 _RETRY_S = 1.0
 _NUMBERS = itertools.count(1)
-_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "checkpoint", "metadata")
+_PLAIN = ("id", "model", "wants_steps", "previews", "stages_done", "keep_latents", "latents_at", "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +58,9 @@ DEFAULT_LIMITS = Limits()
 class Job:
     """One picture on its way through the queue and an engine.
 
-    `stage` is waiting, loading, denoising or decoding; `on_change` is called at each change of it and, with `wants_steps`,
-    after each denoising step (reporting a step takes time from a small model's threads). `steps` are those of all stages
-    until the engine reports how often its samplers call the model. `on_preview` is called with each of at most `previews`
-    PNGs of how the picture looks so far; `Engine.denoise` says what the next four are; `metadata`: fields of MetadataConfig. `done` is settled once.
+    `stage` is waiting, loading, denoising or decoding; `on_change` is called when it changes and, with `wants_steps`, after each
+    step (reporting one takes time from a small model's threads). `steps` are those of all stages until the engine says how often
+    it calls the model. At most `previews` PNGs of how the picture looks go to `on_preview`; `Engine.denoise` says what the next five are.
     """
 
     model: str
@@ -72,6 +71,7 @@ class Job:
     pictures: Mapping[str, bytes] = field(default_factory=dict)
     stages_done: int = 0
     keep_latents: bool = False
+    latents_at: Sequence[float] = ()
     checkpoint: str | None = None
     metadata: Mapping[str, bool] = field(default_factory=dict)
     on_preview: Callable[[bytes], None] = lambda _: None
@@ -207,7 +207,7 @@ class Supervisor:
             self._jobs[job.id] = job
             self._denoising.add(job.id)
             job.move_to("denoising" if model in self.loaded else "loading")
-            plain = {name: getattr(job, name) for name in _PLAIN}
+            plain = {"metadata": job.metadata, **{name: getattr(job, name) for name in _PLAIN}}
             tasks.append({"request": job.request.model_dump(mode="json"), **plain})
         message = {"op": "render", **tasks[0]} if len(jobs) == 1 else {"op": "batch", "tasks": tasks}
         self._send(message, jobs[0].pictures)

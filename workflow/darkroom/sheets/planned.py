@@ -74,10 +74,15 @@ class PlannedPicture:
         return [self.checkpoint, *(name or self.checkpoint for name in self.request.checkpoints)]
 
     @property
+    def takes_latents_at(self) -> float | None:
+        """After which part of the pass before its stage takes the latents: 1 at the end; None if it works on the picture."""
+        count = len(self.request.stages)
+        return self.request.latents_at(count - 1) if count else None
+
+    @property
     def needs_latent(self) -> bool:
         """Whether its stage works on the latents of the picture before."""
-        count = len(self.request.stages)
-        return count > 0 and self.request.takes_latents(count - 1)
+        return self.takes_latents_at is not None
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON-ready data with the fields of `darkroom.pictures.picture.GalleryPicture`."""
@@ -93,9 +98,14 @@ def prompt_id(picture: PlannedPicture) -> str:
     return str((picture.study or {}).get("prompt", picture.id))
 
 
-def latents_of(pictures: Iterable[PlannedPicture]) -> set[str]:
-    """The paths of the latents that stages of the pictures need."""
-    return {latent_path(picture.before) for picture in pictures if picture.needs_latent and picture.before}
+def latents_of(pictures: Iterable[PlannedPicture]) -> dict[str, set[float]]:
+    """The paths of the latents that stages of the pictures need, with the parts of the pass after which they take them."""
+    found: dict[str, set[float]] = {}
+    for picture in pictures:
+        part = picture.takes_latents_at
+        if part is not None and picture.before:
+            found.setdefault(latent_path(picture.before), set()).add(part)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,7 @@ from darkroom.sheets.then import (
     is_part_key,
     texts_of,
     unknown_checkpoint,
+    wrong_checkpoint,
 )
 
 SHEET_KEYS = ["checkpoints", "defaults", FROM, "prompts", "styles_file", *STUDY_KEYS]
@@ -71,7 +72,8 @@ class Context:
     @property
     def known(self) -> Known:
         """What stages may name."""
-        return Known(self.inputs, self.config.checkpoints)
+        checkpoints = self.config.checkpoints
+        return Known(self.inputs, checkpoints, [name for name, given in checkpoints.items() if given.refiner])
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class SheetReader:
         if (path := data.get("styles_file")) is not None:
             with self.mistakes.collect():
                 self.styles = read_styles(Path(str(path)))
-        checkpoints = list(self.context.config.checkpoints)
+        checkpoints = [name for name, given in self.context.config.checkpoints.items() if not given.refiner]
         with self.mistakes.collect():
             checkpoints = self.choose_checkpoints(data.get("checkpoints"), checkpoints, "checkpoints")
         study = read_study(data, self.texts(), self.file.locate, self.mistakes)
@@ -311,6 +313,8 @@ class SheetReader:
 
     def choose_checkpoints(self, wanted: object, default: list[str], *keys: str | int) -> list[str]:
         """The checkpoints that are named at `keys`, or the default. Raises ConfigError (E-CONFIG)."""
+        if wanted is None and not default:
+            return self.known_checkpoints(list(self.context.config.checkpoints), str(self.file.path))
         return default if wanted is None else self.known_checkpoints(wanted, self.file.locate(*keys))
 
     def known_checkpoints(self, wanted: object, place: str) -> list[str]:
@@ -323,6 +327,8 @@ class SheetReader:
         for name in names:
             if name not in known:
                 raise unknown_checkpoint(name, known, place)
+            if known[name].refiner:
+                raise wrong_checkpoint(name, [name], place)
         return list(dict.fromkeys(names))
 
 

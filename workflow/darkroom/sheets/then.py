@@ -22,7 +22,7 @@ from darkroom.base.validation import Mistakes, Problem, all_problems
 from darkroom.config_mistakes import unknown_key
 from darkroom.errors import ConfigError, InputError, SheetError
 from darkroom.pictures.inputs import InputPictures
-from darkroom.request.stages import STAGES, Stage
+from darkroom.request.stages import STAGES, Refine, Stage
 from darkroom.sheets.control_settings import (
     CONTROL,
     build_controls,
@@ -48,10 +48,11 @@ Locate = Callable[..., str]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What stages may name: pictures, which `inputs` reads, and the checkpoints."""
+    """What stages may name: pictures, which `inputs` reads, and the checkpoints; some of these are `refiners`."""
 
     inputs: InputPictures
     checkpoints: Collection[str]
+    refiners: Collection[str] = ()
 
 
 def is_stage_key(name: object) -> bool:
@@ -132,6 +133,8 @@ def _wrong_settings(
     checkpoint = settings.get(_CHECKPOINT) if _CHECKPOINT in STAGES[name].model_fields else None
     if isinstance(checkpoint, str) and checkpoint not in known.checkpoints:
         yield _CHECKPOINT, unknown_checkpoint(checkpoint, known.checkpoints, place(_CHECKPOINT))
+    elif isinstance(checkpoint, str) and (checkpoint in known.refiners) != (name == Refine.name):
+        yield _CHECKPOINT, wrong_checkpoint(checkpoint, known.refiners, place(_CHECKPOINT))
     try:
         STAGES[name].model_validate({**settings, **dict.fromkeys(files, _ANY_SHA256)})
     except ValidationError as error:
@@ -155,6 +158,15 @@ def unknown_checkpoint(name: str, known: Collection[str], place: str) -> ConfigE
     """The error for a checkpoint that isn't among the known ones, with the nearest of them as its hint."""
     hint = did_you_mean(name, known, f"known are {', '.join(known)}" if known else "name one that is converted", most=1)
     return ConfigError("checkpoint", name, f"is none that the configuration knows ({place})", hint)
+
+
+def wrong_checkpoint(name: str, refiners: Collection[str], place: str) -> ConfigError:
+    """The error for a refiner where a base model is needed, or the other way about."""
+    if name in refiners:
+        why = f"is SDXL's refiner, which only goes on with pictures of others ({place})"
+        return ConfigError("checkpoint", name, why, f"write then: [{{refine: {{checkpoint: {name}}}}}]")
+    hint = f"name one of {', '.join(refiners)}" if refiners else f"if it is one, set checkpoints.{name}.refiner: true"
+    return ConfigError("checkpoint", name, f"is no refiner ({place})", hint)
 
 
 def check_part_key(key: str, value: Any, place: str, known: Known, mistakes: Mistakes) -> None:

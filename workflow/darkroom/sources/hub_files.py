@@ -8,29 +8,15 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from darkroom.base.text import near_names
-from darkroom.checkpoint.folder import ONE_FILE_VOCABULARY, TOKENIZERS, VOCABULARY_FILES
-from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS
+from darkroom.checkpoint.folder import small_paths
+from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS, TOKENIZERS
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.weights import VARIANTS, index_path, weight_path
 from darkroom.errors import PickleError, SourceError
 from darkroom.sources.access import shown
 
-_SMALL = (
-    INDEX,
-    "scheduler/scheduler_config.json",
-    *(f"{component}/config.json" for component in COMPONENTS),
-    *(
-        f"{component}/{name}"
-        for component in TOKENIZERS
-        for name in (
-            "added_tokens.json",
-            "special_tokens_map.json",
-            "tokenizer_config.json",
-            ONE_FILE_VOCABULARY,
-            *VOCABULARY_FILES,
-        )
-    ),
-)
+_SMALL = tuple(small_paths(COMPONENTS, TOKENIZERS))
+_BASE_ALONE = ("text_encoder", "tokenizer")
 
 
 class Repository(Protocol):
@@ -81,7 +67,11 @@ def folder_files(source: Repository, names: Collection[str], *, kind: str, dtype
 def _variants(source: Repository, here: Collection[str], dtype: str) -> dict[str, str | None]:
     """Which variant of each component's weights to take; a mixture only where no variant is complete."""
     order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
-    has = {component: [variant for variant in order if _weights(here, component, variant)] for component in COMPONENTS}
+    folders = {PurePosixPath(name).parts[0] for name in here}
+    # SDXL's refiner has neither; whether a folder without them is one is checked once its model_index.json is there.
+    is_refiner = folders.isdisjoint(_BASE_ALONE)
+    wanted = [component for component in COMPONENTS if not (is_refiner and component in _BASE_ALONE)]
+    has = {component: [variant for variant in order if _weights(here, component, variant)] for component in wanted}
     for component, variants in has.items():
         if not variants:
             raise _without_weights(source, here, component)

@@ -84,21 +84,22 @@ def render(
     study: str | None = None,
     chain: Chain | None = None,
     latents: Path | None = None,
+    latents_at: Sequence[float] = (1.0,),
     metadata: Mapping[str, bool] | None = None,
 ) -> dict[str, Any]:
     """Have one picture rendered and write it to `output`; returns its facts (`serve.answers.Rendered.facts`, and `used`: see
     `serve.engine_process.resources_in_use`).
 
     `request_json` is `RenderRequest.to_json()`, `study` the cell of a study as JSON, for the picture's metadata. `log` gets a summary line, or the error and the end of the engine's log.
-    `chain` has the files that its stages need, `latents` is a second output for the picture's latents, and `metadata` are
-    fields of MetadataConfig that aren't its defaults.
+    `chain` has the files that its stages need, `latents` is a second output for the picture's latents, `latents_at` the parts of its
+    last pass after which they are (1 is the end), and `metadata` are fields of MetadataConfig that aren't its defaults.
     Raises the engine's own error (E-REQUEST, E-MODEL, E-OOM, …), ConfigError (E-CONFIG) for a device that can't be used,
     ServerError (E-SERVER) if the engine doesn't start or answer, ServerDiedError (E-SERVER-DIED) if it ends during the
     picture, SocketError (E-SOCKET) if the socket is another user's. The outputs then stay as they were. The end of the engine's
     log is a note of the error; `describe` shows both.
     """
     try:
-        message, given = _read_picture(request_json, chain, keep_latents=latents is not None)
+        message, given = _read_picture(request_json, chain, () if latents is None else latents_at)
         picture = message | {"metadata": metadata or {}}, given
         answer, files = _fetch_picture(spec, *picture)
         if study and (metadata or {}).get("prompt", True):  # a study's labels are texts of its prompts
@@ -134,10 +135,13 @@ def _read_request(text: str) -> object:
         raise RequestError("request", None, "is not JSON", "send what a JSON library writes") from None
 
 
-def _read_picture(request_json: str, chain: Chain | None, *, keep_latents: bool) -> tuple[Message, dict[str, bytes]]:
+def _read_picture(
+    request_json: str, chain: Chain | None, latents_at: Sequence[float]
+) -> tuple[Message, dict[str, bytes]]:
     """What the engine is asked: the message, and the files that go with it."""
     request = _read_request(request_json)
-    message = {"op": "render", "request": request, "stages_done": 0, "keep_latents": keep_latents}
+    kept = {"keep_latents": 1 in latents_at, "latents_at": [part for part in latents_at if part != 1]}
+    message = {"op": "render", "request": request, "stages_done": 0, **kept}
     if chain is None:
         return message, {}
     own = {} if chain.checkpoint is None else {"checkpoint": chain.checkpoint}

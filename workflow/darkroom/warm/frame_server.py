@@ -229,7 +229,13 @@ class FrameServer:
                     self._lifecycle.hold(lease)
                     await self._wait_ready(writer)
                     return {"event": "ready", "loads": self._loads.take()}, NO_FILES
-                case {"op": "render", "request": dict(), "stages_done": int(), "keep_latents": bool()}:
+                case {
+                    "op": "render",
+                    "request": dict(),
+                    "stages_done": int(),
+                    "keep_latents": bool(),
+                    "latents_at": list(),
+                }:
                     rendered = await self._render(message, files)
                     about = {"facts": rendered.facts, "summary": rendered.summary}
                     used = self._dispatcher.engines[0].resources
@@ -263,6 +269,7 @@ class FrameServer:
             pictures=pictures,
             stages_done=stages_done,
             keep_latents=message["keep_latents"],
+            latents_at=message["latents_at"],
             checkpoint=message.get("checkpoint"),
             metadata=MetadataConfig.model_validate(message.get("metadata") or {}).model_dump(),
         )

@@ -18,8 +18,9 @@ import torch
 from scipy import integrate
 
 from darkroom.engine.blending import noise_level
-from darkroom.engine.late_start import Start
+from darkroom.engine.late_start import Start, calls_before, steps_before
 from darkroom.engine.schedulers import build
+from darkroom.errors import RequestError
 from darkroom.request.samplers import EDM_SCHEDULES, SAMPLERS, Sampler, find_sampler
 from darkroom.request.stages import Hires, Img2Img
 from tests.fixtures.tiers import pairwise_rows
@@ -242,3 +243,28 @@ def test_a_scheduler_that_begins_late_is_of_its_own_class() -> None:
     assert (scheduler.init_noise_sigma, type(scheduler).__name__) == (1.0, type(other).__name__)
     assert other.init_noise_sigma > 1
     assert json.loads(scheduler.to_json_string())["_class_name"] == "EulerDiscreteScheduler"
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "steps", "calls"),
+    [
+        ("Euler", "Automatic", 20, 20),
+        ("Euler", "Karras", 16, 16),
+        ("Euler", "Exponential", 13, 13),
+        ("Heun", "Automatic", 20, 40),
+        ("DPM2", "Automatic", 20, 40),
+        ("PLMS", "Automatic", 20, 21),
+    ],
+)
+def test_a_switch_is_on_the_axis_of_the_models_timesteps(sampler: str, schedule: str, steps: int, calls: int) -> None:
+    """Of 25 steps, at 0.8; PLMS asks the model once more at its beginning."""
+    scheduler = build(sampler, schedule, SDXL, 25)
+    scheduler.set_timesteps(25)
+    assert (steps_before(scheduler, 0.8), calls_before(scheduler, 0.8)) == (steps, calls)
+
+
+def test_a_model_with_edms_noise_has_no_switch() -> None:
+    scheduler = build("Euler", "Automatic", EDM, 25)
+    scheduler.set_timesteps(25)
+    with pytest.raises(RequestError, match="the model has EDM's noise"):
+        steps_before(scheduler, 0.8)

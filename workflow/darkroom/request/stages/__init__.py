@@ -16,12 +16,15 @@ from darkroom.base.validation import first_problem
 from darkroom.request.stages.hires import Hires
 from darkroom.request.stages.img2img import Img2Img
 from darkroom.request.stages.inpaint import Inpaint, Outpaint
+from darkroom.request.stages.refine import Refine
 from darkroom.request.stages.stage import DenoisingStage, Stage
 from darkroom.request.stages.upscale import Tile, Upscale
 
-__all__ = ["STAGES", "DenoisingStage", "Hires", "Img2Img", "Inpaint", "Outpaint", "Stage", "Tile", "Upscale"]
+__all__ = ["STAGES", "DenoisingStage", "Hires", "Img2Img", "Inpaint", "Outpaint", "Refine", "Stage", "Tile", "Upscale"]
 
-STAGES: dict[str, type[Stage]] = {stage.name: stage for stage in (Hires, Img2Img, Inpaint, Outpaint, Upscale, Tile)}
+STAGES: dict[str, type[Stage]] = {
+    stage.name: stage for stage in (Hires, Img2Img, Inpaint, Outpaint, Upscale, Tile, Refine)
+}
 
 _LATER = ("checkpoint", "control")
 

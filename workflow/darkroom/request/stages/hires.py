@@ -41,6 +41,11 @@ class Hires(DenoisingStage):
         return self.upscaler in LATENT_UPSCALERS
 
     @property
+    def is_whole_pass(self) -> bool:
+        """Unless nothing is made anew."""
+        return self.is_pass
+
+    @property
     def leaves_latents(self) -> bool:
         """Unless the picture is only enlarged."""
         return self.is_latent or self.denoising_strength > 0

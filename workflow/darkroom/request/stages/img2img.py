@@ -23,6 +23,11 @@ class Img2Img(DenoisingStage):
     """How the picture is brought to another shape before: `stretch`, `crop` or `fill`."""
 
     @property
+    def is_whole_pass(self) -> bool:
+        """Unless nothing is made anew."""
+        return self.is_pass
+
+    @property
     def leaves_latents(self) -> bool:
         """Unless nothing is made anew."""
         return self.denoising_strength > 0

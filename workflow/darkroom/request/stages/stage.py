@@ -6,7 +6,7 @@ by the SHA-256 of their files' bytes. Names and defaults are A1111's where it ha
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import ConfigDict, Field, WithJsonSchema, field_validator
 
@@ -33,6 +33,11 @@ class Stage(StrictModel):
         return ()
 
     @property
+    def is_whole_pass(self) -> bool:
+        """True if it denoises the whole picture in one pass, which a refiner can go on with before its end."""
+        return False
+
+    @property
     def leaves_latents(self) -> bool:
         """True if the picture after it is what its latents decode to, with nothing done to its pixels."""
         return False
@@ -40,6 +45,10 @@ class Stage(StrictModel):
     def size_after(self, width: int, height: int) -> tuple[int, int]:
         """The picture's width and height in pixels after the stage."""
         return width, height
+
+    def of_checkpoint(self, _name: str) -> Self:
+        """The stage of a picture of that checkpoint, which is no other one for it."""
+        return self
 
 
 class DenoisingStage(Stage):
@@ -75,6 +84,15 @@ class DenoisingStage(Stage):
     @classmethod
     def _canonical_schedule(cls, name: str | None) -> str | None:
         return None if name is None else find_schedule(name)
+
+    @property
+    def is_pass(self) -> bool:
+        """True if it denoises: a strength of 0 runs no step."""
+        return self.denoising_strength > 0
+
+    def of_checkpoint(self, name: str) -> Self:
+        """Without its checkpoint's name if it is the picture's own."""
+        return self.model_copy(update={"checkpoint": None}) if self.checkpoint == name else self
 
     def split_steps(self, requested: int) -> tuple[int, int]:
         """The steps of the whole schedule, and how many of them, from its end, are run.
