@@ -1,6 +1,6 @@
 """Control pictures: a given picture brought to the place of what is denoised, and what preprocessors without weights make of it.
 
-Preprocessors work on the whole picture at its final size, so that tiles and parts of it agree with their neighbours. `canny` is
+Preprocessors work on the whole picture, at its final size or at one that the control says, so that tiles and parts of it agree with their neighbours. `canny` is
 OpenCV's on RGB, with the sum of both directions as a gradient's size; `lineart` is that of sd-webui-controlnet's
 "lineart_standard" (a blur of 6 pixels less the picture).
 """
@@ -50,10 +50,22 @@ class View:
 def make_control_picture(control: Control, given: Callable[[], Image], view: View) -> Image:
     """The RGB control picture of the view's size, made of the RGB picture of any size that `given` gives."""
     if control not in view.made:
-        view.made[control] = preprocess(fit(given(), view.whole, control.resize_mode), control)
+        view.made[control] = _make_whole(control, given(), view.whole)
     whole = view.made[control]
     part = whole if view.box == (0, 0, *view.whole) else whole.crop(view.box)
     return fit(part, view.size, "fill")
+
+
+def _make_whole(control: Control, given: Image, size: Size) -> Image:
+    if control.processor_res is None:
+        return preprocess(fit(given, size, control.resize_mode), control)
+    return fit(preprocess(at_resolution(given, control.processor_res), control), size, control.resize_mode)
+
+
+def at_resolution(image: Image, resolution: int) -> Image:
+    """The picture with a shorter edge of so many pixels, in its proportions."""
+    scale = resolution / min(image.size)
+    return fit(image, (round(image.width * scale), round(image.height * scale)), "stretch")
 
 
 def preprocess(image: Image, control: Control) -> Image:

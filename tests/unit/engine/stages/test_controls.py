@@ -229,3 +229,22 @@ def test_parts_of_a_control_picture_agree_with_the_whole() -> None:
     whole = make_control_picture(control, square, View.of_all((64, 64)))
     part = make_control_picture(control, square, View.of_all((64, 64)).part((32, 32, 64, 64), (32, 32)))
     assert part.tobytes() == whole.crop((32, 32, 64, 64)).tobytes()
+
+
+def test_a_preprocessor_works_at_the_resolution_that_the_control_says() -> None:
+    given = noisy_picture(256, 128)
+    control = Control(model="x", preprocessor="canny", processor_res=64, resize_mode="stretch")
+    made = make_control_picture(control, lambda: given, View.of_all((512, 256)))
+    small = preprocess(given.resize((128, 64), Image.Resampling.LANCZOS), control)
+    assert made.tobytes() == small.resize((512, 256), Image.Resampling.LANCZOS).tobytes()
+    perfect = make_control_picture(
+        control.model_copy(update={"processor_res": None}), lambda: given, View.of_all((512, 256))
+    )
+    assert perfect.tobytes() != made.tobytes() and perfect.size == made.size
+
+
+def test_requests_of_before_a_resolution_could_be_said_are_the_same_text() -> None:
+    plain = request_of(control=[{"model": "x", "image": "0" * 64, "preprocessor": "canny"}])
+    assert "processor_res" not in plain.to_json()
+    said = request_of(control=[{"model": "x", "image": "0" * 64, "preprocessor": "canny", "processor_res": 512}])
+    assert '"processor_res":512' in said.to_json().replace(" ", "")
