@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, fit
 from darkroom.engine.masks import Box
+from darkroom.errors import LimitError
 from darkroom.request.control import Control
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _LINE_SIGMA, _LINE_LEAST = 6.0, 8
 _SOFT_SIGMA, _SOFT_WHITE = 1.5, 99.0
 _BLUR_SIGMA = 9.0
+_LONGEST = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +65,16 @@ def _make_whole(control: Control, given: Image, size: Size) -> Image:
 
 
 def at_resolution(image: Image, resolution: int) -> Image:
-    """The picture with a shorter edge of so many pixels, in its proportions."""
+    """The picture with a shorter edge of so many pixels, in its proportions.
+
+    Raises LimitError (E-LIMIT) for a longer edge of more than 8,192 pixels.
+    """
     scale = resolution / min(image.size)
-    return fit(image, (round(image.width * scale), round(image.height * scale)), "stretch")
+    size = round(image.width * scale), round(image.height * scale)
+    if max(size) > _LONGEST:
+        why = f"makes {size[0]}x{size[1]} of a picture of {image.width}x{image.height}, and an edge has at most {_LONGEST:,} pixels"
+        raise LimitError("control: processor_res", resolution, why, "take a lower one")
+    return fit(image, size, "stretch")
 
 
 def preprocess(image: Image, control: Control) -> Image:

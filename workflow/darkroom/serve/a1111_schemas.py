@@ -87,7 +87,7 @@ class Processing(BaseModel):
     script_args: list[Any] | None = None
     """Ignored without `script_name`."""
     alwayson_scripts: dict[str, Any] | None = None
-    """Scripts that are switched off or have no arguments are ignored, others refused."""
+    """ControlNet's units lead the pictures. Other scripts that are switched off or have no arguments are ignored, and refused otherwise."""
     refiner_checkpoint: str | None = None
     infotext: str | None = Field(None, max_length=200_000)
     """A picture's metadata, as in its PNG: what it says holds where the request leaves a field out."""
