@@ -237,6 +237,55 @@ def test_options_can_be_sent_back_and_nothing_else_can_be_changed(api: webuiapi.
     assert api.get_options() == options
 
 
+def guide() -> Image.Image:
+    """A picture with an edge."""
+    image = Image.new("RGB", (96, 96), "white")
+    image.paste("black", (24, 24, 72, 72))
+    return image
+
+
+def test_controlnets_units_lead_pictures_as_the_package_sends_them(api: webuiapi.WebUIApi) -> None:
+    (model,) = api.controlnet_model_list()
+    assert model.startswith("edges [")
+
+    def unit(**fields: Any) -> webuiapi.ControlNetUnit:
+        return webuiapi.ControlNetUnit(image=guide(), model=model, **fields)
+
+    plain = api.txt2img(**QUICK)
+    led = api.txt2img(**QUICK, controlnet_units=[unit(module="canny", weight=0.7, control_mode=1)])
+    told = settings_of(led.image)["ControlNet 0"]
+    for part in (
+        "Module: canny",
+        "Model: edges [",
+        "Weight: 0.7",
+        "Resize Mode: Resize and Fill",
+        "Processor Res: 512",
+    ):
+        assert part in told
+    for part in ("Threshold A: 64", "Threshold B: 64", "Pixel Perfect: False", "My prompt is more important"):
+        assert part in told
+    assert led.image.tobytes() != plain.image.tobytes() and len(led.images) == 1
+    off = api.txt2img(**QUICK, controlnet_units=[unit(enabled=False)])
+    assert off.image.tobytes() == plain.image.tobytes()
+    changed = api.img2img(images=[guide()], **QUICK, controlnet_units=[unit(), unit(guidance_end=0.5)])
+    assert {"ControlNet 0", "ControlNet 1"} <= settings_of(changed.image).keys()
+    with pytest.raises(RuntimeError) as caught:
+        api.txt2img(**QUICK, controlnet_units=[unit(), unit(module="depth_midas")])
+    status, error = refusal(caught)
+    assert (status, error["code"], error["what"]) == (
+        422,
+        "E-UNSUPPORTED",
+        "request: alwayson_scripts.controlnet.args.1.module",
+    )
+
+
+def test_preprocessors_make_pictures_for_the_package(api: webuiapi.WebUIApi) -> None:
+    assert isinstance(api.controlnet_version(), int) and "canny" in api.controlnet_module_list()
+    made = api.controlnet_detect([guide()], module="canny", processor_res=96).image
+    row = made.convert("L").crop((0, 48, 96, 49)).tobytes()
+    assert made.size == (96, 96) and max(row[22:27]) == max(row[69:74]) == 255 and max(row[30:66]) == 0
+
+
 def test_lists_hold_names_and_no_paths(api: webuiapi.WebUIApi) -> None:
     models = api.get_sd_models()
     assert [model["model_name"] for model in models] == ["tiny", "other"]

@@ -20,6 +20,7 @@ LIGHT = {
 }
 """Of the packages that convert, encode, render and serve, all that planning may import."""
 HEAVY = (
+    "cv2",
     "diffusers",
     "fastapi",
     "huggingface_hub",

@@ -1,8 +1,8 @@
 """Control pictures: a given picture brought to the place of what is denoised, and what preprocessors without weights make of it.
 
-Preprocessors work on the whole picture at its final size, so that tiles and parts of it agree with their neighbours. `canny` is
-OpenCV's algorithm on RGB (modules/imgproc/src/canny.cpp: Sobel of 3 × 3, the channel with the largest gradient, the sum of both
-directions as its size); `lineart` is that of sd-webui-controlnet's "lineart_standard" (a blur of 6 pixels less the picture).
+Preprocessors work on the whole picture, at its final size or at one that the control says, so that tiles and parts of it agree with their neighbours. `canny` is
+OpenCV's on RGB, with the sum of both directions as a gradient's size; `lineart` is that of sd-webui-controlnet's
+"lineart_standard" (a blur of 6 pixels less the picture).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from darkroom.engine.canvas import Size, fit
 from darkroom.engine.masks import Box
+from darkroom.errors import LimitError
 from darkroom.request.control import Control
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _LINE_SIGMA, _LINE_LEAST = 6.0, 8
 _SOFT_SIGMA, _SOFT_WHITE = 1.5, 99.0
 _BLUR_SIGMA = 9.0
+_LONGEST = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,29 @@ class View:
 def make_control_picture(control: Control, given: Callable[[], Image], view: View) -> Image:
     """The RGB control picture of the view's size, made of the RGB picture of any size that `given` gives."""
     if control not in view.made:
-        view.made[control] = preprocess(fit(given(), view.whole, control.resize_mode), control)
+        view.made[control] = _make_whole(control, given(), view.whole)
     whole = view.made[control]
     part = whole if view.box == (0, 0, *view.whole) else whole.crop(view.box)
     return fit(part, view.size, "fill")
+
+
+def _make_whole(control: Control, given: Image, size: Size) -> Image:
+    if control.processor_res is None:
+        return preprocess(fit(given, size, control.resize_mode), control)
+    return fit(preprocess(at_resolution(given, control.processor_res), control), size, control.resize_mode)
+
+
+def at_resolution(image: Image, resolution: int) -> Image:
+    """The picture with a shorter edge of so many pixels, in its proportions.
+
+    Raises LimitError (E-LIMIT) for a longer edge of more than 8,192 pixels.
+    """
+    scale = resolution / min(image.size)
+    size = round(image.width * scale), round(image.height * scale)
+    if max(size) > _LONGEST:
+        why = f"makes {size[0]}x{size[1]} of a picture of {image.width}x{image.height}, and an edge has at most {_LONGEST:,} pixels"
+        raise LimitError("control: processor_res", resolution, why, "take a lower one")
+    return fit(image, size, "stretch")
 
 
 def preprocess(image: Image, control: Control) -> Image:
@@ -65,7 +86,7 @@ def preprocess(image: Image, control: Control) -> Image:
         return image
     pixels = np.asarray(image)
     makers: dict[str, Callable[[], Any]] = {
-        "canny": lambda: canny(pixels, *control.thresholds),
+        "canny": lambda: _edges(pixels, *control.thresholds),
         "softedge": lambda: _soft_edges(pixels),
         "lineart": lambda: _lines(pixels),
         "grayscale": lambda: np.asarray(image.convert("L")),
@@ -75,49 +96,11 @@ def preprocess(image: Image, control: Control) -> Image:
     return Images.fromarray(makers[control.preprocessor]()).convert("RGB")
 
 
-def canny(pixels: Any, low: int, high: int) -> Any:
-    """The edges of an RGB picture (h, w, 3) in uint8: (h, w), 255 on edges, else 0."""
-    import numpy as np
-    from scipy.ndimage import label
+def _edges(pixels: Any, low: int, high: int) -> Any:
+    """Canny's edges, (h, w) in uint8: 255 on edges, else 0."""
+    import cv2
 
-    across, down = _gradients(pixels)
-    size = np.abs(across) + np.abs(down)
-    best = size.argmax(axis=2)[..., None]  # of equal ones the first channel
-    across, down, size = (np.take_along_axis(each, best, 2)[..., 0] for each in (across, down, size))
-    around = np.pad(size, 1)
-
-    def shifted(dy: int, dx: int) -> Any:
-        return around[1 + dy : around.shape[0] - 1 + dy, 1 + dx : around.shape[1] - 1 + dx]
-
-    # The direction of the gradient in steps of 45 degrees, by the tangent of 22.5 in fixed point, as OpenCV has it.
-    tangent = round(0.4142135623730950488016887242097 * (1 << 15))
-    flat, steep = np.abs(across) * tangent, np.abs(down) << 15
-    is_flat = steep < flat
-    is_steep = ~is_flat & (steep > flat + (np.abs(across) << 16))
-    is_same = (across ^ down) >= 0
-    largest = np.select(
-        [is_flat, is_steep, is_same],
-        [
-            (size > shifted(0, -1)) & (size >= shifted(0, 1)),
-            (size > shifted(-1, 0)) & (size >= shifted(1, 0)),
-            (size > shifted(-1, -1)) & (size > shifted(1, 1)),
-        ],
-        (size > shifted(-1, 1)) & (size > shifted(1, -1)),
-    )
-    weak = largest & (size > low)
-    regions, _ = label(weak, np.ones((3, 3)))
-    strong = np.unique(regions[weak & (size > high)])
-    return np.where(np.isin(regions, strong[strong > 0]), np.uint8(255), np.uint8(0))
-
-
-def _gradients(pixels: Any) -> tuple[Any, Any]:
-    """Sobel's derivatives along each axis, (h, w, c) in int64; the border repeats."""
-    import numpy as np
-
-    p = np.pad(pixels.astype(np.int64), ((1, 1), (1, 1), (0, 0)), mode="edge")
-    columns = p[:-2] + 2 * p[1:-1] + p[2:]
-    rows = p[:, :-2] + 2 * p[:, 1:-1] + p[:, 2:]
-    return columns[:, 2:] - columns[:, :-2], rows[2:] - rows[:-2]
+    return cv2.Canny(pixels, low, high)
 
 
 def _soft_edges(pixels: Any) -> Any:

@@ -170,7 +170,8 @@ def _tell_controls(controls: Sequence[Control], assets: Sequence[UsedAsset]) -> 
         if control.preprocessor == "canny":
             fields |= dict(zip(("Threshold A", "Threshold B"), map(str, control.thresholds), strict=True))
         fields |= {"Guidance Start": write_number(control.start), "Guidance End": write_number(control.end)}
-        fields |= {"Pixel Perfect": "True", "Control Mode": _CONTROL_MODES[control.mode]}
+        fields |= {"Processor Res": str(control.processor_res)} if control.processor_res else {}
+        fields |= {"Pixel Perfect": str(control.processor_res is None), "Control Mode": _CONTROL_MODES[control.mode]}
         fields |= {"Union Type": control.type} if control.type else {}
         told[f"ControlNet {number}"] = ", ".join(f"{key}: {value.replace(',', '')}" for key, value in fields.items())
     return told

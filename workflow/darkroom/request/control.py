@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from darkroom.base.text import loose, unknown_name
 from darkroom.base.validation import StrictModel
@@ -51,6 +58,8 @@ class Control(StrictModel):
     """For `canny`: stronger gradients are edges, and what lies between if it is connected with one; 200 if left out."""
     sigma: float | None = Field(None, gt=0, le=64)
     """For `blur`: the standard deviation in pixels; 9 if left out."""
+    processor_res: int | None = Field(None, ge=64, le=2048)
+    """The shorter edge, in pixels, of what the preprocessor works on, which is brought to the size afterwards; if left out it works at the size itself, A1111's "Pixel Perfect"."""
     weight: float = Field(1.0, ge=0, le=2)
     """How strongly it acts."""
     start: float = Field(0.0, ge=0, le=1)
@@ -82,10 +91,18 @@ class Control(StrictModel):
         for name, of in (("low_threshold", "canny"), ("high_threshold", "canny"), ("sigma", "blur")):
             if getattr(self, name) is not None and self.preprocessor != of:
                 raise ValueError(f"{name} is for the preprocessor {of}, not for {self.preprocessor}")
+        if self.processor_res is not None and self.preprocessor in ("none", "invert"):
+            raise ValueError(f"processor_res is for preprocessors that depend on it, not for {self.preprocessor}")
         low, high = self.thresholds
         if low > high:
             raise ValueError(f"low_threshold {low} is above high_threshold {high}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a `processor_res` that isn't set, which earlier versions don't have: requests are compared as texts with theirs."""
+        written: dict[str, Any] = write(self)
+        return {key: value for key, value in written.items() if (key, value) != ("processor_res", None)}
 
     @property
     def thresholds(self) -> tuple[int, int]:

@@ -20,6 +20,7 @@ from darkroom.pictures.infotext import NEGATIVE, read_infotext
 from darkroom.pictures.infotext_stages import written_schedule
 from darkroom.request.stages import DenoisingStage, Hires, Refine
 from darkroom.request.stages.hires import LATENT_UPSCALERS
+from darkroom.serve.a1111_controlnet import receive_units
 from darkroom.serve.a1111_extras import add_extras
 from darkroom.serve.a1111_hires import check_upscaler
 from darkroom.serve.a1111_ignored import HIRES_OPTIONS, IMAGE_OPTIONS, MOST_GUESSED, Ignored, refuse_options, shown
@@ -69,19 +70,22 @@ def make_router(service: Service) -> APIRouter:
     async def make_pictures(body: Txt2Img, request: Request) -> Txt2ImgAnswer:
         """Make pictures of a prompt."""
         check_count(count_pictures(body), service.config)
+        body, units = await receive_units(body, service)
         read = read_txt2img(body)
         _check_stages(read, service)
-        return await _answer(body, read, {}, request, service)
+        return await _answer(body, units.lead(read, has_hires=bool(body.enable_hr)), units.files, request, service)
 
     @router.post("/img2img")
     async def change_pictures(body: Img2Img, request: Request) -> Txt2ImgAnswer:
         """Make pictures of pictures: all of one anew, or what a mask says."""
         body = count_images(body)
         check_count(count_pictures(body), service.config)
+        body, units = await receive_units(body, service)
         sent = await receive_images(body, service.images)
         read = read_img2img(body, sent)
         _check_stages(read, service)
-        return await _answer(body, read, sent.files, request, service)
+        read = units.lead(read, has_hires=False)
+        return await _answer(body, read, {**sent.files, **units.files}, request, service)
 
     return router
 

@@ -169,7 +169,7 @@ def _ignore_scripts(scripts: Mapping[str, Any]) -> Ignored:
     ignored = {}
     for name, script in scripts.items():
         args = script.get("args") if isinstance(script, dict) else script
-        if not _is_off(args):
+        if not is_off(args):
             why = "Darkroom has no scripts"
             hint = "switch the script off, or leave it out"
             raise UnsupportedError(f"request: alwayson_scripts.{shorten(name)}", shorten(args), why, hint)
@@ -177,7 +177,7 @@ def _ignore_scripts(scripts: Mapping[str, Any]) -> Ignored:
     return ignored
 
 
-def _is_off(args: Any) -> bool:
+def is_off(args: Any) -> bool:
     """True if a script with these arguments does nothing.
 
     The first one is by convention the script's switch. ADetailer and ControlNet take units, each with a switch of its own.

@@ -86,7 +86,7 @@ class Processing(BaseModel):
     script_args: list[Any] | None = None
     """Ignored without `script_name`."""
     alwayson_scripts: dict[str, Any] | None = None
-    """Scripts that are switched off or have no arguments are ignored, others refused."""
+    """ControlNet's units lead the pictures. Other scripts that are switched off or have no arguments are ignored, and refused otherwise."""
     refiner_checkpoint: str | None = Field(None, max_length=200)
     """SDXL's refiner, by its name among the models: it makes the rest of the steps, with Hires. fix of the second pass; `None` for none."""
     infotext: str | None = Field(None, max_length=200_000)

@@ -19,7 +19,7 @@ from darkroom import __version__
 from darkroom.base.text import shorten
 from darkroom.base.validation import first_problem
 from darkroom.errors import DarkroomError, RequestError
-from darkroom.serve import a1111, native, openai_images, openai_settings, page
+from darkroom.serve import a1111, a1111_controlnet_routes, native, openai_images, openai_settings, page
 from darkroom.serve.adapters import ERROR_ANSWERS
 from darkroom.serve.answers import as_error
 from darkroom.serve.bodies import Message, Receive
@@ -85,7 +85,7 @@ def create_app(service: Service, *, lifespan: Lifespan | None = None) -> FastAPI
         responses=ERROR_ANSWERS,
     )
     app.include_router(native.make_router(service))
-    for module in (openai_images, a1111, page):
+    for module in (openai_images, a1111, a1111_controlnet_routes, page):
         app.include_router(module.make_router(service), dependencies=[ASKS_FOR_KEY])
     _answer_errors(app)
     return app

@@ -39,10 +39,12 @@ PICTURE_PATHS = (
     "/render",
     "/v1/images/edits",
     "/v1/images/variations",
+    "/sdapi/v1/txt2img",
     "/sdapi/v1/img2img",
     "/sdapi/v1/extra-single-image",
     "/sdapi/v1/extra-batch-images",
     "/sdapi/v1/png-info",
+    "/controlnet/detect",
 )
 """The routes that take pictures, whose bodies may be longer."""
 _SINGLE = ("authorization", "content-length", "content-type", "host", "origin", "transfer-encoding")

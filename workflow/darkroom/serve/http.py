@@ -48,7 +48,7 @@ _STATUSES: tuple[tuple[type[DarkroomError], int], ...] = (
 )
 _WORTH_ANOTHER_TRY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 _WHOLE_PATH = re.compile(r"\A/(?:[^/]+/)+")
-_PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
+_PATH = re.compile(r"(?<![\w.])/(?!v1/|sdapi/|controlnet/)(?:[^\s/'\":;,()]+/)+([^\s/'\":;,()]*)")
 """A path inside a text, other than one of this server's own routes."""
 _FIELD = re.compile(r"(?:request|input): (\w+)(?![\w ])")
 _MOST_SHOWN = 1000

@@ -31,6 +31,7 @@ _BESIDE: dict[str, dict[str, Any]] = {
     "low_threshold": {"preprocessor": "canny", "high_threshold": 1000},
     "high_threshold": {"preprocessor": "canny", "low_threshold": 0},
     "sigma": {"preprocessor": "blur"},
+    "processor_res": {"preprocessor": "canny"},
 }
 """What a control has to have for a setting to be one that can be."""
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from darkroom import errors
 from darkroom.engine import Engine, control_pictures
-from darkroom.engine.control_pictures import View, canny, make_control_picture, preprocess
+from darkroom.engine.control_pictures import View, make_control_picture, preprocess
 from darkroom.engine.controls import Active, ControlNets, scales_of
 from darkroom.engine.memory import has_room
 from darkroom.engine.picture_files import PictureFiles
@@ -174,20 +175,35 @@ def square() -> Image.Image:
     return image
 
 
+def edges(pixels: Any, low: int | None = None, high: int | None = None) -> Any:
+    """One channel of what canny makes of RGB pixels (h, w, 3)."""
+    control = Control(model="x", preprocessor="canny", low_threshold=low, high_threshold=high)
+    return np.asarray(preprocess(Image.fromarray(pixels), control))[..., 0]
+
+
 def test_canny_draws_the_outline_one_pixel_wide() -> None:
-    edges = canny(np.asarray(square()), 100, 200)
-    assert set(np.unique(edges)) == {0, 255}
-    rows = np.flatnonzero(edges[32])
+    made = edges(np.asarray(square()))
+    assert set(np.unique(made)) == {0, 255}
+    rows = np.flatnonzero(made[32])
     assert list(rows) in ([15, 47], [16, 47], [15, 48], [16, 48])
-    assert (edges[20:44, 20:44] == 0).all() and (edges[:14] == 0).all()
+    assert (made[20:44, 20:44] == 0).all() and (made[:14] == 0).all()
 
 
 def test_canny_keeps_weak_edges_that_lead_to_strong_ones() -> None:
     values = np.zeros((40, 40, 3), np.uint8)
     values[:, 20:] = np.linspace(30, 120, 40, dtype=np.uint8)[:, None, None]  # an edge that grows from top to bottom
-    assert (canny(values, 100, 300)[2:-2].max(axis=1) == 255).all()
-    assert canny(values[:15], 100, 300).max() == 0  # weak ones alone
-    assert canny(values, 2000, 2000).max() == 0
+    assert (edges(values, 100, 300)[2:-2].max(axis=1) == 255).all()
+    assert edges(values[:15], 100, 300).max() == 0  # weak ones alone
+    assert edges(values, 1000, 1000).max() == 0
+
+
+def test_canny_is_what_it_was_before_it_was_opencvs() -> None:
+    """Pictures that were led by canny stay as they are only while this holds: another digest is another revision."""
+    drawn = np.asarray(noisy_picture(96, 64).filter(ImageFilter.GaussianBlur(2)).resize((192, 128)))
+    assert (
+        hashlib.sha256(edges(drawn, 20, 60).tobytes()).hexdigest()
+        == "5d5bf3d029c53862efaf9d940c1019a3f100f3ace83aea4172752191997f9d1c"
+    )
 
 
 @pytest.mark.parametrize("name", ["softedge", "lineart"])
@@ -213,3 +229,22 @@ def test_parts_of_a_control_picture_agree_with_the_whole() -> None:
     whole = make_control_picture(control, square, View.of_all((64, 64)))
     part = make_control_picture(control, square, View.of_all((64, 64)).part((32, 32, 64, 64), (32, 32)))
     assert part.tobytes() == whole.crop((32, 32, 64, 64)).tobytes()
+
+
+def test_a_preprocessor_works_at_the_resolution_that_the_control_says() -> None:
+    given = noisy_picture(256, 128)
+    control = Control(model="x", preprocessor="canny", processor_res=64, resize_mode="stretch")
+    made = make_control_picture(control, lambda: given, View.of_all((512, 256)))
+    small = preprocess(given.resize((128, 64), Image.Resampling.LANCZOS), control)
+    assert made.tobytes() == small.resize((512, 256), Image.Resampling.LANCZOS).tobytes()
+    perfect = make_control_picture(
+        control.model_copy(update={"processor_res": None}), lambda: given, View.of_all((512, 256))
+    )
+    assert perfect.tobytes() != made.tobytes() and perfect.size == made.size
+
+
+def test_requests_of_before_a_resolution_could_be_said_are_the_same_text() -> None:
+    plain = request_of(control=[{"model": "x", "image": "0" * 64, "preprocessor": "canny"}])
+    assert "processor_res" not in plain.to_json()
+    said = request_of(control=[{"model": "x", "image": "0" * 64, "preprocessor": "canny", "processor_res": 512}])
+    assert '"processor_res":512' in said.to_json().replace(" ", "")
