@@ -17,11 +17,11 @@ WIDTH = 61
 
 
 def draw(seed: int, height: int) -> Image.Image:
-    """Noise whose columns resemble one another, so that filters refer to the row above."""
+    """Columns that resemble one another, so that filters refer to the row above; the first row has sharp steps."""
     numbers = random.Random(seed)
-    row = numbers.randbytes(3 * WIDTH)
-    rows = [bytes((each + numbers.randrange(4)) % 256 for each in row) for _ in range(height)]
-    return Image.frombytes("RGB", (WIDTH, height), b"".join(rows))
+    row = bytes(128 >> (x + seed) % 8 for x in range(WIDTH) for _ in "RGB")
+    rows = [bytes((each + numbers.randrange(4)) % 256 for each in row) for _ in range(height - 1)]
+    return Image.frombytes("RGB", (WIDTH, height), b"".join([row, *rows]))
 
 
 def save(path: Path, bands: list[tuple[str, Band]], height: int) -> Path:

@@ -41,6 +41,7 @@ def encode_band(image: Image.Image) -> Band:
     image.save(buffer, "PNG", compress_level=0)  # for Pillow's choice of filters
     packed = b"".join(body for kind, body in read_chunks(buffer, "a band", check=True) if kind == b"IDAT")
     first, row = image.crop((0, 0, image.width, 1)).tobytes(), 1 + 3 * image.width
+    # Pillow takes the row above the first for black, which it isn't where another band stands there.
     filtered = b"\0" + first + zlib.decompress(packed)[row:]
     compressor = zlib.compressobj(_LEVEL, wbits=-zlib.MAX_WBITS, strategy=zlib.Z_FILTERED)
     data = compressor.compress(filtered) + compressor.flush(zlib.Z_FULL_FLUSH)
