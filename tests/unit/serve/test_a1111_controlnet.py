@@ -110,6 +110,15 @@ def test_in_which_pass_a_unit_acts(service: WithControlNets, option: str | None,
     assert ask(service, "txt2img", unit_of(hr_option=option)).status_code == 200 and len(made(service).control) == 1
 
 
+def test_a_unit_of_one_pass_leaves_the_refiner_alone(service: WithControlNets) -> None:
+    fields = {"enable_hr": True, "refiner_checkpoint": next(iter(service.models.names)), "refiner_switch_at": 0.8}
+    answer = ask(service, "txt2img", unit_of(hr_option="High res only"), **fields)
+    assert answer.status_code == 200, answer.text
+    request = made(service)
+    hires, refine = request.stages
+    assert (len(request.control), len(hires.control), refine.control) == (0, 1, ())  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize(
     "picture",
     [
