@@ -36,7 +36,7 @@ def denoise_together(parts: Parts, pictures: Sequence[Passes], on_cancelled: Cal
     for number, each in enumerate(pictures):
         try:
             each.watch.ask()
-            check_roles(each.request, 0, is_refiner=each.is_refiner, is_first_made=False)
+            check_roles(each.request, 0, refiner=each.refiner, is_first_made=False)
             each.watch.expect(count_calls(each.request, Made(each.request.sizes[0]), 0, is_first_made=False))
             begun[number] = each.condition(each.request)
         except (DarkroomError, Cancelled) as error:

@@ -36,7 +36,7 @@ def run_chain(passes: Passes, stages_done: int) -> Made:
     """
     request = passes.request
     made = _begin(passes, stages_done)
-    check_roles(request, stages_done, is_refiner=passes.is_refiner, is_first_made=made.image is not None)
+    check_roles(request, stages_done, refiner=passes.refiner, is_first_made=made.image is not None)
     passes.watch.expect(count_calls(request, made, stages_done, is_first_made=made.image is not None))
     if made.image is None and made.latents is None:
         made = Made(made.size, latents=passes.first())

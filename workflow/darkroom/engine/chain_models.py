@@ -56,15 +56,15 @@ def find_models(
     return read_model(folder if first is None else first, others)
 
 
-def check_roles(request: RenderRequest, stages_done: int, *, is_refiner: bool, is_first_made: bool) -> None:
-    """Raise RequestError (E-REQUEST) if the model is SDXL's refiner and has to do something else, or has to refine and is none."""
-    if is_refiner and not is_first_made:
-        raise _not_for_refiners("checkpoint", "can't begin a picture")
+def check_roles(request: RenderRequest, stages_done: int, *, refiner: str | None, is_first_made: bool) -> None:
+    """Raise RequestError (E-REQUEST) if the model is SDXL's `refiner`, by that name, and has to do something else, or has to refine and is none."""
+    if refiner and not is_first_made:
+        raise _not_for_refiners("checkpoint", refiner, "can't begin a picture")
     for stage in request.stages[stages_done:]:
-        if not isinstance(stage, DenoisingStage) or isinstance(stage, Refine) == is_refiner:
+        if not isinstance(stage, DenoisingStage) or isinstance(stage, Refine) == bool(refiner):
             continue
-        if is_refiner:
-            raise _not_for_refiners(f"{stage.name}: checkpoint", "refines alone")
+        if refiner:
+            raise _not_for_refiners(f"{stage.name}: checkpoint", refiner, "refines alone")
         why, hint = "is no SDXL refiner, which this stage goes on with", "name a checkpoint that is one"
         raise RequestError("refine: checkpoint", stage.checkpoint, why, hint)
 
@@ -103,9 +103,9 @@ def is_refiner(folder: Path) -> bool:
     return "text_encoder" not in components_in(folder)
 
 
-def _not_for_refiners(what: str, why: str) -> RequestError:
+def _not_for_refiners(what: str, name: str, why: str) -> RequestError:
     hint = "name it in a stage, then: [{refine: {checkpoint: NAME}}], and set refiner: true for it in the configuration"
-    return RequestError(what, None, f"is an SDXL refiner, which {why}", hint)
+    return RequestError(what, name, f"is an SDXL refiner, which {why}", hint)
 
 
 def _other_engine(what: str, name: str | None) -> RequestError:

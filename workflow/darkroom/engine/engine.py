@@ -122,6 +122,7 @@ class Engine:
             self.upscalers,
             self._controlnets,
             self._placement,
+            self.name if pipeline.text_encoder is None else None,
         )
 
     @classmethod

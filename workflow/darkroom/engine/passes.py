@@ -44,6 +44,8 @@ class Parts:
     upscalers: Upscalers
     controlnets: ControlNets
     placement: Placement
+    refiner: str | None = None
+    """The model's name, if it is SDXL's refiner."""
 
 
 @dataclass(slots=True)
@@ -130,9 +132,9 @@ class Passes:
         return self._denoise(effective, start, view, stage.name)
 
     @property
-    def is_refiner(self) -> bool:
-        """Whether the model is SDXL's refiner."""
-        return self._parts.pipeline.text_encoder is None
+    def refiner(self) -> str | None:
+        """The model's name, if it is SDXL's refiner."""
+        return self._parts.refiner
 
     def encode(self, image: Image) -> Any:
         """The latents of an RGB picture whose edges are multiples of 8."""

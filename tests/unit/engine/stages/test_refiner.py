@@ -173,10 +173,14 @@ def test_a_servers_probe_of_a_refiner_refines(refiner_model: Path) -> None:
 def test_a_refiner_makes_nothing_else_and_nothing_else_refines(
     small: Engine, refiner: Engine, picture: Image.Image
 ) -> None:
-    with pytest.raises(RequestError, match="is an SDXL refiner, which can't begin a picture"):
+    with pytest.raises(
+        RequestError, match=f"checkpoint '{refiner.name}': is an SDXL refiner, which can't begin a picture"
+    ):
         refiner.render(request_of(**SETTINGS))
     request, files = on_picture(picture, {"img2img": {}}, **SETTINGS)
-    with pytest.raises(RequestError, match="img2img: checkpoint: is an SDXL refiner, which refines alone"):
+    with pytest.raises(
+        RequestError, match=f"img2img: checkpoint '{refiner.name}': is an SDXL refiner, which refines alone"
+    ):
         refiner.render(request, pictures=files)
     stage = {"refine": {"checkpoint": "small", "denoising_strength": 0.3}}
     request, files = on_picture(picture, stage, **SETTINGS)
