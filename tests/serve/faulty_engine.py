@@ -33,11 +33,9 @@ def choose_failure(request: RenderRequest) -> Callable[[int, int], None] | None:
     return lose_the_context if request.prompt == POISON and not _POISONED.exists() else None
 
 
-def denoise_or_fail(
-    pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch, start: Any = None, controls: Any = ()
-) -> Any:
+def denoise_or_fail(pipeline: Any, config: Any, request: RenderRequest, prompt: Any, watch: Watch, *more: Any) -> Any:
     watch.on_step = choose_failure(request) or watch.on_step
-    return denoise(pipeline, config, request, prompt, watch, start, controls)
+    return denoise(pipeline, config, request, prompt, watch, *more)
 
 
 if __name__ == "__main__":

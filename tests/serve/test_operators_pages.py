@@ -29,9 +29,10 @@ SERVE = (PAGES / "serve.md").read_text(encoding="utf-8")
 LIMITS = ServeConfig()
 
 
-def block(language: str) -> str:
-    """The only block of that language in the page about serving."""
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", SERVE, re.MULTILINE | re.DOTALL)
+def block(language: str, word: str = "") -> str:
+    """The only block of that language, with that word in it, in the page about serving."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```", SERVE, re.MULTILINE | re.DOTALL)
+    (found,) = [each for each in blocks if word in each]
     return str(found)
 
 
@@ -128,7 +129,7 @@ def test_the_unit_gives_a_server_time_to_drain_and_its_exit_codes() -> None:
 
 
 def test_prometheus_gets_the_metrics_with_the_key_of_its_example(locked: Stand, tmp_path: Path) -> None:
-    (job,) = yaml.safe_load(block("yaml"))["scrape_configs"]
+    (job,) = yaml.safe_load(block("yaml", "scrape_configs"))["scrape_configs"]
     assert job["static_configs"] == [{"targets": [f"{LIMITS.host}:{LIMITS.port}"]}]
     assert job["authorization"].keys() == {"credentials_file"}  # whose type is Bearer unless it says otherwise
     assert locked.get("/metrics").status_code == 401

@@ -98,7 +98,7 @@ def test_a_body_with_pictures_may_be_longer_than_one_without(small: Stand) -> No
     assert send(small, "img2img", PNG + bytes(5 * MIB)).status_code == 413
     assert send(small, "edits", PNG + bytes(7 * MIB)).status_code == 413
     assert send(small, "edits", PNG + bytes(5 * MIB)).json()["error"]["code"] == "E-LIMIT"
-    assert small.post("/sdapi/v1/txt2img", {"prompt": "x" * 3 * MIB}).status_code == 413
+    assert small.post("/v1/images/generations", {"prompt": "x" * 3 * MIB}).status_code == 413
 
 
 def test_files_of_forms_stay_in_memory_and_their_names_unused(small: Stand) -> None:
