@@ -25,6 +25,9 @@ _EMPTY_LISTS = (
     "realesrgan-models",
     "script-info",
 )
+_SCRIPTS = ("controlnet", "controlnet m2m")
+"""As sd-webui-controlnet has them. The second makes films, and is refused as a `script_name`; but only where it is listed does webuiapi
+empty its units for the next picture, which would have those of the last one otherwise."""
 _REFRESH = ("refresh-checkpoints", "refresh-loras", "refresh-vae", "refresh-embeddings")
 _WIDTH_OF_EMBEDDINGS = 768 + 1280  # of both text encoders, as A1111 counts it
 
@@ -96,8 +99,8 @@ async def _list_latent_modes() -> list[LatentUpscaleMode]:
 
 
 async def _list_scripts() -> dict[str, list[str]]:
-    """There are none."""
-    return {"txt2img": [], "img2img": []}
+    """ControlNet's, by the names that clients tell the extension by."""
+    return {"txt2img": list(_SCRIPTS), "img2img": list(_SCRIPTS)}
 
 
 async def _list_flags() -> dict[str, bool]:
