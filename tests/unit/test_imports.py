@@ -37,7 +37,7 @@ IMPORT = re.compile(r"^\s*(?:from|import) (?P<module>darkroom(?:\.\w+)*)\b", re.
 FOLDERS = ("benchmarks", "demo", "docs", "tests", "tools", "workflow")
 PUBLIC = {
     "checkpoint": "ConversionAudit Expected VerifiedModel VerifiedReceipt check_receipt convert open_model verify_model",
-    "engine": "Cancelled Denoised Engine Library Previews RenderFacts RenderedImage UsedAsset",
+    "engine": "Cancelled Denoised Engine Library Previews RenderFacts RenderedImage UsedAsset Wanted",
     "loras": "LoraFile read_lora",
     "prompting": "PromptEmbeddings encode_prompt parse_prompt_attention",
     "upscalers": "Upscaler load_upscaler pickle_hint",
