@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,10 +22,13 @@ COUNT, SIDE = 16, 2**12
 _CODE = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from darkroom.checkpoint.header import read_header
 from darkroom.engine.weights import TensorFile, WeightReader
 
 class Files:
+    model = SimpleNamespace(entries=["unet"])
+
     def tensors(self, component):
         header = read_header(Path(sys.argv[1]))
         file = TensorFile(Path(sys.argv[1]), header.data_offset)
@@ -72,6 +76,8 @@ def test_a_gpu_takes_the_numbers_from_page_locked_pieces(
     file = TensorFile(path, header.data_offset)
 
     class Files:
+        model = SimpleNamespace(entries=["unet"])
+
         def tensors(self, component: str) -> Iterator[tuple[str, TensorFile, TensorInfo]]:
             if component == "unet":
                 yield from ((name, file, info) for name, info in header.tensors.items())
