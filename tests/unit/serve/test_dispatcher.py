@@ -101,6 +101,26 @@ async def finish(jobs: list[Job]) -> list[bytes]:
     return [(await job.done).png for job in jobs]
 
 
+async def hold(bench: Bench) -> list[Job]:
+    """Keep the engine busy until `release`."""
+    held = bench.submit("slow")
+    await until(lambda: bench.noted("renders") == ["slow"])
+    return held
+
+
+async def see_overtaking(bench: Bench) -> None:
+    """A job of another model waits behind a held one, and is passed by no more than MAX_OVERTAKES later ones."""
+    held = await hold(bench)
+    other = bench.job("x", model="b")
+    before: list[list[str]] = []
+    other.on_change = lambda: before.append(bench.noted("renders")) if other.stage == "denoising" else None
+    bench.dispatcher.submit([other])
+    many = bench.submit(*(str(n) for n in range(2 * MAX_OVERTAKES)))
+    bench.release()
+    await finish([*held, other, *many])
+    assert before[0] == ["slow", *(str(n) for n in range(MAX_OVERTAKES))]
+
+
 def test_pictures_are_made_in_order_and_progress_is_told(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
         stages: list[tuple[str, int]] = []
@@ -155,26 +175,7 @@ def test_a_picture_waits_for_no_load_while_another_has_its_model(tmp_path: Path)
 
 
 def test_the_first_in_the_queue_is_passed_only_so_often(tmp_path: Path) -> None:
-    async def use(bench: Bench) -> None:
-        slow = bench.submit("slow")
-        await until(lambda: bench.noted("renders") == ["slow"])
-        other = bench.job("x", model="b")
-        before: list[list[str]] = []
-        other.on_change = lambda: before.append(bench.noted("renders")) if other.stage == "denoising" else None
-        bench.dispatcher.submit([other])
-        many = bench.submit(*(str(n) for n in range(2 * MAX_OVERTAKES)))
-        bench.release()
-        await finish([*slow, other, *many])
-        assert before[0] == ["slow", *(str(n) for n in range(MAX_OVERTAKES))]
-
-    run(tmp_path, use)
-
-
-async def hold(bench: Bench) -> list[Job]:
-    """Keep the engine busy until `release`."""
-    held = bench.submit("slow")
-    await until(lambda: bench.noted("renders") == ["slow"])
-    return held
+    run(tmp_path, see_overtaking)
 
 
 def test_pictures_that_wait_and_fit_together_are_made_in_one_batch(tmp_path: Path) -> None:
@@ -244,15 +245,7 @@ def test_batches_are_as_large_as_their_device_has_room_for(tmp_path: Path) -> No
 
 def test_a_batch_passes_the_first_in_the_queue_no_more_often_than_single_pictures(tmp_path: Path) -> None:
     async def use(bench: Bench) -> None:
-        held = await hold(bench)
-        other = bench.job("x", model="b")
-        before: list[list[str]] = []
-        other.on_change = lambda: before.append(bench.noted("renders")) if other.stage == "denoising" else None
-        bench.dispatcher.submit([other])
-        many = bench.submit(*(str(n) for n in range(2 * MAX_OVERTAKES)))
-        bench.release()
-        await finish([*held, other, *many])
-        assert before[0] == ["slow", *(str(n) for n in range(MAX_OVERTAKES))]
+        await see_overtaking(bench)
         assert bench.noted("batches")[:3] == ["0 1 2", "3 4 5", "6 7"]
 
     run(tmp_path, use, batch=3)

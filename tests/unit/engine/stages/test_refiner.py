@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
-from darkroom.engine import Engine
+from darkroom.engine import Engine, Wanted
 from darkroom.errors import LoraError, RequestError
 from darkroom.request.assets import AssetNames, settle
 from darkroom.request.render_request import RenderRequest
@@ -177,6 +177,9 @@ def test_a_refiner_makes_nothing_else_and_nothing_else_refines(
         RequestError, match=f"checkpoint '{refiner.name}': is an SDXL refiner, which can't begin a picture"
     ):
         refiner.render(request_of(**SETTINGS))
+    given_up: list[int] = []
+    outcomes = refiner.denoise_together([Wanted(request_of(**SETTINGS))] * 2, given_up.append)
+    assert [type(outcome) for outcome in outcomes] == [RequestError, RequestError] and given_up == []
     request, files = on_picture(picture, {"img2img": {}}, **SETTINGS)
     with pytest.raises(
         RequestError, match=f"img2img: checkpoint '{refiner.name}': is an SDXL refiner, which refines alone"
