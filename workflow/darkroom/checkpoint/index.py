@@ -23,7 +23,7 @@ MAX_CONFIG_BYTES = 8 * 2**20
 REBUILD = "rebuild it with snakemake --cores 1 --force models/diffusers/NAME, or darkroom convert CHECKPOINT MODEL_DIR"
 PIPELINE = "StableDiffusionXLPipeline"
 REFINER_PIPELINE = "StableDiffusionXLImg2ImgPipeline"
-_BASE_ALONE = ("text_encoder", "tokenizer")
+BASE_ALONE = ("text_encoder", "tokenizer")
 """What a base model has and SDXL's refiner has not: it reads prompts with the second text encoder."""
 _OTHER_KINDS = {
     "Inpaint": "an inpainting model",
@@ -129,7 +129,7 @@ def _is_refiner(index: Mapping[str, Any]) -> bool:
 
 
 def _parts(index: Mapping[str, Any], names: Iterable[str]) -> tuple[str, ...]:
-    return tuple(name for name in names if not (_is_refiner(index) and name in _BASE_ALONE))
+    return tuple(name for name in names if not (_is_refiner(index) and name in BASE_ALONE))
 
 
 def read_json(folder: Path, relative: str) -> dict[str, Any]:

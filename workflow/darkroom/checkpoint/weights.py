@@ -107,8 +107,9 @@ def find_variant(folder: Path) -> str | None:
     Raises as `require_weights` does, and ModelError (E-MODEL) for a mixture.
     """
     require_weights(folder)
+    components = components_in(folder)
     for variant in VARIANTS:
-        if all(has_weights(folder, component, variant) for component in components_in(folder)):
+        if all(has_weights(folder, component, variant) for component in components):
             return variant
     why = "some components have only .fp16 weights and others only plain ones"
     raise ModelError("Diffusers format missing", folder, why, REBUILD)

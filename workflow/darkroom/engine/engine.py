@@ -122,7 +122,7 @@ class Engine:
             self.upscalers,
             self._controlnets,
             self._placement,
-            self.name if pipeline.text_encoder is None else None,
+            self.name if files.model.configs.is_refiner else None,
         )
 
     @classmethod

@@ -9,14 +9,13 @@ from typing import Protocol
 
 from darkroom.base.text import near_names
 from darkroom.checkpoint.folder import small_paths
-from darkroom.checkpoint.index import INDEX, PICKLE_ENDINGS, TOKENIZERS
+from darkroom.checkpoint.index import BASE_ALONE, INDEX, PICKLE_ENDINGS, TOKENIZERS
 from darkroom.checkpoint.keymap import COMPONENTS
 from darkroom.checkpoint.weights import VARIANTS, index_path, weight_path
 from darkroom.errors import PickleError, SourceError
 from darkroom.sources.access import shown
 
 _SMALL = tuple(small_paths(COMPONENTS, TOKENIZERS))
-_BASE_ALONE = ("text_encoder", "tokenizer")
 
 
 class Repository(Protocol):
@@ -69,8 +68,8 @@ def _variants(source: Repository, here: Collection[str], dtype: str) -> dict[str
     order = VARIANTS if dtype == "fp16" else VARIANTS[::-1]
     folders = {PurePosixPath(name).parts[0] for name in here}
     # SDXL's refiner has neither; whether a folder without them is one is checked once its model_index.json is there.
-    is_refiner = folders.isdisjoint(_BASE_ALONE)
-    wanted = [component for component in COMPONENTS if not (is_refiner and component in _BASE_ALONE)]
+    is_refiner = folders.isdisjoint(BASE_ALONE)
+    wanted = [component for component in COMPONENTS if not (is_refiner and component in BASE_ALONE)]
     has = {component: [variant for variant in order if _weights(here, component, variant)] for component in wanted}
     for component, variants in has.items():
         if not variants:
