@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from darkroom.cli import render_job
-from darkroom.cli.command import make_parser
+from darkroom.cli.command import main, make_parser
 
 RULE = Path("workflow/rules/render.smk")
 SHORTEST = ["render", "models/diffusers/tiny", "--request", "{}", "--output", "a.png"]
@@ -75,3 +75,19 @@ def test_the_rules_write_their_commands_as_they_are_read() -> None:
         words = text.replace("{params.before:q}", " ".join([*PICTURES, *OF_STAGES])).split()
         assert words[0] == "darkroom"
         assert render_job.read(words[1:]) is not None, f"render_job.read doesn't know all that {RULE} says: {text}"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--latent-at", "0.8"], "--latent-at '0.8': needs a file for the latents"),
+        (["--latent", "a.safetensors", "--latent-at", "0.8,2"], "--latent-at '0.8,2': is no list of numbers"),
+    ],
+)
+def test_parts_of_a_pass_without_effect_are_refused(
+    options: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*SHORTEST, *options]) == 2
+    assert f"E-REQUEST {words}" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

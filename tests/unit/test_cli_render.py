@@ -162,6 +162,7 @@ def test_a_picture_and_a_mask_are_files(models: Path, tmp_path: Path) -> None:
         ),
         (["--prompt", "x", "--before", "photo.png"], "--before: is for a job with --request"),
         (["--request", "{}", "--then", "upscale"], "--then: is part of the request already"),
+        (["--prompt", "x", "--latent-at", "0.8"], "--latent-at: is for a job with --request"),
     ],
 )
 def test_what_does_not_fit_a_chain_is_named(

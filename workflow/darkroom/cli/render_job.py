@@ -27,7 +27,7 @@ _DEFAULTS_OF_STAGES = {
     "before_latent": None,
     "stages_done": 0,
     "latent": None,
-    "latent_at": "1",
+    "latent_at": None,
     "checkpoint": None,
 }
 _PATHS = ("model_dir", "verified", "output", "log", "kept", "before", "before_latent", "latent")
@@ -78,7 +78,9 @@ def run(arguments: argparse.Namespace | SimpleNamespace) -> str | None:
     spec = EngineSpec(arguments.model_dir, arguments.verified, **json.loads(arguments.engine))
     outputs = (arguments.output, arguments.log, arguments.study)
     about = json.loads(arguments.metadata)
-    kept = {"latents": arguments.latent, "latents_at": _read_parts(arguments.latent_at)}
+    if arguments.latent_at and not arguments.latent:
+        raise RequestError("--latent-at", arguments.latent_at, "needs a file for the latents", "add --latent FILE")
+    kept = {"latents": arguments.latent, "latents_at": _read_parts(arguments.latent_at or "1")}
     facts = render(spec, arguments.request, *outputs, chain=chain, metadata=about, **kept)
     if arguments.kept:
         keep_picture(arguments.output, arguments.kept, arguments.latent)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from darkroom.request.render_request import RenderRequest
     from darkroom.serve.chain_rendering import Chain
 
-_JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent", "checkpoint")
+_JOB_ONLY = ("pictures", "before", "before_latent", "stages_done", "latent", "latent_at", "checkpoint")
 _EXAMPLE = "--then 'hires: {scale: 2}'"
 
 
@@ -37,8 +37,8 @@ def add_arguments(sub: argparse.ArgumentParser) -> None:
         type=Path,
         help="with --request: also write the picture's latents, for a latent upscaler or a refiner",
     )
-    text = "with --latent: after which parts of the last pass, such as 0.8,1; 1 is its end"
-    sub.add_argument("--latent-at", default="1", metavar="PARTS", help=text)
+    text = "with --latent: after which parts of the last pass, such as 0.8,1; 1, without it, is its end"
+    sub.add_argument("--latent-at", metavar="PARTS", help=text)
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
