@@ -144,10 +144,12 @@ async def receive_units(body: B, service: Service) -> tuple[B, Units]:
     `ImageReader.read` raises.
     """
     scripts = dict(body.alwayson_scripts or {})
-    names = [name for name, script in scripts.items() if name.lower() == SCRIPT and not is_off(_args_of(script))]
+    names = [name for name in scripts if name.lower() == SCRIPT]
     units = Units()
     for name in names:
         args = _args_of(scripts.pop(name))
+        if is_off(args):
+            continue
         if not isinstance(args, list) or not all(isinstance(unit, dict | None) for unit in args):
             raise RequestError(f"request: {_WHERE}", shorten(args), "is no list of units", "send mappings of fields")
         known = list(service.asset_names().controlnets)
